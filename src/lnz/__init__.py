@@ -1,0 +1,25 @@
+"""lnz: the exponential softmax for networks whose outputs interact."""
+
+from importlib.metadata import version
+
+from lnz import inference, objectives
+from lnz.distributions import MRF, LinearChain, Softmax
+from lnz.errors import ConvergenceWarning, FormatError, InfeasibleError, IntractableError, LnzError
+from lnz.graphs import FactorGraph
+from lnz.scores import Weighted
+
+__version__ = version("lnz")
+__all__ = [
+    "MRF",
+    "ConvergenceWarning",
+    "FactorGraph",
+    "FormatError",
+    "InfeasibleError",
+    "IntractableError",
+    "LinearChain",
+    "LnzError",
+    "Softmax",
+    "Weighted",
+    "inference",
+    "objectives",
+]

@@ -1,0 +1,102 @@
+"""Argument checks: each names the argument, what was expected and what came.
+
+Checks of shapes always run. Checks of values need the values, so they are left out while a function is being
+traced (``torch.compile``) or vectorised (``torch.vmap``); :func:`concrete` says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lnz.errors import InfeasibleError
+from lnz.typing import IGNORE
+
+
+def concrete(*tensors: Tensor) -> bool:
+    """Whether the values of all ``tensors`` can be looked at in Python."""
+    return not torch.compiler.is_compiling() and not any(_is_batched(tensor) for tensor in tensors)
+
+
+def _is_batched(tensor: Tensor) -> bool:
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        if functorch.is_batchedtensor(tensor):
+            return True
+        tensor = functorch.get_unwrapped(tensor)
+    return False
+
+
+def check_scores(name: str, scores: Tensor, *, values: bool = True) -> None:
+    """Raise unless ``scores`` are floating point and hold no NaN and no +inf (−inf is an ordinary score).
+
+    The values are looked at only if ``values``.
+    """
+    if not isinstance(scores, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(scores).__name__}")
+    if not scores.is_floating_point():
+        raise TypeError(f"{name}: expected floating point scores, got dtype {scores.dtype}")
+    if values and scores.numel() and concrete(scores):
+        largest = scores.detach().amax()  # NaN wins over everything, +inf over the rest: one pass finds both
+        if torch.isnan(largest):
+            where = torch.isnan(scores).nonzero()
+            raise ValueError(f"{name}: {len(where)} of {scores.numel()} scores are NaN, first at {where[0].tolist()}")
+        if torch.isposinf(largest):
+            where = torch.isposinf(scores).nonzero()
+            raise ValueError(
+                f"{name}: {len(where)} of {scores.numel()} scores are +inf, first at {where[0].tolist()}; "
+                "a score must be finite, or -inf for an impossible assignment"
+            )
+
+
+def check_labels(name: str, labels: Tensor, cardinalities: Tensor | int, *, unobserved: bool = True) -> None:
+    """Raise unless ``labels`` is int64 and each entry lies in [0, cardinality), or is −100 where allowed.
+
+    ``cardinalities`` broadcasts against ``labels``.
+    """
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(labels).__name__}")
+    if labels.dtype != torch.int64:
+        raise TypeError(f"{name}: expected dtype torch.int64, got {labels.dtype}")
+    if not labels.numel() or not concrete(labels):
+        return
+    bad = (labels >= cardinalities) | (labels < 0)
+    if unobserved:
+        bad = bad & (labels != IGNORE)
+    if bad.any():
+        where = bad.nonzero()[0]
+        card = torch.as_tensor(cardinalities, device=labels.device).expand_as(labels)[tuple(where)].item()
+        also = f", or {IGNORE} for unobserved" if unobserved else ""
+        raise ValueError(
+            f"{name}: expected labels in [0, {card}){also}, got {labels[tuple(where)].item()} at {where.tolist()}"
+        )
+
+
+def check_event_shape(name: str, got: Sequence[int], expected: Sequence[int]) -> None:
+    """Raise unless the last dimensions of shape ``got`` are exactly ``expected``."""
+    if len(got) < len(expected) or tuple(got[len(got) - len(expected) :]) != tuple(expected):
+        raise ValueError(f"{name}: expected shape [*batch, {', '.join(map(str, expected))}], got {list(got)}")
+
+
+def check_broadcast(name: str, got: Sequence[int], batch_shape: Sequence[int]) -> None:
+    """Raise unless the batch shape ``got`` broadcasts with ``batch_shape``."""
+    try:
+        torch.broadcast_shapes(torch.Size(got), torch.Size(batch_shape))
+    except RuntimeError as error:
+        raise ValueError(
+            f"{name}: expected a batch shape that broadcasts with {list(batch_shape)}, got {list(got)}"
+        ) from error
+
+
+def check_feasible(values: Tensor, what: str, why: str = "no labelling has a finite score") -> None:
+    """Raise :class:`InfeasibleError` naming the batch entries whose ln Z, or best score, is −inf."""
+    if not concrete(values):
+        return
+    empty = torch.isneginf(values.detach()).reshape(-1)
+    if empty.any():
+        entries = empty.nonzero().flatten().tolist()
+        shown = ", ".join(map(str, entries[:8])) + (", …" if len(entries) > 8 else "")
+        where = "" if values.dim() == 0 else f" in batch entries [{shown}]"
+        raise InfeasibleError(f"{what}: {why}{where}", entries=entries)

@@ -1,0 +1,187 @@
+"""What every structured distribution shares: a ``torch.distributions.Distribution`` over labellings.
+
+A family supplies scores, ln Z, marginals, the score of a labelling, conditioning, argmax, top-k, sampling and
+``map_scores``; everything else follows from them here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+from torch.distributions.kl import register_kl
+
+from lnz.checks import check_feasible, concrete
+from lnz.typing import SampleShape
+
+Scores = Any
+"""A tensor or a tuple of tensors (or of :class:`lnz.Weighted`), as each family documents."""
+
+Value = TypeVar("Value")
+
+
+class StructuredDistribution(Distribution, ABC):
+    """The exponential softmax ``P(y) = exp(s(y)) / Z`` over a family of labellings.
+
+    Labellings are ``int64`` tensors ``[*batch, *event]``; −100 in a labelling means *unobserved*.
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012  (torch declares it a property)
+    has_enumerate_support = False
+    _validate_args = __debug__  # a default of its own: torch.compile switches that of torch.distributions off
+
+    def __init__(self, batch_shape: torch.Size, event_shape: torch.Size, validate_args: bool | None = None) -> None:
+        validate = type(self)._validate_args if validate_args is None else validate_args
+        super().__init__(batch_shape, event_shape, validate_args=False)
+        self._validate_args = validate
+        self._cache: dict[tuple[str, bool], Any] = {}
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Integer labels; which labellings are possible is for the scores to say."""
+        return constraints.independent(constraints.integer_interval(0, 2**31 - 1), len(self.event_shape))
+
+    # What a family supplies -------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def scores(self) -> Scores:
+        """The scores as given, broadcast forms kept."""
+
+    @property
+    @abstractmethod
+    def log_partition(self) -> Tensor:
+        """ln Z, ``[*batch]``, differentiable twice; −inf where no labelling is possible."""
+
+    @property
+    @abstractmethod
+    def marginals(self) -> Scores:
+        """∂ ln Z / ∂ scores: one probability per score, nested as :attr:`scores`, expanded over batch and positions.
+
+        Raises:
+            InfeasibleError: no labelling is possible.
+        """
+
+    @abstractmethod
+    def score(self, y: Tensor) -> Tensor:
+        """s(y), ``[*batch]``, of a full labelling; −inf where it is impossible."""
+
+    @abstractmethod
+    def condition(self, y: Tensor) -> Self:
+        """The distribution with the observed entries of ``y`` (those that are not −100) clamped."""
+
+    @abstractmethod
+    def argmax(self) -> Tensor:
+        """A best labelling ``[*batch, *event]``. Raises :class:`InfeasibleError` where there is none."""
+
+    @abstractmethod
+    def topk(self, k: int) -> tuple[Tensor, Tensor]:
+        """The k best labellings ``[k, *batch, *event]`` and their scores ``[k, *batch]``, best first.
+
+        Where fewer than k are possible, the rest are −100 with score −inf.
+        """
+
+    @abstractmethod
+    def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:
+        """n labellings ``[n, *batch, *event]``."""
+
+    @abstractmethod
+    def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """The same distribution with ``function`` applied to each score tensor."""
+
+    @abstractmethod
+    def _expanded_scores(self) -> tuple[Tensor, ...]:
+        """The scores as tensors of the shapes of the marginals."""
+
+    @abstractmethod
+    def _unobserved(self, y: Tensor) -> Tensor:
+        """Whether any entry of ``y`` that matters is −100: a boolean tensor ``[*batch]``."""
+
+    # What follows ------------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_cache": {}}  # copies and pickles compute for themselves
+
+    def _once(self, name: str, compute: Callable[[], Value]) -> Value:
+        """Compute once per instance and gradient mode (a value made without gradient must not serve with it)."""
+        key = (name, torch.is_grad_enabled())
+        if key not in self._cache:
+            self._cache[key] = compute()
+        return self._cache[key]
+
+    def _require_feasible(self, what: str) -> None:
+        if self._validate_args:
+            check_feasible(self.log_partition, f"{type(self).__name__}.{what}")
+
+    @property
+    def _marginal_tensors(self) -> tuple[Tensor, ...]:
+        marginals = self.marginals
+        return (marginals,) if isinstance(marginals, Tensor) else tuple(marginals)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """ln P(y) = s(y) − ln Z, ``[*batch]``; −inf where y is impossible.
+
+        Where y holds −100, the unobserved entries are summed over: ln Z(y) − ln Z.
+        """
+        observed = concrete(value) and not self._unobserved(value).any()
+        numerator = self.score(value) if observed else self.condition(value).log_partition
+        z = self.log_partition
+        return numerator - z.masked_fill(torch.isneginf(z), 0.0)  # where Z = 0 the numerator is −inf already
+
+    def entropy(self) -> Tensor:
+        """−Σ_y P(y) ln P(y) = ln Z − E[s(y)], ``[*batch]``, in nats."""
+        return self.log_partition - self._expectation(self._expanded_scores())
+
+    def cross_entropy(self, other: StructuredDistribution) -> Tensor:
+        """−Σ_y P(y) ln Q(y) against ``other`` of the same family and event, ``[*batch]``; +inf where Q(y) = 0 < P(y)."""
+        if type(other) is not type(self):
+            raise TypeError(f"expected two distributions of one family, got {type(self).__name__}, {type(other).__name__}")
+        if other.event_shape != self.event_shape:
+            raise ValueError(f"expected equal event shapes, got {list(self.event_shape)}, {list(other.event_shape)}")
+        return other.log_partition - self._expectation(other._expanded_scores())
+
+    def _expectation(self, scores: tuple[Tensor, ...]) -> Tensor:
+        """E[Σ_α scores[α, y[α]]] under this distribution, with 0 · −inf = 0."""
+        total = torch.zeros_like(self.log_partition)
+        for marginal, score in zip(self._marginal_tensors, scores, strict=True):
+            dims = len(torch.broadcast_shapes(marginal.shape, score.shape)) - len(self.batch_shape)
+            impossible = torch.isneginf(score)
+            product = marginal * score.masked_fill(impossible, 0.0)
+            product = product.masked_fill(impossible & (marginal > 0), -torch.inf)
+            total = total + (product.flatten(-dims).sum(-1) if dims else product)
+        return total
+
+    @property
+    def log_count(self) -> Tensor:
+        """ln of the number of labellings with a finite score, ``[*batch]`` (ln Z of the model with those scores 0)."""
+        return self.map_scores(lambda s: torch.zeros_like(s).masked_fill(torch.isneginf(s), -torch.inf)).log_partition
+
+    def tempered(self, temperature: float | Tensor) -> Self:
+        """The distribution with all scores divided by ``temperature`` > 0."""
+        if isinstance(temperature, int | float) and not temperature > 0:
+            raise ValueError(f"temperature: expected a positive number, got {temperature}")
+        return self.map_scores(lambda scores: scores / temperature)
+
+    @property
+    def mode(self) -> Tensor:
+        """The same as :meth:`argmax`."""
+        return self.argmax()
+
+    def sample(
+        self, sample_shape: SampleShape = torch.Size(), generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Independent labellings, ``[*sample_shape, *batch, *event]``."""
+        self._require_feasible("sample")
+        shape = torch.Size(sample_shape)
+        with torch.no_grad():
+            drawn = self._sample(shape.numel(), generator)
+        return drawn.reshape(*shape, *drawn.shape[1:])
+
+
+@register_kl(StructuredDistribution, StructuredDistribution)
+def _kl(p: StructuredDistribution, q: StructuredDistribution) -> Tensor:
+    return p.cross_entropy(q) - p.entropy()

@@ -1,0 +1,242 @@
+"""Linear chains: the exponential softmax over label sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from lnz.checks import check_broadcast, check_event_shape, check_feasible, check_labels, check_scores, concrete
+from lnz.distributions.base import StructuredDistribution
+from lnz.distributions.mrf import MRF
+from lnz.graphs import FactorGraph
+from lnz.ops import chain
+from lnz.typing import IGNORE, LazyTuple
+
+
+class LinearChain(StructuredDistribution):
+    """``P(y) ∝ exp(Σ_t x[t, y_t] + Σ_t A[t, y_t, y_{t+1}])`` over label sequences y; the chain CRF.
+
+    All exact: O(T L²) time per batch entry and O(T L) memory for ln Z and the node marginals.
+
+    Args:
+        node_scores: x ``[*batch, T, L]``.
+        edge_scores: A ``[L, L]``, from each label to the next, shared by all; or ``[*batch, T-1, L, L]``
+            (the T − 1 may be 1, to broadcast).
+        lengths: ``int64 [*batch]`` in 0 … T, the lengths of the sequences; ``None`` is T everywhere. What lies beyond
+            is padding: ignored in scores and labellings, −100 in labellings returned, 0 in marginals.
+        validate_args: check the values of arguments (NaN, labels out of range), as in ``torch.distributions``.
+
+    Raises:
+        TypeError, ValueError: scores or lengths of the wrong type, shape or value.
+    """
+
+    def __init__(
+        self,
+        node_scores: Tensor,
+        edge_scores: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        values = self._validate_args if validate_args is None else validate_args
+        check_scores("node_scores", node_scores, values=values)
+        check_scores("edge_scores", edge_scores, values=values)
+        batch_shape = _joint_batch_shape(node_scores, edge_scores, lengths)
+        super().__init__(batch_shape, node_scores.shape[-2:-1], validate_args)
+        self.node_scores = node_scores
+        self.edge_scores = edge_scores
+        self.lengths = lengths
+
+    @property
+    def scores(self) -> tuple[Tensor, Tensor]:
+        return self.node_scores, self.edge_scores
+
+    @property
+    def _num_labels(self) -> int:
+        return self.node_scores.shape[-1]
+
+    @property
+    def _flat(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores and lengths with one batch axis, as :mod:`lnz.ops.chain` takes them."""
+        (T,), L, B = self.event_shape, self._num_labels, self.batch_shape.numel()
+        node = self.node_scores.expand(*self.batch_shape, T, L).reshape(B, T, L)
+        table = self.edge_scores.shape[-3:] if self.edge_scores.dim() > 2 else (1, L, L)
+        if self.edge_scores.dim() == 2 or self.edge_scores.shape[:-3].numel() == 1:
+            edge = self.edge_scores.reshape(1, *table)  # shared by the batch: not copied per entry
+        else:
+            edge = self.edge_scores.expand(*self.batch_shape, *table).reshape(B, *table)
+        lengths = torch.as_tensor(T if self.lengths is None else self.lengths, device=node.device)
+        return node, edge, lengths.expand(self.batch_shape).reshape(B)
+
+    @property
+    def _inside(self) -> Tensor:
+        """Which positions are not padding, ``[*batch, T]`` (or ``[T]``)."""
+        (T,) = self.event_shape
+        steps = torch.arange(T, device=self.node_scores.device)
+        return steps < (T if self.lengths is None else self.lengths.unsqueeze(-1))
+
+    @property
+    def _forward_backward(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self._once("forward_backward", lambda: chain.forward_backward(*self._flat))
+
+    @property
+    def log_partition(self) -> Tensor:
+        return self._forward_backward[0].reshape(self.batch_shape)
+
+    @property
+    def node_marginals(self) -> Tensor:
+        """The probability of each label at each position, ``[*batch, T, L]``; 0 over padding."""
+        self._require_feasible("node_marginals")
+        return self._forward_backward[1].reshape(*self.batch_shape, *self.event_shape, self._num_labels)
+
+    def _edge_marginals(self) -> Tensor:
+        node, edge, lengths = self._flat
+        steps = max(0, node.shape[1] - 1)
+        if edge.shape[1] == steps:
+            edges = self._forward_backward[2]
+        else:
+            edges = chain.forward_backward(node, edge.expand(-1, steps, -1, -1), lengths)[2]
+        return edges.reshape(*self.batch_shape, *edges.shape[1:])
+
+    @property
+    def marginals(self) -> LazyTuple:
+        """Those of nodes ``[*batch, T, L]`` and of edges ``[*batch, T-1, L, L]``, each computed when asked for."""
+        self._require_feasible("marginals")
+        return LazyTuple((lambda: self.node_marginals, self._edge_marginals))
+
+    def score(self, y: Tensor) -> Tensor:
+        y, inside = self._checked(y), self._inside
+        if self._validate_args and concrete(y) and self._unobserved(y).any():
+            raise ValueError("y: expected a full labelling, got -100 (unobserved); use log_prob or condition")
+        (T,), L = self.event_shape, self._num_labels
+        y = y.clamp(min=0)
+        shape = torch.broadcast_shapes(y.shape[:-1], self.batch_shape)
+        node = self.node_scores.expand(*shape, T, L).gather(-1, y.expand(*shape, T).unsqueeze(-1)).squeeze(-1)
+        total = node.masked_fill(~inside, 0.0).sum(-1)
+        if T < 2:
+            return total
+        if self.edge_scores.dim() == 2:
+            edge = self.edge_scores[y[..., :-1], y[..., 1:]]
+        else:
+            pair = (y[..., :-1] * L + y[..., 1:]).expand(*shape, T - 1).unsqueeze(-1)
+            edge = self.edge_scores.flatten(-2).expand(*shape, T - 1, L * L).gather(-1, pair).squeeze(-1)
+        return total + edge.masked_fill(~inside[..., 1:], 0.0).sum(-1)
+
+    def condition(self, y: Tensor) -> Self:
+        y = self._checked(y).unsqueeze(-1)
+        labels = torch.arange(self._num_labels, device=y.device)
+        excluded = (y != IGNORE) & (y != labels) & self._inside.unsqueeze(-1)
+        return self._with(torch.where(excluded, -torch.inf, self.node_scores), self.edge_scores)
+
+    def argmax(self) -> Tensor:
+        labels, scores = self.topk(1)
+        if self._validate_args:
+            check_feasible(scores[0], "LinearChain.argmax")
+        return labels[0]
+
+    def topk(self, k: int) -> tuple[Tensor, Tensor]:
+        if k < 1:
+            raise ValueError(f"k: expected a positive integer, got {k}")
+        with torch.no_grad():
+            labels, scores = chain.topk(*self._flat, k)
+        return labels.reshape(k, *self.batch_shape, *self.event_shape), scores.reshape(k, *self.batch_shape)
+
+    def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:
+        return chain.sample(*self._flat, n, generator).reshape(n, *self.batch_shape, *self.event_shape)
+
+    def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
+        return self._with(function(self.node_scores), function(self.edge_scores))
+
+    def _with(self, node_scores: Tensor, edge_scores: Tensor) -> Self:
+        return self.__class__(node_scores, edge_scores, self.lengths, validate_args=self._validate_args)
+
+    def _expanded_scores(self) -> tuple[Tensor, Tensor]:
+        (T,), L = self.event_shape, self._num_labels
+        return (
+            self.node_scores.expand(*self.batch_shape, T, L),
+            self.edge_scores.expand(*self.batch_shape, max(0, T - 1), L, L),
+        )
+
+    def _unobserved(self, y: Tensor) -> Tensor:
+        return ((self._checked(y) == IGNORE) & self._inside).any(-1)
+
+    def _checked(self, y: Tensor) -> Tensor:
+        """``y`` with −100 over padding, whatever it held there."""
+        (T,) = self.event_shape
+        if not isinstance(y, Tensor):
+            raise TypeError(f"y: expected a torch.Tensor, got {type(y).__name__}")
+        check_event_shape("y", y.shape, (T,))
+        check_broadcast("y", y.shape[:-1], self.batch_shape)
+        y = torch.where(self._inside, y, IGNORE)
+        check_labels("y", y, self._num_labels)
+        return y
+
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
+        """The same distribution with a larger batch shape (nothing is copied)."""
+        return self._with(self.node_scores.expand(*batch_shape, *self.node_scores.shape[-2:]), self.edge_scores)
+
+    def to_mrf(self) -> MRF:
+        """The same model as an MRF: groups nodes and edges. Padding nodes have the one label 0, at score 0.
+
+        Raises:
+            ValueError: a chain of no steps, T = 0.
+        """
+        (T,), L = self.event_shape, self._num_labels
+        if T == 0:
+            raise ValueError("to_mrf: expected a chain of at least one step, got T = 0")
+        steps = torch.arange(T)
+        graph = FactorGraph.pairwise(T, L, torch.stack((steps[:-1], steps[1:]), -1))
+        node, edge = self.scores
+        if self.lengths is not None:
+            inside = self._inside
+            only_first = torch.full((L,), -torch.inf, dtype=node.dtype, device=node.device)
+            only_first[0] = 0.0
+            node = torch.where(inside[..., None], node, only_first)
+            edge = torch.where(inside[..., 1:, None, None], edge, 0.0)
+        return MRF(graph, (node, edge), validate_args=self._validate_args)
+
+    def __repr__(self) -> str:
+        lengths = "" if self.lengths is None else ", lengths given"
+        (T,) = self.event_shape
+        return f"LinearChain({T} steps, {self._num_labels} labels, batch_shape={list(self.batch_shape)}{lengths})"
+
+
+def _joint_batch_shape(node: Tensor, edge: Tensor, lengths: Tensor | None) -> torch.Size:
+    """The batch shape of well-formed arguments; raises where they are not."""
+    if node.dim() < 2 or node.shape[-1] == 0:
+        raise ValueError(f"node_scores: expected shape [*batch, T, L] with L > 0, got {list(node.shape)}")
+    T, L = node.shape[-2:]
+    steps = max(0, T - 1)
+    own = edge.dim() > 2 and edge.shape[-2:] == (L, L) and edge.shape[-3] in (1, steps)
+    if not (own or edge.shape == (L, L)):
+        raise ValueError(
+            f"edge_scores: expected shape [{L}, {L}] or [*batch, {steps}, {L}, {L}], got {list(edge.shape)}"
+        )
+    for name, got in (("dtype", edge.dtype), ("device", edge.device)):
+        if got != getattr(node, name):
+            raise TypeError(f"edge_scores: expected {name} {getattr(node, name)} as node_scores, got {got}")
+    shapes = [node.shape[:-2], edge.shape[:-3]]
+    if lengths is not None:
+        if not isinstance(lengths, Tensor):
+            raise TypeError(f"lengths: expected a torch.Tensor, got {type(lengths).__name__}")
+        if lengths.dtype != torch.int64:
+            raise TypeError(f"lengths: expected dtype torch.int64, got {lengths.dtype}")
+        if concrete(lengths):
+            out = (lengths < 0) | (lengths > T)
+            if out.any():
+                where = out.nonzero()[0]
+                raise ValueError(
+                    f"lengths: expected values in [0, {T}], the steps of node_scores, "
+                    f"got {lengths[tuple(where)].item()} at {where.tolist()}"
+                )
+        shapes.append(lengths.shape)
+    try:
+        return torch.broadcast_shapes(*shapes)
+    except RuntimeError as error:
+        raise ValueError(
+            "expected batch shapes of node_scores, edge_scores and lengths that broadcast together, "
+            f"got {', '.join(str(list(shape)) for shape in shapes)}"
+        ) from error

@@ -1,0 +1,155 @@
+"""Markov random fields: the exponential softmax over the labellings of a factor graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from lnz.checks import check_feasible
+from lnz.distributions.base import StructuredDistribution
+from lnz.graphs import FactorGraph
+from lnz.inference import Exact
+from lnz.inference.base import Method, Solution
+from lnz.scores import Entry, Model, check_labelling, checked_model, observe
+from lnz.typing import IGNORE
+
+
+class MRF(StructuredDistribution):
+    """``P(y) ∝ exp Σ_α s[α, y[α]]`` over the labellings y of a :class:`~lnz.FactorGraph`.
+
+    Args:
+        graph: the wiring, N nodes.
+        scores: one entry per group of factors: ``[*batch, F, L1, …, Lk]``, or ``[L1, …, Lk]`` shared by the group, or
+            :class:`~lnz.Weighted`.
+        inference: how ln Z, marginals and the rest are computed; ``None`` is :class:`~lnz.inference.Exact`.
+        validate_args: check the values of arguments (NaN, labels out of range), as in ``torch.distributions``.
+
+    Raises:
+        TypeError, ValueError: a score entry of the wrong type, shape or value.
+        IntractableError: when an answer is first asked for, where exact inference would be too large.
+    """
+
+    def __init__(
+        self,
+        graph: FactorGraph,
+        scores: Sequence[Entry],
+        inference: Method | None = None,
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        if not isinstance(graph, FactorGraph):
+            raise TypeError(f"graph: expected a lnz.FactorGraph, got {type(graph).__name__}")
+        if inference is not None and not isinstance(inference, Method):
+            raise TypeError(f"inference: expected a method of lnz.inference, got {inference!r}")
+        validate = type(self)._validate_args if validate_args is None else validate_args
+        self._init(checked_model(graph, scores, values=validate), inference or Exact(), validate)
+
+    def _init(self, model: Model, inference: Method, validate_args: bool) -> None:
+        super().__init__(model.batch_shape, torch.Size((model.graph.num_nodes,)), validate_args)
+        self.model = model
+        self.inference = inference
+
+    def _with(self, model: Model) -> Self:
+        new = self.__class__.__new__(self.__class__)
+        new._init(model, self.inference, self._validate_args)
+        return new
+
+    @property
+    def graph(self) -> FactorGraph:
+        """The wiring."""
+        return self.model.graph
+
+    @property
+    def scores(self) -> tuple[Entry, ...]:
+        return self.model.entries
+
+    @property
+    def solution(self) -> Solution:
+        """The answers of the inference method, computed as they are asked for."""
+        return self._once("solution", lambda: self.inference.solve(self.model))
+
+    @property
+    def diagnostics(self) -> dict[str, Any]:
+        """What the inference method says about its own work: iterations, residual, converged, treewidth …"""
+        return self.solution.diagnostics
+
+    @property
+    def log_partition(self) -> Tensor:
+        return self.solution.log_partition
+
+    @property
+    def marginals(self) -> tuple[Tensor, ...]:
+        """Per group, the probability of each joint label of each factor, ``[*batch, F, L1, …, Lk]``."""
+        marginals = self.solution.marginals  # first: a method that makes them together with ln Z makes both once
+        self._require_feasible("marginals")
+        return marginals
+
+    @property
+    def node_marginals(self) -> Tensor:
+        """The probability of each label of each node, ``[*batch, N, L]``; 0 beyond a node's own cardinality."""
+        marginals = self.solution.node_marginals  # first: a method that makes them together with ln Z makes both once
+        self._require_feasible("node_marginals")
+        return marginals
+
+    def score(self, y: Tensor) -> Tensor:
+        check_labelling("y", self.graph, y, self.batch_shape)
+        if self._validate_args and self._unobserved(y).any():
+            raise ValueError("y: expected a full labelling, got -100 (unobserved); use log_prob or condition")
+        return self.model.score(y)
+
+    def condition(self, y: Tensor) -> Self:
+        return self._with(observe(self.model, y))
+
+    def argmax(self) -> Tensor:
+        with torch.no_grad():
+            best = self.solution.argmax()
+            if self._validate_args:  # by the score of the answer: ln Z may never have been asked for
+                decoded = "" if self.solution.exact else f" was found by {self.solution.method}; one may exist"
+                check_feasible(self.model.score(best), "MRF.argmax", f"no labelling with a finite score{decoded}")
+        return best
+
+    def topk(self, k: int) -> tuple[Tensor, Tensor]:
+        if k < 1:
+            raise ValueError(f"k: expected a positive integer, got {k}")
+        return self.solution.topk(k)
+
+    def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:
+        return self.solution.sample(n, generator)
+
+    def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
+        return self._with(self.model.map_scores(function))
+
+    def _expanded_scores(self) -> tuple[Tensor, ...]:
+        return tuple(self.model.expanded(group) for group in range(self.graph.num_groups))
+
+    def _unobserved(self, y: Tensor) -> Tensor:
+        return (y == IGNORE).any(-1)
+
+    def cross_entropy(self, other: StructuredDistribution) -> Tensor:
+        if isinstance(other, MRF) and not _same_wiring(self.graph, other.graph):
+            raise ValueError("expected two MRFs over the same factors, got different scopes")
+        return super().cross_entropy(other)
+
+    def to_mrf(self) -> MRF:
+        """Itself: every chain, tree and HMM has this too."""
+        return self
+
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
+        """The same distribution with a larger batch shape (nothing is copied)."""
+        model = Model(self.graph, self.model.entries, self.model.observed)
+        object.__setattr__(model, "batch_shape", torch.broadcast_shapes(torch.Size(batch_shape), self.batch_shape))
+        return self._with(model)
+
+    def __repr__(self) -> str:
+        return f"MRF({self.graph!r}, batch_shape={list(self.batch_shape)}, inference={self.inference!r})"
+
+
+def _same_wiring(a: FactorGraph, b: FactorGraph) -> bool:
+    return a is b or (
+        a.cardinalities == b.cardinalities
+        and len(a.scopes) == len(b.scopes)
+        and all(torch.equal(s, t) for s, t in zip(a.scopes, b.scopes, strict=True))
+    )

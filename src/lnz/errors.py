@@ -1,0 +1,49 @@
+"""The errors and warnings of lnz.
+
+Wrong shapes and values raise ``ValueError``, wrong types ``TypeError``, as in ``torch.distributions``; what is
+peculiar to structured models has a class here, so that a caller can catch exactly that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class LnzError(Exception):
+    """Base of every error that is peculiar to lnz."""
+
+
+class IntractableError(LnzError, RuntimeError):
+    """Exact inference was planned and found too large, before any table was allocated.
+
+    Attributes:
+        treewidth: number of nodes in the largest table, less one.
+        table_bytes: size of that largest table for one batch entry, in bytes.
+        alternatives: what to pass instead.
+    """
+
+    def __init__(self, message: str, *, treewidth: int, table_bytes: int, alternatives: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.treewidth = treewidth
+        self.table_bytes = table_bytes
+        self.alternatives = tuple(alternatives)
+
+
+class InfeasibleError(LnzError, ValueError):
+    """No labelling has a finite score, or the given one is impossible.
+
+    Attributes:
+        entries: the flat indices of the batch entries concerned.
+    """
+
+    def __init__(self, message: str, *, entries: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.entries = tuple(entries)
+
+
+class FormatError(LnzError, ValueError):
+    """A file is truncated, malformed, or does not belong to the model it is used with."""
+
+
+class ConvergenceWarning(UserWarning):
+    """An iterative method stopped at its iteration limit; its answers are not those of a fixed point."""

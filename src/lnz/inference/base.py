@@ -1,0 +1,78 @@
+"""What an inference method is: settings that turn a :class:`~lnz.scores.Model` into a :class:`Solution`.
+
+A method is a frozen dataclass of settings with one function, ``solve``. A solution answers questions about one model
+and computes each answer when it is asked for; what a method cannot answer raises and names the methods that can.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, NoReturn
+
+import torch
+from torch import Tensor
+
+from lnz.scores import Model
+
+
+class Solution(ABC):
+    """The answers of one method about one model. Shapes: N nodes, L the largest cardinality, F factors of a group."""
+
+    method: str
+    """The name of the method, for error messages."""
+    exact: bool
+    """Whether every answer given is exact."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    @property
+    @abstractmethod
+    def log_partition(self) -> Tensor:
+        """ln Z, or the method's approximation, ``[*batch]``; −inf where no labelling is possible."""
+
+    @property
+    @abstractmethod
+    def marginals(self) -> tuple[Tensor, ...]:
+        """Per group, the probability of each joint label of each factor, ``[*batch, F, L1, …, Lk]``."""
+
+    @property
+    @abstractmethod
+    def node_marginals(self) -> Tensor:
+        """The probability of each label of each node, ``[*batch, N, L]``; 0 beyond a node's own cardinality."""
+
+    def argmax(self) -> Tensor:
+        """A best labelling, ``int64 [*batch, N]``."""
+        self._cannot("argmax")
+
+    def topk(self, k: int) -> tuple[Tensor, Tensor]:
+        """The k best labellings ``int64 [k, *batch, N]`` and their scores ``[k, *batch]``, best first.
+
+        Where fewer than k labellings are possible the rest are −100 with score −inf.
+        """
+        self._cannot("topk")
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n independent labellings, ``int64 [n, *batch, N]``."""
+        self._cannot("sample")
+
+    @property
+    def diagnostics(self) -> dict[str, Any]:
+        """What the method has to say about its own work (iterations, residual, treewidth …)."""
+        return {}
+
+    def _cannot(self, what: str) -> NoReturn:
+        raise TypeError(
+            f"{self.method} has no {what}; methods that do: Exact() wherever its tables fit, "
+            "Enumeration() on models small enough to list"
+        )
+
+
+class Method(ABC):
+    """Settings of an inference method; each is a frozen dataclass."""
+
+    exact: ClassVar[bool]
+
+    @abstractmethod
+    def solve(self, model: Model) -> Solution:
+        """Plan for ``model``; cheap, and raises at once where the method cannot serve it."""

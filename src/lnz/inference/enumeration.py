@@ -1,0 +1,144 @@
+"""Enumeration: the sum over all labellings, written out. The oracle that every other method is judged by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lnz.caching import cached_property, constant
+from lnz.errors import IntractableError
+from lnz.graphs import FactorGraph
+from lnz.inference.base import Method, Solution
+from lnz.scores import Model
+from lnz.typing import IGNORE
+
+
+@dataclass(frozen=True)
+class Enumeration(Method):
+    """Exact inference by listing every labelling: time and memory O(Π_n L_n), differentiable any number of times.
+
+    Args:
+        max_table: the largest number of labellings to list.
+
+    Raises:
+        IntractableError: on ``solve``, where there are more labellings than ``max_table``.
+    """
+
+    max_table: int = 2**24
+    exact: ClassVar[bool] = True
+
+    def solve(self, model: Model) -> EnumerationSolution:
+        labellings = math.prod(model.graph.cardinalities)
+        if labellings > self.max_table:
+            raise IntractableError(
+                f"Enumeration: {labellings} labellings are more than max_table={self.max_table}; "
+                "use Exact(), or an approximate method",
+                treewidth=model.graph.num_nodes - 1,
+                table_bytes=labellings * torch.finfo(model.dtype).bits // 8,
+                alternatives=("Exact", "BeliefPropagation"),
+            )
+        return EnumerationSolution(model, _scopes(model.graph))
+
+
+@constant  # the compiler calls this once while tracing, instead of tracing it
+def _scopes(graph: FactorGraph) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """Per group and factor, its nodes."""
+    return tuple(tuple(map(tuple, scope.tolist())) for scope in graph.scopes)
+
+
+class EnumerationSolution(Solution):
+    """One axis per node: the joint table ``[*batch, L_1, …, L_N]`` of scores, and what follows from it."""
+
+    method = "Enumeration"
+    exact = True
+
+    def __init__(self, model: Model, scopes: tuple[tuple[tuple[int, ...], ...], ...]) -> None:
+        super().__init__(model)
+        self.scopes = scopes
+
+    @cached_property
+    def joint(self) -> Tensor:
+        """s(y) for every y."""
+        graph, batch = self.model.graph, self.model.batch_shape
+        joint = torch.zeros((*batch, *graph.cardinalities), dtype=self.model.dtype, device=self.model.device)
+        for group, scope in enumerate(self.scopes):
+            for f, nodes in enumerate(scope):
+                table = self.model.expanded(group)[(..., f) + (slice(None),) * len(nodes)]
+                joint = joint + self._along(table, nodes)
+        if self.model.observed is not None:
+            for node, card in enumerate(graph.cardinalities):
+                seen = self.model.observed[..., node, None]
+                allowed = (seen == IGNORE) | (seen == torch.arange(card, device=seen.device))
+                joint = joint.masked_fill(~self._along(allowed, [node]), -torch.inf)
+        return joint
+
+    def _along(self, table: Tensor, nodes: Sequence[int]) -> Tensor:
+        """View ``[*batch, L1, …, Lk]`` with its label axes moved to those of ``nodes`` and 1 elsewhere."""
+        lead = table.dim() - len(nodes)
+        ascending = sorted(range(len(nodes)), key=lambda position: nodes[position])
+        table = table.permute((*range(lead), *(lead + position for position in ascending)))
+        shape = [card if node in nodes else 1 for node, card in enumerate(self.model.graph.cardinalities)]
+        return table.reshape((*table.shape[:lead], *shape))
+
+    @property
+    def _flat(self) -> Tensor:
+        return self.joint.reshape(*self.model.batch_shape, -1)
+
+    @cached_property
+    def log_partition(self) -> Tensor:
+        return self._flat.logsumexp(-1)
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """P(y) for every y, shaped as :attr:`joint`."""
+        return self._flat.softmax(-1).reshape(self.joint.shape)
+
+    def _marginal(self, nodes: Sequence[int]) -> Tensor:
+        lead = len(self.model.batch_shape)
+        summed = [lead + node for node in range(self.model.graph.num_nodes) if node not in nodes]
+        table = self.probabilities.sum(summed) if summed else self.probabilities
+        ascending = sorted(nodes)  # the axes that remain; put them back into the order of the scope
+        return table.permute((*range(lead), *(lead + ascending.index(node) for node in nodes)))
+
+    @cached_property
+    def marginals(self) -> tuple[Tensor, ...]:
+        return tuple(
+            torch.stack([self._marginal(nodes) for nodes in scope], len(self.model.batch_shape))
+            if scope
+            else self.model.expanded(group)
+            for group, scope in enumerate(self.scopes)
+        )
+
+    @cached_property
+    def node_marginals(self) -> Tensor:
+        cards = self.model.graph.cardinalities
+        pad = torch.nn.functional.pad
+        return torch.stack([pad(self._marginal([n]), (0, max(cards) - card)) for n, card in enumerate(cards)], -2)
+
+    def _unravel(self, index: Tensor) -> Tensor:
+        cards = self.model.graph.cardinalities
+        return torch.stack(torch.unravel_index(index, cards), -1) if cards else index.new_empty(*index.shape, 0)
+
+    def argmax(self) -> Tensor:
+        return self._unravel(self._flat.argmax(-1))
+
+    def topk(self, k: int) -> tuple[Tensor, Tensor]:
+        scores, index = self._flat.topk(min(k, self._flat.shape[-1]), -1)
+        missing = k - scores.shape[-1]
+        scores = torch.nn.functional.pad(scores, (0, missing), value=-torch.inf).movedim(-1, 0)
+        index = torch.nn.functional.pad(index, (0, missing)).movedim(-1, 0)
+        return self._unravel(index).masked_fill(torch.isneginf(scores)[..., None], IGNORE), scores
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        flat = self._flat.detach().softmax(-1)
+        drawn = torch.multinomial(flat.reshape(-1, flat.shape[-1]), n, replacement=True, generator=generator)
+        return self._unravel(drawn.T.reshape(n, *self.model.batch_shape))
+
+    @property
+    def diagnostics(self) -> dict[str, Any]:
+        return {"labellings": math.prod(self.model.graph.cardinalities)}

@@ -1,0 +1,249 @@
+"""Registration and autograd of belief propagation.
+
+``lnz::belief_messages`` runs to the stopping rule, ``lnz::belief_partition`` is the Bethe ln Z at given messages, and
+``lnz::belief_gradient`` its derivative, the beliefs, without a tape over the iterations; the second derivative is
+taken through the iterations, unrolled in ``reference.py``'s terms. ``vmap`` runs the models of its axis one by one:
+the batch shape of a model is the fast way.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lnz.errors import ConvergenceWarning
+from lnz.graphs import graph_of
+from lnz.ops.belief.gradient import pulled_back
+from lnz.ops.belief.reference import Passing, bethe, log_sum
+from lnz.ops.belief.schedule import Outcome, Run, iterated, unrolled
+from lnz.scores import Model, Weighted
+
+Spec = tuple[int, list[bool], list[int]]
+"""A model but for its tensors: the graph's handle, which entries are ``Weighted``, the batch shape."""
+
+
+def _taken_apart(model: Model) -> Spec:
+    return model.graph.handle, [isinstance(entry, Weighted) for entry in model.entries], list(model.batch_shape)
+
+
+def _put_together(
+    tensors: Sequence[Tensor], observed: Tensor | None, graph: int, weighted: Sequence[bool], batch: Sequence[int]
+) -> Model:
+    rest = iter(tensors)
+    entries = tuple(Weighted(next(rest), next(rest)) if pair else next(rest) for pair in weighted)
+    model = Model(graph_of(graph), entries, observed)
+    object.__setattr__(model, "batch_shape", torch.Size(batch))  # may be larger than that of the scores
+    return model
+
+
+@torch.library.custom_op("lnz::belief_messages", mutates_args=())
+def _messages(
+    tensors: Sequence[Tensor],
+    observed: Tensor | None,
+    graph: int,
+    weighted: Sequence[bool],
+    batch: Sequence[int],
+    max_iterations: int,
+    tolerance: float,
+    damping: float,
+    schedule: str,
+    maximise: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    model = _put_together(tensors, observed, graph, weighted, batch)
+    outcome = iterated(model, Run(max_iterations, tolerance, damping, schedule), maximise=maximise)  # type: ignore[arg-type]
+    _warn_unless_converged(outcome, tolerance, "max-product" if maximise else "sum-product")
+    return outcome.messages, outcome.iterations, outcome.residual
+
+
+@_messages.register_fake
+def _(tensors: Sequence[Tensor], observed: Any, graph: int, weighted: Any, batch: Sequence[int], *_: Any) -> Any:
+    wiring = graph_of(graph)
+    dtype = _accumulating(tensors)
+    slots = sum(scope.numel() for scope in wiring.scopes)
+    messages = tensors[0].new_empty((*batch, slots, wiring.max_cardinality), dtype=dtype)
+    return messages, tensors[0].new_empty(batch, dtype=torch.int64), tensors[0].new_empty(batch, dtype=dtype)
+
+
+def _accumulating(tensors: Sequence[Tensor]) -> torch.dtype:
+    widest = max((tensor.dtype for tensor in tensors), key=lambda dtype: torch.finfo(dtype).bits)
+    return torch.promote_types(widest, torch.float32)
+
+
+def _warn_unless_converged(outcome: Outcome, tolerance: float, what: str) -> None:
+    """Warn, by count and worst residual, of batch entries that have not converged; never at tolerance 0."""
+    failed = outcome.residual > tolerance
+    if tolerance and failed.any():
+        worst = outcome.residual.max().item()
+        warnings.warn(
+            f"BeliefPropagation, {what}: {int(failed.sum())} of {failed.numel()} models did not converge in "
+            f"{int(outcome.iterations.max())} iterations (worst residual {worst:.3g}, tolerance {tolerance:.3g}); "
+            "try damping=0.5, another schedule, or more max_iterations",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+
+
+@torch.library.custom_op("lnz::belief_partition", mutates_args=())
+def _partition(
+    tensors: Sequence[Tensor],
+    observed: Tensor | None,
+    messages: Tensor,
+    graph: int,
+    weighted: Sequence[bool],
+    batch: Sequence[int],
+) -> Tensor:
+    model = _put_together(tensors, observed, graph, weighted, batch)
+    return bethe(Passing(model, log_sum), messages).to(model.dtype)
+
+
+@_partition.register_fake
+def _(tensors: Sequence[Tensor], observed: Any, messages: Tensor, graph: int, weighted: Any, batch: Any) -> Tensor:
+    widest = max((tensor.dtype for tensor in tensors), key=lambda dtype: torch.finfo(dtype).bits)
+    return tensors[0].new_empty(batch, dtype=widest)
+
+
+@torch.library.custom_op("lnz::belief_gradient", mutates_args=())
+def _gradient(
+    tensors: Sequence[Tensor],
+    observed: Tensor | None,
+    messages: Tensor,
+    grad: Tensor,
+    graph: int,
+    weighted: Sequence[bool],
+    batch: Sequence[int],
+) -> list[Tensor]:
+    return pulled_back(_put_together(tensors, observed, graph, weighted, batch), messages, grad)
+
+
+@_gradient.register_fake
+def _(tensors: Sequence[Tensor], *_: Any) -> list[Tensor]:
+    return [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in tensors]
+
+
+class _Messages(torch.autograd.Function):
+    """Messages, iterations and residual, held constant in every derivative."""
+
+    @staticmethod
+    def forward(spec: Spec, run: tuple[Any, ...], observed: Tensor | None, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return _messages(tensors, observed, *spec, *run)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output)
+        ctx.inputs = len(inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[None, ...]:
+        return (None,) * ctx.inputs
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
+        return _one_by_one(_Messages, info.batch_size, in_dims, inputs)
+
+
+class _LogPartition(torch.autograd.Function):
+    """ln Z at given messages."""
+
+    @staticmethod
+    def forward(
+        spec: Spec, run: Any, observed: Tensor | None, messages: Tensor, iterations: Tensor, *tensors: Tensor
+    ) -> Tensor:
+        return _partition(tensors, observed, messages, *spec)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.spec, ctx.run, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        observed, messages, iterations, *tensors = ctx.saved_tensors
+        gradients = _apply(_Gradient, ctx.spec, ctx.run, observed, messages, iterations, grad, *tensors)
+        return None, None, None, None, None, *gradients
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
+        return _one_by_one(_LogPartition, info.batch_size, in_dims, inputs)
+
+
+class _Gradient(torch.autograd.Function):
+    """``grad`` times the beliefs at given messages; its own derivative goes through the iterations that led to them."""
+
+    @staticmethod
+    def forward(
+        spec: Spec,
+        run: Any,
+        observed: Tensor | None,
+        messages: Tensor,
+        iterations: Tensor,
+        grad: Tensor,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, ...]:
+        return tuple(_gradient(tensors, observed, messages, grad, *spec))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.spec, ctx.run, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *vectors: Tensor) -> tuple[Tensor | None, ...]:
+        observed, messages, iterations, grad, *tensors = ctx.saved_tensors
+
+        def gradient(grad: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+            model = _put_together(tensors, observed, *ctx.spec)
+            outcome = Outcome(messages, iterations, messages)
+            return tuple(pulled_back(model, unrolled(model, Run(*ctx.run[:-1]), outcome), grad))
+
+        pull = torch.func.vjp(gradient, grad, *tensors)[1]
+        return None, None, None, None, None, *pull(vectors)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
+        return _one_by_one(_Gradient, info.batch_size, in_dims, inputs)
+
+
+def _apply(function: Any, *inputs: Any) -> Any:
+    """``function.apply``, or its forward where that is all it takes: torch.compile fails on ``*tensors`` there."""
+    tracked = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
+    return function.apply(*inputs) if tracked or not torch.compiler.is_compiling() else function.forward(*inputs)
+
+
+def _one_by_one(function: Any, size: int, in_dims: tuple[Any, ...], inputs: tuple[Any, ...]) -> Any:
+    """The vmap rule of all three: stopping is a matter of each model."""
+    results = [
+        function.apply(*(x.select(d, i) if isinstance(d, int) else x for x, d in zip(inputs, in_dims, strict=True)))
+        for i in range(size)
+    ]
+    if isinstance(results[0], Tensor):
+        return torch.stack(results), 0
+    columns = tuple(torch.stack(column) for column in zip(*results, strict=True))
+    return columns, (0,) * len(columns)
+
+
+def solved(model: Model, run: Run, *, maximise: bool = False) -> Outcome:
+    """Messages at the stopping rule; warns, once, where they have not converged."""
+    settings = (run.max_iterations, run.tolerance, run.damping, run.schedule, maximise)
+    if not model.tensors:
+        return iterated(model, run, maximise=maximise)
+    return Outcome(*_apply(_Messages, _taken_apart(model), settings, model.observed, *model.tensors))
+
+
+def log_partition(model: Model, run: Run, outcome: Outcome) -> Tensor:
+    """The Bethe ln Z ``[*batch]`` of sum-product messages; its gradient is the beliefs at these messages."""
+    if not model.tensors:
+        return bethe(Passing(model, log_sum), outcome.messages).to(model.dtype)
+    settings = (run.max_iterations, run.tolerance, run.damping, run.schedule, False)
+    return _apply(
+        _LogPartition,
+        _taken_apart(model),
+        settings,
+        model.observed,
+        outcome.messages,
+        outcome.iterations,
+        *model.tensors,
+    )

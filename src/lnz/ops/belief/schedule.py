@@ -1,0 +1,191 @@
+"""Running messages to a fixed point: flooding, sequential, residual, and the two passes of a forest."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lnz.ops import use_kernels
+from lnz.ops.belief.exponential import ExponentialPassing
+from lnz.ops.belief.reference import Passing, Reduce, log_max, log_sum, normalised
+from lnz.ops.belief.wiring import Step
+from lnz.scores import Model, Weighted
+
+Schedule = Literal["flooding", "residual", "sequential"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """How messages are iterated; what each means is said at :class:`lnz.inference.BeliefPropagation`."""
+
+    max_iterations: int
+    tolerance: float
+    damping: float
+    schedule: Schedule
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Messages ``[*batch, M, L]``, iterations ``int64 [*batch]`` and the last residual ``[*batch]``."""
+
+    messages: Tensor
+    iterations: Tensor
+    residual: Tensor
+
+
+@torch.no_grad()
+def iterated(model: Model, run: Run, *, maximise: bool = False) -> Outcome:
+    """Iterate from uniform messages until the stopping rule holds, per batch entry."""
+    if maximise:
+        passing = Passing(model, log_max)
+    else:
+        passing = (ExponentialPassing if use_kernels(*model.tensors) else Passing)(model, log_sum)
+    if not passing.wiring.is_forest and run.schedule == "residual":
+        return _by_residual(model, run, maximise)
+    messages = passing.initial()
+    if passing.wiring.is_forest:
+        return Outcome(_two_pass(passing, messages), *_fresh(passing, 1, 0.0))
+    sent = torch.empty_like(messages)
+    iterations, residual = _fresh(passing, 0, torch.inf)
+    for iteration in range(run.max_iterations):
+        active = residual > run.tolerance if run.tolerance else torch.ones_like(residual, dtype=torch.bool)
+        if not active.any():
+            break
+        watch = run.tolerance > 0 or iteration == run.max_iterations - 1
+        change = _sweep(passing, run, messages, sent, active, watch=watch)
+        residual = torch.where(active, change, residual)
+        iterations += active
+    return Outcome(messages, iterations, residual)
+
+
+def unrolled(model: Model, run: Run, outcome: Outcome) -> Tensor:
+    """The messages of a sum-product ``outcome`` once more, with the tape of the iterations that led to them.
+
+    Of the residual schedule, which never repeats, the tape is of as many flooding iterations from the final messages:
+    at a fixed point they change nothing, and their derivative is the truncated series of the implicit one.
+    """
+    passing = Passing(model, log_sum)
+    messages = passing.initial()
+    if passing.wiring.is_forest:
+        return _two_pass(passing, messages)
+    if run.schedule == "residual":
+        messages = torch.where(_constant(passing)[:, None], messages, outcome.messages)
+    sent = torch.empty_like(messages)
+    for iteration in range(int(outcome.iterations.max()) if outcome.iterations.numel() else 0):
+        _sweep(passing, run, messages, sent, iteration < outcome.iterations, watch=False)
+    return messages
+
+
+def _fresh(passing: Passing, iterations: int, residual: float) -> tuple[Tensor, Tensor]:
+    device = passing.model.device
+    return (
+        torch.full(passing.batch, iterations, dtype=torch.int64, device=device),
+        torch.full(passing.batch, residual, dtype=passing.dtype, device=device),
+    )
+
+
+def _constant(passing: Passing) -> Tensor:
+    """Which slots belong to factors of one node, ``bool [M]``."""
+    wiring = passing.wiring
+    sizes = [torch.full((len(ls) * f,), len(ls) == 1) for ls, f in zip(wiring.labels, wiring.num_factors, strict=True)]
+    return torch.cat(sizes).to(wiring.device) if sizes else torch.zeros(0, dtype=torch.bool)
+
+
+def _two_pass(passing: Passing, messages: Tensor) -> Tensor:
+    sent = torch.empty_like(messages)
+    for step in passing.wiring.two_pass:
+        passing.send(step, messages, sent)
+    return messages
+
+
+def _sweep(passing: Passing, run: Run, messages: Tensor, sent: Tensor, active: Tensor, *, watch: bool) -> Tensor:
+    """One iteration of the active batch entries, in place; the largest change of a probability, ``[*batch]``."""
+    steps = passing.wiring.sequential if run.schedule == "sequential" else (passing.wiring.flooding,)
+    change = torch.zeros(passing.batch, dtype=passing.dtype, device=messages.device)
+    frozen = None if active.all() else ~active[..., None, None]
+    for step in steps:
+        for slots, undamped in passing.update(step, messages, sent):
+            old = messages[..., slots, : undamped.shape[-1]]
+            new = damped(undamped, old, run.damping, passing.reduce)
+            if watch:
+                change = change.maximum(_difference(new, old).flatten(-2).amax(-1))
+            messages[..., slots, : new.shape[-1]] = new if frozen is None else torch.where(frozen, old, new)
+    return change
+
+
+def damped(new: Tensor, old: Tensor, damping: float, reduce: Reduce) -> Tensor:
+    """``new^(1 − damping) · old^damping``, normalised."""
+    return normalised((1 - damping) * new + damping * old, reduce) if damping else new
+
+
+def _difference(new: Tensor, old: Tensor) -> Tensor:
+    return (new.exp() - old.exp()).abs()
+
+
+def _by_residual(model: Model, run: Run, maximise: bool) -> Outcome:
+    """Each batch entry for itself: which message is next depends on the messages."""
+    entries = [_solo(model, index) for index in itertools.product(*map(range, model.batch_shape))]
+    outcomes = [_most_changed_first(entry, run, maximise) for entry in entries]
+    if not outcomes:
+        passing = Passing(model, log_sum)
+        return Outcome(passing.initial(), *_fresh(passing, 0, 0.0))
+    return Outcome(
+        *(
+            torch.stack(values).reshape(model.batch_shape + values[0].shape)
+            for values in zip(*((o.messages, o.iterations, o.residual) for o in outcomes), strict=True)
+        )
+    )
+
+
+def _most_changed_first(model: Model, run: Run, maximise: bool) -> Outcome:
+    """Send, one at a time, the message that would change most (Elidan, McGraw & Koller 2006).
+
+    An iteration is as many messages as flooding sends in one.
+    """
+    passing = Passing(model, log_max if maximise else log_sum)
+    wiring = passing.wiring
+    messages = passing.initial()
+    sent, fresh = torch.empty_like(messages), messages.clone()
+    pending = messages.new_zeros(wiring.num_slots)
+
+    def listen(step: Step) -> None:
+        for slots, new in passing.update(step, messages, sent):
+            fresh[slots, : new.shape[-1]] = new
+            old = messages[slots, : new.shape[-1]]
+            pending[slots] = _difference(damped(new, old, run.damping, passing.reduce), old).amax(-1)
+
+    listen(wiring.flooding)
+    in_one = wiring.num_slots - int(_constant(passing).sum())
+    sends = 0
+    while sends < run.max_iterations * in_one:
+        slot = int(pending.argmax())
+        if run.tolerance and pending[slot] <= run.tolerance:
+            break
+        card = wiring.valid[wiring.slot_node[slot]].sum()
+        new, old = fresh[slot, :card], messages[slot, :card]
+        messages[slot, :card] = new = damped(new, old, run.damping, passing.reduce)
+        again = damped(fresh[slot, :card], new, run.damping, passing.reduce)
+        pending[slot] = _difference(again, new).amax()  # 0 without damping
+        listen(wiring.dependents(slot))
+        sends += 1
+    return Outcome(messages, *_fresh(passing, math.ceil(sends / in_one), float(pending.max())))
+
+
+def _solo(model: Model, index: tuple[int, ...]) -> Model:
+    """One batch entry, with batch shape ``[]``."""
+
+    def at(tensor: Tensor, event: int) -> Tensor:
+        if tensor.dim() <= event:
+            return tensor
+        return tensor.expand(*model.batch_shape, *tensor.shape[tensor.dim() - event :])[index]
+
+    entries = tuple(
+        Weighted(at(entry.weight, 1), entry.table) if isinstance(entry, Weighted) else at(entry, len(labels) + 1)
+        for entry, labels in zip(model.entries, model.graph.labels, strict=True)
+    )
+    return Model(model.graph, entries, None if model.observed is None else at(model.observed, 1))

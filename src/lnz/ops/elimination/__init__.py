@@ -1,0 +1,6 @@
+"""Variable elimination over a junction tree: ln Z, marginals, best labellings and samples."""
+
+from lnz.ops.elimination.op import argmax, log_partition, partition_and_marginals, sample, topk
+from lnz.ops.elimination.program import Program, program_of
+
+__all__ = ["Program", "argmax", "log_partition", "partition_and_marginals", "program_of", "sample", "topk"]

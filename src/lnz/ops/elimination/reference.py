@@ -1,0 +1,197 @@
+"""Variable elimination in plain torch: any device and dtype, any semiring, differentiable any number of times.
+
+For a clique C that eliminates the nodes R and keeps the separator S = C ∖ R (Koller and Friedman 2009, chapter 10):
+
+    combined[c] = Σ_inputs input[c]                     its tables, and the messages of its children
+    message[s]  = ln Σ_r exp combined[s, r]             upward; ln Z is the sum of the roots' messages
+    P(c)        = exp(combined[c] − message[s]) · P(s)  downward; P(s) is the parent's marginal over S
+
+Only tables and messages are kept; the downward pass makes each combined table anew.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lnz.ops.elimination.program import Program
+from lnz.semirings import Log, Semiring
+
+Tables = list[list[Tensor]]
+
+
+def arrange(scores: Tensor, base: Tensor, program: Program) -> Tables:
+    """Per clique its tables ``[B, L or 1 per node of the clique]``, to be broadcast against each other."""
+    flat = scores.gather(1, _entries(scores, base, program))
+    shapes = [shapes[len(sent) :] for shapes, sent in zip(program.broadcast_shapes, program.children, strict=True)]
+    parts = iter(flat.split([math.prod(shape) for own in shapes for shape in own], 1))
+    return [[next(parts).reshape(-1, *shape) for shape in own] for own in shapes]
+
+
+def _entries(scores: Tensor, base: Tensor, program: Program) -> Tensor:
+    """Where in its row of ``scores`` each entry of the arranged tables lies, ``int64 [B, …]``."""
+    tables, local = program.gathered
+    return (base[:, tables.to(base.device)] + local.to(base.device)).expand(scores.shape[0], -1)
+
+
+def upward(tables: Tables, program: Program, semiring: Semiring) -> list[Tensor]:
+    """The message of each clique, ``[…, one axis per node of the separator]``, for tables lifted into ``semiring``."""
+    messages: list[Tensor] = []
+    for clique, (_, eliminated, _) in enumerate(program.cliques):
+        combined = _combine(clique, tables, messages, program, semiring)
+        messages.append(semiring.plus(combined.flatten(combined.dim() - eliminated), -1))
+    return messages
+
+
+def _combine(clique: int, tables: Tables, messages: list[Tensor], program: Program, semiring: Semiring) -> Tensor:
+    inputs = list(tables[clique])
+    for child, shape in zip(program.children[clique], program.broadcast_shapes[clique], strict=False):
+        nodes, eliminated, _ = program.cliques[child]
+        message = messages[child]
+        inputs.append(message.reshape(*message.shape[: message.dim() - len(nodes) + eliminated], *shape))
+    combined = inputs[0]
+    for table in inputs[1:]:
+        combined = semiring.times(combined, table)
+    return combined
+
+
+def partition(scores: Tensor, base: Tensor, program: Program, semiring: Semiring) -> Tensor:
+    """The sum over all labellings: ``[B]`` under :class:`~lnz.semirings.Log` (ln Z), ``[at most k, B]`` under k-max.
+
+    Args:
+        scores: ``[B, program.size]``.
+        base: ``int64 [B or 1, tables]``, where each table starts.
+        program: the junction tree.
+        semiring: how labellings are added up.
+    """
+    tables = arrange(scores, base, program)
+    lifted = [[semiring.lift(table) for table in own] for own in tables]
+    messages = upward(lifted, program, semiring)
+    return _total(scores, base, messages, program, semiring)
+
+
+def _total(scores: Tensor, base: Tensor, messages: list[Tensor], program: Program, semiring: Semiring) -> Tensor:
+    total = semiring.lift(scores.gather(1, _constants(scores, base, program)).sum(-1))
+    for message, (_, _, parent) in zip(messages, program.cliques, strict=True):
+        if parent < 0:
+            total = semiring.times(total, message)
+    return total
+
+
+def _constants(scores: Tensor, base: Tensor, program: Program) -> Tensor:
+    return base[:, program.constants].expand(scores.shape[0], -1)
+
+
+def marginals(scores: Tensor, base: Tensor, program: Program) -> tuple[Tensor, Tensor]:
+    """ln Z ``[B]`` and the probability of every entry of every table ``[B, program.size]``, all 0 where Z = 0."""
+    tables = arrange(scores, base, program)
+    messages = upward(tables, program, Log())
+    log_partition = _total(scores, base, messages, program, Log())
+    possible = (~torch.isneginf(log_partition)).to(scores.dtype)
+    beliefs = [possible] * len(messages)  # of the separators; a root's is P(∅) = 1
+    parts: list[list[Tensor]] = [[] for _ in messages]
+    for clique in reversed(range(len(messages))):
+        above = beliefs[clique][(..., *(None,) * program.cliques[clique][1])]
+        belief = _conditional(clique, tables, messages, program) * above
+        parts[clique] = _hand_down(clique, belief, beliefs, program)
+    constants = _constants(scores, base, program)
+    ones = possible[:, None].expand_as(constants)
+    return log_partition, _scatter(parts, scores, base, program).scatter(1, constants, ones)
+
+
+def hessian_product(scores: Tensor, base: Tensor, program: Program, vector: Tensor) -> Tensor:
+    """The Hessian of ln Z times ``vector``, ``[B, program.size]``: how the marginals change along ``vector``.
+
+    The two passes of :func:`marginals`, differentiated in the direction of ``vector`` (dots), with the conditional
+    P(r|s) = exp(combined − message):
+
+        message˙[s] = Σ_r P(r|s) combined˙[s, r]
+        P˙(c)       = P(r|s) (P˙(s) + P(s) (combined˙[c] − message˙[s]))
+    """
+    tables, moves = arrange(scores, base, program), arrange(vector, base, program)
+    messages = upward(tables, program, Log())
+    possible = (~torch.isneginf(_total(scores, base, messages, program, Log()))).to(scores.dtype)
+    changes: list[Tensor] = []
+    for clique, (_, eliminated, _) in enumerate(program.cliques):
+        conditional = _conditional(clique, tables, messages, program)
+        moved = conditional * _combine(clique, moves, changes, program, Log())
+        changes.append(moved.flatten(moved.dim() - eliminated).sum(-1))
+    beliefs = [possible] * len(messages)
+    turns = [torch.zeros_like(possible)] * len(messages)
+    parts: list[list[Tensor]] = [[] for _ in messages]
+    for clique in reversed(range(len(messages))):
+        wide = (..., *(None,) * program.cliques[clique][1])
+        conditional = _conditional(clique, tables, messages, program)
+        relative = _combine(clique, moves, changes, program, Log()) - changes[clique][wide]
+        belief = conditional * beliefs[clique][wide]
+        turn = conditional * turns[clique][wide] + belief * relative
+        parts[clique] = _hand_down(clique, belief, beliefs, program)
+        parts[clique] = _hand_down(clique, turn, turns, program)
+    return _scatter(parts, scores, base, program)
+
+
+def _conditional(clique: int, tables: Tables, messages: list[Tensor], program: Program) -> Tensor:
+    """P(r|s) of a clique, over all its nodes; 0 where the separator's labels are impossible."""
+    message = messages[clique]
+    shift = message.masked_fill(torch.isneginf(message), 0.0)[(..., *(None,) * program.cliques[clique][1])]
+    return (_combine(clique, tables, messages, program, Log()) - shift).exp()
+
+
+def _hand_down(clique: int, belief: Tensor, beliefs: list[Tensor], program: Program) -> list[Tensor]:
+    """Sum a clique's table down to each input: into ``beliefs`` for its children, returned for its tables."""
+    children = program.children[clique]
+    parts = []
+    for place, shape in enumerate(program.broadcast_shapes[clique]):
+        absent = [axis + 1 for axis, card in enumerate(shape) if card < belief.shape[axis + 1]]
+        marginal = belief.sum(absent) if absent else belief
+        if place < len(children):
+            nodes, eliminated, _ = program.cliques[children[place]]
+            separator = [program.cardinalities[node] for node in nodes[: len(nodes) - eliminated]]
+            beliefs[children[place]] = marginal.reshape(-1, *separator)
+        else:
+            parts.append(marginal.flatten(1))
+    return parts
+
+
+def _scatter(parts: Sequence[Sequence[Tensor]], scores: Tensor, base: Tensor, program: Program) -> Tensor:
+    """What :func:`arrange` took apart, put back into rows; 0 elsewhere."""
+    flat = torch.cat([scores.new_zeros(len(scores), 0), *[part for own in parts for part in own]], 1)
+    return torch.zeros_like(scores).scatter(1, _entries(scores, base, program), flat)
+
+
+def decode(
+    scores: Tensor, base: Tensor, program: Program, semiring: Semiring, uniforms: Tensor | None, labels: Tensor
+) -> Tensor:
+    """Labellings read off from the roots down, given the messages of ``semiring``.
+
+    Args:
+        scores: ``[B, program.size]``.
+        base: ``int64 [B or 1, tables]``.
+        program: the junction tree.
+        semiring: :class:`~lnz.semirings.Max` with no ``uniforms``, or :class:`~lnz.semirings.Log` with them.
+        uniforms: ``[n, B, cliques]`` in [0, 1), one per clique for the inverse of its distribution function; ``None``
+            takes a best label.
+        labels: ``int64 [n, B, N]``; the entries of observed nodes are kept, all others are filled in.
+    """
+    tables = arrange(scores, base, program)
+    messages = upward(tables, program, semiring)
+    labels = labels.clone()
+    rows = torch.arange(len(scores), device=scores.device)
+    for clique in reversed(range(len(messages))):
+        nodes, eliminated, _ = program.cliques[clique]
+        kept = len(nodes) - eliminated
+        combined = _combine(clique, tables, messages, program, semiring).flatten(1 + kept)
+        given = combined[(rows, *labels[..., nodes[:kept]].unbind(-1))]
+        given = given.expand(*labels.shape[:-1], -1)  # [n, B, joint labels of the eliminated nodes]
+        if uniforms is None:
+            chosen = given.argmax(-1)
+        else:
+            cumulative = (given - given.amax(-1, keepdim=True)).double().exp().cumsum(-1)
+            target = uniforms[..., clique, None] * cumulative[..., -1:]
+            chosen = torch.searchsorted(cumulative.contiguous(), target, right=True).squeeze(-1)
+        cards = program.shapes[clique][kept:]
+        labels[..., nodes[kept:]] = torch.stack(torch.unravel_index(chosen, cards), -1)
+    return labels

@@ -1,0 +1,147 @@
+"""Which thread does what: the rows of a batch are shared, or, where they are few, the blocks of each large clique.
+
+Kernels release the interpreter's lock, so that plain threads run them side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from lnz.ops.elimination import cpu
+from lnz.ops.elimination.layout import ENTRIES, INBOX, MESSAGES, WIDTH, Layout, freeing, layout
+from lnz.ops.elimination.program import Program
+
+_KEPT = 2**20  # entries of all tables together up to which they are kept for the downward pass
+_SHARED = 2**18  # entries from which threads share a clique, or the rows
+_INBOXES = 2**27  # entries of all threads' inboxes together, at most
+
+
+def marginals(
+    scores: np.ndarray, base: np.ndarray, program: Program, clamped: bool, threads: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """As :func:`lnz.ops.elimination.reference.marginals`, by up to so many threads."""
+    value, out = np.empty(len(scores), scores.dtype), np.zeros_like(scores)
+    tree: Layout = program.cached("layout", layout)
+    if _shares_cliques(len(scores), tree, threads):
+        for row in range(len(scores)):
+            starts = base[min(row, len(base) - 1)]
+            value[row] = _wide_marginals(scores[row], starts, out[row], tree, clamped, threads)
+    else:
+        keep = tree.sizes[ENTRIES] <= _KEPT
+        _share_rows(cpu.rows, threads, tree, scores, base, value, out, tree, keep, clamped)
+    return value, out
+
+
+def partition(scores: np.ndarray, base: np.ndarray, program: Program, clamped: bool, threads: int) -> np.ndarray:
+    """ln Z alone, ``[B]``."""
+    value = np.empty(len(scores), scores.dtype)
+    tree: Layout = program.cached("freeing", freeing)
+    if _shares_cliques(len(scores), tree, threads):
+        for row in range(len(scores)):
+            starts = base[min(row, len(base) - 1)]
+            value[row] = _wide_upward(scores[row], starts, tree, clamped, False, threads)[0]
+    else:
+        _share_rows(cpu.rows, threads, tree, scores, base, value, np.empty((0, 0), scores.dtype), tree, False, clamped)
+    return value
+
+
+def decode(
+    scores: np.ndarray,
+    base: np.ndarray,
+    program: Program,
+    uniforms: np.ndarray | None,
+    labels: np.ndarray,
+    threads: int,
+) -> np.ndarray:
+    """As :func:`lnz.ops.elimination.reference.decode`: best labellings where ``uniforms`` is ``None``, else samples."""
+    maximise = uniforms is None
+    if uniforms is None:
+        uniforms = np.empty((*labels.shape[:2], 0))
+    labels = labels.copy()
+    tree: Layout = program.cached("layout", layout)
+    if _shares_cliques(len(scores), tree, threads):
+        work = np.empty(tree.sizes[WIDTH], scores.dtype)
+        for row in range(len(scores)):
+            starts = base[min(row, len(base) - 1)]
+            messages = _wide_upward(scores[row], starts, tree, True, maximise, threads)[1]
+            for n in range(len(labels)):
+                cpu.decode(scores[row], starts, messages, uniforms[n, row], labels[n, row], tree, work)
+    else:
+        _share_rows(cpu.label_rows, threads, tree, scores, base, uniforms, labels, tree, maximise)
+    return labels
+
+
+def _shares_cliques(rows: int, tree: Layout, threads: int) -> bool:
+    """Whether threads share the cliques of one row rather than the rows."""
+    return threads > 1 and rows < threads and tree.sizes[ENTRIES] >= _SHARED
+
+
+def _together(threads: int, task: Callable[[int], None]) -> None:
+    """Call ``task`` with the number of each thread, all at once; kernels release the interpreter's lock."""
+    if threads == 1:
+        task(0)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(task, range(threads)))
+
+
+def _share_rows(rows: Callable[..., None], threads: int, tree: Layout, scores: np.ndarray, *args: Any) -> None:
+    threads = min(threads, len(scores)) if len(scores) * int(tree.sizes[ENTRIES]) >= _SHARED else 1
+    _together(max(threads, 1), lambda thread: rows(thread, max(threads, 1), scores, *args))
+
+
+def _wide_upward(
+    scores: np.ndarray, base: np.ndarray, tree: Layout, clamped: bool, maximise: bool, threads: int
+) -> tuple[float, np.ndarray]:
+    """ln Z or the best score of one row, and the messages; threads share the blocks of each large clique."""
+    messages = np.empty(tree.sizes[MESSAGES], scores.dtype)
+    work = np.empty((threads, 4, tree.sizes[WIDTH]), scores.dtype)
+    no_tables = messages[:0]
+
+    def send(c: int, thread: int, begin: int, end: int) -> None:
+        cpu.send(c, begin, end, scores, base, messages, no_tables, tree, work[thread], clamped, maximise)
+
+    for c in range(len(tree.blocks)):
+        _share_blocks(c, tree, threads, send)
+    return cpu.total(scores, base, messages, tree), messages
+
+
+def _wide_marginals(
+    scores: np.ndarray, base: np.ndarray, out: np.ndarray, tree: Layout, clamped: bool, threads: int
+) -> float:
+    """ln Z and the marginals of one row, as :func:`_wide_upward`; each thread gathers sums of its own."""
+    value, messages = _wide_upward(scores, base, tree, clamped, False, threads)
+    if value == -np.inf:
+        return value
+    threads = max(1, min(threads, _INBOXES // max(1, int(tree.sizes[INBOX]))))
+    work = np.empty((threads, 4, tree.sizes[WIDTH]), scores.dtype)
+    inboxes = np.empty((threads, tree.sizes[INBOX]), scores.dtype)
+    sums = np.zeros((threads, len(out)), scores.dtype)
+    no_tables = messages[:0]
+
+    def receive(c: int, thread: int, begin: int, end: int) -> None:
+        mine = inboxes[thread], sums[thread]
+        cpu.receive(c, begin, end, scores, base, messages, no_tables, *mine, tree, work[thread], clamped)
+
+    def hand_down(c: int, parts: int, thread: int) -> None:
+        cpu.hand_down(c, thread, parts, inboxes, messages, tree, False)
+
+    cpu.begin_downward(base, messages, sums[0], tree, False)
+    for c in range(len(tree.blocks) - 1, -1, -1):
+        parts = _share_blocks(c, tree, threads, receive)
+        _together(parts, partial(hand_down, c, parts))
+    out[:] = sums.sum(0)
+    return value
+
+
+def _share_blocks(c: int, tree: Layout, threads: int, task: Callable[[int, int, int, int], None]) -> int:
+    """Call ``task(c, thread, begin, end)`` for parts of a clique's blocks; returns how many parts."""
+    blocks = int(tree.blocks[c])
+    parts = threads if blocks * tree.summed[c] * tree.lanes[c] >= _SHARED else 1
+    _together(parts, lambda thread: task(c, thread, blocks * thread // parts, blocks * (thread + 1) // parts))
+    return parts

@@ -1,0 +1,122 @@
+"""A grid model as its kernel reads it: scores by direction, in the form they were given in, and how large they get.
+
+Batches are flattened; instead of expanding an entry to the batch, an index says which of its own batch entries each
+image reads. Shapes: B images, H rows, W columns, L labels, E edges of one direction.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lnz.scores import Entry, Model, Weighted
+
+TABLE, POTTS, WEIGHTED, FULL = 0, 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Side:
+    """The scores of the horizontal or of the vertical edges.
+
+    Attributes:
+        kind: ``TABLE``: ``table [entries, 1, L, L]``; ``WEIGHTED``, or ``POTTS`` where the table says no more than
+            whether labels are equal, and equal ones score no less: ``weight [entries, rows, columns]`` and
+            ``table [1, 1, L, L]``; ``FULL``: ``table [entries, rows · columns, L, L]``.
+        which: ``int64 [B]``, the entry that each image reads.
+        top: float64 ``[entries]``, the sum over edges of the largest score of each.
+        reach: float64 ``[entries]``, the largest difference of two scores of one edge; inf where one is −inf.
+    """
+
+    kind: int
+    table: Tensor
+    weight: Tensor | None
+    rows: int
+    columns: int
+    which: Tensor
+    top: Tensor
+    reach: Tensor
+
+
+def which_entry(own: torch.Size, batch: torch.Size) -> Tensor:
+    """The flat index into batch shape ``own`` of each entry of ``batch``, to which it broadcasts."""
+    return torch.arange(own.numel()).reshape(own).expand(batch).reshape(-1)
+
+
+def node_scores(model: Model) -> tuple[Tensor, Tensor]:
+    """Node scores ``[entries, N, L]`` with −inf at labels observed otherwise, and ``which [B]``."""
+    entry, nodes, labels = model.entries[0], model.graph.num_nodes, model.graph.max_cardinality
+    scores = entry.expand() if isinstance(entry, Weighted) else entry
+    if model.observed is not None:
+        seen = model.observed[..., None]
+        scores = scores.masked_fill((seen >= 0) & (seen != torch.arange(labels)), -torch.inf)
+    own = scores.shape[:-2]
+    return scores.expand(*own, nodes, labels).reshape(-1, nodes, labels), which_entry(own, model.batch_shape)
+
+
+def split_edges(model: Model) -> tuple[Entry, Entry]:
+    """The entries of the horizontal and of the vertical edges; views."""
+    if model.graph.num_groups == 3:
+        return model.entries[1], model.entries[2]
+    entry, layout = model.entries[1], model.graph.grid_layout
+    assert layout is not None
+    sizes = [layout.height * (layout.width - 1), (layout.height - 1) * layout.width]
+    if isinstance(entry, Weighted):
+        if entry.weight.shape[-1] == 1:
+            return entry, entry
+        across, down = entry.weight.split(sizes, -1)
+        return Weighted(across, entry.table), Weighted(down, entry.table)
+    if entry.dim() == 2 or entry.shape[-3] == 1:
+        return entry, entry
+    across, down = entry.split(sizes, -3)
+    return across, down
+
+
+def side(entry: Entry, rows: int, columns: int, batch: torch.Size) -> Side:
+    """The form of one direction's entry. O(entries as given) time and memory."""
+    edges = rows * columns
+    if isinstance(entry, Weighted) and entry.weight.shape[-1] == edges:
+        table, weight = entry.table, entry.weight.reshape(-1, rows, columns)
+        finite = table[~torch.isneginf(table)]
+        low, high = (finite.min(), finite.max()) if finite.numel() else (table.new_zeros(()), table.new_zeros(()))
+        top = torch.maximum(weight.double() * low, weight.double() * high).sum((1, 2))
+        reach = (weight.abs().amax((1, 2)) * (high - low)).double()
+        if finite.numel() < table.numel():
+            reach = reach + torch.inf
+        kind = POTTS if _is_potts(table, weight) else WEIGHTED
+        own = entry.weight.shape[:-1]
+        return Side(kind, table[None, None], weight, rows, columns, which_entry(own, batch), top, reach)
+    if isinstance(entry, Weighted):
+        entry = entry.expand()
+    labels = entry.shape[-1]
+    own = entry.shape[:-3]
+    table = entry.reshape(own.numel(), -1, labels, labels)
+    high, low = table.amax((-2, -1)), table.amin((-2, -1))
+    top = high.masked_fill(torch.isneginf(high), 0.0).double().sum(1)
+    shared = table.shape[1] == 1
+    reach = (high - low).nan_to_num(nan=torch.inf, posinf=torch.inf).amax(1).double()
+    where = which_entry(own, batch)
+    return Side(TABLE if shared else FULL, table, None, rows, columns, where, top * edges if shared else top, reach)
+
+
+def _is_potts(table: Tensor, weight: Tensor) -> bool:
+    labels = len(table)
+    if labels < 2 or torch.isneginf(table).any():
+        return False
+    model = torch.full_like(table, table[0, 1].item()).fill_diagonal_(table[0, 0].item())
+    gain = table[0, 0] - table[0, 1]
+    return bool(torch.equal(table, model)) and bool((weight * gain >= 0).all())
+
+
+def fits(dtype: torch.dtype, node_reach: Tensor, across: Side, down: Side) -> Tensor:
+    """Which images can be computed in probabilities, ``bool [B]``; the others need logarithms.
+
+    A message is an average of table entries, so its labels differ by a factor of at most e^reach of its edge. A product
+    of a node's scores and its four messages, each of mean one and the largest entry of each at least one, thus lies
+    between e^−(node reach + 2 horizontal + 2 vertical reaches) and L⁴. Below 80 (float32) or 700 (float64) none
+    underflows; −inf at a node is an exact 0 and does no harm.
+    """
+    limit = 80.0 if dtype == torch.float32 else 700.0
+    return node_reach + 2 * across.reach[across.which] + 2 * down.reach[down.which] < limit - 4 * math.log(2.0)

@@ -1,0 +1,1 @@
+"""Elementary functions that the kernels of several operations share."""

@@ -1,0 +1,182 @@
+"""MRF: the shared suite under each inference method, on any graph for the exact ones and on forests for all."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+import lnz
+from lnz.inference import BeliefPropagation, Enumeration, Exact
+from lnz.inference.base import Method
+from tests import oracles
+from tests.suite import (
+    DistributionSuite,
+    Instance,
+    batch_shapes,
+    equal,
+    impossibilities,
+    random_scores,
+    seeds,
+    written_out,
+)
+
+
+def mrf_instance(graph: lnz.FactorGraph, entries: list[Tensor | lnz.Weighted], method: Method) -> Instance:
+    """The leaves are the tensors of the entries, in order."""
+    leaves = [t for e in entries for t in ((e.weight, e.table) if isinstance(e, lnz.Weighted) else (e,))]
+
+    def compose(*tensors: Tensor) -> list[Tensor | lnz.Weighted]:
+        left = iter(tensors)
+        return [lnz.Weighted(next(left), next(left)) if isinstance(e, lnz.Weighted) else next(left) for e in entries]
+
+    return Instance(
+        tuple(leaves),
+        lambda *tensors: lnz.MRF(graph, compose(*tensors), method),
+        lambda *tensors: oracles.factor_graph(
+            graph.cardinalities, graph.scopes, [written_out(entry) for entry in compose(*tensors)]
+        ),
+    )
+
+
+def random_scopes(draw: st.DrawFn, nodes: int, forest: bool) -> list[list[int]]:
+    """Scopes of up to three nodes; in a forest each joins nodes of different trees."""
+    tree = list(range(nodes))
+    scopes = []
+    for _ in range(draw(st.integers(1, 5))):
+        order = draw(st.permutations(range(nodes)))
+        scope: list[int] = []
+        for node in order[: draw(st.integers(1, 3))]:
+            if not forest or tree[node] not in {tree[other] for other in scope}:
+                scope.append(node)
+        joined = {tree[node] for node in scope}
+        tree = [min(joined) if t in joined else t for t in tree]
+        scopes.append(scope)
+    return scopes
+
+
+@st.composite
+def mrfs(draw: st.DrawFn, method: Method, forest: bool) -> Instance:
+    cardinalities = draw(st.lists(st.integers(1, 3), min_size=1, max_size=4))
+    scopes = random_scopes(draw, len(cardinalities), forest)
+    graph, _ = lnz.FactorGraph.grouped(cardinalities, scopes)
+    batch, seed, impossible = draw(batch_shapes), draw(seeds), draw(impossibilities)
+    entries: list[Tensor | lnz.Weighted] = []
+    for group, labels in enumerate(graph.labels):
+        factors = graph.num_factors[group]
+        form = draw(st.sampled_from(["own", "one", "shared", "weighted"]))
+        if form == "shared":
+            entries.append(random_scores(labels, seed + group, impossible / 2))
+        elif form == "weighted":
+            weight = random_scores((*draw(st.sampled_from([(), batch])), factors), seed + 50 + group).abs() + 0.1
+            entries.append(lnz.Weighted(weight, random_scores(labels, seed + group, impossible / 2)))
+        else:
+            shape = (*draw(st.sampled_from([(), batch])), factors if form == "own" else 1, *labels)
+            entries.append(random_scores(shape, seed + group, impossible / 2))
+    return mrf_instance(graph, entries, method)
+
+
+def small_tree(method: Method) -> Instance:
+    graph = lnz.FactorGraph.pairwise(3, 2, torch.tensor([[0, 1], [2, 1]]))
+    return mrf_instance(graph, [random_scores((2, 3, 2), 0), random_scores((2, 2, 2, 2), 1)], method)
+
+
+def small_loop(method: Method) -> Instance:
+    graph = lnz.FactorGraph.pairwise(3, 2, torch.tensor([[0, 1], [2, 1], [2, 0]]))
+    return mrf_instance(graph, [random_scores((2, 3, 2), 0), random_scores((2, 3, 2, 2), 1)], method)
+
+
+class TestEnumeration(DistributionSuite):
+    @staticmethod
+    def instances() -> st.SearchStrategy[Instance]:
+        return mrfs(Enumeration(), forest=False)
+
+    @staticmethod
+    def example() -> Instance:
+        return small_loop(Enumeration())
+
+
+class TestExact(DistributionSuite):
+    @staticmethod
+    def instances() -> st.SearchStrategy[Instance]:
+        return mrfs(Exact(), forest=False)
+
+    @staticmethod
+    def example() -> Instance:
+        return small_loop(Exact())
+
+
+class TestExactOnForests(DistributionSuite):
+    @staticmethod
+    def instances() -> st.SearchStrategy[Instance]:
+        return mrfs(Exact(), forest=True)
+
+    @staticmethod
+    def example() -> Instance:
+        return small_tree(Exact())
+
+
+class TestBeliefPropagationOnForests(DistributionSuite):
+    lacks: ClassVar[frozenset[str]] = frozenset({"topk", "sample"})
+
+    @staticmethod
+    def instances() -> st.SearchStrategy[Instance]:
+        return mrfs(BeliefPropagation(), forest=True)
+
+    @staticmethod
+    def example() -> Instance:
+        return small_tree(BeliefPropagation())
+
+
+# What is an MRF's own ---------------------------------------------------------------------------------------------
+
+
+def test_node_marginals_are_padded_to_the_largest_cardinality() -> None:
+    graph, _ = lnz.FactorGraph.grouped([2, 3], [[0], [1], [0, 1]])
+    p = lnz.MRF(graph, [random_scores((1, *labels), i) for i, labels in enumerate(graph.labels)], Enumeration())
+    assert p.node_marginals.shape == (2, 3)
+    equal(p.node_marginals.sum(-1), torch.ones(2, dtype=torch.float64))
+    assert p.node_marginals[0, 2] == 0
+    equal(p.node_marginals[1], p.marginals[2][0].sum(0))
+
+
+def test_the_default_method_is_exact() -> None:
+    graph = lnz.FactorGraph.grid(2, 2, 2)
+    p = lnz.MRF(graph, (torch.zeros(4, 2), torch.zeros(2, 2)))
+    assert p.inference == Exact()
+    assert p.to_mrf() is p
+
+
+def test_arguments_of_the_wrong_type() -> None:
+    graph = lnz.FactorGraph.grid(2, 2, 2)
+    scores = (torch.zeros(4, 2), torch.zeros(2, 2))
+    with pytest.raises(TypeError, match="graph: expected a lnz.FactorGraph, got int"):
+        lnz.MRF(3, scores)
+    with pytest.raises(TypeError, match="inference: expected a method of lnz.inference, got 'exact'"):
+        lnz.MRF(graph, scores, "exact")
+
+
+def test_kl_needs_the_same_factors() -> None:
+    scores = (torch.zeros(4, 2), torch.zeros(2, 2))
+    p = lnz.MRF(lnz.FactorGraph.grid(2, 2, 2), scores)
+    q = lnz.MRF(lnz.FactorGraph.grid(1, 4, 2), scores)
+    with pytest.raises(ValueError, match="expected two MRFs over the same factors"):
+        torch.distributions.kl_divergence(p, q)
+
+
+def test_observing_twice() -> None:
+    p = small_loop(Enumeration()).p
+    y = torch.full((2, 3), -100)
+    y[:, 0] = 1
+    z = torch.full((2, 3), -100)
+    z[:, 1] = 0
+    both = torch.tensor([1, 0, -100]).expand(2, 3)
+    equal(p.condition(y).condition(z).log_partition, p.condition(both).log_partition)
+    z[1, 0] = 0
+    with pytest.raises(
+        ValueError, match=r"y: expected no contradiction with earlier observations, got one at \[1, 0\]"
+    ):
+        p.condition(y).condition(z)

@@ -1,0 +1,256 @@
+"""Exact inference against enumeration on random factor graphs, and against published values."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lnz
+from lnz.inference import Enumeration, Exact
+from lnz.ops import backend
+
+CLOSE = {"rtol": 1e-9, "atol": 1e-9}
+CRITICAL = math.log(1 + math.sqrt(2)) / 2
+
+
+@st.composite
+def models(draw: st.DrawFn) -> tuple[lnz.MRF, lnz.MRF]:
+    """The same random model by enumeration and by elimination; some with −inf scores, evidence, compact forms."""
+    cards = draw(st.lists(st.integers(1, 3), min_size=1, max_size=6))
+    scope = st.lists(st.integers(0, len(cards) - 1), max_size=3, unique=True)
+    graph, _ = lnz.FactorGraph.grouped(cards, draw(st.lists(scope, min_size=1, max_size=8)))
+    batch = draw(st.sampled_from([(), (2,), (2, 3)]))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
+    impossible = draw(st.sampled_from([0.0, 0.15]))
+    scores: list[torch.Tensor | lnz.Weighted] = []
+    for factors, labels in zip(graph.num_factors, graph.labels, strict=True):
+        form = draw(st.sampled_from(["own", "own", "shared", "weighted"]))
+        shape = (*batch, factors, *labels) if form == "own" else labels
+        table = torch.randn(shape, dtype=torch.float64, generator=generator)
+        table = table.masked_fill(torch.rand(shape, generator=generator) < impossible, -torch.inf)
+        weight = torch.rand(*batch, factors, dtype=torch.float64, generator=generator) + 0.5
+        scores.append(lnz.Weighted(weight, table) if form == "weighted" else table)
+    both = lnz.MRF(graph, scores, Enumeration()), lnz.MRF(graph, scores, Exact())
+    if not draw(st.booleans()):
+        return both
+    labels = torch.stack([torch.randint(0, card, batch, generator=generator) for card in cards], -1)
+    hidden = torch.rand(labels.shape, generator=generator) < 0.6
+    if draw(st.booleans()):
+        hidden[..., 0] = False  # observed in every entry
+    return both[0].condition(labels.masked_fill(hidden, -100)), both[1].condition(labels.masked_fill(hidden, -100))
+
+
+@pytest.mark.parametrize("name", ["auto", "reference"])
+@given(pair=models())
+@settings(max_examples=40)
+def test_equals_enumeration(name, pair):
+    oracle, exact = pair
+    with backend(name):
+        torch.testing.assert_close(exact.log_partition, oracle.log_partition, **CLOSE)
+        possible = ~torch.isneginf(oracle.log_partition)
+        for ours, theirs in zip(exact.solution.marginals, oracle.solution.marginals, strict=True):
+            torch.testing.assert_close(ours[possible], theirs[possible], **CLOSE)
+            assert (ours[~possible] == 0).all()
+        torch.testing.assert_close(
+            exact.solution.node_marginals[possible], oracle.solution.node_marginals[possible], **CLOSE
+        )
+        labellings, scores = exact.topk(4)
+        torch.testing.assert_close(scores, oracle.topk(4)[1], **CLOSE)
+        found = ~torch.isneginf(scores)
+        torch.testing.assert_close(exact.model.score(labellings.clamp(min=0))[found], scores[found], **CLOSE)
+        assert (labellings[~found] == -100).all()
+        if possible.all():
+            torch.testing.assert_close(exact.score(exact.argmax()), scores[0], **CLOSE)
+            assert torch.isfinite(exact.score(exact.sample((3,)))).all()
+
+
+@given(pair=models())
+@settings(max_examples=20)
+def test_topk_labellings_are_distinct(pair):
+    labellings, scores = pair[1].topk(5)
+    labellings, scores = labellings.reshape(5, -1, labellings.shape[-1]), scores.reshape(5, -1)
+    for row in range(scores.shape[1]):
+        found = [tuple(y.tolist()) for y, s in zip(labellings[:, row], scores[:, row], strict=True) if s > -torch.inf]
+        assert len(set(found)) == len(found)
+
+
+def small_grid(*batch: int) -> tuple[lnz.FactorGraph, torch.Tensor, torch.Tensor]:
+    graph = lnz.FactorGraph.grid(2, 3, 2)
+    generator = torch.Generator().manual_seed(3)
+    nodes = torch.randn(*batch, 6, 2, dtype=torch.float64, generator=generator)
+    edges = torch.randn(7, 2, 2, dtype=torch.float64, generator=generator)
+    return graph, nodes.requires_grad_(), edges.requires_grad_()
+
+
+@pytest.mark.parametrize("name", ["auto", "reference"])
+def test_gradients(name):
+    graph, nodes, edges = small_grid()
+    with backend(name):
+        assert torch.autograd.gradcheck(lambda n, e: lnz.MRF(graph, (n, e)).log_partition, (nodes, edges))
+        assert torch.autograd.gradgradcheck(lambda n, e: lnz.MRF(graph, (n, e)).log_partition, (nodes, edges))
+        assert torch.autograd.gradcheck(lambda n, e: lnz.MRF(graph, (n, e)).marginals[1], (nodes, edges))
+
+
+def test_gradient_is_zero_at_impossible_scores_and_never_nan():
+    graph, nodes, edges = small_grid(2)
+    impossible = nodes.detach().clone()
+    impossible[0, 2, 1] = -torch.inf
+    impossible[1, 4] = -torch.inf  # the second entry has no labelling at all
+    impossible.requires_grad_()
+    z = lnz.MRF(graph, (impossible, edges)).log_partition
+    (first,) = torch.autograd.grad(z[0], impossible, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), impossible)
+    assert torch.isneginf(z[1])
+    assert first[0, 2, 1] == 0
+    assert (first[1] == 0).all()
+    assert torch.isfinite(first).all()
+    assert torch.isfinite(second).all()
+
+
+def test_function_transforms():
+    graph, nodes, edges = (t.detach() if isinstance(t, torch.Tensor) else t for t in small_grid(3))
+
+    def log_partition(n, e):
+        return lnz.MRF(graph, (n, e)).log_partition
+
+    whole = log_partition(nodes, edges)
+    torch.testing.assert_close(torch.func.vmap(log_partition, (0, None))(nodes, edges), whole, **CLOSE)
+    gradient = torch.func.vmap(torch.func.grad(log_partition), (0, None))(nodes, edges)
+    torch.testing.assert_close(gradient, lnz.MRF(graph, (nodes, edges)).marginals[0], **CLOSE)
+    hessian = torch.func.jacrev(torch.func.jacrev(log_partition))(nodes[0], edges)
+    expected = torch.autograd.functional.hessian(
+        lambda n: lnz.MRF(graph, (n, edges), Enumeration()).log_partition, nodes[0]
+    )
+    torch.testing.assert_close(hessian, expected, **CLOSE)
+
+
+def test_compiles_whole():
+    graph, nodes, edges = small_grid(2)
+    compiled = torch.compile(lambda n, e: lnz.MRF(graph, (n, e)).log_partition, fullgraph=True, backend="aot_eager")
+    z = compiled(nodes, edges)
+    torch.testing.assert_close(z, lnz.MRF(graph, (nodes, edges)).log_partition, **CLOSE)
+    (gradient,) = torch.autograd.grad(z.sum(), nodes)
+    torch.testing.assert_close(gradient, lnz.MRF(graph, (nodes, edges)).marginals[0], **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["auto", "reference"])
+def test_samples_follow_the_distribution(name, generator):
+    graph, nodes, edges = (t.detach() if isinstance(t, torch.Tensor) else t for t in small_grid())
+    n = 20_000
+    with backend(name):
+        drawn = lnz.MRF(graph, (nodes, edges)).sample((n,), generator=generator)
+    code = (drawn * 2 ** torch.arange(5, -1, -1)).sum(-1)
+    observed = torch.bincount(code, minlength=64).double()
+    expected = lnz.MRF(graph, (nodes, edges), Enumeration()).solution._flat.softmax(-1) * n
+    often = expected >= 5
+    statistic = ((observed - expected)[often].square() / expected[often]).sum()
+    freedom = int(often.sum())
+    assert statistic < freedom + 4 * math.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_low_precision_accumulates_wider(dtype):
+    graph, nodes, edges = (t.detach() if isinstance(t, torch.Tensor) else t for t in small_grid())
+    low = lnz.MRF(graph, (nodes.to(dtype), edges.to(dtype)))
+    high = lnz.MRF(graph, (nodes.to(dtype).double(), edges.to(dtype).double()))
+    assert low.log_partition.dtype == dtype
+    torch.testing.assert_close(low.log_partition.double(), high.log_partition, rtol=torch.finfo(dtype).eps, atol=1e-6)
+
+
+def torus(side: int, coupling: float) -> lnz.MRF:
+    at = torch.arange(side * side).reshape(side, side)
+    edges = torch.cat([torch.stack((at, at.roll(-1, axis)), -1).reshape(-1, 2) for axis in (0, 1)])
+    table = torch.tensor([[coupling, -coupling], [-coupling, coupling]], dtype=torch.float64)
+    graph = lnz.FactorGraph.pairwise(side * side, 2, edges)
+    return lnz.MRF(graph, (torch.zeros(2, dtype=torch.float64), table))
+
+
+@pytest.mark.parametrize(
+    ("side", "coupling", "expected"), [(4, CRITICAL, 15.521915459), (8, CRITICAL, 60.141780789), (4, 0.3, 12.785523326)]
+)
+def test_ising_torus(side, coupling, expected):
+    """Kaufman 1949."""
+    assert abs(torus(side, coupling).log_partition.item() - expected) < 1e-8
+
+
+def test_domino_tilings():
+    """Kasteleyn 1961: one binary node per edge of the 8 × 8 board; every square is covered by exactly one domino."""
+    squares: list[list[int]] = [[] for _ in range(64)]
+    edges = [(s, s + 1) for s in range(64) if s % 8 < 7] + [(s, s + 8) for s in range(56)]
+    for edge, ends in enumerate(edges):
+        for square in ends:
+            squares[square].append(edge)
+    graph, _ = lnz.FactorGraph.grouped([2] * len(edges), squares)
+    scores = []
+    for labels in graph.labels:
+        count = sum(torch.meshgrid(*[torch.arange(2)] * len(labels), indexing="ij"))
+        scores.append(torch.zeros(labels, dtype=torch.float64).masked_fill(count != 1, -torch.inf))
+    assert abs(lnz.MRF(graph, scores).log_count.exp().item() - 12_988_816) < 1e-2
+
+
+@pytest.mark.parametrize("regular", [True, False])
+def test_refuses_at_once_and_says_why(regular):
+    start = time.process_time()  # not the wall clock, which says what else the machine is doing
+    graph = lnz.FactorGraph.grid(200, 200, 2)
+    if not regular:  # the same wiring, not known to be a grid
+        graph = lnz.FactorGraph(graph.cardinalities, graph.scopes)
+    scores = (torch.zeros(2), torch.zeros(2, 2))
+    with pytest.raises(lnz.IntractableError, match=r"treewidth 200 .* bytes.*BeliefPropagation") as caught:
+        lnz.MRF(graph, scores).log_partition  # noqa: B018
+    assert time.process_time() - start < (0.5 if regular else 4)
+    assert caught.value.treewidth == 200
+    assert caught.value.table_bytes == pytest.approx(2**201 * 4, rel=0.5)
+    assert caught.value.alternatives == ("BeliefPropagation",)
+
+
+def test_max_table_is_respected():
+    graph = lnz.FactorGraph.grid(5, 5, 3)
+    scores = (torch.zeros(3), torch.zeros(3, 3))
+    needed = lnz.MRF(graph, scores).diagnostics["largest_table"]
+    assert lnz.MRF(graph, scores, Exact(max_table=needed)).log_partition.item() == pytest.approx(25 * math.log(3))
+    with pytest.raises(lnz.IntractableError):
+        lnz.MRF(graph, scores, Exact(max_table=3**5 - 1)).log_partition  # noqa: B018
+    with pytest.raises(ValueError, match="max_table: expected a positive integer, got 0"):
+        Exact(max_table=0)
+
+
+def test_long_chain():
+    """10,000 nodes: no recursion limit, linear time; the closed form is a chain of independent steps."""
+    n = 10_000
+    edges = torch.stack((torch.arange(n - 1), torch.arange(1, n)), -1)
+    table = torch.tensor([[0.3, -0.1], [-0.1, 0.3]], dtype=torch.float64)  # rows sum alike
+    p = lnz.MRF(lnz.FactorGraph.pairwise(n, 2, edges), (torch.zeros(2, dtype=torch.float64), table))
+    expected = math.log(2) + (n - 1) * math.log(math.exp(0.3) + math.exp(-0.1))
+    assert p.log_partition.item() == pytest.approx(expected, rel=1e-12)
+    torch.testing.assert_close(p.node_marginals, torch.full((n, 2), 0.5, dtype=torch.float64), **CLOSE)
+    assert p.diagnostics["treewidth"] == 1
+
+
+def test_evidence_lowers_the_treewidth():
+    graph = lnz.FactorGraph.grid(6, 6, 2)
+    p = lnz.MRF(graph, (torch.zeros(2), torch.zeros(2, 2)))
+    y = torch.full((36,), -100)
+    y[::6] = 0
+    y[3::6] = 1
+    assert p.diagnostics["treewidth"] == 6
+    assert p.condition(y).diagnostics["treewidth"] == 2
+
+
+def test_no_nodes_and_constants():
+    graph = lnz.FactorGraph([], [torch.zeros(2, 0, dtype=torch.int64)])
+    p = lnz.MRF(graph, [torch.tensor([1.5, 2.0], dtype=torch.float64)])
+    assert p.log_partition.item() == 3.5
+    assert p.marginals[0].tolist() == [1.0, 1.0]
+
+
+def test_empty_groups_and_isolated_nodes():
+    graph = lnz.FactorGraph([2, 2], [torch.zeros(0, 2, dtype=torch.int64)])
+    p = lnz.MRF(graph, [torch.zeros(0, 2, 2, dtype=torch.float64)])
+    assert p.log_partition.item() == pytest.approx(2 * math.log(2))
+    assert p.marginals[0].shape == (0, 2, 2)
+    assert p.node_marginals.tolist() == [[0.5, 0.5], [0.5, 0.5]]

@@ -1,0 +1,211 @@
+"""The grid kernel against the general reference: values, gradients, extreme scores, memory."""
+
+import tracemalloc
+
+import pytest
+import torch
+
+import lnz
+from lnz.ops import backend
+from lnz.ops.belief.op import log_partition as general_log_partition
+from lnz.ops.belief.op import solved as general_solved
+from lnz.ops.belief.reference import Passing, bethe, log_sum, node_beliefs
+from lnz.ops.belief.schedule import Run, iterated
+from lnz.ops.grid_belief.op import serves, slots, solved
+from lnz.scores import Weighted, checked_model, observe
+
+HEIGHT, WIDTH, LABELS, BATCH = 4, 7, 3, 2
+EDGES = HEIGHT * (WIDTH - 1) + (HEIGHT - 1) * WIDTH
+FORMS = ["shared", "per image", "weighted", "weighted per image", "potts", "full", "full shared"]
+RUN = Run(7, 0.0, 0.0, "flooding")
+
+
+def _edges(form, dtype=torch.float64, seed=1):
+    g = torch.Generator().manual_seed(seed)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=g, dtype=dtype) * 0.7
+
+    return {
+        "shared": lambda: random(LABELS, LABELS),
+        "per image": lambda: random(BATCH, 1, LABELS, LABELS),
+        "weighted": lambda: Weighted(random(BATCH, EDGES), random(LABELS, LABELS)),
+        "weighted per image": lambda: Weighted(random(BATCH, 1), random(LABELS, LABELS)),
+        "potts": lambda: Weighted(random(EDGES).abs(), torch.eye(LABELS, dtype=dtype) - 0.2),
+        "full": lambda: random(BATCH, EDGES, LABELS, LABELS),
+        "full shared": lambda: random(EDGES, LABELS, LABELS),
+    }[form]()
+
+
+def _model(edges, dtype=torch.float64, scale=1.0, batch=BATCH, grad=False):
+    graph = lnz.FactorGraph.grid(HEIGHT, WIDTH, LABELS)
+    g = torch.Generator().manual_seed(0)
+    node = torch.randn(batch, HEIGHT * WIDTH, LABELS, generator=g, dtype=dtype) * scale
+    model = checked_model(graph, (node, edges))
+    for tensor in model.tensors:
+        tensor.requires_grad_(grad)
+    return model
+
+
+def _check(model, run=RUN, tolerance=1e-9):
+    ours = solved(model, run)
+    with backend("reference"), torch.no_grad():
+        reference = iterated(model, run)
+    passing = Passing(model, log_sum)
+    torch.testing.assert_close(ours.log_partition, bethe(passing, reference.messages), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(ours.beliefs, node_beliefs(passing, reference.messages), rtol=0, atol=tolerance)
+    torch.testing.assert_close(slots(model, ours).exp(), reference.messages.exp(), rtol=0, atol=tolerance)
+    torch.testing.assert_close(ours.residual, reference.residual, rtol=0, atol=tolerance)
+    assert torch.equal(ours.iterations, reference.iterations)
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.3])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("scale", [1.0, 300.0])  # 300: out of the range of the exponential domain
+def test_messages_equal_the_reference(form, damping, scale):
+    _check(_model(_edges(form), scale=scale), Run(7, 0.0, damping, "flooding"))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_gradient_is_the_reference_gradient(form):
+    model = _model(_edges(form), grad=True)
+    ours = torch.autograd.grad((solved(model, RUN).log_partition * torch.tensor([1.0, -2.0])).sum(), model.tensors)
+    with backend("reference"):
+        z = general_log_partition(model, RUN, general_solved(model, RUN))
+        expected = torch.autograd.grad((z * torch.tensor([1.0, -2.0])).sum(), model.tensors)
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_impossible_scores_mixed_domains_and_observed():
+    model = _model(_edges("full"))
+    model.entries[0][0, 3, 1] = -torch.inf
+    model.entries[1][1, 2, 0] = torch.tensor([0.0, -torch.inf, 1.0])  # image 1 needs logarithms, image 0 does not
+    observed = torch.full((BATCH, HEIGHT * WIDTH), -100)
+    observed[0, 5], observed[1, 9] = 2, 0
+    _check(model)
+    _check(observe(model, observed))
+
+
+def test_infeasible_image_is_minus_infinity_and_leaves_the_others_alone():
+    model = _model(_edges("shared"))
+    model.entries[0][0, 3] = -torch.inf
+    node = model.entries[0].requires_grad_()
+    z = solved(model, RUN).log_partition
+    assert torch.isneginf(z[0])
+    assert torch.isfinite(z[1])
+    (grad,) = torch.autograd.grad(z[1], node)
+    assert torch.isfinite(grad).all()
+    assert (grad[0] == 0).all()
+
+
+def test_batches_broadcast_and_directions_have_tables_of_their_own():
+    graph = lnz.FactorGraph.grid(HEIGHT, WIDTH, LABELS, by_direction=True)
+    g = torch.Generator().manual_seed(2)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=g, dtype=torch.float64).requires_grad_()
+
+    across = random(2, 1, HEIGHT * (WIDTH - 1), LABELS, LABELS)
+    model = checked_model(graph, (random(3, HEIGHT * WIDTH, LABELS), across, random(LABELS, LABELS)))
+    assert solved(model, RUN).log_partition.shape == (2, 3)
+    _check(checked_model(graph, tuple(t.detach() for t in model.tensors)))
+    ours = torch.autograd.grad(solved(model, RUN).log_partition.sum(), model.tensors)
+    with backend("reference"):
+        z = general_log_partition(model, RUN, general_solved(model, RUN))
+        expected = torch.autograd.grad(z.sum(), model.tensors)
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_stopping_is_per_image():
+    model = _model(_edges("shared"))
+    model.entries[0][1] *= 20
+    run = Run(200, 1e-8, 0.1, "flooding")
+    _check(model, run)
+    iterations = solved(model, run).iterations
+    assert iterations[0] != iterations[1]
+    assert (solved(model, run).residual <= 1e-8).all()
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_float32_stays_close_to_float64(scale):
+    single, double = (
+        _model(_edges("shared", torch.float64).to(dtype), dtype) for dtype in (torch.float32, torch.float64)
+    )
+    model = checked_model(single.graph, (single.entries[0] * scale, single.entries[1]))
+    exact = checked_model(double.graph, (model.entries[0].double(), model.entries[1].double()))
+    a, b = solved(model, RUN), solved(exact, RUN)
+    torch.testing.assert_close(a.log_partition.double(), b.log_partition, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(a.beliefs.double(), b.beliefs, rtol=0, atol=3e-4)
+
+
+def test_image_wider_than_a_tile_in_bands():
+    graph = lnz.FactorGraph.grid(17, 131, 5)
+    g = torch.Generator().manual_seed(3)
+    node = torch.randn(17 * 131, 5, generator=g, dtype=torch.float64)
+    _check(checked_model(graph, (node, torch.randn(5, 5, generator=g, dtype=torch.float64))))
+
+
+def test_buffers_need_not_be_clean(monkeypatch):
+    model = _model(_edges("weighted"))
+    clean = solved(model, RUN)
+    new_empty = torch.Tensor.new_empty
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *a, **k: _poisoned(new_empty(self, *a, **k)))
+    again = solved(model, RUN)
+    for name in ("log_partition", "beliefs", "messages", "residual"):
+        assert torch.equal(getattr(clean, name), getattr(again, name))
+
+
+def _poisoned(tensor):
+    return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor
+
+
+@pytest.mark.parametrize("form", ["shared", "weighted"])
+def test_compact_scores_stay_compact(form):
+    height, width, labels = 40, 40, 32
+    edges = height * (width - 1) * 2
+    graph = lnz.FactorGraph.grid(height, width, labels)
+    table = torch.randn(labels, labels).requires_grad_()
+    entry = table if form == "shared" else Weighted(torch.rand(edges).requires_grad_(), table)
+    model = checked_model(graph, (torch.randn(height * width, labels), entry))
+    solved(model, RUN).log_partition.backward()
+    largest = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            outs = out if isinstance(out, tuple | list) else (out,)
+            largest.extend(t.numel() for t in outs if isinstance(t, torch.Tensor))
+            return out
+
+    tracemalloc.start()
+    with Watch():
+        solved(model, RUN).log_partition.backward()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert max(largest) <= 4 * height * width * labels  # the messages
+    assert peak < edges * labels * labels  # bytes; expanded tables would be four times that
+
+
+def test_chains_and_other_models_are_left_to_the_general_path():
+    def model(graph, edges=None):
+        scores = [torch.zeros(f, *labels) for f, labels in zip(graph.num_factors, graph.labels, strict=True)]
+        return checked_model(graph, scores)
+
+    assert serves(model(lnz.FactorGraph.grid(3, 3, 2)), RUN)
+    assert not serves(model(lnz.FactorGraph.grid(1, 3, 2)), RUN)
+    assert not serves(model(lnz.FactorGraph.grid(3, 3, 2, neighbours=8)), RUN)
+    assert not serves(model(lnz.FactorGraph.grid(3, 3, 2)), Run(7, 0.0, 0.0, "sequential"))
+    with backend("reference"):
+        assert not serves(model(lnz.FactorGraph.grid(3, 3, 2)), RUN)
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (5, 1)])
+def test_kernel_on_chains_equals_enumeration(shape):
+    graph = lnz.FactorGraph.grid(*shape, 3, by_direction=False)
+    node, edge = torch.randn(2, 5, 3, dtype=torch.float64), torch.randn(3, 3, dtype=torch.float64)
+    ours = solved(checked_model(graph, (node, edge)), Run(6, 0.0, 0.0, "flooding"))
+    exact = lnz.MRF(graph, (node, edge), lnz.inference.Enumeration())
+    torch.testing.assert_close(ours.log_partition, exact.log_partition, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(ours.beliefs, exact.node_marginals, rtol=0, atol=1e-9)

@@ -1,0 +1,178 @@
+"""Brute force: every labelling listed one by one, in plain Python. Shares no code with the library it judges."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """One labelling y, flattened, its score s(y), and per score tensor the indices of the parts that y uses."""
+
+    y: tuple[int, ...]
+    score: float
+    parts: tuple[tuple[tuple[int, ...], ...], ...]
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Every labelling of every batch entry (in flat order), and the shapes of the marginals without their batch."""
+
+    batch_shape: tuple[int, ...]
+    event_shape: tuple[int, ...]
+    part_shapes: tuple[tuple[int, ...], ...]
+    entries: tuple[tuple[Labelling, ...], ...]
+
+    def _tensor(self, values: Sequence[object]) -> Tensor:
+        rows = torch.tensor(values, dtype=torch.float64)
+        return rows.reshape((*self.batch_shape, *rows.shape[1:]))
+
+    @property
+    def log_partition(self) -> Tensor:
+        return self._tensor([log_sum(y.score for y in entry) for entry in self.entries])
+
+    @property
+    def feasible(self) -> bool:
+        return bool(torch.isfinite(self.log_partition).all())
+
+    def probabilities(self, entry: int) -> list[float]:
+        log_z = log_sum(y.score for y in self.entries[entry])
+        return [math.exp(y.score - log_z) for y in self.entries[entry]]
+
+    @property
+    def marginals(self) -> list[Tensor]:
+        found = []
+        for i, shape in enumerate(self.part_shapes):
+            table = torch.zeros(len(self.entries), *shape, dtype=torch.float64)
+            for b, entry in enumerate(self.entries):
+                for y, p in zip(entry, self.probabilities(b), strict=True):
+                    for part in y.parts[i]:
+                        table[(b, *part)] += p
+            found.append(table.reshape((*self.batch_shape, *shape)))
+        return found
+
+    def topk(self, k: int) -> Tensor:
+        """The k best scores ``[k, *batch]``, −inf beyond the possible labellings."""
+        best = [sorted((y.score for y in entry), reverse=True)[:k] for entry in self.entries]
+        return self._tensor([row + [-math.inf] * (k - len(row)) for row in best]).movedim(-1, 0)
+
+    def score_of(self, entry: int, y: Sequence[int]) -> float:
+        """The score of a labelling of one batch entry; raises KeyError if it is none."""
+        return {labelling.y: labelling.score for labelling in self.entries[entry]}[tuple(y)]
+
+    @property
+    def entropy(self) -> Tensor:
+        return self.kl(None)
+
+    def kl(self, other: Oracle | None) -> Tensor:
+        """KL divergence to ``other``; the entropy if that is ``None``."""
+        rows = []
+        for b in range(len(self.entries)):
+            ps = self.probabilities(b)
+            if other is None:
+                rows.append(-math.fsum(p * math.log(p) for p in ps if p > 0))
+                continue
+            qs = other.probabilities(b)
+            rows.append(math.fsum(p * (math.log(p) - safe_log(q)) for p, q in zip(ps, qs, strict=True) if p > 0))
+        return self._tensor(rows)
+
+    @property
+    def log_count(self) -> Tensor:
+        return self._tensor([safe_log(sum(y.score > -math.inf for y in entry)) for entry in self.entries])
+
+    def tempered(self, temperature: float) -> Oracle:
+        cooled = (tuple(replace(y, score=y.score / temperature) for y in entry) for entry in self.entries)
+        return replace(self, entries=tuple(cooled))
+
+    def condition(self, observed: Tensor) -> Oracle:
+        """Only the labellings that agree with ``observed`` ``[*batch, *event]`` wherever it is not −100."""
+        rows = observed.reshape(len(self.entries), math.prod(self.event_shape)).tolist()
+        kept = (
+            tuple(y for y in entry if all(a in (IGNORE, b) or b == IGNORE for a, b in zip(row, y.y, strict=True)))
+            for entry, row in zip(self.entries, rows, strict=True)
+        )
+        return replace(self, entries=tuple(kept))
+
+    def labellings(self) -> tuple[Tensor, Tensor]:
+        """All labellings ``int64 [K, *batch, *event]`` and their scores ``[K, *batch]``; short lists end in −inf."""
+        K = max(map(len, self.entries))
+        lists = [[*entry, *[replace(entry[-1], score=-math.inf)] * (K - len(entry))] for entry in self.entries]
+        y = torch.tensor([[labelling.y for labelling in entry] for entry in lists], dtype=torch.int64)
+        scores = self._tensor([[labelling.score for labelling in entry] for entry in lists])
+        return y.reshape((*self.batch_shape, K, *self.event_shape)).movedim(len(self.batch_shape), 0), scores.movedim(
+            -1, 0
+        )
+
+
+def log_sum(scores: object) -> float:
+    scores = list(scores)  # type: ignore[call-overload]
+    top = max(scores, default=-math.inf)
+    return top if top == -math.inf else top + math.log(math.fsum(math.exp(s - top) for s in scores))
+
+
+def safe_log(x: float) -> float:
+    return math.log(x) if x > 0 else -math.inf
+
+
+def per_entry(batch_shape: Sequence[int], enumerate_one: Callable[[tuple[int, ...]], list[Labelling]]):
+    indices = itertools.product(*map(range, batch_shape))
+    return tuple(tuple(enumerate_one(index)) for index in indices)
+
+
+def softmax(scores: Tensor) -> Oracle:
+    *batch, L = scores.shape
+
+    def one(index: tuple[int, ...]) -> list[Labelling]:
+        return [Labelling((label,), scores[(*index, label)].item(), (((label,),),)) for label in range(L)]
+
+    return Oracle(tuple(batch), (), ((L,),), per_entry(batch, one))
+
+
+def linear_chain(node: Tensor, edge: Tensor, lengths: Tensor | None) -> Oracle:
+    T, L = node.shape[-2:]
+    steps = max(0, T - 1)
+    shapes = [node.shape[:-2], edge.shape[:-3]] + ([] if lengths is None else [lengths.shape])
+    batch = torch.broadcast_shapes(*shapes)
+    node = node.expand(*batch, T, L)
+    edge = edge.expand(*batch, steps, L, L)
+    lengths = torch.tensor(T).expand(batch) if lengths is None else lengths.expand(batch)
+
+    def one(index: tuple[int, ...]) -> list[Labelling]:
+        x, a, n = node[index].tolist(), edge[index].tolist(), int(lengths[index])
+        found = []
+        for y in itertools.product(range(L), repeat=n):
+            nodes = tuple((t, y[t]) for t in range(n))
+            edges = tuple((t, y[t], y[t + 1]) for t in range(n - 1))
+            score = math.fsum([*(x[t][k] for t, k in nodes), *(a[t][k][m] for t, k, m in edges)]) if n else 0.0
+            found.append(Labelling((*y, *[IGNORE] * (T - n)), score, (nodes, edges)))
+        return found
+
+    return Oracle(tuple(batch), (T,), ((T, L), (steps, L, L)), per_entry(batch, one))
+
+
+def factor_graph(cardinalities: Sequence[int], scopes: Sequence[Tensor], tables: Sequence[Tensor]) -> Oracle:
+    """``tables`` holds the scores of each group written out, ``[*batch, F, L1, …, Lk]``, batch shapes broadcasting."""
+    sizes = [[cardinalities[n] for n in scope[0].tolist()] if len(scope) else [] for scope in scopes]
+    shapes = [(len(scope), *size) for scope, size in zip(scopes, sizes, strict=True)]
+    batch = torch.broadcast_shapes(*(t.shape[: max(0, t.dim() - len(s))] for t, s in zip(tables, shapes, strict=True)))
+    full = [table.expand(*batch, *shape) for table, shape in zip(tables, shapes, strict=True)]
+
+    def one(index: tuple[int, ...]) -> list[Labelling]:
+        found = []
+        for y in itertools.product(*map(range, cardinalities)):
+            parts = tuple(
+                tuple((f, *(y[n] for n in nodes)) for f, nodes in enumerate(scope.tolist())) for scope in scopes
+            )
+            terms = [full[g][(*index, *part)].item() for g, group in enumerate(parts) for part in group]
+            found.append(Labelling(y, sum(terms), parts))
+        return found
+
+    return Oracle(tuple(batch), (len(cardinalities),), tuple(shapes), per_entry(batch, one))

@@ -1,0 +1,56 @@
+"""`import lnz` is light: what it loads, and how long it takes on top of torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+HEAVY = {
+    "jsonargparse",
+    "lightning",
+    "matplotlib",
+    "networkx",
+    "numba",
+    "pandas",
+    "PIL",
+    "pyagrum",
+    "pytorch_lightning",
+    "rich",
+    "scipy",
+    "sklearn",
+    "tensorboard",
+    "torchmetrics",
+    "triton",
+}
+
+
+def run(program: str) -> str:
+    return subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+
+
+def test_import_lnz_loads_torch_and_nothing_heavy() -> None:
+    # What torch itself loads where it is installed (triton beside a CUDA build, say) is not lnz's doing.
+    program = """
+import sys, json
+import torch
+before = set(sys.modules)
+import lnz
+print(json.dumps(sorted({name.partition(".")[0] for name in set(sys.modules) - before})))
+"""
+    loaded = set(json.loads(run(program)))
+    assert "lnz" in loaded
+    assert not loaded & HEAVY
+    third_party = loaded - set(sys.stdlib_module_names) - {"lnz", "torch", "numpy"}
+    assert not third_party, f"import lnz also loads {sorted(third_party)}"
+
+
+def test_import_lnz_takes_well_under_the_time_of_torch() -> None:
+    program = """
+import time
+start = time.perf_counter(); import torch; torch_seconds = time.perf_counter() - start
+start = time.perf_counter(); import lnz; lnz_seconds = time.perf_counter() - start
+print(lnz_seconds / torch_seconds)
+"""
+    # The best of three: a machine busy with something else only ever makes a run slower.
+    assert min(float(run(program)) for _ in range(3)) < 0.5
