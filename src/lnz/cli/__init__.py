@@ -1,0 +1,91 @@
+"""The command ``lnz``: which subcommand runs, and how errors leave the process.
+
+Exit codes: 0 done, 1 the work failed, 2 wrong arguments or files, 130 interrupted. An error is one line on stderr;
+``LNZ_DEBUG=1`` shows the traceback instead.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module, metadata
+
+from lnz.errors import FormatError, LnzError
+
+COMMANDS = ("fit", "predict", "infer")
+
+HELP = """\
+usage: lnz COMMAND [OPTIONS]
+       lnz COMMAND --help
+       lnz --version
+
+The exponential softmax: train networks whose outputs interact, and answer queries about graphical models.
+
+commands:
+{commands}
+
+examples:
+  lnz fit segment                                 train on bundled scenes, compare with an independent softmax
+  lnz infer model.uai --query PR                  ln Z and log10 Z of a model file
+  lnz infer asia.bif --evidence smoke=yes --json  every marginal of a Bayesian network, given what was seen
+
+exit codes: 0 done, 1 the work failed, 2 wrong arguments or files, 130 interrupted (Ctrl-C).
+LNZ_DEBUG=1 shows the traceback of an error.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``lnz`` with ``argv`` (default: the arguments of the process) and return the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()  # a pipe closed by the reader shows here, not at interpreter exit
+        return code
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except KeyboardInterrupt:
+        return _failed("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit does not flush into the pipe
+        return 141  # 128 + SIGPIPE
+    except Exception as error:
+        if os.environ.get("LNZ_DEBUG", "0") not in ("", "0"):
+            raise
+        return _failed(*_told(error))
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP.format(commands="\n".join(f"  {name:<9}{_summary(name)}" for name in COMMANDS)), end="")
+        return 0 if arguments else 2
+    command, *rest = arguments
+    if command == "--version":
+        print(f"lnz {metadata.version('lnz')}")
+        return 0
+    if command not in COMMANDS:
+        return _failed(f"expected a command ({', '.join(COMMANDS)}), got {command!r}; see lnz --help", 2)
+    return import_module(f"lnz.cli.{command}").main(rest)
+
+
+def _summary(command: str) -> str:
+    return import_module(f"lnz.cli.{command}").SUMMARY
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """What to say about an error, and the exit code."""
+    text = " ".join(str(error).split())
+    if isinstance(error, FormatError):
+        return text, 2
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {(error.strerror or text).lower()}", 2
+    if isinstance(error, LnzError | ImportError):
+        return text, 1
+    if isinstance(error, MemoryError):
+        return "not enough memory", 1
+    return f"{type(error).__name__}: {text} (LNZ_DEBUG=1 shows where)", 1
+
+
+def _failed(message: str, code: int) -> int:
+    print(f"lnz: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,53 @@
+"""``lnz fit TASK``: train a network."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+SUMMARY = "train a network that ends in an exponential softmax"
+
+TASKS = {"segment": ("lnz.tasks.segment.run", "label every pixel of an image: a Markov random field over the grid")}
+"""Per task, the module whose ``run(argv, console)`` does it, imported only when asked for."""
+
+USAGE = f"""usage: lnz fit TASK [options]
+
+{SUMMARY[0].upper()}{SUMMARY[1:]}.
+
+tasks:
+{chr(10).join(f"  {name:<10} {summary}" for name, (_, summary) in TASKS.items())}
+
+examples:
+  lnz fit segment                                         scenes of handwritten digits, nothing to download
+  lnz fit segment --data.images photos --data.masks gt    a folder of images and one of masks
+  lnz fit segment --config configs/camvid.yaml            a configuration file
+  lnz fit segment --help                                  all options
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``lnz fit`` with the arguments that follow ``fit``; returns the exit status.
+
+    Errors of files and of the machine pass through, for ``lnz`` to tell; wrong options leave with status 2.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if argv else 2
+    task, *rest = argv
+    if task not in TASKS:
+        print(f"lnz fit: no task {task!r}; tasks are: {', '.join(TASKS)}", file=sys.stderr)
+        return 2
+    try:
+        from rich.console import Console
+
+        run = import_module(TASKS[task][0]).run
+    except ModuleNotFoundError as error:
+        raise ImportError(f"lnz fit needs {error.name}; install it with: pip install 'lnz[train]'") from error
+    try:
+        run(rest, Console())
+    except KeyboardInterrupt as stop:
+        hint = f"; go on with: {stop}" if str(stop) else ""
+        print(f"\nlnz fit: stopped{hint}", file=sys.stderr)
+        return 130
+    return 0

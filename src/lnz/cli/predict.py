@@ -1,0 +1,79 @@
+"""``lnz predict``: apply a trained network to new input."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+SUMMARY = "label new images with a trained network"
+
+TASKS = {"segment": "lnz.tasks.segment.predict"}
+"""Per task of ``lnz fit``, the module whose ``predict`` does it, imported only when asked for."""
+
+EXAMPLES = """examples:
+  lnz predict runs/segment/2025-01-31-120000 --images photos --output labelled
+  lnz predict runs/streets/seed-0/checkpoints/best.ckpt --images photos --output labelled --confidence npy
+
+For photos/park.jpg the output folder then holds park_mask.png (the label of each pixel's largest marginal) and
+park_confidence.png (that marginal, 65535 for 1) or park_confidence.npy. Checkpoints are read as tensors and plain
+values only: no code in them is run."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``lnz predict`` with the arguments that follow ``predict``; returns the exit status.
+
+    Errors of files and of the machine pass through, for ``lnz`` to tell; wrong options leave with status 2.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        return _predict(arguments)
+    except ModuleNotFoundError as error:
+        raise ImportError(f"lnz predict needs {error.name}; install it with: pip install 'lnz[train]'") from error
+    except KeyboardInterrupt:
+        print("\nlnz predict: stopped; the files written so far are whole", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lnz predict",
+        description=f"{SUMMARY[0].upper()}{SUMMARY[1:]}.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", type=Path, help="checkpoint, or run folder of lnz fit (its first seed's last epoch)")
+    parser.add_argument("--images", type=Path, required=True, help="folder of images, of any size")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write to; made where it does not exist")
+    parser.add_argument("--confidence", choices=("png", "npy", "none"), default="png", help="form of confidence maps")
+    return parser
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from rich.progress import track
+
+    from lnz.errors import FormatError
+    from lnz.io.checkpoints import load_checkpoint
+    from lnz.io.images import list_images
+
+    source = checkpoint_of(arguments.model)
+    checkpoint = load_checkpoint(source)
+    task = checkpoint.get("lnz", {}).get("task")
+    if task not in TASKS:
+        raise FormatError(f"{source}: expected a checkpoint of lnz fit {' or '.join(TASKS)}, got task {task!r}")
+    images = list_images(arguments.images)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    done = import_module(TASKS[task]).predict(checkpoint, str(source), images, arguments.output, arguments.confidence)
+    count = sum(1 for _ in track(done, "Predicting", total=len(images)))
+    print(f"{count} images labelled in {arguments.output}")
+    return 0
+
+
+def checkpoint_of(model: Path) -> Path:
+    """The checkpoint itself, or the last one of the first seed of a run folder."""
+    if not model.is_dir():
+        return model
+    found = sorted(model.glob("seed-*/checkpoints/last.ckpt"), key=lambda path: (len(path.parts[-3]), path))
+    return found[0] if found else model / "seed-0" / "checkpoints" / "last.ckpt"  # whose absence is then told

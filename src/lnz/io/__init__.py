@@ -1,0 +1,25 @@
+"""Files of models, evidence and results."""
+
+from lnz.io.atomic import atomic_write
+from lnz.io.bif import read_bif
+from lnz.io.evidence import parse_evidence, read_evidence
+from lnz.io.files import read_bytes
+from lnz.io.formats import read_model
+from lnz.io.model import NamedModel
+from lnz.io.results import assignment_result, marginals_result, partition_result
+from lnz.io.uai import read_uai, write_uai
+
+__all__ = [
+    "NamedModel",
+    "assignment_result",
+    "atomic_write",
+    "marginals_result",
+    "parse_evidence",
+    "partition_result",
+    "read_bif",
+    "read_bytes",
+    "read_evidence",
+    "read_model",
+    "read_uai",
+    "write_uai",
+]

@@ -1,0 +1,48 @@
+"""What a model file holds, whatever its format: a factor graph, its scores, and the names in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from torch import Tensor
+
+from lnz.distributions import MRF
+from lnz.graphs import FactorGraph
+from lnz.inference.base import Method
+
+
+@dataclass(frozen=True, eq=False)
+class NamedModel:
+    """A factor graph with its scores, and the names of its nodes and labels as the file gives them.
+
+    Attributes:
+        kind: ``"BAYES"`` where the factors are conditional probabilities, ``"MARKOV"`` otherwise.
+        graph: N nodes, in the order of the file.
+        scores: natural logarithms of the tables, float64, −inf for zeros; per group ``[F, L1, …, Lk]``.
+        names: the name of each node, N strings.
+        states: the names of the labels of each node, in the order of the file.
+    """
+
+    kind: Literal["BAYES", "MARKOV"]
+    graph: FactorGraph
+    scores: tuple[Tensor, ...]
+    names: tuple[str, ...]
+    states: tuple[tuple[str, ...], ...]
+
+    @cached_property
+    def nodes(self) -> dict[str, int]:
+        """The node of each name."""
+        return {name: node for node, name in enumerate(self.names)}
+
+    def mrf(self, inference: Method | None = None) -> MRF:
+        """The distribution that the file describes."""
+        return MRF(self.graph, self.scores, inference)
+
+
+def numbered(cardinalities: Sequence[int]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Names and states for a format that has none: the numbers themselves."""
+    names = tuple(str(node) for node in range(len(cardinalities)))
+    return names, tuple(tuple(str(label) for label in range(card)) for card in cardinalities)

@@ -1,0 +1,249 @@
+"""``lnz infer`` from the command line: output, exit codes, and one line per error."""
+
+import gzip
+import json
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lnz.cli import infer as command
+from lnz.cli import main
+
+TOY = "MARKOV 3  2 2 3  2  2 0 1  2 1 2   4 4.0 2.4 1.0 0.0   6 2.25 3.25 3.75 0 0 10\n"
+LOG_Z = math.log(4 * 9.25 + 1 * 9.25 + 2.4 * 10)
+# frustrated: belief propagation needs more than two iterations here
+LOOP = "MARKOV 3 2 2 2 4  1 0  2 0 1  2 1 2  2 2 0   2 1 3  4 9 1 1 7  4 1 8 5 1  4 2 9 6 1\n"
+ASIA = """network a { }
+variable smoke { type discrete [ 2 ] { yes, no }; }
+variable cough { type discrete [ 3 ] { often, rare, never }; }
+probability ( smoke ) { table 0.25, 0.75; }
+probability ( cough | smoke ) { (yes) 0.5, 0.3, 0.2; (no) 0.1, 0.2, 0.7; }
+"""
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, text in {
+        "toy.uai": TOY,
+        "loop.uai": LOOP,
+        "asia.bif": ASIA,
+        "toy.evid": "1 0 1",
+        "zero.evid": "0",
+    }.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "toy.uai.gz").write_bytes(gzip.compress(TOY.encode()))
+    (tmp_path / "empty.evid").write_text("")
+    return tmp_path
+
+
+@pytest.fixture
+def lnz(files, capsys):
+    """Run ``lnz infer`` with a line of arguments: exit code, stdout, stderr."""
+
+    def run(line):
+        code = main(["infer", *line.split()])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_uai_results_on_stdout_and_both_logarithms_on_stderr(lnz):
+    code, out, err = lnz("toy.uai --query PR")
+    assert code == 0
+    assert out.splitlines()[0] == "PR"
+    assert float(out.splitlines()[1]) == pytest.approx(LOG_Z / math.log(10), abs=1e-12)
+    assert err == f"ln Z = {LOG_Z:.10g}, log10 Z = {LOG_Z / math.log(10):.10g} (exact)\n"
+    assert lnz("toy.uai.gz --query PR")[1] == out
+    code, out, err = lnz("toy.uai --query MAP")
+    assert (code, out) == (0, "MAP\n3 0 1 2\n")
+    assert err == "log score = 3.17805383 (exact)\n"
+    code, out, err = lnz("toy.uai --query MAR --method bp")
+    assert out.startswith("MAR\n3 2 0.868")
+    assert err.endswith("(bp, exact)\n")
+    assert lnz("loop.uai --query MAR --method bp --damping 0.5")[2].endswith("(bp, approximate)\n")
+
+
+def test_json_is_one_object(lnz):
+    code, out, err = lnz("toy.uai --query MAR --json")
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    keys = {"ln_Z", "log10_Z", "marginals", "assignment", "log_score", "method", "exact", "diagnostics"}
+    assert found.keys() == keys
+    assert found["ln_Z"] == pytest.approx(LOG_Z)
+    assert found["log10_Z"] == pytest.approx(LOG_Z / math.log(10))
+    assert [len(row) for row in found["marginals"].values()] == [2, 2, 3]
+    assert (found["method"], found["exact"], found["assignment"]) == ("exact", True, None)
+    found = json.loads(lnz("toy.uai --query MAP --method enumeration --json")[1])
+    assert found["assignment"] == {"0": "0", "1": "1", "2": "2"}
+    assert found["log_score"] == pytest.approx(math.log(24))
+    assert (found["method"], found["ln_Z"], found["marginals"]) == ("enumeration", None, None)
+
+
+def test_a_bayesian_network_answers_by_name(lnz):
+    found = json.loads(lnz("asia.bif --evidence cough=often --query MAR --json")[1])
+    assert found["ln_Z"] == pytest.approx(math.log(0.25 * 0.5 + 0.75 * 0.1))
+    assert found["marginals"]["smoke"] == pytest.approx([0.625, 0.375])
+    assert found["marginals"]["cough"] == pytest.approx([1, 0, 0])
+    found = json.loads(lnz("asia.bif --evidence cough=often --query MAP --json")[1])
+    assert found["assignment"] == {"smoke": "yes", "cough": "often"}
+    assert found["log_score"] == pytest.approx(math.log(0.125))
+
+
+@pytest.mark.parametrize("evidence", ["empty.evid", "zero.evid"])
+def test_empty_evidence_changes_nothing(lnz, evidence):
+    assert lnz(f"toy.uai --query PR --evidence {evidence}") == lnz("toy.uai --query PR")
+
+
+def test_evidence_from_a_file_and_from_pairs(lnz):
+    expected = math.log10(9.25)
+    for evidence in ("toy.evid", "0=1"):
+        assert float(lnz(f"toy.uai --query PR --evidence {evidence}")[1].split()[1]) == pytest.approx(expected)
+
+
+def test_output_goes_to_a_file_that_is_replaced_whole(lnz, files):
+    target = files / "toy.PR"
+    target.write_text("old")
+    code, out, err = lnz("toy.uai --query PR --evidence 0=1,1=1 --output toy.PR")
+    assert (code, out) == (1, "")
+    assert target.read_text() == "old"
+    code, out, err = lnz("toy.uai --query PR --output toy.PR")
+    assert (code, out) == (0, "")
+    assert err.startswith("ln Z = ")
+    assert target.read_text().startswith("PR\n1.8466")
+
+
+def test_an_unwritable_output_is_found_before_the_work(lnz, monkeypatch):
+    monkeypatch.setattr(command, "read_model", lambda path: pytest.fail("the work started"))
+    code, out, err = lnz("toy.uai --output nowhere/toy.MAR")
+    assert (code, out, err) == (2, "", "lnz: nowhere/toy.MAR: no such file or directory\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        ("none.uai", 2, "lnz: none.uai: expected a readable file, got: no such file or directory"),
+        ("toy.evid", 2, "lnz: toy.evid: expected a model file whose name ends in .uai"),
+        ("toy.uai --evidence none.evid", 2, "lnz: none.evid: expected a readable file"),
+        ("toy.uai --evidence toy.uai", 2, "lnz: toy.uai, line 1, word 1: expected the number of observed variables"),
+        ("toy.uai --evidence 3=0", 2, "lnz: evidence: expected a variable of the model, got '3'"),
+        ("asia.bif --evidence cough=no", 2, "lnz: evidence: expected a state of cough, got 'no'"),
+        ("toy.uai --query PR --evidence 0=1,1=1", 1, "lnz: no labelling that agrees with the evidence"),
+        ("toy.uai --query MAR --evidence 0=1,1=1", 1, "lnz: no labelling that agrees with the evidence"),
+        ("toy.uai --query MAP --evidence 0=1,1=1", 1, "lnz: MRF.argmax: no labelling"),
+        ("loop.uai --max-table 2", 1, "lnz: "),
+        (
+            "toy.uai --method enumeration --max-table 2",
+            1,
+            "lnz: --method enumeration needs a table of about 10^2.0 bytes",
+        ),
+        ("toy.uai --query MMAP", 2, "lnz infer: argument --query: invalid choice: 'MMAP'"),
+        ("toy.uai --method gibbs", 2, "lnz infer: argument --method: invalid choice: 'gibbs'"),
+        ("toy.uai --damping 0.5", 2, "lnz infer: --damping is a setting of --method bp, not of exact"),
+        ("toy.uai --method bp --max-table 9", 2, "lnz infer: --max-table is a setting of --method exact, enumeration"),
+        (
+            "toy.uai --method bp --damping 1.5",
+            2,
+            "lnz infer: --method bp: damping: expected a number in [0, 1), got 1.5",
+        ),
+        ("toy.uai --method bp --max-iterations 0", 2, "lnz infer: argument --max-iterations: expected a positive"),
+        ("toy.uai --method bp --schedule random", 2, "lnz infer: --method bp: schedule: expected one of flooding"),
+        ("", 2, "lnz infer: the following arguments are required: MODEL"),
+    ],
+)
+def test_errors_are_one_line(lnz, line, code, message):
+    got, out, err = lnz(line)
+    assert (got, out) == (code, "")
+    assert err.startswith(message)
+    assert err.count("\n") == 1
+
+
+def test_no_convergence_is_a_warning(lnz):
+    code, out, err = lnz("loop.uai --query MAR --method bp --max-iterations 2 --json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["diagnostics"]["converged"] is False
+    assert found["exact"] is False
+    assert err.startswith("lnz: ConvergenceWarning: ")
+    assert err.count("\n") == 1
+
+
+def test_interruption_internal_errors_and_debug(lnz, monkeypatch):
+    def broken(error):
+        def read_model(path):
+            raise error
+
+        monkeypatch.setattr(command, "read_model", read_model)
+        return lnz("toy.uai")
+
+    assert broken(KeyboardInterrupt()) == (130, "", "lnz: interrupted\n")
+    assert broken(MemoryError()) == (1, "", "lnz: not enough memory\n")
+    assert broken(TypeError("odd\nthing")) == (1, "", "lnz: TypeError: odd thing (LNZ_DEBUG=1 shows where)\n")
+    monkeypatch.setenv("LNZ_DEBUG", "1")
+    with pytest.raises(TypeError, match="odd"):
+        broken(TypeError("odd"))
+
+
+def test_help_teaches(lnz):
+    code, out, _ = lnz("--help")
+    assert code == 0
+    for word in ("PR", "MAR", "MAP", "examples:", "--evidence", "ln_Z", "default: exact"):
+        assert word in out
+
+
+def test_the_command_itself(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("lnz 0.")
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("fit", "predict", "infer", "examples:"))
+    assert main([]) == 2
+    capsys.readouterr()
+    assert main(["inferr"]) == 2
+    assert capsys.readouterr().err == "lnz: expected a command (fit, predict, infer), got 'inferr'; see lnz --help\n"
+
+
+def test_a_closed_pipe_is_quiet(files):
+    read, write = os.pipe()
+    os.close(read)
+    line = [
+        sys.executable,
+        "-c",
+        "import sys; from lnz.cli import main; sys.exit(main())",
+        "infer",
+        "toy.uai",
+        "--json",
+    ]
+    done = subprocess.run(line, stdout=write, stderr=subprocess.PIPE, check=False, text=True, timeout=120)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_refusal_names_options_not_python(lnz):
+    code, out, err = lnz("loop.uai --query PR --max-table 2")
+    assert (code, out) == (1, "")
+    assert "--method exact needs a table of about 10^" in err
+    assert err.endswith("pass --method bp, or a larger --max-table\n")
+    assert "lnz.inference" not in err
+    assert "--method exact or --method bp" in lnz("loop.uai --method enumeration --max-table 2")[2]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["Segmentation_11", "Promedus_29", "Promedus_33"])
+def test_published_partition_functions_and_marginals(shared_data, files, lnz, name):
+    folder = shared_data / "uai_pr_mar"
+    index = json.loads((folder / "index.json").read_text())[name]
+    pairs = [f"{node} {label}" for node, label in index["evid"].items()]
+    (files / "e.evid").write_text("\n".join([str(len(pairs)), *pairs]))
+    code, out, _ = lnz(f"{folder / name}.uai.gz --evidence e.evid --query MAR --json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["exact"]
+    assert found["log10_Z"] == pytest.approx(index["log10_PR"], abs=1e-4)
+    words = iter(gzip.decompress((folder / f"{name}.MAR.gz").read_bytes()).split()[2:])
+    for row in found["marginals"].values():
+        assert int(next(words)) == len(row)
+        assert row == pytest.approx([float(next(words)) for _ in row], abs=1e-5)
