@@ -1,0 +1,93 @@
+"""Pictures of labellings and of their certainty, and curves; each function returns a matplotlib figure."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+from matplotlib.colors import Colormap, ListedColormap
+from matplotlib.figure import Figure
+from torch import Tensor
+
+PALETTE = ("tab20", 20)
+UNOBSERVED = "#000000"
+
+
+def segmentation(
+    images: Sequence[Tensor],
+    columns: Mapping[str, Sequence[Tensor]],
+    confidence: Sequence[Tensor],
+    num_labels: int,
+) -> Figure:
+    """One row per image: the image, one column per labelling, and the confidence of the last of them.
+
+    Args:
+        images: ``[C, H, W]`` each, 1 or 3 channels, any range.
+        columns: per title, one labelling ``int64 [H, W]`` per image; labels below 0 are drawn black.
+        confidence: probabilities ``[H, W]``, one per image.
+        num_labels: labels are below this.
+    """
+    titles = ["image", *columns, "marginal confidence"]
+    height = sum(image.shape[-2] / image.shape[-1] for image in images) / max(len(images), 1)
+    figure = Figure(figsize=(2.2 * len(titles), 2.2 * height * len(images) + 0.4), layout="constrained")
+    axes = figure.subplots(len(images), len(titles), squeeze=False)
+    colours = _colours(num_labels)
+    shown = None
+    for row, image in enumerate(images):
+        pixels = (image - image.min()) / (image.max() - image.min()).clamp_min(1e-9)
+        axes[row, 0].imshow(pixels.movedim(0, -1).expand(-1, -1, 3).numpy(), interpolation="nearest")
+        for column, labellings in enumerate(columns.values(), 1):
+            labels = labellings[row]
+            axes[row, column].imshow(
+                labels.masked_fill(labels < 0, -1).numpy(),
+                cmap=colours,
+                vmin=-0.5,
+                vmax=num_labels - 0.5,
+                interpolation="nearest",
+            )
+        shown = axes[row, -1].imshow(
+            confidence[row].numpy(), cmap="viridis", vmin=1 / num_labels, vmax=1, interpolation="nearest"
+        )
+    for column, title in enumerate(titles):
+        axes[0, column].set_title(title, fontsize=10)
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    if shown is not None:
+        figure.colorbar(shown, ax=axes[:, -1].tolist(), fraction=0.08, label="largest marginal")
+    return figure
+
+
+def curves(series: Mapping[str, Sequence[tuple[float, float]]], title: str, xlabel: str = "epoch") -> Figure:
+    """One line per name, of (x, y) points; names that end in the same word after a space share a colour."""
+    figure = Figure(figsize=(4.6, 3.2), layout="constrained")
+    axis = figure.subplots()
+    kinds = list(dict.fromkeys(name.rsplit(" ", 1)[-1] for name in series))
+    labelled = set()
+    for name, points in series.items():
+        kind = name.rsplit(" ", 1)[-1]
+        x, y = zip(*points, strict=True) if points else ((), ())
+        label = None if kind in labelled else kind
+        axis.plot(x, y, color=f"C{kinds.index(kind)}", label=label, alpha=0.85, marker="." if len(points) < 3 else None)
+        labelled.add(kind)
+    axis.set(title=title, xlabel=xlabel)
+    axis.grid(alpha=0.3)
+    if labelled:
+        axis.legend(frameon=False)
+    return figure
+
+
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """The figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
+
+
+def _colours(num_labels: int) -> Colormap:
+    name, size = PALETTE
+    base = matplotlib.colormaps[name] if num_labels <= size else matplotlib.colormaps["gist_ncar"]
+    steps = range(num_labels)
+    picked = [base(k) if num_labels <= size else base(k / max(num_labels - 1, 1)) for k in steps]
+    return ListedColormap(picked).with_extremes(under=UNOBSERVED)

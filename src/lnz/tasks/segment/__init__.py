@@ -1,0 +1,1 @@
+"""``lnz fit segment``: a label for every pixel of an image."""

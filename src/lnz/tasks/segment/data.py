@@ -1,0 +1,234 @@
+"""The data of the segmentation task: a folder of images and masks, or composed scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lnz.io.images import Pair, check_pairs, pair_images, read_image, read_mask, remap_void, select
+from lnz.tasks.segment.scenes import SceneDataset, Scenes
+from lnz.typing import IGNORE
+
+Example = dict[str, Tensor]
+
+
+class SegmentData(pl.LightningDataModule):
+    """Images and their masks. Without ``images``, scenes composed of handwritten digits.
+
+    Everything is read and checked on construction, before training starts.
+
+    Args:
+        images: folder of images. Without it, scenes are composed of scikit-learn's handwritten digits.
+        masks: folder of masks, PNG files of label numbers; by default, the folder of the images.
+        mask_suffix: what a mask's name has after its image's name, as _mask in park.jpg and park_mask.png.
+        val_images: folder of validation images; without it, part of the images is held out.
+        val_masks: folder of validation masks; by default, the folder of the validation images.
+        train_list: file that names the training images, one per line.
+        val_list: file that names the validation images, one per line.
+        val_fraction: share of the images held out where neither val_images nor val_list is given.
+        num_classes: number of classes; by default, the largest label of any training mask, plus one.
+        void_label: label of pixels that are left out of training and of every measure.
+        batch_size: images per batch (and per process).
+        flip: mirror training images left to right at random.
+        crop: side of the square cut out of training images at random, in pixels; by default, none is cut.
+        num_workers: processes that load images.
+        scenes: how scenes are composed, where no images are given.
+        seed: what splits, order, augmentation and scenes are drawn from.
+    """
+
+    def __init__(
+        self,
+        images: Path | None = None,
+        *,
+        masks: Path | None = None,
+        mask_suffix: str = "",
+        val_images: Path | None = None,
+        val_masks: Path | None = None,
+        train_list: Path | None = None,
+        val_list: Path | None = None,
+        val_fraction: float = 0.2,
+        num_classes: int | None = None,
+        void_label: int | None = None,
+        batch_size: int = 8,
+        flip: bool = False,
+        crop: int | None = None,
+        num_workers: int = 0,
+        scenes: Scenes = Scenes(),  # noqa: B008  (frozen)
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"data.batch_size: expected a positive integer, got {batch_size}")
+        if crop is not None and crop < 1:
+            raise ValueError(f"data.crop: expected a positive integer, got {crop}")
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        if images is None:
+            given = {"masks": masks, "val_images": val_images, "train_list": train_list, "val_list": val_list}
+            extra = [name for name, value in given.items() if value is not None]
+            if extra:
+                raise ValueError(f"data.{extra[0]}: needs data.images, the folder of the training images")
+            self.in_channels, self.class_names = 1, scenes.class_names
+            self.train: Dataset[Example] = SceneDataset(scenes, "train", seed)
+            self.val: Dataset[Example] = SceneDataset(scenes, "val", seed)
+            self.val_sizes = [(scenes.size, scenes.size)] * scenes.val
+        else:
+            pairs = pair_images(images, masks, mask_suffix)
+            val_pairs = pair_images(val_images, val_masks, mask_suffix) if val_images else None
+            train_pairs, val_pairs = split_pairs(
+                pairs,
+                val_pairs=val_pairs,
+                train_list=train_list,
+                val_list=val_list,
+                val_fraction=val_fraction,
+                seed=seed,
+            )
+            for part, of in ((train_pairs, "training"), (val_pairs, "validation")):
+                if not part:
+                    raise ValueError(f"data: no image is left for {of}")
+            checked = check_pairs(train_pairs, num_classes, void_label)
+            self.in_channels, self.class_names = 3, [str(label) for label in range(checked.num_classes)]
+            self.val_sizes = list(check_pairs(val_pairs, checked.num_classes, void_label).sizes)
+            self.train = FolderDataset(train_pairs, void_label, seed, flip, crop)
+            self.val = FolderDataset(val_pairs, void_label, seed)
+        self.num_classes = len(self.class_names)
+
+    def train_dataloader(self) -> DataLoader[Example]:
+        rank, world = self._rank_and_world()
+        sampler = Keys(len(self.train), self.seed, rank, world, shuffle=True)  # type: ignore[arg-type]
+        return self._loader(self.train, self.batch_size, sampler)
+
+    def val_dataloader(self) -> DataLoader[Example]:
+        rank, world = self._rank_and_world()
+        batch_size = self.batch_size if len(set(self.val_sizes)) == 1 else 1  # images are never padded when judged
+        return self._loader(self.val, batch_size, Keys(len(self.val_sizes), self.seed, rank, world))
+
+    def _rank_and_world(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _loader(self, dataset: Dataset[Example], batch_size: int, sampler: Keys) -> DataLoader[Example]:
+        return DataLoader(
+            dataset,
+            batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+class FolderDataset(Dataset[Example]):
+    """Pairs of files, augmented by a stream that is a function of (seed, epoch, index) alone."""
+
+    def __init__(
+        self, pairs: Sequence[Pair], void_label: int | None, seed: int, flip: bool = False, crop: int | None = None
+    ) -> None:
+        self.pairs, self.void_label, self.seed, self.flip, self.crop = list(pairs), void_label, seed, flip, crop
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, key: tuple[int, int]) -> Example:
+        epoch, index = key
+        pair = self.pairs[index]
+        image, labels = read_image(pair.image), remap_void(read_mask(pair.mask), self.void_label)
+        stream = generator(self.seed, epoch, index)
+        if self.flip and torch.rand((), generator=stream) < 0.5:
+            image, labels = image.flip(-1), labels.flip(-1)
+        if self.crop:
+            height, width = (min(self.crop, size) for size in labels.shape)
+            top = int(torch.randint(labels.shape[0] - height + 1, (), generator=stream))
+            left = int(torch.randint(labels.shape[1] - width + 1, (), generator=stream))
+            window = (..., slice(top, top + height), slice(left, left + width))
+            image, labels = image[window], labels[window]
+        return {"image": image, "labels": labels}
+
+
+class Keys(Sampler[tuple[int, int]]):
+    """The keys (epoch, index) of one process's share of an epoch.
+
+    The order is a function of (seed, epoch) alone, so that a resumed run sees what an uninterrupted one would have.
+    Shuffled shares are made equal by repeating a few keys, since processes train in step; unshuffled ones are not,
+    so that each image is judged once.
+    """
+
+    def __init__(self, count: int, seed: int, rank: int = 0, world: int = 1, *, shuffle: bool = False) -> None:
+        self.count, self.seed, self.rank, self.world, self.shuffle = count, seed, rank, world, shuffle
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._indices())
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((self.epoch, index) for index in self._indices())
+
+    def _indices(self) -> list[int]:
+        if not self.shuffle:
+            return list(range(self.rank, self.count, self.world))
+        order = torch.randperm(self.count, generator=generator(self.seed, self.epoch)).tolist()
+        order += order[: -self.count % self.world]
+        return order[self.rank :: self.world]
+
+
+def generator(*key: int) -> torch.Generator:
+    """A stream of random numbers that is a function of ``key`` alone."""
+    state = np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> 1))
+
+
+def split_pairs(
+    pairs: list[Pair],
+    *,
+    val_pairs: list[Pair] | None,
+    train_list: Path | None,
+    val_list: Path | None,
+    val_fraction: float,
+    seed: int,
+) -> tuple[list[Pair], list[Pair]]:
+    """Training and validation pairs: by folder, else by list, else by a draw from ``seed``."""
+    train = select(pairs, train_list) if train_list else pairs
+    if val_pairs is not None:
+        return train, select(val_pairs, val_list) if val_list else val_pairs
+    if val_list:
+        val = select(pairs, val_list)
+        names = {pair.name for pair in val}
+        if train_list and any(pair.name in names for pair in train):
+            twice = next(pair.name for pair in train if pair.name in names)
+            raise ValueError(f"data.val_list: {twice!r} is in the training list too")
+        return [pair for pair in train if pair.name not in names], val
+    if train_list:
+        names = {pair.name for pair in train}
+        return train, [pair for pair in pairs if pair.name not in names]
+    if not 0 < val_fraction < 1:
+        raise ValueError(f"data.val_fraction: expected a number in (0, 1), got {val_fraction}")
+    order = torch.randperm(len(pairs), generator=generator(seed)).tolist()
+    held_out = max(1, round(val_fraction * len(pairs)))
+    if held_out >= len(pairs):
+        raise ValueError(f"data.images: expected at least 2 images to split, got {len(pairs)}; or give data.val_images")
+    return [pairs[i] for i in sorted(order[held_out:])], [pairs[i] for i in sorted(order[:held_out])]
+
+
+def collate(examples: Sequence[Example]) -> dict[str, Any]:
+    """Stack examples; where sizes differ, smaller ones are padded at the right and bottom with unobserved pixels."""
+    height = max(example["labels"].shape[0] for example in examples)
+    width = max(example["labels"].shape[1] for example in examples)
+
+    def stack(name: str, value: float) -> Tensor:
+        padded = []
+        for example in examples:
+            h, w = example["labels"].shape
+            padded.append(F.pad(example[name], (0, width - w, 0, height - h), value=value))
+        return torch.stack(padded)
+
+    return {"image": stack("image", 0.0), "labels": stack("labels", IGNORE)}

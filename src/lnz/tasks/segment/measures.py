@@ -1,0 +1,54 @@
+"""What a segmentation is judged by; each measure adds up over batches and over processes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassJaccardIndex
+
+from lnz.typing import IGNORE
+
+TITLES = {"accuracy": "accuracy", "miou": "mIoU", "nll": "marginal NLL", "ece": "ECE"}
+HIGHER_IS_BETTER = {"accuracy": True, "miou": True, "nll": False, "ece": False}
+
+
+class Measures(torch.nn.Module):
+    """Pixel accuracy, mean intersection over union, marginal negative log-likelihood and calibration error.
+
+    The marginal negative log-likelihood of a pixel is −ln of the probability of its gold label. Calibration error is
+    the expected one, over 15 bins of confidence. Unobserved pixels (−100) count nowhere; classes that neither the gold
+    labels nor the prediction show are left out of the mean over classes.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        kwargs = {"num_classes": num_classes, "ignore_index": IGNORE, "validate_args": False}
+        self.labels = MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(average="micro", **kwargs),
+                "miou": MulticlassJaccardIndex(average="macro", **kwargs),
+            }
+        )
+        self.nll = MeanMetric()
+        self.ece = MulticlassCalibrationError(n_bins=15, **kwargs)
+
+    def update(self, beliefs: Tensor, labels: Tensor) -> None:
+        """Take in ``beliefs`` ``[B, L, H, W]`` (probabilities) and gold ``labels`` ``int64 [B, H, W]``."""
+        observed = labels != IGNORE
+        pixels = beliefs.clamp(0, 1).movedim(1, -1)[observed]  # rounding may pass 1, which ece would take for a logit
+        gold = labels[observed]
+        if not len(gold):
+            return
+        self.labels.update(pixels.argmax(-1), gold)
+        probability = pixels.gather(-1, gold[:, None])
+        self.nll.update(-probability.clamp_min(torch.finfo(pixels.dtype).tiny).log())
+        self.ece.update(pixels, gold)
+
+    def compute(self) -> dict[str, Tensor]:
+        return {**self.labels.compute(), "nll": self.nll.compute(), "ece": self.ece.compute()}
+
+    def reset(self) -> None:
+        self.labels.reset()
+        self.nll.reset()
+        self.ece.reset()

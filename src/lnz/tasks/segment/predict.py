@@ -1,0 +1,55 @@
+"""Labels and confidence of new images, by a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from lnz.errors import FormatError
+from lnz.io.atomic import atomic_write
+from lnz.io.images import read_image, write_confidence, write_mask
+from lnz.tasks.segment.module import SegmentModule
+
+Confidence = Literal["png", "npy", "none"]
+
+
+def predict(
+    checkpoint: Mapping[str, Any], source: str, images: Iterable[Path], output: Path, confidence: Confidence = "png"
+) -> Iterator[Path]:
+    """Write ``<stem>_mask.png`` and ``<stem>_confidence.png`` (or .npy) for each image; yields each image when done.
+
+    A mask holds the label of the largest marginal of each pixel, the confidence is that marginal. Images may differ
+    in size.
+
+    Args:
+        checkpoint: a loaded checkpoint.
+        source: the file it is from, for messages.
+        images: files to label.
+        output: an existing folder.
+        confidence: 16-bit PNG files where 65535 is 1, float32 arrays, or none.
+
+    Raises:
+        FormatError: a checkpoint of another task or version, or an unreadable image.
+        OSError: the output cannot be written.
+    """
+    module = SegmentModule.from_checkpoint(checkpoint, source)
+    channels = module.settings["in_channels"]
+    for path in images:
+        image = read_image(path)
+        if channels == 1:  # trained on grey scenes
+            image = image.mean(0, keepdim=True)
+        if image.shape[0] != channels:
+            raise FormatError(f"{source}: trained on images of {channels} channels, {path} has {image.shape[0]}")
+        with torch.inference_mode():
+            labels, certainty = module.predict_step({"image": image[None]}, 0)
+        write_mask(output / f"{path.stem}_mask.png", labels[0])
+        if confidence == "png":
+            write_confidence(output / f"{path.stem}_confidence.png", certainty[0])
+        elif confidence == "npy":
+            with atomic_write(output / f"{path.stem}_confidence.npy", "wb") as file:
+                np.save(file, certainty[0].float().cpu().numpy())
+        yield path
