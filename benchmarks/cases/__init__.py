@@ -1,0 +1,33 @@
+"""The cases, one per file. A new one is added to :data:`ALL`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatch
+
+from benchmarks.case import Case
+from benchmarks.cases.chain_nll import ChainNLL
+from benchmarks.cases.evidence_batch import EvidenceBatch
+from benchmarks.cases.exact_marginals import ExactMarginals
+from benchmarks.cases.grid_belief_propagation import GridBeliefPropagation
+
+ALL: tuple[Case, ...] = (GridBeliefPropagation(), ExactMarginals(), EvidenceBatch(), ChainNLL())
+
+
+def select(patterns: Sequence[str], cases: Sequence[Case] = ALL) -> list[tuple[Case, str]]:
+    """The cases and shapes that any of ``patterns`` (``CASE`` or ``CASE/SHAPE``, with wildcards) matches; all for none.
+
+    Raises:
+        ValueError: a pattern that matches nothing.
+    """
+    every = [(case, shape) for case in cases for shape in case.shapes]
+    if not patterns:
+        return every
+
+    def matches(pattern: str, case: Case, shape: str) -> bool:
+        return fnmatch(case.name, pattern) or fnmatch(f"{case.name}/{shape}", pattern)
+
+    for pattern in patterns:
+        if not any(matches(pattern, *pair) for pair in every):
+            raise ValueError(f"{pattern}: no such case or shape; there are {', '.join(case.name for case in cases)}")
+    return [pair for pair in every if any(matches(pattern, *pair) for pattern in patterns)]
