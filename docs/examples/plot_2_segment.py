@@ -111,6 +111,11 @@ assert measured["val/mrf_nll"] < measured["val/softmax_nll"]
 # and small holes are closed, the real ones too. Its marginals say where it is unsure: along outlines, and under the
 # stripes. On a grid, which is full of cycles, belief propagation counts some evidence more than once; the calibration
 # error above shows that it is somewhat too sure of itself.
+#
+# One seed on 24 scenes is an illustration. The noise and the kind of edges of this page were picked so that belief
+# propagation converges: with noise 0.7 instead of 0.5 the MRF gained mIoU but no likelihood, and with
+# ``edges="contrast"`` the couplings grew until most runs no longer converged, and the likelihood was worse than the
+# softmax's. The page of results has three seeds.
 
 module.eval()
 images = torch.stack([example["image"] for example in examples])

@@ -69,6 +69,36 @@ def test_equals_enumeration(name, pair):
             assert torch.isfinite(exact.score(exact.sample((3,)))).all()
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("kept", [0, 2**20])
+def test_many_blocks_and_threads(threads, kept, monkeypatch, generator):
+    """Small bounds, so that cliques have many blocks, threads share them, and tables are kept or made anew."""
+    monkeypatch.setattr("lnz.ops.elimination.layout._LANES", 4)
+    monkeypatch.setattr("lnz.ops.elimination.sharing._SHARED", 1)
+    monkeypatch.setattr("lnz.ops.elimination.sharing._KEPT", kept)
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+    graph = lnz.FactorGraph.grid(4, 5, 3, neighbours=8)
+    for batch in ((), (4,)):
+        scores = tuple(
+            torch.randn(*batch, factors, *labels, dtype=torch.float64, generator=generator)
+            for factors, labels in zip(graph.num_factors, graph.labels, strict=True)
+        )
+        scores[0].masked_fill_(torch.rand(scores[0].shape, generator=generator) < 0.1, -torch.inf)
+        scores[0][..., 1] = 0.5  # so that some labelling is possible
+        y = torch.full((20,), -100)
+        y[7] = 1
+        p, q = (lnz.MRF(graph, scores).condition(y) for _ in range(2))
+        with backend("reference"):
+            expected = (q.log_partition, q.solution.node_marginals, *q.marginals)
+            best = q.score(q.argmax())
+        torch.testing.assert_close(lnz.MRF(graph, scores).condition(y).log_partition, expected[0], **CLOSE)
+        found = (p.log_partition, p.solution.node_marginals, *p.marginals)
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, **CLOSE)
+        torch.testing.assert_close(p.score(p.argmax()), best, **CLOSE)
+        assert torch.isfinite(p.score(p.sample((3,), generator=generator))).all()
+
+
 @given(pair=models())
 @settings(max_examples=20)
 def test_topk_labellings_are_distinct(pair):
@@ -202,7 +232,7 @@ def test_refuses_at_once_and_says_why(regular):
     scores = (torch.zeros(2), torch.zeros(2, 2))
     with pytest.raises(lnz.IntractableError, match=r"treewidth 200 .* bytes.*BeliefPropagation") as caught:
         lnz.MRF(graph, scores).log_partition  # noqa: B018
-    assert time.process_time() - start < (0.5 if regular else 4)
+    assert time.process_time() - start < (0.5 if regular else 3)
     assert caught.value.treewidth == 200
     assert caught.value.table_bytes == pytest.approx(2**201 * 4, rel=0.5)
     assert caught.value.alternatives == ("BeliefPropagation",)

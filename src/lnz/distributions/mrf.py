@@ -107,8 +107,8 @@ class MRF(StructuredDistribution):
         with torch.no_grad():
             best = self.solution.argmax()
             if self._validate_args:  # by the score of the answer: ln Z may never have been asked for
-                decoded = "" if self.solution.exact else f" was found by {self.solution.method}; one may exist"
-                check_feasible(self.model.score(best), "MRF.argmax", f"no labelling with a finite score{decoded}")
+                decoded = "" if self.solution.exact else f" that {self.solution.method} found"
+                check_feasible(self.model.score(best), "MRF.argmax", f"no labelling{decoded} has a finite score")
         return best
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:

@@ -253,7 +253,7 @@ def fit_seed(cli: SegmentCLI, seed: int, folder: Path, checkpoint: Path | None) 
 def instantiate(cli: SegmentCLI, config: Any) -> Any:
     """Model, data and the trainer's settings; a value that one of them refuses is told as a wrong option."""
     try:
-        return cli.parser.instantiate_classes(config)
+        return cli.parser.instantiate(config)
     except FormatError:
         raise
     except ValueError as error:

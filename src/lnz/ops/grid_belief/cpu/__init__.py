@@ -1,0 +1,1 @@
+"""The kernels of belief propagation on grids, in Numba."""

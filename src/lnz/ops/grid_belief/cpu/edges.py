@@ -1,0 +1,86 @@
+"""From one end of an edge to the other: the products of edge tables with what their ends send."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from lnz.ops.grid_belief.cpu.lanes import (
+    FLAGS, add, add_exp, add_log, copy, fill, larger_sum, multiply_add,
+)  # fmt: skip
+from lnz.ops.grid_belief.cpu.product import matmul
+from lnz.ops.grid_belief.forms import FULL, POTTS, TABLE
+from lnz.ops.math.cpu import exp
+
+
+@njit(fastmath=FLAGS)
+def scaled(domain, out, weight, score, low, high):
+    """A score of the table at consecutive edges, shifted so that the largest of each edge's table is 0."""
+    for k in range(out.size):
+        w = weight[k]
+        out[k] = w * score - (w * high if w > 0 else w * low)
+    if len(domain) == 0:
+        for k in range(out.size):
+            out[k] = exp(out[k])
+
+
+@njit(fastmath=FLAGS)
+def pair(domain, edges, entry, row, column, i, j, out):
+    """The table's entry (i, j) at consecutive edges."""
+    kind, square, weight, full, extent = edges
+    if kind == TABLE:
+        fill(out, square[entry, 0, i, j])
+    elif kind == FULL:
+        copy(out, full[entry, row, i, j, column : column + out.size])
+    else:
+        score = square[0, 0, i, j]
+        scaled(domain, out, weight[entry, row, column : column + out.size], score, extent[0], extent[1])
+
+
+@njit(fastmath=FLAGS)
+def potts(out, x, total, same, other):
+    for k in range(out.size):
+        out[k] = other[k] * total[k] + (same[k] - other[k]) * x[k]
+
+
+@njit(fastmath=FLAGS)
+def transfer(domain, edges, entry, row, column, ends, side, first, n, out, lanes):
+    """What edges ``first … n − 1`` from (row, column) on make of their ends: ``out[0]`` onwards, ``out[1]`` back."""
+    kind, square, _, _, _ = edges
+    labels = square.shape[2]
+    t = lanes[3, first:n]
+    if len(domain) == 0 and kind == TABLE:
+        for end in range(2):
+            matmul(square[entry, end], ends[2 * side + end], out[end], labels, n)
+        return
+    if len(domain) == 0 and kind == POTTS:
+        for j in range(2):
+            pair(domain, edges, entry, row, column + first, 0, j, lanes[3 + j, first:n])
+        for end in range(2):
+            fill(lanes[0], 0)
+            for l in range(labels):
+                add(lanes[0, first:n], ends[2 * side + end, l, first:n])
+            for l in range(labels):
+                potts(out[end, l, first:n], ends[2 * side + end, l, first:n], lanes[0, first:n], t, lanes[4, first:n])
+        return
+    for pass_ in range(2 if len(domain) == 1 else 1):
+        for end in range(2):
+            for l in range(labels):
+                fill(out[end + 2 * pass_, l], 0 if len(domain) == 0 or pass_ else -np.inf)
+        for i in range(labels):
+            for j in range(labels):
+                pair(domain, edges, entry, row, column + first, i, j, t)
+                for end in range(2):
+                    source, target = (i, j) if end == 0 else (j, i)
+                    x = ends[2 * side + end, source, first:n]
+                    y = out[end, target, first:n]
+                    if len(domain) == 0:
+                        multiply_add(y, x, t)
+                    elif pass_ == 0:
+                        larger_sum(y, x, t)
+                    else:
+                        add_exp(out[end + 2, target, first:n], x, t, y)
+    if len(domain) == 1:
+        for end in range(2):
+            for l in range(labels):
+                add_log(out[end, l, first:n], out[end + 2, l, first:n])

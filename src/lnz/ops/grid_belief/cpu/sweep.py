@@ -1,0 +1,130 @@
+"""Flooding belief propagation on a grid, row by row.
+
+Messages are stored where they arrive, label-major, ``M[direction, b, row, label, column]``, so that every inner loop
+runs along a row of pixels. A sweep updates them in place: tile by tile, the four products "all incoming but one" are
+formed, and an edge is served as soon as both of its ends are; what a finished row sends down waits one row. Bands of
+rows can be swept side by side; the edges between bands are served last. The result does not depend on the bands.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from lnz.ops.grid_belief.cpu.edges import transfer
+from lnz.ops.grid_belief.cpu.lanes import FLAGS, combine, compare, copy, include, invert, mix, total
+from lnz.ops.grid_belief.cpu.product import BLOCK
+from lnz.ops.jit.cpu import kernel
+
+LEFT, RIGHT, UP, DOWN = 0, 1, 2, 3  # where a message comes from; 2 · (is the edge vertical) + end that sends
+TILE = 64  # pixels worked on at a time
+COLUMNS = TILE + BLOCK  # room for what spills over a tile
+
+
+@njit(fastmath=FLAGS)
+def gather(domain, u, M, b, h, w, n, ends):
+    """All incoming but one, at n pixels of a row, into ``ends``: what goes right (a lane late), left, down and up."""
+    for l in range(u.shape[0]):
+        scores = u[l, w : w + n]
+        from_left, from_right = M[LEFT, b, h, l, w : w + n], M[RIGHT, b, h, l, w : w + n]
+        from_up, from_down = M[UP, b, h, l, w : w + n], M[DOWN, b, h, l, w : w + n]
+        left, up = ends[1, l, :n], ends[3, l, :n]
+        combine(domain, up, scores, from_left)
+        include(domain, up, from_right)
+        combine(domain, left, scores, from_up)
+        include(domain, left, from_down)
+        combine(domain, ends[0, l, 1 : n + 1], left, from_left)
+        combine(domain, ends[4, l, :n], up, from_up)
+        include(domain, left, from_right)
+        include(domain, up, from_down)
+
+
+@njit(fastmath=FLAGS)
+def normalise(domain, x, labels, n, count, lanes):
+    """To mean one (``EXP``), sum one (``LOG``) or maximum one (``MAX``)."""
+    total(domain, x, labels, n, lanes[0], lanes[1])
+    invert(domain, lanes[0, :n], count)
+    for l in range(labels):
+        include(domain, x[l, :n], lanes[0, :n])
+
+
+@njit(fastmath=FLAGS)
+def commit(domain, x, first, n, M, direction, b, h, w, settings, lanes, check):
+    """Normalise, damp and store messages that arrive at row h, lane 0 of them at column w."""
+    labels = M.shape[3]
+    for damp in range(2 if settings[1] > 0 else 1):
+        if damp:
+            for l in range(labels):
+                mix(domain, x[l, first:n], M[direction, b, h, l, w + first : w + n], settings[1], settings[2])
+        normalise(domain, x, labels, n, settings[0], lanes)
+    for l in range(labels):
+        old = M[direction, b, h, l, w + first : w + n]
+        if check:
+            compare(domain, old, x[l, first:n], lanes[2, first:n])
+        copy(old, x[l, first:n])
+
+
+@kernel(fastmath=FLAGS)
+def sweep(domain, node, which, edges, M, b, top, bottom, settings, limit, measured, above, below):
+    """Iterate rows top … bottom − 1 of image b up to ``limit`` times; the number of iterations and the last residual.
+
+    The edges into row ``top`` wait: what it sends up is left in ``above``, and what row ``bottom − 1`` sends down in
+    ``below``. With ``top == bottom`` it is those edges that are served, and nothing else.
+
+    Args:
+        domain: ``EXP``, ``LOG`` or ``MAX``; tables and node scores come in it.
+        node: ``[entries, H, L, W]``, largest of each pixel 1 (in logarithms 0).
+        which: ``int64 [3, B]``: the node, horizontal and vertical entry that each image reads.
+        edges: of the horizontal and of the vertical edges ``(kind, square [entries, 2, L, L rounded up to 4]
+            (transposed the second time), weight [entries, rows, columns], full [entries, rows, L, L, columns],
+            (least, greatest))``.
+        M: messages ``[4, B, H, L, W]``, updated.
+        b: the image.
+        top: the first row.
+        bottom: the row after the last.
+        settings: the number of labels (1 in logarithms), damping, 1 − damping, and the residual to stop at, or 0.
+        limit: how many iterations at most.
+        measured: whether to measure the residual of the last iteration although there is none to stop at.
+        above: ``[L, columns]``, the columns rounded up to tiles.
+        below: likewise.
+    """
+    labels, width = node.shape[2], node.shape[3]
+    padded = (labels + 3) // 4 * 4
+    ends = np.zeros((5, padded, COLUMNS), node.dtype)  # sent right, left, down (by the row above), up, down
+    out = np.zeros((4, padded, COLUMNS), node.dtype)
+    lanes = np.zeros((6, COLUMNS), node.dtype)
+    joins = top == bottom
+    u = node[which[0, b]]
+    residual = node.dtype.type(0)
+    for step in range(limit):
+        check = settings[3] > 0 or (measured and step == limit - 1)
+        lanes[2] = 0
+        for h in range(top, bottom + joins):
+            for w in range(0, width, TILE):
+                n = min(TILE, width - w)
+                if joins:
+                    for l in range(labels):
+                        copy(ends[3, l, :n], above[l, w : w + n])
+                else:
+                    for l in range(labels):
+                        ends[0, l, 0] = ends[0, l, TILE]
+                    gather(domain, u[h], M, b, h, w, n, ends)
+                for l in range(labels):
+                    copy(ends[2, l, :n], below[l, w : w + n])
+                    if not joins:
+                        copy(below[l, w : w + n], ends[4, l, :n])
+                        if h == top:
+                            copy(above[l, w : w + n], ends[3, l, :n])
+                for side in range(1 if joins else 0, 2 if joins or h > top else 1):
+                    first = 1 if side == 0 and w == 0 else 0
+                    row, column = (h - 1, w) if side else (h, w - 1)
+                    transfer(domain, edges[side], which[1 + side, b], row, column, ends, side, first, n, out, lanes)
+                    for end in range(2):
+                        at_row, at_column = (row, column) if end else (h, w)
+                        commit(
+                            domain, out[end], first, n, M, 2 * side + end, b, at_row, at_column, settings, lanes, check
+                        )
+        residual = lanes[2].max() / settings[0]
+        if settings[3] > 0 and residual <= settings[3]:
+            return step + 1, residual
+    return limit, residual
