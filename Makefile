@@ -38,7 +38,7 @@ demo: $(VENV)/.extra-train ## train softmax and MRF on composed scenes: a table 
 	@$(BIN)/lnz fit segment --config configs/demo.yaml $(DEMO_ARGS)
 
 test: $(VENV)/.extra-dev ## the fast tests, a few minutes
-	@$(PYTEST) -m "not slow"
+	@$(PYTEST) -n auto --maxprocesses 8 --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/.extra-dev ## the slow tests
 	@$(PYTEST) -m slow

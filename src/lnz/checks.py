@@ -21,7 +21,7 @@ def concrete(*tensors: Tensor) -> bool:
 
 
 def _is_batched(tensor: Tensor) -> bool:
-    functorch = torch._C._functorch
+    functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
     while functorch.is_functorch_wrapped_tensor(tensor):
         if functorch.is_batchedtensor(tensor):
             return True

@@ -1,7 +1,7 @@
 """Factor graphs: the wiring of a model, without its scores.
 
 Nodes 0 … N−1 take labels 0 … L_n − 1; a factor scores the joint label of the few nodes in its *scope*. Factors come in
-*groups* whose scopes have the same cardinalities, so that the scores of a group are one tensor ``[*batch, F, L1, …, Lk]``.
+*groups* whose scopes have the same cardinalities, so that a group's scores are one tensor ``[*batch, F, L1, …, Lk]``.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 
 import pytest
@@ -60,6 +61,21 @@ def test_vmap_and_func_grad() -> None:
         leaves = [tensor[i].clone().requires_grad_() for tensor in several]
         for actual, expected in zip(grads, torch.autograd.grad(value(*leaves), leaves), strict=True):
             equal(actual[i], expected)
+
+
+def test_backward_outlives_the_graph() -> None:
+    _, scores = cycle()
+    leaves = [tensor.requires_grad_() for tensor in scores]
+
+    def value() -> Tensor:
+        return lnz.MRF(cycle()[0], leaves, BeliefPropagation()).log_partition.sum()
+
+    z = value()
+    gc.collect()  # the tape alone holds the graph now
+    grads = torch.autograd.grad(z, leaves, create_graph=True)
+    gc.collect()
+    second = torch.autograd.grad(sum(g.square().sum() for g in grads), leaves)
+    assert all(torch.isfinite(g).all() and g.any() for g in (*grads, *second))
 
 
 def test_opcheck() -> None:

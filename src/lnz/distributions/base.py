@@ -137,9 +137,10 @@ class StructuredDistribution(Distribution, ABC):
         return self.log_partition - self._expectation(self._expanded_scores())
 
     def cross_entropy(self, other: StructuredDistribution) -> Tensor:
-        """−Σ_y P(y) ln Q(y) against ``other`` of the same family and event, ``[*batch]``; +inf where Q(y) = 0 < P(y)."""
+        """−Σ_y P(y) ln Q(y) against ``other`` of one family and event, ``[*batch]``; +inf where Q(y) = 0 < P(y)."""
         if type(other) is not type(self):
-            raise TypeError(f"expected two distributions of one family, got {type(self).__name__}, {type(other).__name__}")
+            families = f"{type(self).__name__}, {type(other).__name__}"
+            raise TypeError(f"expected two distributions of one family, got {families}")
         if other.event_shape != self.event_shape:
             raise ValueError(f"expected equal event shapes, got {list(self.event_shape)}, {list(other.event_shape)}")
         return other.log_partition - self._expectation(other._expanded_scores())
@@ -171,9 +172,7 @@ class StructuredDistribution(Distribution, ABC):
         """The same as :meth:`argmax`."""
         return self.argmax()
 
-    def sample(
-        self, sample_shape: SampleShape = torch.Size(), generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, sample_shape: SampleShape = (), generator: torch.Generator | None = None) -> Tensor:
         """Independent labellings, ``[*sample_shape, *batch, *event]``."""
         self._require_feasible("sample")
         shape = torch.Size(sample_shape)

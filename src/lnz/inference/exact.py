@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from lnz.caching import constant
 from lnz.checks import concrete
 from lnz.errors import IntractableError
 from lnz.graphs import FactorGraph
@@ -78,7 +79,7 @@ class Exact(Method):
         return ExactSolution(model, _handle(model.graph, cut, self.max_table, model.dtype), cut, clamped)
 
 
-@torch.compiler.assume_constant_result  # the compiler calls this once while tracing, instead of tracing it
+@constant  # the compiler calls this once while tracing, instead of tracing it
 def _handle(graph: FactorGraph, cut: frozenset[int], max_table: int, dtype: torch.dtype) -> int:
     """The plan's program as the number that stands for it in operators."""
     return plan(graph, cut, max_table, dtype).program.handle

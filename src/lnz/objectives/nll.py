@@ -14,9 +14,7 @@ from lnz.errors import InfeasibleError
 Reduction = Literal["none", "mean", "sum"]
 
 
-def nll(
-    p: StructuredDistribution, y: Tensor, reduction: Reduction = "mean", zero_infinity: bool = False
-) -> Tensor:
+def nll(p: StructuredDistribution, y: Tensor, reduction: Reduction = "mean", zero_infinity: bool = False) -> Tensor:
     """−ln P(y), the exponential softmax's cross-entropy; its gradient is model marginals − gold indicators.
 
     Under an approximate method this is the method's own ln Z minus the exact score (under belief propagation the

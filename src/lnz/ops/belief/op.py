@@ -8,36 +8,18 @@ the batch shape of a model is the fast way.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lnz.errors import ConvergenceWarning
 from lnz.graphs import graph_of
 from lnz.ops.belief.gradient import pulled_back
 from lnz.ops.belief.reference import Passing, bethe, log_sum
 from lnz.ops.belief.schedule import Outcome, Run, iterated, unrolled
-from lnz.scores import Model, Weighted
-
-Spec = tuple[int, list[bool], list[int]]
-"""A model but for its tensors: the graph's handle, which entries are ``Weighted``, the batch shape."""
-
-
-def _taken_apart(model: Model) -> Spec:
-    return model.graph.handle, [isinstance(entry, Weighted) for entry in model.entries], list(model.batch_shape)
-
-
-def _put_together(
-    tensors: Sequence[Tensor], observed: Tensor | None, graph: int, weighted: Sequence[bool], batch: Sequence[int]
-) -> Model:
-    rest = iter(tensors)
-    entries = tuple(Weighted(next(rest), next(rest)) if pair else next(rest) for pair in weighted)
-    model = Model(graph_of(graph), entries, observed)
-    object.__setattr__(model, "batch_shape", torch.Size(batch))  # may be larger than that of the scores
-    return model
+from lnz.ops.belief.spec import Spec, hold_graph, one_by_one, put_together, taken_apart, warn_unless_converged
+from lnz.scores import Model
 
 
 @torch.library.custom_op("lnz::belief_messages", mutates_args=())
@@ -53,9 +35,9 @@ def _messages(
     schedule: str,
     maximise: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    model = _put_together(tensors, observed, graph, weighted, batch)
+    model = put_together(tensors, observed, graph, weighted, batch)
     outcome = iterated(model, Run(max_iterations, tolerance, damping, schedule), maximise=maximise)  # type: ignore[arg-type]
-    _warn_unless_converged(outcome, tolerance, "max-product" if maximise else "sum-product")
+    warn_unless_converged(outcome, tolerance, "max-product" if maximise else "sum-product")
     return outcome.messages, outcome.iterations, outcome.residual
 
 
@@ -73,20 +55,6 @@ def _accumulating(tensors: Sequence[Tensor]) -> torch.dtype:
     return torch.promote_types(widest, torch.float32)
 
 
-def _warn_unless_converged(outcome: Outcome, tolerance: float, what: str) -> None:
-    """Warn, by count and worst residual, of batch entries that have not converged; never at tolerance 0."""
-    failed = outcome.residual > tolerance
-    if tolerance and failed.any():
-        worst = outcome.residual.max().item()
-        warnings.warn(
-            f"BeliefPropagation, {what}: {int(failed.sum())} of {failed.numel()} models did not converge in "
-            f"{int(outcome.iterations.max())} iterations (worst residual {worst:.3g}, tolerance {tolerance:.3g}); "
-            "try damping=0.5, another schedule, or more max_iterations",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
-
-
 @torch.library.custom_op("lnz::belief_partition", mutates_args=())
 def _partition(
     tensors: Sequence[Tensor],
@@ -96,7 +64,7 @@ def _partition(
     weighted: Sequence[bool],
     batch: Sequence[int],
 ) -> Tensor:
-    model = _put_together(tensors, observed, graph, weighted, batch)
+    model = put_together(tensors, observed, graph, weighted, batch)
     return bethe(Passing(model, log_sum), messages).to(model.dtype)
 
 
@@ -116,7 +84,7 @@ def _gradient(
     weighted: Sequence[bool],
     batch: Sequence[int],
 ) -> list[Tensor]:
-    return pulled_back(_put_together(tensors, observed, graph, weighted, batch), messages, grad)
+    return pulled_back(put_together(tensors, observed, graph, weighted, batch), messages, grad)
 
 
 @_gradient.register_fake
@@ -142,7 +110,7 @@ class _Messages(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
-        return _one_by_one(_Messages, info.batch_size, in_dims, inputs)
+        return one_by_one(_Messages, info.batch_size, in_dims, inputs)
 
 
 class _LogPartition(torch.autograd.Function):
@@ -157,6 +125,7 @@ class _LogPartition(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.spec, ctx.run, *tensors = inputs
+        hold_graph(ctx)
         ctx.save_for_backward(*tensors)
 
     @staticmethod
@@ -167,7 +136,7 @@ class _LogPartition(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
-        return _one_by_one(_LogPartition, info.batch_size, in_dims, inputs)
+        return one_by_one(_LogPartition, info.batch_size, in_dims, inputs)
 
 
 class _Gradient(torch.autograd.Function):
@@ -188,6 +157,7 @@ class _Gradient(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.spec, ctx.run, *tensors = inputs
+        hold_graph(ctx)
         ctx.save_for_backward(*tensors)
 
     @staticmethod
@@ -195,7 +165,7 @@ class _Gradient(torch.autograd.Function):
         observed, messages, iterations, grad, *tensors = ctx.saved_tensors
 
         def gradient(grad: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-            model = _put_together(tensors, observed, *ctx.spec)
+            model = put_together(tensors, observed, *ctx.spec)
             outcome = Outcome(messages, iterations, messages)
             return tuple(pulled_back(model, unrolled(model, Run(*ctx.run[:-1]), outcome), grad))
 
@@ -204,7 +174,7 @@ class _Gradient(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
-        return _one_by_one(_Gradient, info.batch_size, in_dims, inputs)
+        return one_by_one(_Gradient, info.batch_size, in_dims, inputs)
 
 
 def _apply(function: Any, *inputs: Any) -> Any:
@@ -213,24 +183,12 @@ def _apply(function: Any, *inputs: Any) -> Any:
     return function.apply(*inputs) if tracked or not torch.compiler.is_compiling() else function.forward(*inputs)
 
 
-def _one_by_one(function: Any, size: int, in_dims: tuple[Any, ...], inputs: tuple[Any, ...]) -> Any:
-    """The vmap rule of all three: stopping is a matter of each model."""
-    results = [
-        function.apply(*(x.select(d, i) if isinstance(d, int) else x for x, d in zip(inputs, in_dims, strict=True)))
-        for i in range(size)
-    ]
-    if isinstance(results[0], Tensor):
-        return torch.stack(results), 0
-    columns = tuple(torch.stack(column) for column in zip(*results, strict=True))
-    return columns, (0,) * len(columns)
-
-
 def solved(model: Model, run: Run, *, maximise: bool = False) -> Outcome:
     """Messages at the stopping rule; warns, once, where they have not converged."""
     settings = (run.max_iterations, run.tolerance, run.damping, run.schedule, maximise)
     if not model.tensors:
         return iterated(model, run, maximise=maximise)
-    return Outcome(*_apply(_Messages, _taken_apart(model), settings, model.observed, *model.tensors))
+    return Outcome(*_apply(_Messages, taken_apart(model), settings, model.observed, *model.tensors))
 
 
 def log_partition(model: Model, run: Run, outcome: Outcome) -> Tensor:
@@ -240,7 +198,7 @@ def log_partition(model: Model, run: Run, outcome: Outcome) -> Tensor:
     settings = (run.max_iterations, run.tolerance, run.damping, run.schedule, False)
     return _apply(
         _LogPartition,
-        _taken_apart(model),
+        taken_apart(model),
         settings,
         model.observed,
         outcome.messages,

@@ -15,7 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from numba import config, njit
+from numba import njit
+from numba.core import config
 
 _OPS = Path(__file__).parents[1]
 
@@ -29,11 +30,12 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def compiled(function: Callable[..., Any]) -> Any:
         before = config.CACHE_DIR  # type: ignore[attr-defined]
-        config.CACHE_DIR = str(_folder(before))  # read when a function is decorated; other packages keep theirs
+        # read when a function is decorated; those of other packages stay where they are
+        config.CACHE_DIR = str(_folder(before))  # type: ignore[attr-defined]
         try:
             return njit(cache=True, nogil=True, **options)(function)
         finally:
-            config.CACHE_DIR = before
+            config.CACHE_DIR = before  # type: ignore[attr-defined]
 
     return compiled
 

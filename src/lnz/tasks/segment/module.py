@@ -139,6 +139,12 @@ class SegmentModule(pl.LightningModule):
         converged = torch.as_tensor(p.diagnostics["converged"], dtype=torch.float32)
         return {"softmax": self.softmax(image).softmax(1), "mrf": mrf}, converged
 
+    def on_validation_epoch_start(self) -> None:
+        """Judge one model: each process has running statistics of its own batches, and those of the first one count."""
+        if self.trainer.world_size > 1:
+            for buffer in self.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         beliefs, converged = self.beliefs(batch["image"])
         for method, measures in self.measures.items():

@@ -205,18 +205,24 @@ def prepare(output: Path) -> None:
 def resume_from(ckpt_path: str | None, folder: Path, is_first: bool) -> Path | None:
     """The checkpoint that a seed goes on from, if any.
 
+    A path is that of one seed: the one of its folder in this run, or the first where it comes from elsewhere. The other
+    seeds go on from their own last checkpoints, or, where they have none yet, start from the beginning.
+
     Raises:
         FormatError: the checkpoint is missing, cannot be read, or is of another task.
     """
     if ckpt_path is None:
         return None
-    path = folder / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
-    if ckpt_path == "last" and not path.is_file():
-        return None  # stopped before this seed's first epoch ended: it starts from the beginning
-    belongs = path.resolve().parent.parent
-    if ckpt_path != "last" and belongs != folder and (re.fullmatch(r"seed-\d+", belongs.name) or not is_first):
-        other = folder / "checkpoints" / "last.ckpt"
-        return other if other.is_file() else None
+    path = folder / "checkpoints" / "last.ckpt"
+    required = False
+    if ckpt_path != "last":
+        given = Path(ckpt_path).resolve()
+        origin = given.parent.parent
+        of_this_run = origin.parent == folder.parent and re.fullmatch(r"seed-\d+", origin.name)
+        required = origin == folder if of_this_run else is_first
+        path = given if required else path
+    if not required and not path.is_file():
+        return None
     SegmentModule.from_checkpoint(load_checkpoint(path), str(path))
     return path
 
@@ -262,19 +268,14 @@ def instantiate(cli: SegmentCLI, config: Any) -> Any:
 
 def make_trainer(settings: dict[str, Any], folder: Path, history: History) -> pl.Trainer:
     """The trainer asked for, with our checkpoints, curves and log."""
-    checkpoints = ModelCheckpoint(
-        folder / "checkpoints",
-        filename="best",
-        monitor="val/mrf_miou",
-        mode="max",
-        save_last=True,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
+    # two callbacks: one alone writes last.ckpt only where it also writes a new best
+    kept = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+    last = ModelCheckpoint(folder / "checkpoints", filename="last", **kept)
+    best = ModelCheckpoint(folder / "checkpoints", filename="best", monitor="val/mrf_miou", mode="max", **kept)
     callbacks = settings["callbacks"] or []
     settings["callbacks"] = [*(callbacks if isinstance(callbacks, list) else [callbacks]), history]
     if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:
-        settings["callbacks"].append(checkpoints)
+        settings["callbacks"] += [last, best]
     if settings["enable_progress_bar"] is not False:
         settings["callbacks"].append(Progress())
     plugins = settings["plugins"] or []

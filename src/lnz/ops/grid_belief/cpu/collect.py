@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from lnz.ops.grid_belief.cpu.edges import pair, transfer
-from lnz.ops.grid_belief.cpu.lanes import FLAGS, copy, dot, fill, include, invert, logarithm, scaled_add, total
+from lnz.ops.grid_belief.cpu.lanes import FLAGS, copy, dot, fill, include, invert, logarithm, scaled_add, sum_out
 from lnz.ops.grid_belief.cpu.sweep import COLUMNS, TILE, gather
 from lnz.ops.jit.cpu import kernel
 from lnz.ops.math.cpu import exp
@@ -31,7 +31,7 @@ def node_beliefs(domain, u, M, b, h, w, n, out, lanes, bethe, beliefs):
         copy(x[l, :n], u[l, w : w + n])
         for direction in range(4):
             include(domain, x[l, :n], M[direction, b, h, l, w : w + n])
-    total(domain, x, labels, n, lanes[0], lanes[1])
+    sum_out(domain, x, labels, n, lanes[0], lanes[1])
     copy(lanes[1, :n], lanes[0, :n])
     logarithm(domain, lanes[1, :n])
     for k in range(n):
@@ -60,7 +60,7 @@ def edge_beliefs(domain, edges, entry, row, column, ends, side, first, n, grad, 
     a, later, x, z = ends[2 * side], ends[2 * side + 1], out[0], lanes[1]
     for l in range(labels):
         include(domain, x[l, first:n], later[l, first:n])
-    total(domain, x, labels, n, lanes[5], z)
+    sum_out(domain, x, labels, n, lanes[5], z)
     copy(z[:n], lanes[5, :n])
     logarithm(domain, z[first:n])
     account(z, first, n, 1.0, bethe)

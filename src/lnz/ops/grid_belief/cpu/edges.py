@@ -6,7 +6,14 @@ import numpy as np
 from numba import njit
 
 from lnz.ops.grid_belief.cpu.lanes import (
-    FLAGS, add, add_exp, add_log, copy, fill, larger_sum, multiply_add,
+    FLAGS,
+    add,
+    add_exp,
+    add_log,
+    copy,
+    fill,
+    larger_sum,
+    multiply_add,
 )  # fmt: skip
 from lnz.ops.grid_belief.cpu.product import matmul
 from lnz.ops.grid_belief.forms import FULL, POTTS, TABLE

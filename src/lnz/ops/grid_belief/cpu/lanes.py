@@ -136,7 +136,7 @@ def scaled_add(out, a, scale):
 
 
 @njit(fastmath=FLAGS)
-def total(domain, x, labels, n, total, work):
+def sum_out(domain, x, labels, n, total, work):
     """Over the labels: Σ (``EXP``), ln Σ exp (``LOG``) or max (``MAX``), per lane, into ``total``."""
     copy(total[:n], x[0, :n])
     for l in range(1, labels):

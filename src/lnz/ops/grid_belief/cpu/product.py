@@ -55,7 +55,7 @@ def _product_block(typing_context: Any, table: Any, x: Any, out: Any, row: Any, 
     return types.void(table, x, out, types.intp, types.intp, types.intp), generate
 
 
-@njit(fastmath=FLAGS)
+@njit(fastmath={"contract"})
 def matmul(table, x, out, labels, n):
     for at in range(0, n, BLOCK):
         for row in range(0, labels, 4):

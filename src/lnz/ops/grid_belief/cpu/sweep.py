@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from lnz.ops.grid_belief.cpu.edges import transfer
-from lnz.ops.grid_belief.cpu.lanes import FLAGS, combine, compare, copy, include, invert, mix, total
+from lnz.ops.grid_belief.cpu.lanes import FLAGS, combine, compare, copy, include, invert, mix, sum_out
 from lnz.ops.grid_belief.cpu.product import BLOCK
 from lnz.ops.jit.cpu import kernel
 
@@ -42,7 +42,7 @@ def gather(domain, u, M, b, h, w, n, ends):
 @njit(fastmath=FLAGS)
 def normalise(domain, x, labels, n, count, lanes):
     """To mean one (``EXP``), sum one (``LOG``) or maximum one (``MAX``)."""
-    total(domain, x, labels, n, lanes[0], lanes[1])
+    sum_out(domain, x, labels, n, lanes[0], lanes[1])
     invert(domain, lanes[0, :n], count)
     for l in range(labels):
         include(domain, x[l, :n], lanes[0, :n])

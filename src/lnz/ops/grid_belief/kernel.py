@@ -1,0 +1,205 @@
+"""Calls into the kernels: scores as they read them, which thread does what, and what they add up.
+
+Kernels release the interpreter's lock, so that plain threads run them side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lnz.ops.grid_belief.forms import FULL, POTTS, TABLE, WEIGHTED, Side, node_scores, side, split_edges
+from lnz.scores import Model
+
+_SHARED = 2**13  # scores of nodes from which threads share the work
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Scores of one model, flat over the batch; see :mod:`.forms`."""
+
+    node: Tensor
+    which: Tensor
+    top: Tensor
+    reach: Tensor
+    sides: tuple[Side, Side]
+    height: int
+    width: int
+
+
+def prepared_for(model: Model) -> Prepared:
+    grid = model.graph.grid_layout
+    assert grid is not None
+    node, which = node_scores(model)
+    high, low = node.amax(-1), node.amin(-1)
+    if torch.isneginf(low).any():
+        low = node.masked_fill(torch.isneginf(node), torch.inf).amin(-1)
+    high = high.masked_fill(torch.isneginf(high), 0.0)
+    across, down = split_edges(model)
+    return Prepared(
+        node, which, high, (high - low).clamp(min=0).amax(1).double(),
+        (side(across, grid.height, grid.width - 1, model.batch_shape),
+         side(down, grid.height - 1, grid.width, model.batch_shape)),
+        grid.height, grid.width,
+    )  # fmt: skip
+
+
+def _edges(side: Side, domain: tuple[int, ...]) -> tuple[Any, ...]:
+    """One side as the kernel's ``(kind, square, weight, full, extent)``."""
+    table = side.table
+    labels = table.shape[-1]
+    extent = table.new_zeros(2)
+    weight, full = table.new_zeros(0, 0, 0), table.new_zeros(0, 0, 0, 0, 0)
+    square = table.new_zeros(1, 2, labels, (labels + 3) // 4 * 4)
+    if side.kind in (POTTS, WEIGHTED):
+        assert side.weight is not None
+        finite = table[~torch.isneginf(table)]
+        if finite.numel():
+            extent = torch.stack((finite.min(), finite.max()))
+        square[:, 0, :, :labels] = table[:, 0]
+        weight = side.weight
+    else:
+        high = table.amax((-2, -1), keepdim=True)
+        shifted = table - high.masked_fill(torch.isneginf(high), 0.0)
+        shifted = shifted if domain else shifted.exp_()
+        if side.kind == TABLE:
+            square = table.new_zeros(len(table), *square.shape[1:])
+            square[:, 0, :, :labels] = shifted[:, 0]
+            square[:, 1, :, :labels] = shifted[:, 0].mT
+        else:
+            full = shifted.reshape(len(table), side.rows, side.columns, labels, labels).permute(0, 1, 3, 4, 2)
+    return side.kind, *(t.contiguous().numpy() for t in (square, weight, full, extent))
+
+
+@dataclass
+class Sums:
+    """What the kernel adds up over the edges of one side."""
+
+    counts: Tensor
+    weights: Tensor
+    beliefs: Tensor
+
+    def add(self, other: Sums, entries: Tensor) -> None:
+        """Add those of images to those of the entries they read."""
+        if self.counts.numel():
+            self.counts[:, 0].index_add_(0, entries if len(self.counts) > 1 else entries * 0, other.counts.sum(1))
+        if self.weights.numel():
+            self.weights.index_add_(0, entries, other.weights)
+        if self.beliefs.numel():
+            self.beliefs += other.beliefs
+
+    @classmethod
+    def empty(cls, side: Side, images: int, bands: int, wanted: bool) -> Sums:
+        labels, table = side.table.shape[-1], side.table
+        counts, weights, beliefs = (images, 2 * bands, 0, 0), (images, 0, 0), (0, 0, 0, 0, 0)
+        if wanted and side.kind != FULL:
+            counts = (images, 2 * bands, labels, labels)
+        if wanted and side.kind in (POTTS, WEIGHTED):
+            weights = (images, side.rows, side.columns)
+        if wanted and side.kind == FULL:
+            beliefs = (len(table), side.rows, side.columns, labels, labels)
+        return cls(table.new_zeros(counts), table.new_zeros(weights), table.new_zeros(beliefs))
+
+    @property
+    def arrays(self) -> tuple[Any, ...]:
+        return self.counts.numpy(), self.weights.numpy(), self.beliefs.numpy()
+
+
+def run(
+    prepared: Prepared,
+    images: Tensor,
+    domain: tuple[int, ...],
+    messages: Tensor,
+    limit: int,
+    tolerance: float,
+    damping: float,
+    grad: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Sums, Sums]]:
+    """Iterate (``limit`` may be 0) and collect: iterations, residual, ln Z without shifts, node beliefs, edge sums."""
+    from lnz.ops.grid_belief.cpu.collect import collect
+
+    count, labels = len(images), prepared.node.shape[-1]
+    height, width, sides = prepared.height, prepared.width, prepared.sides
+    threads = torch.get_num_threads() if count * height * width * labels >= _SHARED else 1
+    even = count % threads == 0 or count >= 4 * threads
+    bands = 1 if even else max(1, min(height // 4, 4 * threads))
+    node = prepared.node - prepared.top[..., None]
+    node = (node if domain else node.exp_()).reshape(-1, height, width, labels).mT.contiguous()
+    which = torch.stack([w[images] for w in (prepared.which, sides[0].which, sides[1].which)])
+    settings = node.new_tensor([1 if domain else labels, damping, 1 - damping, tolerance])
+    sums = (Sums.empty(sides[0], count, bands, grad is not None), Sums.empty(sides[1], count, bands, grad is not None))
+    factor = node.new_zeros(count) if grad is None else grad[images].to(node.dtype)
+    scale = [torch.cat((factor[:, None], s.table[0, 0].flatten().expand(count, -1)), 1).numpy() for s in sides]
+    bethe = torch.zeros(count, bands, 2, dtype=torch.float64)
+    beliefs = node.new_empty(count, height, width, labels)
+    edges = (_edges(sides[0], domain), _edges(sides[1], domain))
+    model = (domain, node.numpy(), which.numpy(), edges, messages.numpy())
+    added = [side.arrays for side in sums]
+    cuts = [band * height // bands for band in range(bands + 1)]
+
+    def beliefs_of(task: int) -> None:
+        b, band = divmod(task, bands)
+        collect(
+            *model, b, cuts[band], cuts[band + 1], (scale[0][b], scale[1][b]), bethe.numpy()[b, band],
+            beliefs.numpy()[b], tuple((counts[b, band], weights[b], full) for counts, weights, full in added),
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(threads) as pool:
+        each = pool.map if threads > 1 else map
+        iterations, residual = _iterate(each, model, settings.numpy(), limit, cuts, count)
+        list(each(beliefs_of, range(count * bands)))
+    total, impossible = bethe.sum(1).unbind(-1)
+    total = total.masked_fill(impossible > 0, -torch.inf)
+    return iterations, residual.to(node.dtype), total, beliefs.flatten(1, 2), sums
+
+
+def _iterate(
+    each: Callable[..., Any], model: tuple[Any, ...], settings: Any, limit: int, cuts: list[int], count: int
+) -> tuple[Tensor, Tensor]:
+    """Iterations and residual of each image. ``each`` maps over tasks that kernels can do side by side.
+
+    Uncut, an image never waits for another: it runs through all its iterations in one task. Cut into bands of rows, it
+    takes two rounds per iteration: the bands, then the edges between them.
+    """
+    from lnz.ops.grid_belief.cpu.sweep import TILE, sweep
+
+    node, bands = model[1], len(cuts) - 1
+    labels, width = node.shape[2:]
+    waiting = np.zeros((2, count, bands, labels, (width + TILE - 1) // TILE * TILE), node.dtype)
+    iterations, residual = torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.float64)
+    if limit == 0:
+        return iterations, residual
+
+    def whole(b: int) -> tuple[int, float]:
+        return sweep(*model, b, 0, cuts[-1], settings, limit, True, waiting[0, b, 0], waiting[1, b, 0])
+
+    def part(task: tuple[int, int, int, bool]) -> float:
+        b, band, joins, last = task
+        bottom = cuts[band + 1 - joins]
+        lines = waiting[0, b, band], waiting[1, b, band - joins]
+        return sweep(*model, b, cuts[band], bottom, settings, 1, last, *lines)[1]
+
+    if bands == 1:
+        for b, (steps, change) in enumerate(each(whole, range(count))):
+            iterations[b], residual[b] = steps, change
+        return iterations, residual
+    active = list(range(count))
+    for step in range(limit):
+        last = step == limit - 1
+        changes = [0.0] * count
+        for joins in range(2):
+            tasks = [(b, band, joins, last) for b in active for band in range(joins, bands)]
+            for (b, *_), change in zip(tasks, each(part, tasks), strict=True):
+                changes[b] = max(changes[b], change)
+        for b in active:
+            iterations[b], residual[b] = step + 1, changes[b]
+        active = [b for b in active if not 0 < settings[3] >= changes[b]]
+        if not active:
+            break
+    return iterations, residual

@@ -1,0 +1,118 @@
+"""ln Z, beliefs and their gradient from the kernels, each image in the domain that its scores fit in."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from lnz.ops.grid_belief.forms import FULL, fits, split_edges
+from lnz.ops.grid_belief.kernel import Prepared, Sums, prepared_for, run
+from lnz.scores import Entry, Model, Weighted
+
+
+def _domains(prepared: Prepared, maximise: bool) -> list[tuple[tuple[int, ...], Tensor]]:
+    """Which images to compute in which domain."""
+    everything = torch.arange(len(prepared.which))
+    if maximise:
+        return [((0, 0), everything)]
+    safe = fits(prepared.node.dtype, prepared.reach[prepared.which], *prepared.sides)
+    return [(domain, images) for domain, images in (((), everything[safe]), ((0,), everything[~safe])) if len(images)]
+
+
+def solve(model: Model, limit: int, tolerance: float, damping: float, maximise: bool) -> tuple[Tensor, ...]:
+    prepared = prepared_for(model)
+    count, nodes, labels = len(prepared.which), *prepared.node.shape[1:]
+    new = prepared.node.new_empty
+    log_z, beliefs = new(count, dtype=torch.float64), new(count, nodes, labels)
+    messages = new(4, count, prepared.height, labels, prepared.width)
+    iterations, residual = torch.zeros(count, dtype=torch.int64), new(count)
+    for domain, images in _domains(prepared, maximise):
+        start = 1.0 if not domain else 0.0 if maximise else -math.log(labels)
+        part = new(4, len(images), *messages.shape[2:]).fill_(start)
+        # what arrives across the border never changes: nothing
+        for border in (part[0, ..., 0], part[1, ..., -1], part[2, :, 0], part[3, :, -1]):
+            border.fill_(0.0 if domain else 1.0)
+        iterations[images], residual[images], log_z[images], beliefs[images], _ = run(
+            prepared, images, domain, part, limit, tolerance, damping, None
+        )
+        messages[:, images] = part
+    shift = prepared.top.double().sum(1)[prepared.which] + sum(s.top[s.which] for s in prepared.sides)
+    log_z = (log_z + shift).to(model.dtype)
+    beliefs = beliefs.masked_fill(torch.isneginf(log_z)[:, None, None], 0.0)
+    batch = model.batch_shape
+    return (
+        log_z.reshape(batch), beliefs.reshape(*batch, nodes, labels), messages,
+        iterations.reshape(batch), residual.reshape(batch),
+    )  # fmt: skip
+
+
+def pull_back(model: Model, messages: Tensor, log_z: Tensor, grad: Tensor) -> list[Tensor]:
+    """Σ over images of ``grad`` times the beliefs, in the forms the scores were given in."""
+    prepared = prepared_for(model)
+    grad = grad.masked_fill(torch.isneginf(log_z), 0.0).reshape(-1)
+    at_nodes = torch.zeros(len(grad), *prepared.node.shape[1:], dtype=model.dtype)
+    totals = [
+        Sums.empty(s, len(s.table) if s.weight is None else len(s.weight), 1, wanted=True) for s in prepared.sides
+    ]
+    for domain, chosen in _domains(prepared, maximise=False):
+        # where several images read one table per edge, their beliefs are added one image after the other
+        shared = any(s.kind == FULL and len(s.table) < len(grad) for s in prepared.sides)
+        for images in chosen.split(1) if shared else [chosen]:
+            part = messages[:, images].contiguous()
+            *_, beliefs, sums = run(prepared, images, domain, part, 0, 0.0, 0.0, grad)
+            at_nodes[images] = beliefs * grad[images, None, None]
+            for s, total, added in zip(prepared.sides, totals, sums, strict=True):
+                total.add(added, s.which[images])
+    gradients = _at_nodes(model, at_nodes)
+    sides = [_at_edges(e, t) for e, t in zip(split_edges(model), totals, strict=True)]
+    if model.graph.num_groups == 3:
+        return gradients + sides[0] + sides[1]
+    entry = model.entries[1]
+    lead = entry.weight if isinstance(entry, Weighted) else entry
+    axis = -1 if isinstance(entry, Weighted) else -3
+    shared = (lead.dim() == 2 and axis == -3) or lead.shape[axis] == 1
+    first = sides[0][0] + sides[1][0] if shared else torch.cat((sides[0][0], sides[1][0]), axis)
+    return [*gradients, first, *(a + b for a, b in zip(sides[0][1:], sides[1][1:], strict=True))]
+
+
+def _at_nodes(model: Model, total: Tensor) -> list[Tensor]:
+    entry = model.entries[0]
+    total = total.reshape(*model.batch_shape, *total.shape[1:])
+    if not isinstance(entry, Weighted):
+        return [total.sum_to_size(entry.shape)]
+    table = entry.table.masked_fill(torch.isneginf(entry.table), 0.0)
+    weight = (total * table).sum(-1).sum_to_size(entry.weight.shape)
+    return [weight, (total * entry.weight[..., None]).sum_to_size(table.shape)]
+
+
+def _at_edges(entry: Entry, total: Sums) -> list[Tensor]:
+    counts = total.counts.sum(1)
+    if not isinstance(entry, Weighted):
+        return [(total.beliefs if total.beliefs.numel() else counts).reshape(entry.shape)]
+    if total.weights.numel():
+        return [total.weights.reshape(entry.weight.shape), counts.sum(0)]
+    table = entry.table.masked_fill(torch.isneginf(entry.table), 0.0)
+    weight = entry.weight.reshape(-1, 1, 1)
+    return [(counts * table).sum((1, 2)).reshape(entry.weight.shape), (counts * weight).sum(0)]
+
+
+def slots_of(model: Model, messages: Tensor, maximise: bool) -> Tensor:
+    """The messages as :mod:`lnz.ops.belief` lays them out, ``[*batch, M, L]``, normalised, in logarithms."""
+    labels, batch = model.graph.max_cardinality, model.batch_shape
+    prepared = prepared_for(model)
+    messages = messages.clone()
+    for domain, images in _domains(prepared, maximise):
+        if not domain:
+            messages[:, images] = (messages[:, images] / labels).log()
+    from_left, from_right, from_up, from_down = messages.movedim(3, 4)
+    across = [from_right[:, :, :-1], from_left[:, :, 1:]]  # to the earlier node, to the later one
+    down = [from_down[:, :-1], from_up[:, 1:]]
+    if model.graph.num_groups == 3:
+        edges = [part.flatten(1, 2) for part in (*across, *down)]
+    else:
+        edges = [part.flatten(1, 2) for pair in zip(across, down, strict=True) for part in pair]
+    node = model.expanded(0).reshape(-1, model.graph.num_nodes, labels)
+    node = node - (node.amax(-1, keepdim=True) if maximise else node.logsumexp(-1, keepdim=True))
+    return torch.cat([node.nan_to_num(nan=-torch.inf, neginf=-torch.inf), *edges], 1).reshape(*batch, -1, labels)
