@@ -10,6 +10,7 @@ import re
 import time
 import warnings
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -269,9 +270,8 @@ def instantiate(cli: SegmentCLI, config: Any) -> Any:
 def make_trainer(settings: dict[str, Any], folder: Path, history: History) -> pl.Trainer:
     """The trainer asked for, with our checkpoints, curves and log."""
     # two callbacks: one alone writes last.ckpt only where it also writes a new best
-    kept = {"save_on_train_epoch_end": True, "enable_version_counter": False}
-    last = ModelCheckpoint(folder / "checkpoints", filename="last", **kept)
-    best = ModelCheckpoint(folder / "checkpoints", filename="best", monitor="val/mrf_miou", mode="max", **kept)
+    kept = partial(ModelCheckpoint, folder / "checkpoints", save_on_train_epoch_end=True, enable_version_counter=False)
+    last, best = kept(filename="last"), kept(filename="best", monitor="val/mrf_miou", mode="max")
     callbacks = settings["callbacks"] or []
     settings["callbacks"] = [*(callbacks if isinstance(callbacks, list) else [callbacks]), history]
     if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:
