@@ -29,7 +29,9 @@ def fit(*arguments):
 
 def start(*arguments, **environment):
     """A process of its own, as a user would start it."""
-    code = "import sys; from lnz.cli import main; sys.exit(main(sys.argv[1:]))"
+    # what a shell starts in the background ignores Ctrl-C, and these tests may themselves run there
+    hear = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{hear}; import sys; from lnz.cli import main; sys.exit(main(sys.argv[1:]))"
     script = Path(environment.pop("folder")) / "lnz_process.py"  # a file, since DDP starts its processes from it
     script.write_text(code)
     return subprocess.Popen(
