@@ -1,1 +1,1 @@
-"""TODO"""
+"""One module or package per task, imported by the command line when asked for."""
