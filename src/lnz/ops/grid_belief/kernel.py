@@ -135,49 +135,52 @@ def run(
     settings = node.new_tensor([1 if domain else labels, damping, 1 - damping, tolerance])
     sums = (Sums.empty(sides[0], count, bands, grad is not None), Sums.empty(sides[1], count, bands, grad is not None))
     factor = node.new_zeros(count) if grad is None else grad[images].to(node.dtype)
-    scale = [torch.cat((factor[:, None], s.table[0, 0].flatten().expand(count, -1)), 1).numpy() for s in sides]
+    scale = tuple(torch.cat((factor[:, None], s.table[0, 0].flatten().expand(count, -1)), 1).numpy() for s in sides)
     bethe = torch.zeros(count, bands, 2, dtype=torch.float64)
     beliefs = node.new_empty(count, height, width, labels)
     edges = (_edges(sides[0], domain), _edges(sides[1], domain))
     model = (domain, node.numpy(), which.numpy(), edges, messages.numpy())
-    added = [side.arrays for side in sums]
-    cuts = [band * height // bands for band in range(bands + 1)]
-
-    def beliefs_of(task: int) -> None:
-        b, band = divmod(task, bands)
-        collect(
-            *model, b, cuts[band], cuts[band + 1], (scale[0][b], scale[1][b]), bethe.numpy()[b, band],
-            beliefs.numpy()[b], tuple((counts[b, band], weights[b], full) for counts, weights, full in added),
-        )  # fmt: skip
-
+    cuts = np.array([band * height // bands for band in range(bands + 1)])
+    written = (bethe.numpy(), beliefs.numpy(), tuple(side.arrays for side in sums))
     with ThreadPoolExecutor(threads) as pool:
         each = pool.map if threads > 1 else map
-        iterations, residual = _iterate(each, model, settings.numpy(), limit, cuts, count)
-        list(each(beliefs_of, range(count * bands)))
+        iterations, residual = _iterate(each, model, settings.numpy(), limit, cuts, _shares(count, threads, tolerance))
+        list(each(lambda share: collect(*model, *share, cuts, scale, *written), _shares(count * bands, threads)))
     total, impossible = bethe.sum(1).unbind(-1)
     total = total.masked_fill(impossible > 0, -torch.inf)
     return iterations, residual.to(node.dtype), total, beliefs.flatten(1, 2), sums
 
 
+def _shares(count: int, threads: int, tolerance: float = 0.0) -> list[tuple[int, int]]:
+    """``count`` tasks as ranges, one per thread, since a call is dear; four, where some tasks may end early."""
+    parts = min(count, threads * (4 if tolerance > 0 else 1))
+    return [(count * k // parts, count * (k + 1) // parts) for k in range(parts)]
+
+
 def _iterate(
-    each: Callable[..., Any], model: tuple[Any, ...], settings: Any, limit: int, cuts: list[int], count: int
+    each: Callable[..., Any],
+    model: tuple[Any, ...],
+    settings: Any,
+    limit: int,
+    cuts: np.ndarray,
+    shares: list[tuple[int, int]],
 ) -> tuple[Tensor, Tensor]:
     """Iterations and residual of each image. ``each`` maps over tasks that kernels can do side by side.
 
-    Uncut, an image never waits for another: it runs through all its iterations in one task. Cut into bands of rows, it
+    Uncut, an image never waits for another: it runs through all its iterations at once. Cut into bands of rows, it
     takes two rounds per iteration: the bands, then the edges between them.
     """
-    from lnz.ops.grid_belief.cpu.sweep import TILE, sweep
+    from lnz.ops.grid_belief.cpu.sweep import TILE, sweep, sweep_images
 
-    node, bands = model[1], len(cuts) - 1
+    node, bands, count = model[1], len(cuts) - 1, model[2].shape[1]
     labels, width = node.shape[2:]
-    waiting = np.zeros((2, count, bands, labels, (width + TILE - 1) // TILE * TILE), node.dtype)
     iterations, residual = torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.float64)
     if limit == 0:
         return iterations, residual
-
-    def whole(b: int) -> tuple[int, float]:
-        return sweep(*model, b, 0, cuts[-1], settings, limit, True, waiting[0, b, 0], waiting[1, b, 0])
+    if bands == 1:
+        list(each(lambda s: sweep_images(*model, *s, settings, limit, iterations.numpy(), residual.numpy()), shares))
+        return iterations, residual
+    waiting = np.zeros((2, count, bands, labels, (width + TILE - 1) // TILE * TILE), node.dtype)
 
     def part(task: tuple[int, int, int, bool]) -> float:
         b, band, joins, last = task
@@ -185,10 +188,6 @@ def _iterate(
         lines = waiting[0, b, band], waiting[1, b, band - joins]
         return sweep(*model, b, cuts[band], bottom, settings, 1, last, *lines)[1]
 
-    if bands == 1:
-        for b, (steps, change) in enumerate(each(whole, range(count))):
-            iterations[b], residual[b] = steps, change
-        return iterations, residual
     active = list(range(count))
     for step in range(limit):
         last = step == limit - 1

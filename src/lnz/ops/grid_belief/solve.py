@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,37 +16,51 @@ from lnz.scores import Entry, Model, Weighted
 def _domains(prepared: Prepared, maximise: bool) -> list[tuple[tuple[int, ...], Tensor]]:
     """Which images to compute in which domain."""
     everything = torch.arange(len(prepared.which))
-    if maximise:
-        return [((0, 0), everything)]
+    if maximise or not len(everything):
+        return [((0, 0) if maximise else (), everything)]
     safe = fits(prepared.node.dtype, prepared.reach[prepared.which], *prepared.sides)
     return [(domain, images) for domain, images in (((), everything[safe]), ((0,), everything[~safe])) if len(images)]
 
 
 def solve(model: Model, limit: int, tolerance: float, damping: float, maximise: bool) -> tuple[Tensor, ...]:
     prepared = prepared_for(model)
-    count, nodes, labels = len(prepared.which), *prepared.node.shape[1:]
-    new = prepared.node.new_empty
-    log_z, beliefs = new(count, dtype=torch.float64), new(count, nodes, labels)
-    messages = new(4, count, prepared.height, labels, prepared.width)
-    iterations, residual = torch.zeros(count, dtype=torch.int64), new(count)
+    nodes, labels = prepared.node.shape[1:]
+    chosen, parts = [], []
     for domain, images in _domains(prepared, maximise):
-        start = 1.0 if not domain else 0.0 if maximise else -math.log(labels)
-        part = new(4, len(images), *messages.shape[2:]).fill_(start)
-        # what arrives across the border never changes: nothing
-        for border in (part[0, ..., 0], part[1, ..., -1], part[2, :, 0], part[3, :, -1]):
-            border.fill_(0.0 if domain else 1.0)
-        iterations[images], residual[images], log_z[images], beliefs[images], _ = run(
-            prepared, images, domain, part, limit, tolerance, damping, None
+        messages = _start(prepared, len(images), domain, maximise)
+        iterations, residual, log_z, beliefs, _ = run(
+            prepared, images, domain, messages, limit, tolerance, damping, None
         )
-        messages[:, images] = part
+        chosen.append(images)
+        parts.append((log_z, beliefs, messages.movedim(1, 0), iterations, residual))
+    log_z, beliefs, messages, iterations, residual = (_in_order(chosen, part) for part in (zip(*parts, strict=True)))
     shift = prepared.top.double().sum(1)[prepared.which] + sum(s.top[s.which] for s in prepared.sides)
     log_z = (log_z + shift).to(model.dtype)
-    beliefs = beliefs.masked_fill(torch.isneginf(log_z)[:, None, None], 0.0)
+    impossible = torch.isneginf(log_z)
+    if impossible.any():
+        beliefs = beliefs.masked_fill(impossible[:, None, None], 0.0)
     batch = model.batch_shape
     return (
-        log_z.reshape(batch), beliefs.reshape(*batch, nodes, labels), messages,
+        log_z.reshape(batch), beliefs.reshape(*batch, nodes, labels), messages.movedim(0, 1),
         iterations.reshape(batch), residual.reshape(batch),
     )  # fmt: skip
+
+
+def _start(prepared: Prepared, count: int, domain: tuple[int, ...], maximise: bool) -> Tensor:
+    """Messages that say nothing, ``[4, count, H, L, W]``; what arrives across the border never changes."""
+    labels = prepared.node.shape[-1]
+    start = 1.0 if not domain else 0.0 if maximise else -math.log(labels)
+    messages = prepared.node.new_empty(4, count, prepared.height, labels, prepared.width).fill_(start)
+    for border in (messages[0, ..., 0], messages[1, ..., -1], messages[2, :, 0], messages[3, :, -1]):
+        border.fill_(0.0 if domain else 1.0)
+    return messages
+
+
+def _in_order(chosen: list[Tensor], parts: Sequence[Tensor]) -> Tensor:
+    """Put together what was computed for some images at a time."""
+    if len(chosen) == 1:
+        return parts[0]
+    return torch.cat(list(parts))[torch.cat(chosen).argsort()]
 
 
 def pull_back(model: Model, messages: Tensor, log_z: Tensor, grad: Tensor) -> list[Tensor]:

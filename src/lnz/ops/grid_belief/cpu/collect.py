@@ -90,31 +90,16 @@ def edge_beliefs(domain, edges, entry, row, column, ends, side, first, n, grad, 
                     beliefs[entry, row, column + first + k, i, j] += grad[0] * t[k]
 
 
-@kernel(fastmath=FLAGS)
-def collect(domain, node, which, edges, M, b, top, bottom, grad, bethe, beliefs, sums):
+@njit(fastmath=FLAGS)
+def collect_rows(domain, node, which, edges, M, b, top, bottom, grad, bethe, beliefs, sums):
     """What nodes of rows top … bottom − 1 of image b, and the edges to their left and above, add to ln Z and beliefs.
 
-    The first arguments are those of :func:`~lnz.ops.grid_belief.cpu.sweep.sweep`.
-
-    Args:
-        domain: ``EXP`` or ``LOG``; with ``MAX``, max-marginals take the place of beliefs.
-        node: see there.
-        which: see there.
-        edges: see there.
-        M: see there; not changed.
-        b: the image.
-        top: the first row.
-        bottom: the row after the last.
-        grad: for the horizontal and the vertical edges ``[1 + L·L]``: what beliefs are multiplied with, then the table
-            that weights scale.
-        bethe: float64 ``[2]``, added to: ln Z, and the number of nodes and edges where nothing is possible.
-        beliefs: ``[H, W, L]``, written.
-        sums: for the horizontal and the vertical edges ``(counts [L, L], weights [rows, columns], beliefs [entries,
-            rows, columns, L, L])``, added to where not empty.
+    ``bethe [2]`` is added to: ln Z, and the number of nodes and edges where nothing is possible; ``beliefs [H, W, L]``
+    are written; ``grad`` and ``sums`` are those of :func:`edge_beliefs`, per side.
     """
     labels, width = node.shape[2], node.shape[3]
     padded = (labels + 3) // 4 * 4
-    ends = np.zeros((5, padded, COLUMNS), node.dtype)
+    ends = np.zeros((4, padded, COLUMNS), node.dtype)
     out = np.zeros((4, padded, COLUMNS), node.dtype)
     lanes = np.zeros((6, COLUMNS), node.dtype)
     below = np.zeros((labels, (width + TILE - 1) // TILE * TILE), node.dtype)  # sent down by the row above
@@ -122,12 +107,7 @@ def collect(domain, node, which, edges, M, b, top, bottom, grad, bethe, beliefs,
     for h in range(max(top - 1, 0), bottom):  # of the row above, only what it sends down
         for w in range(0, width, TILE):
             n = min(TILE, width - w)
-            for l in range(labels):
-                ends[0, l, 0] = ends[0, l, TILE]
-            gather(domain, u[h], M, b, h, w, n, ends)
-            for l in range(labels):
-                copy(ends[2, l, :n], below[l, w : w + n])
-                copy(below[l, w : w + n], ends[4, l, :n])
+            gather(domain, u[h], M, b, h, w, n, ends, below)
             if h < top:
                 continue
             node_beliefs(domain, u[h], M, b, h, w, n, out, lanes, bethe, beliefs)
@@ -140,3 +120,36 @@ def collect(domain, node, which, edges, M, b, top, bottom, grad, bethe, beliefs,
                     domain, edges[side], entry, row, column, ends, side, first, n, grad[side], out, lanes, bethe,
                     sums[side],
                 )  # fmt: skip
+
+
+@kernel(fastmath=FLAGS)
+def collect(domain, node, which, edges, M, first, last, cuts, grad, bethe, beliefs, sums):
+    """ln Z and beliefs, added up band by band: tasks first … last − 1, of which each image has one per band of rows.
+
+    The first arguments are those of :func:`~lnz.ops.grid_belief.cpu.sweep.sweep`; with ``MAX``, max-marginals take the
+    place of beliefs.
+
+    Args:
+        domain: see there.
+        node: see there.
+        which: see there.
+        edges: see there.
+        M: see there; not changed.
+        first: the first task: image ``first // bands``, band ``first % bands``.
+        last: the task after the last.
+        cuts: ``int64 [bands + 1]``, the rows at which bands begin and end.
+        grad: for the horizontal and the vertical edges ``[B, 1 + L·L]``: what beliefs are multiplied with, then the
+            table that weights scale.
+        bethe: float64 ``[B, bands, 2]``, added to: ln Z, and the number of nodes and edges where nothing is possible.
+        beliefs: ``[B, H, W, L]``, written.
+        sums: for the horizontal and the vertical edges ``(counts [B, bands, L, L], weights [B, rows, columns], beliefs
+            [entries, rows, columns, L, L])``, added to where not empty.
+    """
+    (counts0, weights0, full0), (counts1, weights1, full1) = sums
+    bands = len(cuts) - 1
+    for task in range(first, last):
+        b, band = task // bands, task % bands
+        collect_rows(
+            domain, node, which, edges, M, b, cuts[band], cuts[band + 1], (grad[0][b], grad[1][b]), bethe[b, band],
+            beliefs[b], ((counts0[b, band], weights0[b], full0), (counts1[b, band], weights1[b], full1)),
+        )  # fmt: skip

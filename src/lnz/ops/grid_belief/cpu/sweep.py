@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from lnz.ops.grid_belief.cpu.blocks import commit_block, gather_block
 from lnz.ops.grid_belief.cpu.edges import transfer
 from lnz.ops.grid_belief.cpu.lanes import FLAGS, combine, compare, copy, include, invert, mix, sum_out
 from lnz.ops.grid_belief.cpu.product import BLOCK
@@ -22,8 +23,17 @@ COLUMNS = TILE + BLOCK  # room for what spills over a tile
 
 
 @njit(fastmath=FLAGS)
-def gather(domain, u, M, b, h, w, n, ends):
-    """All incoming but one, at n pixels of a row, into ``ends``: what goes right (a lane late), left, down and up."""
+def gather(domain, u, M, b, h, w, n, ends, below):
+    """All incoming but one, at n pixels of a row, into ``ends``: what goes right (a lane late), left, and up.
+
+    What goes down is left in ``below``, and what the row above left there taken into ``ends``.
+    """
+    for l in range(u.shape[0]):
+        ends[0, l, 0] = ends[0, l, TILE]
+    if len(domain) == 0:
+        for at in range(0, n, BLOCK):
+            gather_block(u, M, ends, below, b, h, w, at, n - at)
+        return
     for l in range(u.shape[0]):
         scores = u[l, w : w + n]
         from_left, from_right = M[LEFT, b, h, l, w : w + n], M[RIGHT, b, h, l, w : w + n]
@@ -34,7 +44,8 @@ def gather(domain, u, M, b, h, w, n, ends):
         combine(domain, left, scores, from_up)
         include(domain, left, from_down)
         combine(domain, ends[0, l, 1 : n + 1], left, from_left)
-        combine(domain, ends[4, l, :n], up, from_up)
+        copy(ends[2, l, :n], below[l, w : w + n])
+        combine(domain, below[l, w : w + n], up, from_up)
         include(domain, left, from_right)
         include(domain, up, from_down)
 
@@ -52,6 +63,10 @@ def normalise(domain, x, labels, n, count, lanes):
 def commit(domain, x, first, n, M, direction, b, h, w, settings, lanes, check):
     """Normalise, damp and store messages that arrive at row h, lane 0 of them at column w."""
     labels = M.shape[3]
+    if len(domain) == 0 and settings[1] == 0:
+        for at in range(first, n, BLOCK):
+            commit_block(x, M, lanes[2], direction, b, h, w, at, n - at, settings[0], check)
+        return
     for damp in range(2 if settings[1] > 0 else 1):
         if damp:
             for l in range(labels):
@@ -90,7 +105,7 @@ def sweep(domain, node, which, edges, M, b, top, bottom, settings, limit, measur
     """
     labels, width = node.shape[2], node.shape[3]
     padded = (labels + 3) // 4 * 4
-    ends = np.zeros((5, padded, COLUMNS), node.dtype)  # sent right, left, down (by the row above), up, down
+    ends = np.zeros((4, padded, COLUMNS), node.dtype)  # sent right, left, down (by the row above), up
     out = np.zeros((4, padded, COLUMNS), node.dtype)
     lanes = np.zeros((6, COLUMNS), node.dtype)
     joins = top == bottom
@@ -104,17 +119,13 @@ def sweep(domain, node, which, edges, M, b, top, bottom, settings, limit, measur
                 n = min(TILE, width - w)
                 if joins:
                     for l in range(labels):
+                        copy(ends[2, l, :n], below[l, w : w + n])
                         copy(ends[3, l, :n], above[l, w : w + n])
                 else:
+                    gather(domain, u[h], M, b, h, w, n, ends, below)
+                if not joins and h == top:
                     for l in range(labels):
-                        ends[0, l, 0] = ends[0, l, TILE]
-                    gather(domain, u[h], M, b, h, w, n, ends)
-                for l in range(labels):
-                    copy(ends[2, l, :n], below[l, w : w + n])
-                    if not joins:
-                        copy(below[l, w : w + n], ends[4, l, :n])
-                        if h == top:
-                            copy(above[l, w : w + n], ends[3, l, :n])
+                        copy(above[l, w : w + n], ends[3, l, :n])
                 for side in range(1 if joins else 0, 2 if joins or h > top else 1):
                     first = 1 if side == 0 and w == 0 else 0
                     row, column = (h - 1, w) if side else (h, w - 1)
@@ -128,3 +139,14 @@ def sweep(domain, node, which, edges, M, b, top, bottom, settings, limit, measur
         if settings[3] > 0 and residual <= settings[3]:
             return step + 1, residual
     return limit, residual
+
+
+@kernel(fastmath=FLAGS)
+def sweep_images(domain, node, which, edges, M, first, last, settings, limit, iterations, residual):
+    """:func:`sweep` of whole images first … last − 1; ``iterations`` and ``residual [B]`` are written."""
+    height, labels, width = node.shape[1:]
+    lines = np.zeros((2, labels, (width + TILE - 1) // TILE * TILE), node.dtype)
+    for b in range(first, last):
+        iterations[b], residual[b] = sweep(
+            domain, node, which, edges, M, b, 0, height, settings, limit, True, lines[0], lines[1]
+        )
