@@ -102,7 +102,7 @@ def find_order(
     if best is not None and (best.total <= _CHEAP or best.largest <= bound):
         return best
     for name, fixed in (("nodes as given", nodes), ("breadth first", breadth_first(neighbours, nodes))):
-        if frontier(neighbours, cardinalities, fixed)[0] <= max_table:
+        if frontier(neighbours, cardinalities, fixed, max_table)[0] <= max_table:
             consider(_eliminate(name, neighbours, cardinalities, fixed, max_table, budget()))
     if sum(map(len, neighbours)) <= 2 * _MIN_FILL_EDGES:
         for rule in ("min-fill", "weighted min-fill"):
@@ -265,16 +265,20 @@ def _search(neighbours: Neighbours, start: int) -> list[int]:
     return order
 
 
-def frontier(neighbours: Neighbours, cardinalities: Sequence[int], nodes: Sequence[int]) -> tuple[int, int]:
+def frontier(
+    neighbours: Neighbours, cardinalities: Sequence[int], nodes: Sequence[int], limit: float = math.inf
+) -> tuple[int, int]:
     """Upper bounds on the largest table and the width of an order, in O(E): eliminated nodes' neighbours still to come.
 
     A clique holds no other node than the eliminated one and the frontier between what has been and what has not.
+    Bounds above ``limit`` entries are of no interest: the first to be met is returned.
     """
     position = {node: place for place, node in enumerate(nodes)}
     ahead: set[int] = set()
     log_size = largest = 0.0
     width = 0
     logs = [math.log(card) for card in cardinalities]
+    enough = math.log(limit) + 1.0  # beyond what rounding may add
     for place, node in enumerate(nodes):
         if node in ahead:
             ahead.discard(node)
@@ -284,6 +288,8 @@ def frontier(neighbours: Neighbours, cardinalities: Sequence[int], nodes: Sequen
         log_size += math.fsum([logs[other] for other in new])
         width = max(width, len(ahead))
         largest = max(largest, log_size + logs[node])
+        if largest > enough:
+            break
     return round(math.exp(largest)) if largest < 700 else 2 ** math.floor(largest / math.log(2)), width
 
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from lnz.ops.elimination.layout import CONSECUTIVE, CONSTANT, ENTRIES, INBOX, MESSAGES, WIDTH
+from lnz.ops.jit.cpu import kernel as compiled
 from lnz.ops.math.cpu import exp, log
 
 # constants are passed on typed (np.int64(0)): for plain ones the compiler makes another version of the function
-kernel = njit(cache=True, nogil=True, fastmath={"contract"})
+kernel = compiled(fastmath={"contract"})
 
 
 @kernel
@@ -62,7 +62,7 @@ def _collect(block: Any, target: Any, start: int, i: int, summed: int, lanes: in
                 part[lane[l]] += row[l]
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 def _total(row: Any) -> float:
     total = row.dtype.type(0)
     for l in range(len(row)):
