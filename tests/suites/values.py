@@ -1,0 +1,151 @@
+"""Every answer of a distribution against enumeration, to 1e-9."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch.distributions import kl_divergence
+
+from tests.suites.family import IGNORE, Family, equal, random_scores, seeds, tensors, written_out
+
+
+class Values(Family):
+    """ln Z, marginals, argmax, top-k, entropy, KL, counts, scores, conditioning."""
+
+    @given(st.data())
+    def test_log_partition(self, data: st.DataObject) -> None:
+        instance = data.draw(self.instances())
+        p, oracle = instance.p, instance.oracle
+        assert p.batch_shape == torch.Size(oracle.batch_shape)
+        assert p.event_shape == torch.Size(oracle.event_shape)
+        equal(p.log_partition, oracle.log_partition)
+
+    @given(st.data())
+    def test_marginals_are_those_of_enumeration_and_the_gradient_of_log_partition(self, data: st.DataObject) -> None:
+        instance = self.feasible(data)
+        expected = instance.oracle.marginals
+        leaves, p = instance.with_gradient()
+        marginals = tensors(p.marginals)
+        assert len(marginals) == len(expected) == len(tensors(p.scores))
+        for actual, wanted in zip(marginals, expected, strict=True):
+            equal(actual, wanted)
+        # ∂ ln Z / ∂ s is the marginals, summed over the axes along which s was broadcast
+        linear = sum((m * written_out(s)).sum() for m, s in zip(expected, tensors(p.scores), strict=True))
+        wanted = torch.autograd.grad(linear, leaves, allow_unused=True, retain_graph=True)
+        actual = torch.autograd.grad(p.log_partition.sum(), leaves, allow_unused=True)
+        for a, w in zip(actual, wanted, strict=True):
+            if w is not None or a is not None:
+                equal(torch.zeros(()) if a is None else a, torch.zeros_like(a) if w is None else w)
+
+    @given(st.data())
+    def test_argmax(self, data: st.DataObject) -> None:
+        instance = self.feasible(data)
+        p, oracle = instance.p, instance.oracle
+        best = p.argmax()
+        assert best.dtype == torch.int64
+        assert best.shape == p.batch_shape + p.event_shape
+        assert torch.equal(p.mode, best)
+        equal(self.scores_of(oracle, best), oracle.topk(1)[0])
+        equal(p.score(best), oracle.topk(1)[0])
+
+    @given(st.data())
+    def test_topk(self, data: st.DataObject) -> None:
+        self.skip_or_refuse("topk")
+        instance = data.draw(self.instances())
+        k = data.draw(st.sampled_from([1, 2, 3, 7, 20]))
+        p, oracle = instance.p, instance.oracle
+        labellings, scores = p.topk(k)
+        assert labellings.shape == (k, *p.batch_shape, *p.event_shape)
+        equal(scores, oracle.topk(k))
+        flat_scores = scores.reshape(k, -1)
+        flat = labellings.reshape(k, flat_scores.shape[1], -1)
+        for b in range(flat_scores.shape[1]):
+            possible = flat_scores[:, b] > -torch.inf
+            rows = [tuple(row) for row in flat[possible, b].tolist()]
+            assert len(set(rows)) == len(rows)
+            for row, score in zip(rows, flat_scores[possible, b].tolist(), strict=True):
+                assert oracle.score_of(b, row) == pytest.approx(score, abs=1e-9)
+            assert (flat[~possible, b] == IGNORE).all()
+
+    @given(st.data())
+    def test_entropy(self, data: st.DataObject) -> None:
+        instance = self.feasible(data)
+        equal(instance.p.entropy(), instance.oracle.entropy)
+
+    @given(st.data())
+    def test_kl_divergence(self, data: st.DataObject) -> None:
+        one = self.feasible(data)
+        seed = data.draw(seeds)
+        other = one.map(lambda leaf: leaf + (0.1 * random_scores(tuple(leaf.shape), seed)).abs())
+        if one.oracle.entries:
+            equal(kl_divergence(one.p, other.p), one.oracle.kl(other.oracle))
+            equal(kl_divergence(one.p, one.p), torch.zeros(one.p.batch_shape, dtype=torch.float64))
+
+    @given(st.data())
+    def test_log_count(self, data: st.DataObject) -> None:
+        instance = data.draw(self.instances())
+        equal(instance.p.log_count, instance.oracle.log_count)
+
+    @given(st.data())
+    def test_tempered(self, data: st.DataObject) -> None:
+        instance = data.draw(self.instances())
+        temperature = data.draw(st.floats(0.3, 3.0))
+        equal(instance.p.tempered(temperature).log_partition, instance.oracle.tempered(temperature).log_partition)
+        with pytest.raises(ValueError, match="temperature: expected a positive number, got 0"):
+            instance.p.tempered(0)
+
+    @given(st.data())
+    def test_score_and_log_prob_of_every_labelling(self, data: st.DataObject) -> None:
+        instance = self.feasible(data)
+        p, oracle = instance.p, instance.oracle
+        y, scores = oracle.labellings()
+        given = scores > -torch.inf
+        actual = p.score(y)
+        equal(actual[given], scores[given])
+        log_probs = p.log_prob(y).masked_fill(~given, -torch.inf)  # short lists of labellings repeat their last one
+        equal(log_probs, scores - oracle.log_partition)
+        equal(log_probs.exp().sum(0), torch.ones(p.batch_shape, dtype=torch.float64))
+
+    @given(st.data())
+    def test_partial_labels(self, data: st.DataObject) -> None:
+        instance = self.feasible(data)
+        p, oracle = instance.p, instance.oracle
+        y = self.partial(oracle, data.draw(seeds))
+        restricted = oracle.condition(y)
+        equal(p.log_prob(y), restricted.log_partition - oracle.log_partition)
+        equal(p.condition(y).log_partition, restricted.log_partition)
+        nothing = torch.full_like(y, IGNORE)
+        equal(p.log_prob(nothing), torch.zeros(p.batch_shape, dtype=torch.float64))
+
+    @given(st.data())
+    def test_condition(self, data: st.DataObject) -> None:
+        instance = self.feasible(data)
+        y = self.partial(instance.oracle, data.draw(seeds))
+        p, restricted = instance.p.condition(y), instance.oracle.condition(y)
+        assume(restricted.feasible)
+        for actual, wanted in zip(tensors(p.marginals), restricted.marginals, strict=True):
+            equal(actual, wanted)
+        best = p.argmax()
+        equal(self.scores_of(instance.oracle, best), restricted.topk(1)[0])
+        equal(p.entropy(), restricted.entropy)
+        if "topk" not in self.lacks:
+            equal(p.topk(2)[1], restricted.topk(2))
+        if "sample" not in self.lacks:
+            drawn = p.sample((5,), generator=torch.Generator().manual_seed(0))
+            for sample in drawn:
+                assert (self.scores_of(restricted, sample) > -torch.inf).all()
+
+    def test_batch_broadcasts_with_labellings_and_expands(self) -> None:
+        instance = self.example()
+        p, oracle = instance.p, instance.oracle
+        y, _ = oracle.labellings()
+        stacked = torch.stack((y, y.flip(0)))  # [2, K, *batch, *event]
+        equal(p.log_prob(stacked)[1], p.log_prob(y).flip(0))
+        wider = p.expand((3, *p.batch_shape))
+        assert wider.batch_shape == (3, *p.batch_shape)
+        equal(wider.log_partition, p.log_partition.expand(3, *p.batch_shape))
+        assert wider.argmax().shape == (3, *p.batch_shape, *p.event_shape)
+        for wide, narrow in zip(tensors(wider.marginals), tensors(p.marginals), strict=True):
+            equal(wide, narrow.expand(3, *narrow.shape))
