@@ -26,11 +26,33 @@ SURFACE = {
         "MRF",
         "Softmax",
         "Weighted",
+        "bounds",
         "inference",
+        "metrics",
         "objectives",
     },
-    "lnz.inference": {"BeliefPropagation", "Enumeration", "Exact"},
-    "lnz.objectives": {"nll"},
+    "lnz.inference": {
+        "AnnealedImportance",
+        "BeliefPropagation",
+        "Chains",
+        "DiscreteLangevin",
+        "Enumeration",
+        "Exact",
+        "Gibbs",
+        "GibbsWithGradients",
+        "GraphCuts",
+        "HamiltonianMonteCarlo",
+        "IntegerProgram",
+        "IteratedConditionalModes",
+        "MeanField",
+        "MetropolisHastings",
+        "ParallelTempering",
+        "SimulatedAnnealing",
+        "SwendsenWang",
+        "TRWS",
+        "TreeReweighted",
+    },
+    "lnz.objectives": {"contrastive_divergence", "hinge", "label_adjustment", "nll", "pseudolikelihood"},
     "lnz.distributions": {"LinearChain", "MRF", "Softmax", "StructuredDistribution"},
 }
 MEMBERS = {
@@ -129,7 +151,7 @@ def test_every_family_is_a_torch_distribution_with_the_common_members(family: ty
     assert not inspect.isabstract(family)
 
 
-@pytest.mark.parametrize("name", sorted(SURFACE["lnz.inference"]))
+@pytest.mark.parametrize("name", sorted(SURFACE["lnz.inference"] - {"Chains"}))
 def test_every_method_is_a_frozen_dataclass_with_defaults(name: str) -> None:
     method = getattr(lnz.inference, name)
     assert issubclass(method, Method)

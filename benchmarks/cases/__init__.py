@@ -9,9 +9,10 @@ from benchmarks.case import Case
 from benchmarks.cases.chain_nll import ChainNLL
 from benchmarks.cases.evidence_batch import EvidenceBatch
 from benchmarks.cases.exact_marginals import ExactMarginals
+from benchmarks.cases.gibbs import Gibbs
 from benchmarks.cases.grid_belief_propagation import GridBeliefPropagation
 
-ALL: tuple[Case, ...] = (GridBeliefPropagation(), ExactMarginals(), EvidenceBatch(), ChainNLL())
+ALL: tuple[Case, ...] = (GridBeliefPropagation(), ExactMarginals(), EvidenceBatch(), ChainNLL(), Gibbs())
 
 
 def select(patterns: Sequence[str], cases: Sequence[Case] = ALL) -> list[tuple[Case, str]]:

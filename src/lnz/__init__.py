@@ -2,15 +2,17 @@
 
 from importlib.metadata import version
 
-from lnz import inference, objectives
+from lnz import inference, metrics, objectives
 from lnz.distributions import MRF, LinearChain, Softmax
 from lnz.errors import ConvergenceWarning, FormatError, InfeasibleError, IntractableError, LnzError
 from lnz.graphs import FactorGraph
+from lnz.inference.bounds import Bounds, bounds
 from lnz.scores import Weighted
 
 __version__ = version("lnz")
 __all__ = [
     "MRF",
+    "Bounds",
     "ConvergenceWarning",
     "FactorGraph",
     "FormatError",
@@ -20,6 +22,8 @@ __all__ = [
     "LnzError",
     "Softmax",
     "Weighted",
+    "bounds",
     "inference",
+    "metrics",
     "objectives",
 ]

@@ -235,7 +235,8 @@ def test_refuses_at_once_and_says_why(regular):
     assert time.process_time() - start < (0.5 if regular else 3)
     assert caught.value.treewidth == 200
     assert caught.value.table_bytes == pytest.approx(2**201 * 4, rel=0.5)
-    assert caught.value.alternatives == ("BeliefPropagation",)
+    assert set(caught.value.alternatives) >= {"BeliefPropagation", "TreeReweighted", "MeanField", "Gibbs", "TRWS"}
+    assert all(hasattr(lnz.inference, name) for name in caught.value.alternatives)
 
 
 def test_max_table_is_respected():

@@ -6,6 +6,10 @@ import pytest
 import torch
 
 import lnz
+from lnz.inference import BeliefPropagation, Enumeration, Exact
+from lnz.inference.base import Method
+from lnz.inference.exact import _plans
+from lnz.inference.gibbs import Gibbs
 from lnz.objectives import nll
 from tests.suite import equal, random_scores
 
@@ -56,3 +60,71 @@ def test_impossible_gold_is_an_error_or_left_out() -> None:
     (gradient,) = torch.autograd.grad(losses.sum(), node)
     assert torch.isfinite(gradient).all()
     assert (gradient[[1, 3]] == 0).all()
+
+
+LOOP = lnz.FactorGraph.grid(2, 3, 2)
+TREE = lnz.FactorGraph.pairwise(6, 2, torch.tensor([[0, 1], [2, 1], [1, 3], [3, 4], [5, 3]]))
+HIDDEN = torch.tensor([[0, -100, 1, -100, -100, 1], [-100, 1, -100, 0, 1, 1], [1, 1, 0, 0, 1, 0], [-100] * 6])
+
+
+@pytest.mark.parametrize(
+    ("graph", "method"),
+    [(LOOP, Enumeration()), (LOOP, Exact()), (TREE, Exact()), (TREE, BeliefPropagation())],
+    ids=["enumeration", "exact", "exact-tree", "bp-tree"],
+)
+def test_theorem_the_latent_gradient_is_free_minus_clamped_marginals(graph: lnz.FactorGraph, method: Method) -> None:
+    leaves = [random_scores((4, 6, 2), 0).requires_grad_(), random_scores((4, len(graph.scopes[1]), 2, 2), 1)]
+    leaves[1].requires_grad_()
+    p = lnz.MRF(graph, leaves, method)
+    oracle = lnz.MRF(graph, leaves, Enumeration())
+    losses = nll(p, HIDDEN, reduction="none")
+    equal(losses, oracle.log_partition - oracle.condition(HIDDEN).log_partition)
+    equal(losses[3], torch.zeros((), dtype=torch.float64))
+    gradients = torch.autograd.grad(losses.sum(), leaves)
+    free, clamped = oracle.marginals, oracle.condition(HIDDEN).marginals
+    for gradient, f, c in zip(gradients, free, clamped, strict=True):
+        equal(gradient, f - c)
+
+
+def test_the_free_and_the_clamped_run_share_a_plan() -> None:
+    graph = lnz.FactorGraph.grid(3, 3, 2)
+    p = lnz.MRF(graph, (random_scores((9, 2), 0), random_scores((2, 2), 1)))
+    y = torch.randint(2, (4, 9), generator=torch.Generator().manual_seed(0))
+    y[torch.arange(4), torch.arange(4)] = -100
+    y[0, 4:] = -100  # every node is latent somewhere: nothing can be cut out for the whole batch
+    for _ in range(3):
+        nll(p, y)
+    assert list(_plans[graph]) == [(frozenset(), Exact().max_table)]
+    nll(p, y[1:])  # nodes 4 … 8 are observed in every entry now: they are cut out, in one more plan, also kept
+    nll(p, y[1:].roll(1, 0))
+    assert [cut for cut, _ in _plans[graph]] == [frozenset(), frozenset({0, 4, 5, 6, 7, 8})]
+
+
+def test_theorem_under_a_sampler_the_gradient_is_right_in_expectation() -> None:
+    leaves = [(random_scores((6, 2), 0) / 2).requires_grad_(), (random_scores((7, 2, 2), 1) / 2).requires_grad_()]
+    chains = 4000
+    for y in (torch.tensor([0, 1, 1, 0, 0, 1]), torch.tensor([0, -100, 1, -100, -100, 1])):
+        wanted = torch.autograd.grad(nll(lnz.MRF(LOOP, leaves), y), leaves)
+        p = lnz.MRF(LOOP, leaves, Gibbs(chains=chains, warmup=30))
+        actual = torch.autograd.grad(nll(p, y, generator=torch.Generator().manual_seed(0)), leaves)
+        for a, w in zip(actual, wanted, strict=True):
+            assert (a - w).abs().max() < 4.5 * (0.5 / chains) ** 0.5  # two indicators, each of variance at most 1/4
+            assert w.abs().max() > 0.1
+
+
+def test_under_a_sampler_each_entry_has_its_own_latent_labels() -> None:
+    node, edge = random_scores((4, 6, 2), 0).requires_grad_(), random_scores((7, 2, 2), 1)
+    p = lnz.MRF(LOOP, (node, edge), Gibbs(chains=8, warmup=5))
+    generator = torch.Generator().manual_seed(0)
+    losses = nll(p, HIDDEN, reduction="none", generator=generator)
+    assert losses.shape == (4,)
+    (gradient,) = torch.autograd.grad(losses.sum(), node)
+    equal(gradient.sum(-1), torch.zeros(4, 6, dtype=torch.float64))
+    node = node.detach().clone()
+    node[2, 0, 1] = -torch.inf
+    impossible = lnz.MRF(LOOP, (node, edge), p.inference)
+    with pytest.raises(lnz.InfeasibleError, match=r"probability 0 in batch entries \[2\]"):
+        nll(impossible, HIDDEN.clamp(min=0))
+    losses = nll(impossible, HIDDEN.clamp(min=0), reduction="none", zero_infinity=True)
+    assert losses[2] == 0
+    assert torch.isfinite(losses).all()

@@ -16,12 +16,15 @@ from torch.distributions import Distribution, constraints
 from torch.distributions.kl import register_kl
 
 from lnz.checks import check_feasible, concrete
-from lnz.typing import SampleShape
+from lnz.ops.conditionals.normalised import log_softmax_at
+from lnz.typing import IGNORE, SampleShape
 
 Scores = Any
 """A tensor or a tuple of tensors (or of :class:`lnz.Weighted`), as each family documents."""
 
 Value = TypeVar("Value")
+
+_SINGLE_LABELS = "scores of single labels; families that do: MRF, LinearChain, Softmax"
 
 
 class StructuredDistribution(Distribution, ABC):
@@ -131,6 +134,31 @@ class StructuredDistribution(Distribution, ABC):
         numerator = self.score(value) if observed else self.condition(value).log_partition
         z = self.log_partition
         return numerator - z.masked_fill(torch.isneginf(z), 0.0)  # where Z = 0 the numerator is −inf already
+
+    @property
+    def num_labels(self) -> int:
+        """L, the number of labels of a node; the largest, where they differ."""
+        raise TypeError(f"{type(self).__name__} has no {_SINGLE_LABELS}")
+
+    def label_scores(self, y: Tensor) -> Tensor:
+        """The score of every label of every node given all other observed labels, ``[*batch, *event, L]``.
+
+        Up to a constant per node: their softmax is P(y_n | the rest). Latent (−100) labels are summed out.
+        """
+        raise TypeError(f"{type(self).__name__} has no {_SINGLE_LABELS}")
+
+    def with_node_scores(self, added: Tensor) -> Self:
+        """The distribution with ``added`` ``[*batch, *event, L]``, finite, on top of the scores of each label."""
+        raise TypeError(f"{type(self).__name__} has no {_SINGLE_LABELS}")
+
+    def log_conditionals(self, y: Tensor) -> Tensor:
+        """ln P(y_n | all other observed labels) of every node n, ``[*batch, *event]``; 0 where y_n is −100.
+
+        From :meth:`label_scores`: no Z over labellings is needed.
+        """
+        scores = self.label_scores(y)
+        labels = y.clamp(min=0).expand(scores.shape[:-1])
+        return log_softmax_at(scores, labels).masked_fill(y == IGNORE, 0.0)
 
     def entropy(self) -> Tensor:
         """−Σ_y P(y) ln P(y) = ln Z − E[s(y)], ``[*batch]``, in nats."""

@@ -55,13 +55,13 @@ class LinearChain(StructuredDistribution):
         return self.node_scores, self.edge_scores
 
     @property
-    def _num_labels(self) -> int:
+    def num_labels(self) -> int:
         return self.node_scores.shape[-1]
 
     @property
     def _flat(self) -> tuple[Tensor, Tensor, Tensor]:
         """Scores and lengths with one batch axis, as :mod:`lnz.ops.chain` takes them."""
-        (T,), L, B = self.event_shape, self._num_labels, self.batch_shape.numel()
+        (T,), L, B = self.event_shape, self.num_labels, self.batch_shape.numel()
         node = self.node_scores.expand(*self.batch_shape, T, L).reshape(B, T, L)
         table = self.edge_scores.shape[-3:] if self.edge_scores.dim() > 2 else (1, L, L)
         if self.edge_scores.dim() == 2 or self.edge_scores.shape[:-3].numel() == 1:
@@ -90,7 +90,7 @@ class LinearChain(StructuredDistribution):
     def node_marginals(self) -> Tensor:
         """The probability of each label at each position, ``[*batch, T, L]``; 0 over padding."""
         self._require_feasible("node_marginals")
-        return self._forward_backward[1].reshape(*self.batch_shape, *self.event_shape, self._num_labels)
+        return self._forward_backward[1].reshape(*self.batch_shape, *self.event_shape, self.num_labels)
 
     def _edge_marginals(self) -> Tensor:
         node, edge, lengths = self._flat
@@ -111,7 +111,7 @@ class LinearChain(StructuredDistribution):
         y, inside = self._checked(y), self._inside
         if self._validate_args and concrete(y) and self._unobserved(y).any():
             raise ValueError("y: expected a full labelling, got -100 (unobserved); use log_prob or condition")
-        (T,), L = self.event_shape, self._num_labels
+        (T,), L = self.event_shape, self.num_labels
         y = y.clamp(min=0)
         shape = torch.broadcast_shapes(y.shape[:-1], self.batch_shape)
         node = self.node_scores.expand(*shape, T, L).gather(-1, y.expand(*shape, T).unsqueeze(-1)).squeeze(-1)
@@ -127,9 +127,49 @@ class LinearChain(StructuredDistribution):
 
     def condition(self, y: Tensor) -> Self:
         y = self._checked(y).unsqueeze(-1)
-        labels = torch.arange(self._num_labels, device=y.device)
+        labels = torch.arange(self.num_labels, device=y.device)
         excluded = (y != IGNORE) & (y != labels) & self._inside.unsqueeze(-1)
         return self._with(torch.where(excluded, -torch.inf, self.node_scores), self.edge_scores)
+
+    def label_scores(self, y: Tensor) -> Tensor:
+        """The score of every label of every step given all other observed labels, ``[*batch, T, L]``.
+
+        Up to a constant per step: their softmax is P(y_t | the rest). Over padding 0 for label 0 and −inf for others.
+        O(T L) time and memory; latent (−100) labels between observed ones are summed out, in O(T L²).
+
+        Raises:
+            ValueError: two latent labels beside each other.
+        """
+        y, inside = self._checked(y), self._inside
+        latent = self._unobserved(y)
+        (T,), L = self.event_shape, self.num_labels
+        if T and concrete(y) and latent.any():
+            return self.to_mrf().label_scores(torch.where(inside, y, 0))
+        shape = torch.broadcast_shapes(y.shape[:-1], self.batch_shape)
+        labels = y.clamp(min=0).expand(*shape, T)
+        scores = self.node_scores.expand(*shape, T, L)
+        if T > 1:
+            before, after, joined = labels[..., :-1], labels[..., 1:], inside[..., 1:, None]
+            if self.edge_scores.dim() == 2:
+                into, out = self.edge_scores[before], self.edge_scores.mT[after]
+            else:
+                edge = self.edge_scores.expand(*shape, T - 1, L, L)
+                into = edge.gather(-2, before[..., None, None].expand(*before.shape, 1, L)).squeeze(-2)
+                out = edge.gather(-1, after[..., None, None].expand(*after.shape, L, 1)).squeeze(-1)
+            pad = torch.nn.functional.pad
+            scores = scores + pad(into.masked_fill(~joined, 0.0), (0, 0, 1, 0))
+            scores = scores + pad(out.masked_fill(~joined, 0.0), (0, 0, 0, 1))
+        first = torch.arange(L, device=y.device) == 0
+        scores = torch.where(inside.unsqueeze(-1), scores, torch.zeros_like(scores).masked_fill(~first, -torch.inf))
+        if concrete(y):
+            return scores
+        return scores.masked_fill(latent[..., None, None], torch.nan)  # cannot be served here, must not pass unseen
+
+    def log_conditionals(self, y: Tensor) -> Tensor:
+        return super().log_conditionals(self._checked(y))
+
+    def with_node_scores(self, added: Tensor) -> Self:
+        return self._with(self.node_scores + added, self.edge_scores)
 
     def argmax(self) -> Tensor:
         labels, scores = self.topk(1)
@@ -154,7 +194,7 @@ class LinearChain(StructuredDistribution):
         return self.__class__(node_scores, edge_scores, self.lengths, validate_args=self._validate_args)
 
     def _expanded_scores(self) -> tuple[Tensor, Tensor]:
-        (T,), L = self.event_shape, self._num_labels
+        (T,), L = self.event_shape, self.num_labels
         return (
             self.node_scores.expand(*self.batch_shape, T, L),
             self.edge_scores.expand(*self.batch_shape, max(0, T - 1), L, L),
@@ -171,7 +211,7 @@ class LinearChain(StructuredDistribution):
         check_event_shape("y", y.shape, (T,))
         check_broadcast("y", y.shape[:-1], self.batch_shape)
         y = torch.where(self._inside, y, IGNORE)
-        check_labels("y", y, self._num_labels)
+        check_labels("y", y, self.num_labels)
         return y
 
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
@@ -184,7 +224,7 @@ class LinearChain(StructuredDistribution):
         Raises:
             ValueError: a chain of no steps, T = 0.
         """
-        (T,), L = self.event_shape, self._num_labels
+        (T,), L = self.event_shape, self.num_labels
         if T == 0:
             raise ValueError("to_mrf: expected a chain of at least one step, got T = 0")
         steps = torch.arange(T)
@@ -201,7 +241,7 @@ class LinearChain(StructuredDistribution):
     def __repr__(self) -> str:
         lengths = "" if self.lengths is None else ", lengths given"
         (T,) = self.event_shape
-        return f"LinearChain({T} steps, {self._num_labels} labels, batch_shape={list(self.batch_shape)}{lengths})"
+        return f"LinearChain({T} steps, {self.num_labels} labels, batch_shape={list(self.batch_shape)}{lengths})"
 
 
 def _joint_batch_shape(node: Tensor, edge: Tensor, lengths: Tensor | None) -> torch.Size:

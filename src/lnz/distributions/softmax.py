@@ -65,6 +65,18 @@ class Softmax(StructuredDistribution):
         excluded = (y.unsqueeze(-1) != IGNORE) & (y.unsqueeze(-1) != labels)
         return self.map_scores(lambda scores: torch.where(excluded, -torch.inf, scores))
 
+    @property
+    def num_labels(self) -> int:
+        return self._scores.shape[-1]
+
+    def label_scores(self, y: Tensor) -> Tensor:
+        """The scores: there are no other labels."""
+        self._check(y)
+        return self._scores.expand(*torch.broadcast_shapes(y.shape, self.batch_shape), -1)
+
+    def with_node_scores(self, added: Tensor) -> Self:
+        return self.map_scores(lambda scores: scores + added)
+
     def argmax(self) -> Tensor:
         if self._validate_args:
             check_feasible(self._scores.detach().amax(-1), "Softmax.argmax")

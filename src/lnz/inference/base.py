@@ -12,11 +12,17 @@ from typing import Any, ClassVar, NoReturn
 import torch
 from torch import Tensor
 
+from lnz.checks import check_feasible
 from lnz.scores import Model
 
+SUMMING = ", and approximately BeliefPropagation(), MeanField() or TreeReweighted()"
 
-class Solution(ABC):
-    """The answers of one method about one model. Shapes: N nodes, L the largest cardinality, F factors of a group."""
+
+class Solution:
+    """The answers of one method about one model. Shapes: N nodes, L the largest cardinality, F factors of a group.
+
+    A method answers what it can; what it leaves out raises a ``TypeError`` that names methods which do.
+    """
 
     method: str
     """The name of the method, for error messages."""
@@ -27,19 +33,23 @@ class Solution(ABC):
         self.model = model
 
     @property
-    @abstractmethod
     def log_partition(self) -> Tensor:
         """ln Z, or the method's approximation, ``[*batch]``; −inf where no labelling is possible."""
+        self._cannot("ln Z", SUMMING)
 
     @property
-    @abstractmethod
     def marginals(self) -> tuple[Tensor, ...]:
         """Per group, the probability of each joint label of each factor, ``[*batch, F, L1, …, Lk]``."""
+        self._cannot("marginals", SUMMING)
 
     @property
-    @abstractmethod
     def node_marginals(self) -> Tensor:
         """The probability of each label of each node, ``[*batch, N, L]``; 0 beyond a node's own cardinality."""
+        self._cannot("node marginals", SUMMING)
+
+    def require_feasible(self, what: str) -> None:
+        """Raise :class:`~lnz.InfeasibleError` where no labelling is possible, as far as the method can tell."""
+        check_feasible(self.log_partition, what)
 
     def argmax(self) -> Tensor:
         """A best labelling, ``int64 [*batch, N]``."""
@@ -61,10 +71,10 @@ class Solution(ABC):
         """What the method has to say about its own work (iterations, residual, treewidth …)."""
         return {}
 
-    def _cannot(self, what: str) -> NoReturn:
+    def _cannot(self, what: str, alternatives: str = "") -> NoReturn:
         raise TypeError(
             f"{self.method} has no {what}; methods that do: Exact() wherever its tables fit, "
-            "Enumeration() on models small enough to list"
+            f"Enumeration() on models small enough to list{alternatives}"
         )
 
 

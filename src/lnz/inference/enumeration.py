@@ -141,4 +141,5 @@ class EnumerationSolution(Solution):
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        return {"labellings": math.prod(self.model.graph.cardinalities)}
+        optimal = torch.ones(self.model.batch_shape, dtype=torch.bool)
+        return {"labellings": math.prod(self.model.graph.cardinalities), "optimal": optimal}

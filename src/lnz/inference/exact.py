@@ -125,10 +125,11 @@ def _intractable(largest: int, width: int, max_table: int, dtype: torch.dtype) -
     return IntractableError(
         f"Exact: no elimination order was found that keeps every table within max_table={max_table} entries; a plain "
         f"sweep over the nodes has treewidth {width} and a table of {_readable(table_bytes)} per batch entry. "
-        "Pass inference=lnz.inference.BeliefPropagation() for approximate answers, or a larger max_table",
+        "For approximate answers pass inference=lnz.inference.BeliefPropagation() or TreeReweighted() (an upper bound of "
+        "ln Z), MeanField() (a lower bound), Gibbs() (samples), or TRWS() (a best labelling); or a larger max_table",
         treewidth=width,
         table_bytes=table_bytes,
-        alternatives=("BeliefPropagation",),
+        alternatives=("BeliefPropagation", "TreeReweighted", "MeanField", "Gibbs", "TRWS"),
     )
 
 
@@ -280,7 +281,10 @@ class ExactSolution(Solution):
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        """The order's heuristic and what it needs: treewidth, entries and bytes of the largest table, of all tables."""
+        """The order's heuristic and what it needs: treewidth, entries and bytes of the largest table, of all tables.
+
+        A labelling is always ``optimal``.
+        """
         order = self.order
         width = torch.finfo(torch.promote_types(self.model.dtype, torch.float32)).bits // 8
         return {
@@ -289,4 +293,5 @@ class ExactSolution(Solution):
             "largest_table": order.largest,
             "table_bytes": order.largest * width,
             "total_entries": order.total,
+            "optimal": torch.ones(self.model.batch_shape, dtype=torch.bool),
         }

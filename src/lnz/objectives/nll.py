@@ -2,47 +2,62 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from lnz.checks import concrete
 from lnz.distributions.base import StructuredDistribution
-from lnz.errors import InfeasibleError
+from lnz.distributions.mrf import MRF
+from lnz.inference.sampler import Sampler
+from lnz.objectives.reduction import Reduction, check_possible, check_reduction, reduced
 
-Reduction = Literal["none", "mean", "sum"]
 
-
-def nll(p: StructuredDistribution, y: Tensor, reduction: Reduction = "mean", zero_infinity: bool = False) -> Tensor:
+def nll(
+    p: StructuredDistribution,
+    y: Tensor,
+    reduction: Reduction = "mean",
+    zero_infinity: bool = False,
+    generator: torch.Generator | None = None,
+) -> Tensor:
     """−ln P(y), the exponential softmax's cross-entropy; its gradient is model marginals − gold indicators.
+
+    With latent labels (−100) it is ln Z − ln Z(y): two runs of the inference method, free and clamped, and the gradient
+    is the free marginals − the clamped ones. Any set of nodes may be latent, another one in each batch entry.
 
     Under an approximate method this is the method's own ln Z minus the exact score (under belief propagation the
     Bethe ln Z, whose gradient is exactly the beliefs), so it may be negative.
+
+    Under a sampler, which has no ln Z, it is the surrogate s(ŷ) − s(gold), with s averaged over the ŷ that the
+    sampler's ``chains`` reach after its ``warmup`` from new random starts. *Only its gradient means something*: the
+    sampled marginals − gold indicators, unbiased as far as the chains have mixed; the value does not. Latent labels are
+    drawn by as many chains of the clamped model. For chains that go on from call to call see
+    :func:`contrastive_divergence` with ``chains``.
 
     Args:
         p: any structured distribution.
         y: ``int64 [*batch, *event]`` gold labels; −100 entries are latent and summed over.
         reduction: ``"none"`` keeps ``[*batch]``; ``"mean"`` and ``"sum"`` are over the batch.
-        zero_infinity: a gold labelling of probability 0 gives loss 0 and gradient 0 instead of an error.
+        zero_infinity: a gold labelling of probability 0 gives loss 0 and gradient 0 instead of an error. (Under a
+            sampler only where it is complete.)
+        generator: of the random numbers under a sampler; ``None`` is torch's default one.
 
     Raises:
         InfeasibleError: a gold labelling has probability 0, naming the batch entries.
         ValueError: an unknown reduction, or what ``p.log_prob`` raises.
     """
-    if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"reduction: expected 'none', 'mean' or 'sum', got {reduction!r}")
-    losses = -p.log_prob(y)
-    impossible = torch.isposinf(losses)
+    check_reduction(reduction)
+    if isinstance(p, MRF) and isinstance(p.inference, Sampler):
+        losses = _sampled(p, y, p.inference.chains, generator)
+    else:
+        losses = -p.log_prob(y)
     if zero_infinity:
-        losses = torch.where(impossible, 0.0, losses)
-    elif concrete(losses) and impossible.any():
-        entries = impossible.reshape(-1).nonzero().flatten().tolist()
-        raise InfeasibleError(
-            f"y: expected gold labellings of positive probability, got probability 0 in batch entries {entries[:8]}"
-            f"{'…' if len(entries) > 8 else ''}; zero_infinity=True leaves them out",
-            entries=entries,
-        )
-    if reduction == "none":
-        return losses
-    return losses.mean() if reduction == "mean" else losses.sum()
+        losses = torch.where(torch.isposinf(losses), 0.0, losses)
+    else:
+        check_possible(losses, "; zero_infinity=True leaves them out")
+    return reduced(losses, reduction)
+
+
+def _sampled(p: MRF, y: Tensor, chains: int, generator: torch.Generator | None) -> Tensor:
+    """s(ŷ) − s(y), averaged over chains."""
+    latent = p._unobserved(y).any()
+    gold = p.condition(y).solution.sample(chains, generator) if latent else y[None]
+    return p.score(p.solution.sample(chains, generator)).mean(0) - p.score(gold).mean(0)

@@ -23,7 +23,7 @@ class ExponentialPassing(Passing):
         if float(span + sum(spans)) > -math.log(torch.finfo(self.dtype).tiny):
             return super().outgoing(table, incoming, positions)
         if len(incoming) == 2:
-            new = {position: _through(tables, messages[1 - position], position) for position in positions}
+            new = {position: through(tables, messages[1 - position], position) for position in positions}
         else:
             new = all_but_one(tables, list(messages), positions, torch.mul, lambda x, dims: x.sum(dims, keepdim=True))
         tiny = torch.finfo(self.dtype).tiny
@@ -38,7 +38,7 @@ def _shifted(x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor]:
     return x.exp(), -x.masked_fill(torch.isneginf(x), 0.0).amin()
 
 
-def _through(table: Tensor, message: Tensor, position: int) -> Tensor:
+def through(table: Tensor, message: Tensor, position: int) -> Tensor:
     """A message through a table of two nodes to the one at ``position``: a product of matrix and vector."""
     if table.dim() == 3 and table.shape[0] == 1:  # one table for all factors and batch entries
         return message @ (table[0].T if position == 0 else table[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,14 @@ from lnz.scores import Entry, Model, Weighted
 def pulled_back(model: Model, messages: Tensor, grad: Tensor) -> list[Tensor]:
     """Σ over batch entries of ``grad`` times the beliefs, each in the form its scores were given in."""
     passing = Passing(model, log_sum)
-    sent = passing.node_to_factor(messages)
+    return gathered(passing, passing.node_to_factor(messages), grad, beliefs)
+
+
+def gathered(
+    passing: Passing, sent: Tensor, grad: Tensor, beliefs: Callable[[Tensor, list[Tensor]], Tensor]
+) -> list[Tensor]:
+    """The same for any ``beliefs`` of factors, a function of a table and of what the nodes ``sent``."""
+    model = passing.model
     grad = grad.to(passing.dtype)
     result: list[Tensor] = []
     for group, entry in enumerate(model.entries):

@@ -37,7 +37,7 @@ def _messages(
 ) -> tuple[Tensor, Tensor, Tensor]:
     model = put_together(tensors, observed, graph, weighted, batch)
     outcome = iterated(model, Run(max_iterations, tolerance, damping, schedule), maximise=maximise)  # type: ignore[arg-type]
-    warn_unless_converged(outcome, tolerance, "max-product" if maximise else "sum-product")
+    warn_unless_converged(outcome, tolerance, f"BeliefPropagation, {'max' if maximise else 'sum'}-product")
     return outcome.messages, outcome.iterations, outcome.residual
 
 

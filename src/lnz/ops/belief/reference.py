@@ -139,11 +139,15 @@ class Passing:
             [slice(i, min(i + size, count)) for i in range(0, count, size)] if factors is None else factors.split(size)
         )
         for piece in pieces:
-            incoming = [
-                sent[..., shifted(piece, self.wiring.slice(group, position).start), :card]
-                for position, card in enumerate(labels)
-            ]
+            incoming = self.incoming(group, piece, sent)
             yield piece, rows(self.model.entries[group], len(labels), piece).to(self.dtype), incoming
+
+    def incoming(self, group: int, piece: slice | Tensor, sent: Tensor) -> list[Tensor]:
+        """What the nodes of some factors sent them, ``[*batch, c, L_j]`` per position j."""
+        return [
+            sent[..., shifted(piece, self.wiring.slice(group, position).start), :card]
+            for position, card in enumerate(self.wiring.labels[group])
+        ]
 
 
 def shifted(piece: slice | Tensor, by: int) -> slice | Tensor:

@@ -47,7 +47,13 @@ def iterated(model: Model, run: Run, *, maximise: bool = False) -> Outcome:
         passing = (ExponentialPassing if use_kernels(*model.tensors) else Passing)(model, log_sum)
     if not passing.wiring.is_forest and run.schedule == "residual":
         return _by_residual(model, run, maximise)
-    messages = passing.initial()
+    return iterate(passing, run)
+
+
+@torch.no_grad()
+def iterate(passing: Passing, run: Run, messages: Tensor | None = None) -> Outcome:
+    """The flooding or sequential schedule with any message update, from ``messages`` or from uniform ones."""
+    messages = passing.initial() if messages is None else messages.clone()
     if passing.wiring.is_forest:
         return Outcome(_two_pass(passing, messages), *_fresh(passing, 1, 0.0))
     sent = torch.empty_like(messages)
@@ -69,11 +75,15 @@ def unrolled(model: Model, run: Run, outcome: Outcome) -> Tensor:
     Of the residual schedule, which never repeats, the tape is of as many flooding iterations from the final messages:
     at a fixed point they change nothing, and their derivative is the truncated series of the implicit one.
     """
-    passing = Passing(model, log_sum)
+    return replayed(Passing(model, log_sum), run, outcome, onward=run.schedule == "residual")
+
+
+def replayed(passing: Passing, run: Run, outcome: Outcome, *, onward: bool) -> Tensor:
+    """As :func:`unrolled`, with any message update: from uniform messages, or ``onward`` from the final ones."""
     messages = passing.initial()
     if passing.wiring.is_forest:
         return _two_pass(passing, messages)
-    if run.schedule == "residual":
+    if onward:
         messages = torch.where(_constant(passing)[:, None], messages, outcome.messages)
     sent = torch.empty_like(messages)
     for iteration in range(int(outcome.iterations.max()) if outcome.iterations.numel() else 0):

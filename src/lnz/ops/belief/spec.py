@@ -14,6 +14,8 @@ from lnz.graphs import graph_of
 from lnz.ops.belief.schedule import Outcome
 from lnz.scores import Model, Weighted
 
+ADVICE = "damping=0.5, another schedule, or more max_iterations"
+
 Spec = tuple[int, list[bool], list[int]]
 """A model but for its tensors: the graph's handle, which entries are ``Weighted``, the batch shape."""
 
@@ -50,15 +52,15 @@ def one_by_one(function: Any, size: int, in_dims: tuple[Any, ...], inputs: tuple
     return columns, (0,) * len(columns)
 
 
-def warn_unless_converged(outcome: Outcome, tolerance: float, what: str) -> None:
+def warn_unless_converged(outcome: Outcome, tolerance: float, what: str, advice: str = ADVICE) -> None:
     """Warn, by count and worst residual, of batch entries that have not converged; never at tolerance 0."""
     failed = outcome.residual > tolerance
     if tolerance and failed.any():
         worst = outcome.residual.max().item()
         warnings.warn(
-            f"BeliefPropagation, {what}: {int(failed.sum())} of {failed.numel()} models did not converge in "
+            f"{what}: {int(failed.sum())} of {failed.numel()} models did not converge in "
             f"{int(outcome.iterations.max())} iterations (worst residual {worst:.3g}, tolerance {tolerance:.3g}); "
-            "try damping=0.5, another schedule, or more max_iterations",
+            f"try {advice}",
             ConvergenceWarning,
             stacklevel=2,
         )

@@ -142,6 +142,11 @@ class Wiring:
         nodes = self._slot_node[torch.tensor(sorted(speakers), dtype=torch.int64)].unique()
         return Step(self.tables(nodes), targets)
 
+    def incident(self, nodes: Tensor) -> Step:
+        """The step that sends the messages to ``nodes`` of all their factors of several nodes."""
+        slots = (slot for node in nodes.tolist() for slot in self._node_slots[node])
+        return self.step(slot for slot in slots if len(self.labels[self._slot_factor[slot][0]]) > 1)
+
     @cached_property
     def sequential(self) -> tuple[Step, ...]:
         """Factors in order, forward and then backward, each sending to all its nodes.

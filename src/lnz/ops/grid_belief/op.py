@@ -58,7 +58,7 @@ def _solved(
     model = put_together(tensors, observed, graph, weighted, batch)
     result = solve(model, max_iterations, tolerance, damping, maximise)
     outcome = Outcome(result[2], result[3], result[4])
-    warn_unless_converged(outcome, tolerance, "max-product" if maximise else "sum-product")
+    warn_unless_converged(outcome, tolerance, f"BeliefPropagation, {'max' if maximise else 'sum'}-product")
     return result  # type: ignore[return-value]
 
 

@@ -1,0 +1,157 @@
+"""Naive mean field: a lower bound on ln Z from the best product distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, get_args
+
+import torch
+from torch import Tensor
+
+from lnz.caching import cached_property
+from lnz.checks import concrete
+from lnz.inference.base import Method, Solution
+from lnz.ops.belief.schedule import Outcome
+from lnz.ops.belief.spec import warn_unless_converged
+from lnz.ops.envelope import State, evaluated, settled
+from lnz.ops.mean_field.op import MeanFieldFunctional, Schedule, hardened
+from lnz.ops.mean_field.reference import product
+from lnz.scores import Model
+from lnz.typing import LazyTuple
+
+
+@dataclass(frozen=True)
+class MeanField(Method):
+    """The product distribution q that comes closest to P in KL(q ‖ P), found by coordinate ascent or in parallel.
+
+    ln Z is the evidence lower bound at the final q: **at most the true one, converged or not**. Its gradient is the
+    probabilities of joint labels under q, products of node marginals: the derivative of the bound with q held, which at
+    a fixed point is the derivative of the converged bound (the envelope theorem), and before is that of the bound that
+    this q gives. ``marginals`` are the same products. ``argmax`` is the mode of q, improved by iterated conditional
+    modes.
+
+    Impossible joint labels (−inf scores of factors of several nodes) are avoided by q: an update takes, among the
+    labels that violate least, the softmax of the fields. Should q end with positive probability on an impossible
+    labelling, it starts again, coordinate by coordinate, from a labelling decoded by max-product; only where that too
+    is impossible, the bound is −inf.
+
+    An iteration takes O(Σ_f k_f Π L) time; memory is that of q and of the scores as given: shared tables and
+    :class:`~lnz.Weighted` are never expanded.
+
+    Args:
+        max_iterations: iterations before giving up; each updates every node once.
+        tolerance: a batch entry stops after the first iteration in which no probability changed by more than this.
+            ``None`` is 1e-10 in float64 and 1e-5 in every other dtype; 0 is exactly ``max_iterations`` iterations, and
+            no warning.
+        damping: d in [0, 1): q_i becomes ``new^(1−d) · old^d``, normalised.
+        schedule: ``"coordinate"``: one colour class of nodes after the other, no two of which share a factor, so that
+            the bound never falls; ``"parallel"``: all nodes at once, which may oscillate without damping.
+        restarts: how many starts, the best of which is kept per batch entry: the first by each node's own scores, the
+            others perturbed at random.
+        seed: of those perturbations.
+
+    Warns:
+        ConvergenceWarning: once per solution, where batch entries reached ``max_iterations`` above ``tolerance``.
+    """
+
+    max_iterations: int = 200
+    tolerance: float | None = None
+    damping: float = 0.0
+    schedule: Schedule = "coordinate"
+    restarts: int = 1
+    seed: int = 0
+    exact: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_iterations", "restarts"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+        if self.tolerance is not None and not 0 <= self.tolerance < 1:
+            raise ValueError(f"tolerance: expected None or a number in [0, 1), got {self.tolerance!r}")
+        if not 0 <= self.damping < 1:
+            raise ValueError(f"damping: expected a number in [0, 1), got {self.damping!r}")
+        if self.schedule not in get_args(Schedule):
+            raise ValueError(f"schedule: expected one of {', '.join(get_args(Schedule))}, got {self.schedule!r}")
+
+    def functional(self, dtype: torch.dtype) -> MeanFieldFunctional:
+        """These settings with the tolerance that ``dtype`` stands for."""
+        default = 1e-10 if dtype == torch.float64 else 1e-5
+        tolerance = default if self.tolerance is None else self.tolerance
+        return MeanFieldFunctional(
+            self.max_iterations, tolerance, self.damping, self.schedule, self.restarts, self.seed
+        )
+
+    def solve(self, model: Model) -> MeanFieldSolution:
+        """Nothing is computed yet."""
+        return MeanFieldSolution(model, self.functional(model.dtype))
+
+
+class MeanFieldSolution(Solution):
+    """The product distribution q, and the bound of which its joint probabilities are the gradient."""
+
+    method = "MeanField"
+    exact = False
+
+    def __init__(self, model: Model, functional: MeanFieldFunctional) -> None:
+        super().__init__(model)
+        self.functional = functional
+
+    @cached_property
+    def _state(self) -> State:
+        state = settled(self.functional, self.model)
+        if concrete(*state):
+            warn_unless_converged(
+                Outcome(*state[:3]),
+                self.functional.tolerance,
+                "MeanField",
+                "schedule='coordinate', damping=0.5, or more max_iterations; the value is a lower bound all the same",
+            )
+        return state
+
+    @property
+    def log_partition(self) -> Tensor:
+        """A lower bound on ln Z, ``[*batch]``."""
+        return evaluated(self.functional, self.model, self._state)
+
+    @cached_property
+    def _q(self) -> Tensor:
+        """q; where a gradient may be asked for, with the tape of its iterations."""
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.model.tensors):
+            return self.functional.replayed(self.model, self._state)[0]
+        return self._state[0]
+
+    @cached_property
+    def node_marginals(self) -> Tensor:
+        return self._q.to(self.model.dtype)
+
+    @cached_property
+    def marginals(self) -> tuple[Tensor, ...]:
+        def joint(group: int) -> Callable[[], Tensor]:
+            scope, labels = self.model.graph.scopes[group].to(self.model.device), self.model.graph.labels[group]
+
+            def compute() -> Tensor:
+                q = self.node_marginals
+                shape = (*self.model.batch_shape, len(scope), *labels)
+                singles = [q[..., nodes, :card] for nodes, card in zip(scope.unbind(-1), labels, strict=True)]
+                return product(q.new_ones(shape), singles)
+
+            return compute
+
+        return LazyTuple([joint(group) for group in range(self.model.graph.num_groups)])
+
+    def argmax(self) -> Tensor:
+        """The mode of q, improved by iterated conditional modes: good, but not sure to be the best."""
+        return hardened(self.model, self._state[0])
+
+    @property
+    def diagnostics(self) -> dict[str, Any]:
+        _, iterations, residual, redone = self._state
+        return {
+            "iterations": iterations,
+            "residual": residual,
+            "converged": residual <= self.functional.tolerance,
+            "schedule": self.functional.schedule,
+            "restarted": redone,
+        }

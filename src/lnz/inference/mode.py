@@ -1,0 +1,63 @@
+"""What methods that look for a best labelling share: the labelling, its score, and what is proved about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lnz.caching import cached_property
+from lnz.inference.base import Solution
+from lnz.scores import Model
+
+ROUNDING = 1e-9  # what sums of float64 scores may be off by, as a fraction
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A labelling ``int64 [*batch, N]``, an upper bound on every score ``[*batch]`` if there is one, and remarks."""
+
+    labels: Tensor
+    bound: Tensor | None = None
+    remarks: dict[str, Any] = field(default_factory=dict)
+
+
+class ModeSolution(Solution):
+    """A labelling and what is known about it; ln Z, marginals and samples are for other methods.
+
+    ``diagnostics`` tells the ``score`` of the labelling, the ``bound`` that no labelling's score exceeds (+inf where
+    the method has none) and whether the labelling is thereby proved ``optimal``: tensors ``[*batch]``, scores in
+    float64. The answer is sought once, when first asked for.
+    """
+
+    exact = False
+
+    def _find(self) -> Found:
+        raise NotImplementedError
+
+    @cached_property
+    def found(self) -> Found:
+        """The method's answer."""
+        with torch.no_grad():
+            return self._find()
+
+    def argmax(self) -> Tensor:
+        return self.found.labels
+
+    @property
+    def diagnostics(self) -> dict[str, Any]:
+        score = precise_score(self.model, self.found.labels)
+        bound = torch.full_like(score, torch.inf) if self.found.bound is None else self.found.bound.to(score)
+        return {"score": score, "bound": bound, "optimal": proved(score, bound), **self.found.remarks}
+
+
+def precise_score(model: Model, labels: Tensor) -> Tensor:
+    """The score of a labelling ``[*batch, N]`` in float64."""
+    return model.map_scores(lambda scores: scores.double()).score(labels).double()
+
+
+def proved(score: Tensor, bound: Tensor) -> Tensor:
+    """Where no labelling can be better, as far as float64 can tell."""
+    return (bound <= score + 2 * ROUNDING * (1 + score.abs())) & score.isfinite()

@@ -1,0 +1,122 @@
+"""What a sampler is: a Markov chain over labellings, run from a state and back into one."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lnz.inference.base import Method, Solution
+from lnz.inference.sampler_solution import SamplerSolution
+from lnz.inference.starts import starts
+from lnz.scores import Model
+
+
+@dataclass(eq=False)
+class Chains:
+    """The state of n Markov chains per model: plain tensors, so that it can be saved and gone on from.
+
+    Attributes:
+        labels: ``int64 [n, *batch, N]``, the labelling of each chain.
+        carried: what else a sampler carries from step to step, by name.
+        sweeps: how many sweeps have been made since the start.
+    """
+
+    labels: Tensor
+    carried: dict[str, Tensor] = field(default_factory=dict)
+    sweeps: int = 0
+
+    def become(self, other: Chains) -> None:
+        """Take over the state of ``other``: how persistent chains advance in place."""
+        self.labels, self.carried, self.sweeps = other.labels, dict(other.carried), other.sweeps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and an integer, for ``torch.save``; see :meth:`from_state_dict`."""
+        return {"labels": self.labels, "carried": dict(self.carried), "sweeps": self.sweeps}
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> Chains:
+        """The chains that :meth:`state_dict` described."""
+        return cls(state["labels"], dict(state["carried"]), int(state["sweeps"]))
+
+
+Transition = Callable[[Chains, int, torch.Generator | None], Chains]
+"""Advances chains by a number of sweeps under one model; leaves the chains it is given as they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler(Method):
+    """A Markov chain whose stationary distribution is P; settings, batched over models and chains.
+
+    As an inference method it estimates ``marginals``, with their error in ``diagnostics``, and ``sample`` runs chains
+    from new starts for ``warmup`` sweeps. ln Z it has none: that is what
+    :class:`~lnz.inference.AnnealedImportance` estimates.
+
+    Args:
+        chains: chains per model that ``marginals`` and diagnostics use.
+        warmup: sweeps of each chain before anything is kept.
+        sweeps: sweeps after that, each of whose states is kept for ``marginals``; at least 4.
+        seed: of the random numbers behind ``marginals`` and diagnostics, which thus are the same each time. ``init``,
+            ``step`` and ``sample`` take a ``generator``, where ``None`` is torch's default one.
+        max_r_hat: above this R-hat, ``marginals`` and diagnostics warn that the chains have not mixed.
+
+    Warns:
+        ConvergenceWarning: where chains have not mixed.
+    """
+
+    chains: int = 16
+    warmup: int = 100
+    sweeps: int = 100
+    seed: int = 0
+    max_r_hat: float = 1.05
+    exact: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("chains", 1), ("warmup", 0), ("sweeps", 4)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+        if not self.max_r_hat >= 1:
+            raise ValueError(f"max_r_hat: expected a number of at least 1, got {self.max_r_hat!r}")
+
+    @abstractmethod
+    def transition(self, model: Model) -> Transition:
+        """Plan for ``model``: what advances chains under it.
+
+        Raises:
+            TypeError, ValueError: the model is not of the kind that the sampler serves.
+        """
+
+    def init(
+        self, model: Model, n: int, generator: torch.Generator | None = None, labels: Tensor | None = None
+    ) -> Chains:
+        """n chains per model, started at ``labels`` or at random labellings of finite score.
+
+        Args:
+            model: its observed nodes start, and stay, at their observed labels.
+            n: chains per model.
+            generator: of the random numbers.
+            labels: ``int64``, broadcasting to ``[n, *batch, N]``; where they are −100, random.
+
+        Raises:
+            InfeasibleError: no start of finite score was found, or the given one has none; names the batch entries.
+            ValueError: n below 1, or labels of a wrong shape or out of range.
+        """
+        with torch.no_grad():
+            return Chains(starts(model, n, generator, labels))
+
+    def step(self, model: Model, chains: Chains, sweeps: int = 1, generator: torch.Generator | None = None) -> Chains:
+        """The chains after ``sweeps`` more sweeps; ``chains`` itself is left as it is."""
+        with torch.no_grad():
+            return self.transition(model)(chains, sweeps, generator)
+
+    def solve(self, model: Model) -> Solution:
+        return SamplerSolution(model, self)
+
+    def report(self, chains: Chains) -> dict[str, Any]:
+        """What the sampler itself adds to the diagnostics, by name: acceptance rates and the like."""
+        return {}

@@ -1,0 +1,93 @@
+"""Simulated annealing: Gibbs sampling while the temperature falls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lnz.inference.base import Method
+from lnz.inference.iterated_conditional_modes import best_of, random_labellings
+from lnz.inference.mode import Found, ModeSolution
+from lnz.ops.conditionals.reference import label_scores
+from lnz.ops.gibbs.op import gibbs_sweeps
+from lnz.ops.icm.op import icm
+from lnz.scores import Model
+
+
+@dataclass(frozen=True)
+class SimulatedAnnealing(Method):
+    """A labelling by simulated annealing (Geman and Geman 1984); O(chains · sweeps · Σ_f k_f L) time.
+
+    Chains start at random labellings, or at that of ``start``, and make Gibbs sweeps at temperatures that fall by a
+    constant factor. Each ends in iterated conditional modes; the best one counts. No bound, but that of ``start``.
+
+    Args:
+        sweeps: per chain, one at each temperature.
+        hottest: the first temperature, in units of the mean range of a node's scores given all other nodes.
+        coldest: the last one.
+        chains: how many.
+        start: a method whose ``argmax()`` to start all chains from; it competes with their results.
+        seed: of the random numbers.
+    """
+
+    sweeps: int = 200
+    hottest: float = 0.5
+    coldest: float = 0.01
+    chains: int = 4
+    start: Method | None = None
+    seed: int = 0
+    exact: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for name in ("sweeps", "chains"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+        if not 0 < self.coldest <= self.hottest:
+            raise ValueError(
+                f"coldest, hottest: expected 0 < coldest ≤ hottest, got {self.coldest!r} and {self.hottest!r}"
+            )
+        if self.start is not None and not isinstance(self.start, Method):
+            raise TypeError(f"start: expected a method of lnz.inference or None, got {self.start!r}")
+
+    def solve(self, model: Model) -> SimulatedAnnealingSolution:
+        return SimulatedAnnealingSolution(model, self)
+
+
+class SimulatedAnnealingSolution(ModeSolution):
+    """The best of the chains' last labellings."""
+
+    method = "SimulatedAnnealing"
+
+    def __init__(self, model: Model, settings: SimulatedAnnealing) -> None:
+        super().__init__(model)
+        self.settings = settings
+
+    def _find(self) -> Found:
+        settings, model = self.settings, self.model
+        generator = torch.Generator().manual_seed(settings.seed)
+        labels = random_labellings(model, settings.chains, generator)
+        unit, bound, rivals = _mean_range(model, labels), None, labels[:0]
+        if settings.start is not None:
+            solution = settings.start.solve(model)
+            rivals = solution.argmax()[None]
+            bound = solution.diagnostics.get("bound")
+            labels = rivals.expand_as(labels)
+        falling = (settings.coldest / settings.hottest) ** (1 / max(settings.sweeps - 1, 1))
+        for sweep in range(settings.sweeps):
+            temperature = unit * settings.hottest * falling**sweep
+            labels = gibbs_sweeps(model, labels, 1, generator, temperature=temperature)
+        return Found(best_of(model, icm(model, torch.cat((rivals, labels)))), bound)
+
+
+def _mean_range(model: Model, labels: Tensor) -> float:
+    """Highest less lowest possible score of a node given all others, the mean over nodes and labellings."""
+    scores = label_scores(model, labels)
+    possible = torch.isfinite(scores)
+    top = scores.masked_fill(~possible, -torch.inf).amax(-1)
+    low = scores.masked_fill(~possible, torch.inf).amin(-1)
+    ranges = (top - low)[possible.any(-1)]
+    return max(float(ranges.mean()), 1e-12) if ranges.numel() else 1.0

@@ -1,0 +1,38 @@
+"""From one loss per batch entry to what an objective returns; impossible gold labels."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lnz.checks import concrete
+from lnz.errors import InfeasibleError
+
+Reduction = Literal["none", "mean", "sum"]
+
+
+def check_reduction(reduction: str) -> None:
+    """Raise unless ``reduction`` is one of those known; called before anything is computed."""
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"reduction: expected 'none', 'mean' or 'sum', got {reduction!r}")
+
+
+def reduced(losses: Tensor, reduction: Reduction) -> Tensor:
+    """``losses`` ``[*batch]`` as they are, or their mean or sum."""
+    if reduction == "none":
+        return losses
+    return losses.mean() if reduction == "mean" else losses.sum()
+
+
+def check_possible(losses: Tensor, remedy: str = "") -> None:
+    """Raise :class:`~lnz.InfeasibleError` naming the batch entries whose loss is +inf: their gold is impossible."""
+    impossible = torch.isposinf(losses)
+    if concrete(losses) and impossible.any():
+        entries = impossible.reshape(-1).nonzero().flatten().tolist()
+        raise InfeasibleError(
+            f"y: expected gold labellings of positive probability, got probability 0 in batch entries {entries[:8]}"
+            f"{'…' if len(entries) > 8 else ''}{remedy}",
+            entries=entries,
+        )

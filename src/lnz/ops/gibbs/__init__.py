@@ -1,0 +1,1 @@
+"""Gibbs sampling: every node in turn redrawn from its conditional distribution given all others."""

@@ -1,0 +1,66 @@
+"""Which thread sweeps what: whole chains where there are enough, else bands of rows of one grid.
+
+Checkerboard half-sweeps look one row up and down, so that bands need not meet after each of them: every band runs
+through many, leaving out one more row at each inner end each time, and what was left out, triangles in rows and time,
+follows. What is drawn does not depend on the bands: a redrawn node reads its neighbours exactly as in a plain sweep.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+_SHARED = 2**16  # node updates from which threads share the work
+_DEPTH = 32  # half-sweeps between two meetings of the threads
+
+Part = Callable[[range, int, int, int, int, int, int], object]
+"""``part(images, first, steps, low, high, up, down)``: half-sweeps ``first`` … ``first + steps − 1`` of rows
+``low`` … ``high − 1`` of some images of one batch entry, ``low`` moving by ``up`` and ``high`` by ``down`` rows each
+time. Kernels release the interpreter's lock: plain threads run them."""
+
+
+def advance(part: Part, images: int, entries: int, height: int, width: int, steps: int) -> None:
+    """All half-sweeps 0 … steps − 1 of all images; image i is of batch entry i mod ``entries``."""
+    threads = torch.get_num_threads() if images * height * width * steps >= _SHARED else 1
+    if threads == 1 or images % threads == 0 or images >= 4 * threads or height < 4 * threads:
+        across(lambda group: part(group, 0, steps, 0, height, 0, 0), chunks(images, entries, threads), threads)
+        return
+    cuts = [band * height // threads for band in range(threads + 1)]
+    depth = min(_DEPTH, height // threads // 2)
+    with ThreadPoolExecutor(threads) as pool:
+        for image in range(images):
+            group = range(image, image + 1)
+            for first in range(0, steps, depth):
+                n = min(depth, steps - first)
+                shrinking = [
+                    pool.submit(part, group, first, n, low, high, int(low > 0), -int(high < height))
+                    for low, high in itertools.pairwise(cuts)
+                ]
+                _ = [task.result() for task in shrinking]
+                growing = [pool.submit(part, group, first, n, cut, cut, -1, 1) for cut in cuts[1:-1]]
+                _ = [task.result() for task in growing]
+
+
+def chunks(images: int, entries: int, threads: int) -> list[range]:
+    """The images of each batch entry, cut so that every thread has some."""
+    pieces = 1 if entries >= 4 * threads else threads
+    size = max(1, -(-(images // entries) // pieces)) * entries
+    return [
+        range(start + entry, min(start + size, images), entries)
+        for start in range(0, images, size)
+        for entry in range(entries)
+    ]
+
+
+def across(task: Callable[[Any], object], items: Sequence[Any], threads: int) -> None:
+    """``task`` for every item, side by side."""
+    if threads == 1 or len(items) < 2:
+        for item in items:
+            task(item)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(task, items))

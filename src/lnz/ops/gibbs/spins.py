@@ -1,0 +1,114 @@
+"""Binary 4-neighbour grids whose nodes all have one probability per number of neighbours of label 1; see the kernel.
+
+That is: one table of node scores and one of edge scores, shared by all nodes and edges, the latter symmetric, all of
+them finite. The classical Ising and lattice-gas models are of this kind.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from lnz.ops.gibbs.bands import advance
+from lnz.ops.gibbs.images import batch_indices, image_of, key_from
+from lnz.scores import Entry, Model, Weighted
+from lnz.typing import IGNORE
+
+
+def serves(model: Model) -> bool:
+    """Whether a model on a 4-neighbour grid is of this kind."""
+    if model.graph.uniform_cardinality != 2 or not all(_shared(entry, g) for g, entry in enumerate(model.entries)):
+        return False
+    tables = [_table(entry, int(g > 0) + 1) for g, entry in enumerate(model.entries)]
+    edges = tables[1:]
+    return (
+        all(bool(torch.isfinite(table).all()) for table in tables)
+        and all(bool(torch.equal(table, table.mT)) for table in edges)
+        and all(bool((_per_neighbour(table) == _per_neighbour(edges[0])).all()) for table in edges)
+    )
+
+
+def run(model: Model, labels: Tensor, sweeps: int, generator: torch.Generator | None, temperature: float) -> Tensor:
+    """The labellings after ``sweeps`` sweeps; as :func:`lnz.ops.gibbs.reference.gibbs_sweeps`."""
+    from lnz.ops.gibbs.cpu.spins import pack, sweep, unpack
+
+    grid = model.graph.grid_layout
+    assert grid is not None
+    height, width = grid.height, grid.width
+    key = key_from(generator).numpy().view("uint64")
+    indices = batch_indices(model)
+    everywhere, missing = _layout(height, width)
+    chances = [_chances(model, index, temperature).numpy().astype("uint32") for index in indices]
+    free = [everywhere] * len(indices)
+    if model.observed is not None:
+        free = [torch.zeros_like(everywhere) for _ in indices]
+        for words, index in zip(free, indices, strict=True):
+            pack((image_of(model.observed, 1, index) == IGNORE).long().reshape(height, width).numpy(), _words(words))
+    before = labels.reshape(-1, height, width).contiguous().numpy()
+    states = torch.zeros(len(before), *everywhere.shape, dtype=torch.int32)
+    after = torch.empty(before.shape, dtype=torch.int64)
+
+    def part(images: range, first: int, steps: int, low: int, high: int, up: int, down: int) -> None:
+        entry = images.start % len(indices)
+        sweep(
+            _words(states), _words(free[entry]), _words(missing), chances[entry], key, images.start, images.stop,
+            images.step, first, steps, low, high, up, down,
+        )  # fmt: skip
+
+    for image, state in enumerate(states):
+        pack(before[image], _words(state))
+    advance(part, len(states), len(indices), height, width, 2 * sweeps)
+    for image, state in enumerate(states):
+        unpack(_words(state), after[image].numpy())
+    return after.reshape(labels.shape)
+
+
+def _words(tensor: Tensor) -> object:
+    return tensor.numpy().view("uint32")
+
+
+def _shared(entry: Entry, group: int) -> bool:
+    """Whether all factors of a group read one table."""
+    if isinstance(entry, Weighted):
+        return entry.weight.shape[-1] == 1
+    arity = 1 if group == 0 else 2
+    return entry.dim() == arity or entry.shape[-arity - 1] == 1
+
+
+def _table(entry: Entry, arity: int) -> Tensor:
+    """The table of an entry that all factors share, ``[*batch, L, …]``, in float64."""
+    table = entry.expand() if isinstance(entry, Weighted) else entry
+    table = table.detach().double()
+    return table if table.dim() == arity else table.squeeze(-arity - 1)
+
+
+def _per_neighbour(table: Tensor) -> Tensor:
+    """What label 1 scores above label 0 given a neighbour of label 0, and one of label 1: ``[*batch, 2]``."""
+    return table[..., 1] - table[..., 0]
+
+
+def _chances(model: Model, index: tuple[int, ...], temperature: float) -> Tensor:
+    """2³² times the probability of label 1 by the kernel's classes, ``int64 [12]``."""
+    node = image_of(_table(model.entries[0], 1), 1, index)
+    zero, one = _per_neighbour(image_of(_table(model.entries[1], 2), 2, index)).tolist()
+    field = float(node[1] - node[0])
+    odds = [field + (n - k) * zero + k * one for n in (4, 3, 2) for k in range(n + 1)]
+    chance = (torch.tensor(odds, dtype=torch.float64) / temperature).sigmoid()
+    return (chance * 2.0**32).round().clamp(0, 2**32 - 1).long()
+
+
+@lru_cache(maxsize=8)
+def _layout(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Words of the nodes there are, and (two such) of those that lack one neighbour or two."""
+    from lnz.ops.gibbs.cpu.spins import pack
+
+    lacking = torch.zeros(height, width, dtype=torch.int64)
+    for line in (lacking[0], lacking[-1], lacking[:, 0], lacking[:, -1]):
+        line.add_(1)
+    shape = (2, 2, 2 + (width + 63) // 64, 2 + (height + 1) // 2)
+    words = torch.zeros(3, *shape, dtype=torch.int32)
+    for place, marked in zip(words, (torch.ones_like(lacking), lacking == 1, lacking == 2), strict=True):
+        pack(marked.long().numpy(), _words(place))
+    return words[0], words[1:]

@@ -1,0 +1,1 @@
+"""Iterated conditional modes: one node at a time takes the best label given all others."""

@@ -1,0 +1,62 @@
+"""Tree-reweighted inference as a functional of messages; its derivative is the pseudo-marginals at these messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lnz.ops.belief.gradient import gathered
+from lnz.ops.belief.reference import beliefs
+from lnz.ops.belief.schedule import Outcome, Run, iterate, replayed
+from lnz.ops.envelope import Functional, State
+from lnz.ops.tree_reweighted.appearance import uniform
+from lnz.ops.tree_reweighted.optimise import optimised
+from lnz.ops.tree_reweighted.polytope import check_appearance
+from lnz.ops.tree_reweighted.reference import Reweighted, reweighted, upper_bound
+from lnz.scores import Model
+
+Appearance = Literal["uniform", "optimised"]
+
+
+@dataclass(frozen=True, eq=False)
+class TreeReweighting(Functional):
+    """The state is messages ``[*batch, M, L]``, appearance ``[*batch', F]``, iterations and residual ``[*batch]``.
+
+    What of the bound stems from messages that have not converged is held constant in the derivative.
+    """
+
+    run: Run
+    appearance: Appearance | Tensor
+    steps: int
+
+    def state(self, model: Model) -> State:
+        if self._optimises:
+            rho, outcome = optimised(model, self.run, self.steps)
+        else:
+            given = self.appearance
+            rho = check_appearance(model.graph, given) if isinstance(given, Tensor) else uniform(model.graph)
+            outcome = iterate(reweighted(model, rho), self.run)
+        return outcome.messages, rho.to(outcome.messages), outcome.iterations, outcome.residual
+
+    @property
+    def _optimises(self) -> bool:
+        return isinstance(self.appearance, str) and self.appearance == "optimised"
+
+    def value(self, model: Model, state: State) -> Tensor:
+        return upper_bound(Reweighted(model, state[1]), state[0]).to(model.dtype)
+
+    def gradient(self, model: Model, state: State, grad: Tensor) -> list[Tensor]:
+        passing = Reweighted(model, state[1])
+        return gathered(passing, passing.node_to_factor(state[0]), grad, beliefs)
+
+    def replayed(self, model: Model, state: State) -> State:
+        outcome = Outcome(state[0], state[2], state[3])
+        onward = self._optimises  # messages that were not made from uniform ones
+        messages = replayed(Reweighted(model, state[1]), self.run, outcome, onward=onward)
+        if onward:  # what they are is the state, only how they change is of the iterations
+            finite = messages.masked_fill(torch.isneginf(messages), 0.0)
+            messages = state[0] + (finite - finite.detach())
+        return messages, *state[1:]

@@ -1,0 +1,56 @@
+"""Integer programming: exact on any small model, with what HiGHS says about it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import lnz
+from lnz.inference import IntegerProgram
+from tests.modes import check, random_model
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_random_models_are_solved(seed):
+    p = random_model(seed, batch=(2,) if seed % 4 == 0 else (), impossible=0.15 * (seed % 2))
+    check(p, IntegerProgram(), exact=True)
+
+
+def test_observed_labels_are_kept():
+    p = random_model(2)
+    check(p.condition(torch.tensor([0] + [-100] * (p.graph.num_nodes - 1))), IntegerProgram(), exact=True)
+
+
+def test_impossible_models_are_told_apart():
+    graph = lnz.FactorGraph.pairwise(2, 2, torch.tensor([[0, 1]]))
+    p = lnz.MRF(graph, (torch.zeros(2, 2), torch.full((2, 2), -torch.inf)), IntegerProgram())
+    with pytest.raises(lnz.InfeasibleError, match="no labelling that IntegerProgram found"):
+        p.argmax()
+    assert p.diagnostics["status"] == ["infeasible"]
+    assert p.diagnostics["bound"] == -torch.inf
+
+
+def test_large_models_are_refused():
+    p = random_model(1)
+    with pytest.raises(lnz.IntractableError, match=r"variables are more than max_variables=3.*TRWS") as error:
+        lnz.MRF(p.graph, p.scores, IntegerProgram(max_variables=3)).argmax()
+    assert error.value.alternatives == ("TRWS", "Exact")
+
+
+def test_a_time_limit_leaves_an_honest_bound():
+    generator = torch.Generator().manual_seed(0)
+    graph = lnz.FactorGraph.grid(16, 16, 3)
+    entries = tuple(
+        torch.randn(f, *ls, generator=generator) for f, ls in zip(graph.num_factors, graph.labels, strict=True)
+    )
+    p = lnz.MRF(graph, entries, IntegerProgram(time_limit=0.01))
+    p.argmax()
+    said = p.diagnostics
+    assert said["bound"] >= said["score"]
+    assert said["optimal"] or said["status"][0].startswith("time limit")
+
+
+@pytest.mark.parametrize("wrong", [{"time_limit": 0}, {"max_variables": 0}])
+def test_wrong_settings(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}: expected .* positive .*, got 0"):
+        IntegerProgram(**wrong)

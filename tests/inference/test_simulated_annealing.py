@@ -1,0 +1,57 @@
+"""Simulated annealing: good labellings, the same ones for the same seed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import lnz
+from lnz.inference import TRWS, SimulatedAnnealing
+from tests.modes import check, random_model, solved
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_small_models(seed):
+    check(
+        random_model(seed, batch=(2,) if seed % 2 else (), impossible=0.1 * (seed % 3)), SimulatedAnnealing(sweeps=20)
+    )
+
+
+def test_the_best_is_found_on_nearly_all_small_models():
+    hits = []
+    for seed in range(12):
+        score, _, _, best = solved(random_model(seed), SimulatedAnnealing(sweeps=50))
+        hits.append(bool((score >= best - 1e-9).all()))
+    assert sum(hits) >= 11
+
+
+def test_seeds_and_starts():
+    p = random_model(3)
+
+    def answer(**settings: object) -> torch.Tensor:
+        return lnz.MRF(p.graph, p.scores, SimulatedAnnealing(sweeps=3, chains=1, **settings)).argmax()  # type: ignore[arg-type]
+
+    before = torch.get_rng_state()
+    assert torch.equal(answer(seed=1), answer(seed=1))
+    assert torch.equal(torch.get_rng_state(), before)
+    trws = lnz.MRF(p.graph, p.scores, TRWS()).argmax()
+    assert p.score(answer(start=TRWS())) >= p.score(trws)
+
+
+def test_observed_labels_are_kept():
+    p = random_model(2)
+    check(p.condition(torch.tensor([0] + [-100] * (p.graph.num_nodes - 1))), SimulatedAnnealing(sweeps=10))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"sweeps": 0}, "sweeps: expected a positive integer, got 0"),
+        ({"chains": 0}, "chains: expected a positive integer, got 0"),
+        ({"coldest": 0}, "coldest, hottest: expected 0 < coldest"),
+        ({"coldest": 2.0}, "coldest, hottest: expected 0 < coldest"),
+    ],
+)
+def test_wrong_settings(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        SimulatedAnnealing(**wrong)

@@ -1,0 +1,148 @@
+"""Appearance probabilities are those of forests; messages in the exponential domain are those of the reference."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+import lnz
+from lnz.inference import Enumeration, TreeReweighted
+from lnz.ops.tree_reweighted.appearance import components, forest, packed, resistances, uniform
+from lnz.ops.tree_reweighted.polytope import shortfall
+from lnz.ops.tree_reweighted.reference import ExponentialReweighted, Reweighted, upper_bound
+from tests.inference.test_belief_propagation import assert_same
+from tests.inference.test_bounds import GRAPHS, complete, cycle, mixed, random_model
+
+PAIRWISE = [name for name, graph in GRAPHS.items() if all(scope.shape[1] <= 2 for scope in graph.scopes)]
+
+
+def joining(graph: lnz.FactorGraph) -> Tensor:
+    """Which factors have two nodes or more, ``bool [F]``."""
+    return torch.cat([torch.full((len(scope),), scope.shape[1] > 1) for scope in graph.scopes])
+
+
+def is_forest(graph: lnz.FactorGraph, kept: Tensor) -> bool:
+    scopes = [nodes for scope in graph.scopes for nodes in scope.tolist()]
+    chosen = [nodes for nodes, keep in zip(scopes, kept.tolist(), strict=True) if keep]
+    return lnz.FactorGraph.grouped(graph.cardinalities, chosen)[0].is_forest
+
+
+def all_forests(graph: lnz.FactorGraph) -> list[Tensor]:
+    """The spanning trees, one per component, by trying every set of edges."""
+    edges = joining(graph).nonzero().flatten().tolist()
+    size = graph.num_nodes - len(components(graph).unique())
+    found = []
+    for chosen in itertools.combinations(edges, size):
+        kept = (~joining(graph)).double()
+        kept[list(chosen)] = 1.0
+        if is_forest(graph, kept):
+            found.append(kept)
+    return found
+
+
+@pytest.mark.parametrize("name", [n for n in PAIRWISE if n not in ("complete", "diagonal grid")])
+def test_resistances_are_the_shares_of_all_spanning_trees(name: str) -> None:
+    graph = GRAPHS[name]
+    assert_same(resistances(graph), torch.stack(all_forests(graph)).mean(0), atol=1e-10)
+
+
+@pytest.mark.parametrize("make", [resistances, packed], ids=["resistances", "packed"])
+@pytest.mark.parametrize("name", PAIRWISE)
+def test_probabilities_lie_in_the_polytope_of_spanning_trees(name: str, make) -> None:
+    graph = GRAPHS[name]
+    rho, edges = make(graph), joining(graph)
+    assert ((rho > 0) & (rho <= 1)).all()
+    assert (rho[~edges] == 1).all()
+    size = graph.num_nodes - len(components(graph).unique())
+    assert rho[edges].sum().item() == pytest.approx(size, abs=1e-9)
+    for subset in itertools.product([False, True], repeat=graph.num_nodes):  # Edmonds: ρ(E[S]) ≤ |S| − 1
+        inside = torch.tensor(subset)
+        within = [inside[scope].all(-1) & (scope.shape[1] > 1) for scope in graph.scopes]
+        if any(subset):
+            assert rho[torch.cat(within)].sum() <= sum(subset) - 1 + 1e-9
+    assert shortfall(graph, rho) < 1e-7
+
+
+def test_bridges_are_in_every_forest() -> None:
+    graph = mixed([2] * 7, [[0, 1], [1, 2], [2, 0], [2, 3], [3, 4], [4, 5], [5, 6], [6, 4]])
+    bridges = [3, 4]
+    for rho in (resistances(graph), packed(graph)):
+        assert_same(rho[bridges], torch.ones(2, dtype=torch.float64), atol=1e-12)
+        assert (rho[[0, 1, 2, 5, 6, 7]] < 0.9).all()
+
+
+def test_forest_is_the_heaviest() -> None:
+    graph = GRAPHS["cards"]
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(10):
+        weights = torch.rand(sum(graph.num_factors), generator=generator, dtype=torch.float64)
+        best = max((weights * tree).sum().item() for tree in all_forests(graph))
+        assert (weights * forest(graph, weights)).sum().item() == pytest.approx(best)
+
+
+@pytest.mark.parametrize("name", ["triples", "quadruples"])
+def test_larger_factors_are_packed_into_forests_that_use_all(name: str) -> None:
+    graph = GRAPHS[name]
+    weights = torch.rand(sum(graph.num_factors), generator=torch.Generator().manual_seed(0))
+    assert is_forest(graph, forest(graph, weights))
+    rho = uniform(graph)
+    assert ((rho > 0) & (rho <= 1)).all()
+    assert shortfall(graph, rho) < 0.2  # the greedy forests of the linear programme are not the heaviest here
+
+
+def test_packing_of_a_large_grid_is_even() -> None:
+    graph = lnz.FactorGraph.grid(40, 40, 2)
+    rho = uniform(graph)[1600:]
+    assert rho.sum().item() == pytest.approx(1599)
+    assert 0.4 < rho.min() <= rho.max() < 0.7
+
+
+def test_components() -> None:
+    assert components(GRAPHS["islands"]).tolist() == [0, 0, 0, 3, 3, 5, 6]
+
+
+def test_probabilities_of_no_forests_are_refused_with_reason() -> None:
+    graph = complete(4, 2)
+    scores = [entry[5] for entry in random_model(graph, seed=0)]
+    fine = TreeReweighted(20, 0.0, appearance=torch.full((6,), 0.5))
+    assert torch.isfinite(lnz.MRF(graph, scores, fine).log_partition)
+    less = TreeReweighted(20, 0.0, appearance=torch.full((6,), 0.3))  # of forests that do not span: valid, looser
+    assert lnz.MRF(graph, scores, less).log_partition > lnz.MRF(graph, scores, fine).log_partition
+    for appearance, message in (
+        (torch.full((6,), 0.6), "exceed those of every one found by at least 0.1"),
+        (torch.tensor([1.0, 1.0, 0.4, 1.0, 0.1, 0.1]), "exceed those of every one found"),  # a triangle in full
+        (torch.full((6,), 0.0), r"expected probabilities in \(0, 1\], got \[0, 0\]"),
+        (torch.full((5,), 0.5), r"expected shape \[\*batch, 6\], .* got \[5\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            _ = lnz.MRF(graph, scores, TreeReweighted(20, 0.0, appearance=appearance)).log_partition
+
+
+def test_probabilities_of_no_forests_would_give_no_bound() -> None:
+    """What the check is for: Bethe's ρ = 1 on a frustrated cycle is below ln Z."""
+    graph = cycle(3, 2)
+    edge = torch.tensor([[-1.0, 1.0], [1.0, -1.0]], dtype=torch.float64)
+    model = lnz.MRF(graph, (torch.zeros(2, dtype=torch.float64), -edge)).model
+    exact = Enumeration().solve(model).log_partition
+    for rho, valid in ((uniform(graph), True), (torch.ones(6, dtype=torch.float64), False)):
+        passing = Reweighted(model, rho)
+        value = upper_bound(passing, passing.initial())
+        assert (value >= exact) == valid
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_exponential_domain_is_the_reference(name: str) -> None:
+    graph = GRAPHS[name]
+    model = lnz.MRF(graph, random_model(graph, seed=1, impossible=0.1)).model
+    rho = uniform(graph)
+    one, other = Reweighted(model, rho), ExponentialReweighted(model, rho)
+    messages = [one.initial(), other.initial()]
+    for _ in range(3):
+        messages = [
+            passing.send(passing.wiring.flooding, m.clone(), torch.empty_like(m))
+            for passing, m in zip((one, other), messages, strict=True)
+        ]
+    assert_same(messages[0].exp(), messages[1].exp(), atol=1e-10)
