@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -75,6 +76,31 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]], title: str, xlab
     axis.grid(alpha=0.3)
     if labelled:
         axis.legend(frameon=False)
+    return figure
+
+
+def mosaics(panels: Mapping[str, Tensor]) -> Figure:
+    """One panel per title, of small images ``[K, H, W]`` in rows and columns.
+
+    Values in [0, 1] are drawn from white to black, others from blue through white at 0 to red.
+    """
+    figure = Figure(figsize=(3.6 * len(panels), 4), layout="constrained")
+    for axis, (title, images) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        K, H, W = images.shape
+        columns = math.ceil(math.sqrt(K))
+        rows = math.ceil(K / columns)
+        sheet = images.new_full((rows * (H + 1) + 1, columns * (W + 1) + 1), math.nan)
+        for k, image in enumerate(images):
+            top, left = 1 + k // columns * (H + 1), 1 + k % columns * (W + 1)
+            sheet[top : top + H, left : left + W] = image
+        largest = float(images.abs().max()) or 1.0
+        probabilities = images.min() >= 0 and largest <= 1
+        colours = matplotlib.colormaps["Greys" if probabilities else "RdBu_r"].with_extremes(bad="#d9d9d9")
+        low, high = (0, 1) if probabilities else (-largest, largest)
+        shown = axis.imshow(sheet.numpy(), cmap=colours, vmin=low, vmax=high, interpolation="nearest")
+        axis.set(title=title, xticks=[], yticks=[])
+        if not probabilities:
+            figure.colorbar(shown, ax=axis, fraction=0.05)
     return figure
 
 

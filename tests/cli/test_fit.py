@@ -1,11 +1,4 @@
-import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,54 +7,17 @@ from PIL import Image
 
 from lnz.cli import main
 from lnz.io.checkpoints import load_checkpoint
+from tests.cli.runs import QUIET, finished, interrupted, killed_and_resumed, results, start
 
 TINY = [
     *("--trainer.accelerator", "cpu", "--data.batch_size", "2", "--model.width", "4"),
     *("--data.scenes.size", "8", "--data.scenes.scale", "1", "--data.scenes.train", "8", "--data.scenes.val", "5"),
     *("--model.inference.max_iterations", "4"),
 ]
-QUIET = ["--trainer.enable_progress_bar", "false"]
 
 
 def fit(*arguments):
     return main(["fit", "segment", *map(str, arguments)])
-
-
-def start(*arguments, **environment):
-    """A process of its own, as a user would start it."""
-    # what a shell starts in the background ignores Ctrl-C, and these tests may themselves run there
-    hear = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code = f"{hear}; import sys; from lnz.cli import main; sys.exit(main(sys.argv[1:]))"
-    script = Path(environment.pop("folder")) / "lnz_process.py"  # a file, since DDP starts its processes from it
-    script.write_text(code)
-    return subprocess.Popen(
-        [sys.executable, str(script), "fit", "segment", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment},
-    )
-
-
-def finished(process):
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    return output
-
-
-def results(folder):
-    return json.loads((folder / "results.json").read_text())
-
-
-def wait_for(path, process, seconds=240):
-    """Until ``path`` exists."""
-    for _ in range(seconds * 100):
-        if path.exists():
-            return
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-    process.kill()
-    raise AssertionError(f"{path} did not appear")
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +95,40 @@ def test_trains_on_a_folder_with_void_and_two_sizes(tmp_path):
         assert 0 < results(output)[0]["measures"]["mrf"]["nll"] < 10
 
 
+def test_trains_by_the_objective_asked_for(tmp_path, capsys):
+    """And keeps what it carries from step to step: here a chain per training image."""
+    output = tmp_path / "run"
+    more = ["--model.steps", 2, "--model.sampler.warmup", 3, "--trainer.max_epochs", 1]
+    assert fit(*TINY, *QUIET, *more, "--objective", "pcd", "--output", output) == 0
+    assert "trained by pcd" in " ".join(capsys.readouterr().out.split())
+    (result,) = results(output)
+    assert (result["objective"], result["step_seconds"] > 0) == ("pcd", True)
+    kept = load_checkpoint(output / "seed-0/checkpoints/last.ckpt")["lnz"]
+    assert len(kept["chains"]) == 8
+    assert (kept["settings"]["objective"], kept["settings"]["steps"]) == ("pcd", 2)
+
+
+@pytest.mark.slow
+def test_every_objective_in_one_table(tmp_path, capsys):
+    from lnz.tasks.segment.objectives import NAMES
+
+    output = tmp_path / "run"
+    wide = ["--trainer.max_epochs", 1, "--output", output]
+    assert fit(*TINY, *QUIET, *wide, "--objective", "all") == 0
+    written = (output / "comparison.md").read_text()
+    rows = [line.split(" | ") for line in written.splitlines() if line.startswith("| ")]
+    assert [row[0].removeprefix("| ") for row in rows[2:]] == list(NAMES)
+    pixels = results(output / "nll-trw")[0]["measures"]["mrf"]["accuracy"]
+    assert rows[3][1] == f"{100 * pixels:.2f}"
+    alone = results(output / "softmax")[0]["measures"]
+    assert alone["mrf"] == pytest.approx(alone["softmax"], abs=1e-6)
+    capsys.readouterr()
+    assert (
+        fit("--config", output / "nll-bp/config.yaml", *QUIET, *wide, "--objective", "all", "--ckpt_path", "last") == 0
+    )
+    assert (output / "comparison.md").read_text() == written
+
+
 @pytest.mark.parametrize("command", [["fit", "--help"], ["fit", "segment", "--help"]])
 def test_help_has_examples(command, capsys):
     assert main(command) == 0
@@ -169,6 +159,9 @@ class TestErrors:
         assert "batch_size: expected a positive integer, got 0" in self.told(capsys, "--data.batch_size", 0, *output)
         assert "seeds: expected a positive integer, got 0" in self.told(capsys, "--seeds", 0, *output)
         assert "'shared', 'contrast', 'full'" in self.told(capsys, "--model.edges", "potts", *output)
+        assert "'nll-bp', 'nll-trw', 'mean-field'" in self.told(capsys, "--objective", "em", *output)
+        schedule = ["--objective", "label-adjustment", "--model.epsilon", 0]
+        assert "expected positive numbers, got 0" in self.told(capsys, *schedule, *output)
         assert "--modle.edges" in self.told(capsys, "--modle.edges", "full", *output)
 
     def test_checkpoints(self, tmp_path, capsys):
@@ -192,45 +185,22 @@ class TestProcesses:
     """Runs that are killed, interrupted, or spread over processes."""
 
     def test_resumes_after_kill_with_the_same_results(self, tmp_path):
-        """kill -9 in the middle, then --ckpt_path last: the same measures and curves as a run left alone."""
-        epochs = ["--trainer.max_epochs", 6, *TINY, *QUIET]
-        whole, broken = tmp_path / "whole", tmp_path / "broken"
-        finished(start(*epochs, "--output", whole, folder=tmp_path))
-        process = start(*epochs, "--output", broken, folder=tmp_path)
-        wait_for(broken / "seed-0" / "checkpoints" / "last.ckpt", process)
-        process.kill()
-        process.wait()
-        assert not (broken / "results.json").exists()
-        stopped_at = load_checkpoint(broken / "seed-0" / "checkpoints" / "last.ckpt")["epoch"] + 1
-        assert stopped_at < 6
-        finished(start("--config", broken / "config.yaml", "--ckpt_path", "last", folder=tmp_path))
-        (a,), (b,) = results(whole), results(broken)
-        assert a["measures"] == b["measures"]
-        assert a["history"] == b["history"]
+        killed_and_resumed("segment", TINY, 6, tmp_path)
 
     def test_interrupt_keeps_the_checkpoint_and_says_how_to_go_on(self, tmp_path):
-        run = tmp_path / "run"
-        process = start("--trainer.max_epochs", 1000, *TINY, *QUIET, "--output", run, folder=tmp_path)
-        last = run / "seed-0" / "checkpoints" / "last.ckpt"
-        wait_for(last, process)
-        process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=120)
-        assert process.returncode == 130, output
-        assert f"go on with: lnz fit segment --config {run / 'config.yaml'} --ckpt_path last" in output
-        assert "Traceback" not in output
-        load_checkpoint(last)
+        interrupted("segment", TINY, tmp_path)
 
     def test_two_processes(self, tmp_path):
         """Both processes train one model, and the measures are those of all images, each once."""
         parallel = ["--trainer.strategy", "ddp", "--trainer.devices", 2]
         output = ["--trainer.max_epochs", 2, *TINY, *QUIET, "--output", tmp_path / "run"]
-        shown = finished(start(*output, *parallel, folder=tmp_path))
+        shown = finished(start("segment", *output, *parallel, folder=tmp_path))
         assert shown.count("gain of MRF") == 1
         (result,) = results(tmp_path / "run")
         assert 0 <= result["converged"] <= 1
         # the same weights judged by one process alone
         again = ["--trainer.max_epochs", 2, "--ckpt_path", tmp_path / "run/seed-0/checkpoints/last.ckpt"]
-        finished(start(*again, *TINY, *QUIET, "--output", tmp_path / "alone", folder=tmp_path))
+        finished(start("segment", *again, *TINY, *QUIET, "--output", tmp_path / "alone", folder=tmp_path))
         (alone,) = results(tmp_path / "alone")
         for method in ("softmax", "mrf"):
             assert alone["measures"][method] == pytest.approx(result["measures"][method], abs=1e-6)

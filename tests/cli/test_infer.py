@@ -16,6 +16,7 @@ TOY = "MARKOV 3  2 2 3  2  2 0 1  2 1 2   4 4.0 2.4 1.0 0.0   6 2.25 3.25 3.75 0
 LOG_Z = math.log(4 * 9.25 + 1 * 9.25 + 2.4 * 10)
 # frustrated: belief propagation needs more than two iterations here
 LOOP = "MARKOV 3 2 2 2 4  1 0  2 0 1  2 1 2  2 2 0   2 1 3  4 9 1 1 7  4 1 8 5 1  4 2 9 6 1\n"
+WEAK = "MARKOV 3 2 2 2 4  1 0  2 0 1  2 1 2  2 2 0   2 1 3  4 2 1 1 2  4 1 2 3 1  4 2 1 2 1\n"  # chains mix quickly
 ASIA = """network a { }
 variable smoke { type discrete [ 2 ] { yes, no }; }
 variable cough { type discrete [ 3 ] { often, rare, never }; }
@@ -30,6 +31,7 @@ def files(tmp_path, monkeypatch):
     for name, text in {
         "toy.uai": TOY,
         "loop.uai": LOOP,
+        "weak.uai": WEAK,
         "asia.bif": ASIA,
         "toy.evid": "1 0 1",
         "zero.evid": "0",
@@ -140,9 +142,30 @@ def test_an_unwritable_output_is_found_before_the_work(lnz, monkeypatch):
             1,
             "lnz: --method enumeration needs a table of about 10^2.0 bytes",
         ),
-        ("toy.uai --query MMAP", 2, "lnz infer: argument --query: invalid choice: 'MMAP'"),
-        ("toy.uai --method gibbs", 2, "lnz infer: argument --method: invalid choice: 'gibbs'"),
-        ("toy.uai --damping 0.5", 2, "lnz infer: --damping is a setting of --method bp, not of exact"),
+        ("toy.uai --query MPE", 2, "lnz infer: argument --query: invalid choice: 'MPE'"),
+        ("toy.uai --query MMAP", 2, "lnz infer: --query MMAP needs --map-vars"),
+        ("toy.uai --query MAP --map-vars 0", 2, "lnz infer: --query MMAP needs --map-vars"),
+        ("toy.uai --query MMAP --map-vars 0,7", 2, "lnz: variables: expected a variable of the model, got '7'"),
+        ("toy.uai --query MMAP --map-vars 0,0", 2, "lnz: variables: expected each variable once, got '0' twice"),
+        ("toy.uai --query MMAP --map-vars 0 --evidence 0=1,1=1", 1, "lnz: no labelling that agrees with the evidence"),
+        ("loop.uai --query MMAP --map-vars 0 --max-table 2", 1, "lnz: --method exact needs a table of about 10^"),
+        ("toy.uai --method annealling", 2, "lnz infer: argument --method: invalid choice: 'annealling'"),
+        (
+            "toy.uai --query PR --method gibbs",
+            2,
+            "lnz infer: --method gibbs cannot answer --query PR; methods that can: exact, enumeration, bp, mean-field, "
+            "trw, ais (see",
+        ),
+        (
+            "toy.uai --query MAP --method ais",
+            2,
+            "lnz infer: --method ais cannot answer --query MAP; methods that can: exact, enumeration, bp, mean-field, "
+            "trws, ",
+        ),
+        ("toy.uai --method icm", 2, "lnz infer: --method icm cannot answer --query MAR"),
+        ("toy.uai --method sw", 1, "lnz: --method sw: SwendsenWang: expected a Potts model"),
+        ("toy.uai --query MAP --method milp --max-variables 3", 1, "lnz: --method milp needs "),
+        ("toy.uai --damping 0.5", 2, "lnz infer: --damping is a setting of --method bp, mean-field, trw, not"),
         ("toy.uai --method bp --max-table 9", 2, "lnz infer: --max-table is a setting of --method exact, enumeration"),
         (
             "toy.uai --method bp --damping 1.5",
@@ -226,7 +249,7 @@ def test_a_refusal_names_options_not_python(lnz):
     code, out, err = lnz("loop.uai --query PR --max-table 2")
     assert (code, out) == (1, "")
     assert "--method exact needs a table of about 10^" in err
-    assert err.endswith("pass --method bp, or a larger --max-table\n")
+    assert err.endswith("pass --method bp or --method mean-field or --method trw, or a larger --max-table\n")
     assert "lnz.inference" not in err
     assert "--method exact or --method bp" in lnz("loop.uai --method enumeration --max-table 2")[2]
 
@@ -247,3 +270,106 @@ def test_published_partition_functions_and_marginals(shared_data, files, lnz, na
     for row in found["marginals"].values():
         assert int(next(words)) == len(row)
         assert row == pytest.approx([float(next(words)) for _ in row], abs=1e-5)
+
+
+SUMMING = ["bp", "mean-field", "trw", "ais --chains 500 --steps 50"]
+SAMPLING = ["gibbs", "mh", "gwg --proposals 3", "langevin --step-size 3", "hmc", "pt --temperatures 1,2"]
+SAMPLING = [f"{method} --chains 50 --sweeps 200" for method in SAMPLING]
+
+
+@pytest.mark.parametrize("method", SUMMING + SAMPLING)
+def test_every_approximation_comes_near(lnz, method):
+    """On a loop of three binary variables: marginals as far off as the method's theory lets them be."""
+    code, out, err = lnz(f"weak.uai --query MAR --method {method} --json")
+    assert (code, err) == (0, "")
+    found, exact = json.loads(out), json.loads(lnz("weak.uai --query MAR --json")[1])
+    assert found["exact"] is False
+    assert found["method"] == method.split()[0]
+    for name, row in exact["marginals"].items():
+        assert found["marginals"][name] == pytest.approx(row, abs=0.05 if method in SAMPLING else 0.15)
+    if method in SAMPLING:
+        assert found["ln_Z"] is None
+        assert found["diagnostics"]["r_hat"] < 1.05
+        assert found["diagnostics"]["ess"] > 100
+    if method.startswith("ais"):
+        assert abs(found["ln_Z"] - exact["ln_Z"]) < 4 * found["diagnostics"]["standard_error"] < 0.5
+    if method == "mean-field":
+        assert found["ln_Z"] <= exact["ln_Z"]
+    if method == "trw":
+        assert found["ln_Z"] >= exact["ln_Z"]
+
+
+def test_chains_that_have_not_mixed_warn(lnz):
+    code, out, err = lnz("loop.uai --method gibbs --chains 20 --sweeps 20 --json")
+    assert code == 0
+    assert json.loads(out)["diagnostics"]["mixed"] is False
+    assert err.startswith("lnz: ConvergenceWarning: Gibbs: the chains have not mixed: R-hat ")
+    assert err.count("\n") == 1
+
+
+def test_swendsen_wang_where_pairs_are_ferromagnetic(lnz, files):
+    (files / "potts.uai").write_text(
+        "MARKOV 3 3 3 3 4  1 0  2 0 1  2 1 2  2 2 0   3 1 2 3 " + 2 * " 9 3 1 1 1 3 1 1 1 3" + " 9 2 1 1 1 2 1 1 1 2"
+    )
+    found = json.loads(lnz("potts.uai --method sw --chains 100 --sweeps 100 --json")[1])
+    exact = json.loads(lnz("potts.uai --json")[1])
+    assert found["marginals"]["2"] == pytest.approx(exact["marginals"]["2"], abs=0.03)
+
+
+@pytest.mark.parametrize("method", ["bp", "mean-field", "trws", "milp", "icm --restarts 5", "annealing"])
+def test_best_labellings_and_what_is_proved(lnz, method):
+    code, out, _ = lnz(f"loop.uai --query MAP --method {method} --json")
+    found, exact = json.loads(out), json.loads(lnz("loop.uai --query MAP --json")[1])
+    assert code == 0
+    assert found["log_score"] == pytest.approx(exact["log_score"])
+    assert found["assignment"] == exact["assignment"]
+    said = found["diagnostics"]
+    assert said["score"] == pytest.approx(found["log_score"])
+    assert found["exact"] == said["optimal"]
+    assert said["optimal"] == (method in ("trws", "milp"))
+    assert said["bound"] is None if not said["optimal"] else said["bound"] == pytest.approx(said["score"])
+    assert exact["diagnostics"]["optimal"]
+
+
+def test_graph_cuts_where_pairs_are_submodular(lnz, files):
+    (files / "cut.uai").write_text("MARKOV 2 2 2 3  1 0  1 1  2 0 1   2 1 3  2 5 4  4 3 1 1 3")
+    found = json.loads(lnz("cut.uai --query MAP --method graph-cuts --json")[1])
+    assert found["assignment"] == {"0": "1", "1": "1"}
+    assert found["diagnostics"]["optimal"]
+    code, _, err = lnz("loop.uai --query MAP --method graph-cuts")
+    assert code == 1
+    assert err.startswith("lnz: --method graph-cuts: ")
+
+
+def test_a_labelling_that_is_not_proved_comes_with_its_bound(lnz, files):
+    odd = "MARKOV 3 2 2 2 3  2 0 1  2 1 2  2 2 0 " + 3 * " 4 1 2 2 1"  # a frustrated triangle
+    (files / "odd.uai").write_text(odd)
+    code, _, err = lnz("odd.uai --query MAP --method trws")
+    assert code == 0
+    assert "log score = 1.386294361, no score above 2.0794" in err
+    assert err.endswith("(trws, approximate)\n")
+
+
+class TestMarginalMap:
+    def test_labels_of_some_variables(self, lnz):
+        """Of the toy: P(1 = 0) ∝ 5 · 9.25 against P(1 = 1) ∝ 2.4 · 10."""
+        code, out, err = lnz("toy.uai --query MMAP --map-vars 1")
+        assert (code, out) == (0, "MMAP\n1 1 0\n")
+        assert err == f"log score = {math.log(5 * 9.25):.10g} (exact)\n"
+        found = json.loads(lnz("toy.uai --query MMAP --map-vars 1 --method enumeration --json")[1])
+        assert found["log_score"] == pytest.approx(math.log(5 * 9.25))
+        assert found["assignment"] == {"1": "0"}
+
+    def test_variables_from_a_file_in_its_order(self, lnz, files):
+        (files / "toy.query").write_text("2 2 1")
+        assert lnz("toy.uai --query MMAP --map-vars toy.query")[1] == "MMAP\n2 2 2 1 1\n"
+        (files / "bad.query").write_text("2 2 2")
+        code, _, err = lnz("toy.uai --query MMAP --map-vars bad.query")
+        assert (code, err) == (2, "lnz: bad.query, line 1, word 3: expected each variable once, got '2'\n")
+
+    def test_by_name_given_evidence(self, lnz):
+        line = "asia.bif --query MMAP --map-vars smoke --evidence cough=often --json"
+        found = json.loads(lnz(line)[1])
+        assert found["assignment"] == {"smoke": "yes"}
+        assert found["log_score"] == pytest.approx(math.log(0.125))
+        assert found["exact"]

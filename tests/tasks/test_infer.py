@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import lnz
-from lnz.inference import BeliefPropagation, Enumeration, Exact
+from lnz.inference import BeliefPropagation, Enumeration, Exact, MeanField
 from lnz.io import NamedModel, read_uai
 from lnz.io.model import numbered
 from lnz.tasks.infer import infer
@@ -86,7 +86,7 @@ def test_every_answer_is_json_with_every_key(toy):
 
 
 def test_unknown_query(toy):
-    with pytest.raises(ValueError, match="query: expected one of PR, MAR, MAP, got 'MPE'"):
+    with pytest.raises(ValueError, match="query: expected one of PR, MAR, MAP, MMAP, got 'MPE'"):
         infer(toy, "MPE", Exact())  # type: ignore[arg-type]
 
 
@@ -103,3 +103,64 @@ def test_diagnostics_of_a_best_labelling_are_those_of_max_product():
     assert answer.diagnostics["converged"] is False
     assert answer.diagnostics["iterations"] == 2
     assert not answer.exact
+
+
+def random_model(seed):
+    """Six variables in random factors of up to three, with a zero here and there."""
+    generator = torch.Generator().manual_seed(seed)
+    cards = [2, 3, 2, 2, 3, 2]
+    scopes = [torch.tensor([[0], [3]]), torch.tensor([[1, 4]]), torch.tensor([[0, 2], [5, 3]])]
+    scopes += [torch.tensor([[0, 2, 5]]), torch.tensor([[4, 1, 2]])]
+    graph = lnz.FactorGraph(cards, scopes)
+    scores = []
+    for scope, labels in zip(graph.scopes, graph.labels, strict=True):
+        table = torch.randn(len(scope), *labels, dtype=torch.float64, generator=generator)
+        scores.append(table.masked_fill(torch.rand(table.shape, generator=generator) < 0.1, -torch.inf))
+    return NamedModel("MARKOV", graph, tuple(scores), *numbered(cards))
+
+
+@pytest.mark.parametrize("variables", [(0,), (4, 1), (5, 0, 3), (2,), (0, 1, 2, 3, 4, 5)])
+@pytest.mark.parametrize("evidence", [None, [-100, -100, 1, -100, -100, -100], [-100, 1, -100, -100, 2, 0]])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_marginal_map_is_that_of_enumeration(seed, evidence, variables):
+    model = random_model(seed)
+    given = None if evidence is None else torch.tensor(evidence)
+    found = infer(model, "MMAP", Exact(), given, variables)
+    listed = infer(model, "MMAP", Enumeration(), given, variables)
+    assert found.exact
+    assert found.labelling == listed.labelling
+    assert found.log_score == pytest.approx(listed.log_score, abs=1e-12)
+    if len(variables) == 6:
+        assert found.labelling == infer(model, "MAP", Exact(), given).labelling
+
+
+def test_marginal_map_with_a_variable_in_no_factor():
+    graph = lnz.FactorGraph([2, 3, 2], [torch.tensor([[0]])])
+    model = NamedModel("MARKOV", graph, (torch.tensor([[0.0, 1.0]], dtype=torch.float64),), *numbered([2, 3, 2]))
+    answer = infer(model, "MMAP", Exact(), None, (2, 0))
+    assert answer.labelling == (0, 1)
+    assert answer.log_score == pytest.approx(1 + math.log(3))
+
+
+def test_marginal_map_refuses_before_it_allocates():
+    """Summing the centre of a star out joins all its leaves, though the star is a tree."""
+    edges = torch.tensor([[0, leaf] for leaf in range(1, 40)])
+    graph = lnz.FactorGraph.pairwise(40, 2, edges)
+    scores = (torch.zeros(40, 2, dtype=torch.float64), torch.zeros(2, 2, dtype=torch.float64))
+    model = NamedModel("MARKOV", graph, scores, *numbered([2] * 40))
+    with pytest.raises(
+        lnz.IntractableError, match="marginal MAP: with the variables to be summed out first"
+    ) as refusal:
+        infer(model, "MMAP", Exact(), None, range(1, 40))
+    assert refusal.value.treewidth == 39
+    assert infer(model, "MMAP", Exact(), None, (0,)).log_score == pytest.approx(39 * math.log(2))
+
+
+def test_marginal_map_wants_different_variables_and_an_exact_method(toy):
+    with pytest.raises(TypeError, match=r"MeanField has no marginal MAP; methods that do: Exact\(\), Enumeration\(\)"):
+        infer(toy, "MMAP", MeanField(), None, (0,))
+    for wrong in [(), (0, 0), (3,)]:
+        with pytest.raises(ValueError, match=r"variables: expected different nodes in \[0, 3\)"):
+            infer(toy, "MMAP", Exact(), None, wrong)
+    with pytest.raises(ValueError, match="variables: expected those of an MMAP query"):
+        infer(toy, "MAP", Exact(), None, (0,))

@@ -4,8 +4,9 @@ import torch
 from PIL import Image
 
 from lnz.errors import FormatError
-from lnz.tasks.segment.data import FolderDataset, Keys, SegmentData, collate, generator
+from lnz.tasks.segment.data import FolderDataset, SegmentData, collate
 from lnz.tasks.segment.scenes import SceneDataset, Scenes, compose, digit_pool
+from lnz.tasks.streams import Keys, generator
 
 SMALL = Scenes(train=3, val=2, size=10, scale=1)
 
@@ -150,9 +151,14 @@ class TestFolder:
 
 
 def test_collate_pads_with_unobserved_pixels():
-    small = {"image": torch.ones(1, 2, 3), "labels": torch.ones(2, 3, dtype=torch.int64)}
-    large = {"image": torch.ones(1, 3, 2), "labels": torch.ones(3, 2, dtype=torch.int64)}
-    batch = collate([small, large])
+    def example(height, width, index):
+        labels = torch.ones(height, width, dtype=torch.int64)
+        image = torch.ones(1, height, width)
+        return {"image": image, "labels": labels, "pixels": labels.cumsum(1), "index": torch.tensor(index)}
+
+    batch = collate([example(2, 3, 7), example(3, 2, 4)])
+    assert batch["index"].tolist() == [7, 4]
+    assert batch["pixels"][1].tolist() == [[1, 2, -100]] * 3
     assert batch["image"].shape == (2, 1, 3, 3)
     assert batch["labels"].tolist() == [
         [[1, 1, 1], [1, 1, 1], [-100, -100, -100]],

@@ -8,7 +8,10 @@ from importlib import import_module
 
 SUMMARY = "train a network that ends in an exponential softmax"
 
-TASKS = {"segment": ("lnz.tasks.segment.run", "label every pixel of an image: a Markov random field over the grid")}
+TASKS = {
+    "segment": ("lnz.tasks.segment.run", "label every pixel of an image: a Markov random field over the grid"),
+    "density": ("lnz.tasks.density.run", "a distribution over binary images: a restricted Boltzmann machine"),
+}
 """Per task, the module whose ``run(argv, console)`` does it, imported only when asked for."""
 
 USAGE = f"""usage: lnz fit TASK [options]
@@ -22,6 +25,8 @@ examples:
   lnz fit segment                                         scenes of handwritten digits, nothing to download
   lnz fit segment --data.images photos --data.masks gt    a folder of images and one of masks
   lnz fit segment --config configs/camvid.yaml            a configuration file
+  lnz fit segment --objective all                         every objective, side by side in one table
+  lnz fit density --model.objective pcd                   learn to draw handwritten digits
   lnz fit segment --help                                  all options
 """
 

@@ -125,8 +125,8 @@ def _intractable(largest: int, width: int, max_table: int, dtype: torch.dtype) -
     return IntractableError(
         f"Exact: no elimination order was found that keeps every table within max_table={max_table} entries; a plain "
         f"sweep over the nodes has treewidth {width} and a table of {_readable(table_bytes)} per batch entry. "
-        "For approximate answers pass inference=lnz.inference.BeliefPropagation() or TreeReweighted() (an upper bound of "
-        "ln Z), MeanField() (a lower bound), Gibbs() (samples), or TRWS() (a best labelling); or a larger max_table",
+        "For approximate answers pass inference=lnz.inference.BeliefPropagation(), TreeReweighted() (an upper bound "
+        "of ln Z), MeanField() (a lower bound), Gibbs() (samples) or TRWS() (a best labelling); or a larger max_table",
         treewidth=width,
         table_bytes=table_bytes,
         alternatives=("BeliefPropagation", "TreeReweighted", "MeanField", "Gibbs", "TRWS"),

@@ -1,4 +1,4 @@
-"""Files of models, evidence and results."""
+"""Files of models, evidence, queries and results."""
 
 from lnz.io.atomic import atomic_write
 from lnz.io.bif import read_bif
@@ -6,8 +6,9 @@ from lnz.io.evidence import parse_evidence, read_evidence
 from lnz.io.files import read_bytes
 from lnz.io.formats import read_model
 from lnz.io.model import NamedModel
-from lnz.io.results import assignment_result, marginals_result, partition_result
+from lnz.io.results import assignment_result, marginals_result, partial_assignment_result, partition_result
 from lnz.io.uai import read_uai, write_uai
+from lnz.io.variables import parse_variables, read_variables
 
 __all__ = [
     "NamedModel",
@@ -15,11 +16,14 @@ __all__ = [
     "atomic_write",
     "marginals_result",
     "parse_evidence",
+    "parse_variables",
+    "partial_assignment_result",
     "partition_result",
     "read_bif",
     "read_bytes",
     "read_evidence",
     "read_model",
     "read_uai",
+    "read_variables",
     "write_uai",
 ]

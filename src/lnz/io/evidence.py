@@ -58,8 +58,8 @@ def parse_evidence(text: str, model: NamedModel) -> Tensor:
         name, equals, state = (part.strip() for part in pair.partition("="))
         if not equals or not name or not state:
             raise FormatError(f"evidence: expected NAME=STATE, got {pair!r}")
-        node = _find("a variable of the model", name, model.names)
-        label = _find(f"a state of {model.names[node]}", state, model.states[node])
+        node = find("evidence", "a variable of the model", name, model.names)
+        label = find("evidence", f"a state of {model.names[node]}", state, model.states[node])
         if observed[node] not in (IGNORE, label):
             before = model.states[node][int(observed[node])]
             raise FormatError(f"evidence: expected one state of {name}, got both {before!r} and {state!r}")
@@ -67,11 +67,16 @@ def parse_evidence(text: str, model: NamedModel) -> Tensor:
     return observed
 
 
-def _find(what: str, wanted: str, names: Sequence[str]) -> int:
+def find(argument: str, what: str, wanted: str, names: Sequence[str]) -> int:
+    """Where a name is among ``names``; where it is not, a number counts from 0.
+
+    Raises:
+        FormatError: neither; names the ``argument``, what was expected, and what came.
+    """
     if wanted in names:
         return names.index(wanted)
     if wanted.isdecimal() and int(wanted) < len(names):
         return int(wanted)
     close = difflib.get_close_matches(wanted, names, n=1)
     shown = f"did you mean {close[0]!r}?" if close else ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-    raise FormatError(f"evidence: expected {what}, got {wanted!r} ({shown})")
+    raise FormatError(f"{argument}: expected {what}, got {wanted!r} ({shown})")

@@ -19,3 +19,9 @@ def marginals_result(marginals: Sequence[Sequence[float]]) -> str:
 def assignment_result(labelling: Sequence[int]) -> str:
     """MAP: the number of variables, then the label of each, evidence included."""
     return f"MAP\n{' '.join(map(str, (len(labelling), *labelling)))}\n"
+
+
+def partial_assignment_result(variables: Sequence[int], labelling: Sequence[int]) -> str:
+    """MMAP: the number of query variables, then each of them and its label."""
+    pairs = (f"{variable} {label}" for variable, label in zip(variables, labelling, strict=True))
+    return f"MMAP\n{' '.join((str(len(variables)), *pairs))}\n"

@@ -1,19 +1,25 @@
-"""Queries about one model: ln Z, marginals, or a best labelling, given evidence."""
+"""Queries about one model: ln Z, marginals, or a best labelling of all or some variables, given evidence."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from lnz.distributions import MRF
 from lnz.errors import InfeasibleError
+from lnz.inference import Enumeration, Exact
 from lnz.inference.base import Method
-from lnz.io import NamedModel, assignment_result, marginals_result, partition_result
+from lnz.inference.mode import precise_score
+from lnz.inference.sampler import Sampler
+from lnz.io import NamedModel, assignment_result, marginals_result, partial_assignment_result, partition_result
+from lnz.tasks.marginal_map import marginal_map
 
-Query = Literal["PR", "MAR", "MAP"]
+Query = Literal["PR", "MAR", "MAP", "MMAP"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,15 +27,20 @@ class Answer:
     """The answer to one query; what the query does not compute is ``None``.
 
     Attributes:
-        query: ``"PR"`` computes ln Z; ``"MAR"`` ln Z and marginals; ``"MAP"`` a best labelling and its score.
+        query: ``"PR"`` computes ln Z; ``"MAR"`` ln Z and marginals; ``"MAP"`` a best labelling and its score;
+            ``"MMAP"`` the best labels of some variables, with the others summed out.
         model: the model that was asked.
-        exact: whether the answer is exact.
-        diagnostics: what the inference method says about its own work, as plain numbers.
+        exact: whether the answer is exact: by the method, or since a bound has proved it.
+        diagnostics: what the inference method says about its own work, as plain numbers. Of a best labelling that is at
+            least its ``score``, the ``bound`` that no score exceeds (``None`` where there is none), and whether it is
+            proved ``optimal``.
         log_partition: ln Z of the model with its evidence clamped (of a Bayesian network: ln of the evidence's
-            probability).
+            probability); ``None`` of samplers, which have none.
         marginals: one row of probabilities per node, in the file's order; one-hot for evidence.
-        labelling: one label per node, evidence included.
-        log_score: s(y) of that labelling: ln of the product of all tables, evidence included, not normalised.
+        labelling: one label per node, evidence included; of ``"MMAP"`` per variable asked for.
+        log_score: s(y) of that labelling: ln of the product of all tables, evidence included, not normalised; of
+            ``"MMAP"`` ln of the sum of those products over all other variables.
+        variables: the nodes that ``labelling`` is of; ``None`` for all.
     """
 
     query: Query
@@ -40,6 +51,7 @@ class Answer:
     marginals: tuple[tuple[float, ...], ...] | None = None
     labelling: tuple[int, ...] | None = None
     log_score: float | None = None
+    variables: tuple[int, ...] | None = None
 
     @property
     def log10_partition(self) -> float | None:
@@ -56,8 +68,9 @@ class Answer:
         """The state of each variable, by name."""
         if self.labelling is None:
             return None
-        named = zip(self.model.names, self.model.states, self.labelling, strict=True)
-        return {name: states[label] for name, states, label in named}
+        nodes = range(self.model.graph.num_nodes) if self.variables is None else self.variables
+        labels = zip(nodes, self.labelling, strict=True)
+        return {self.model.names[node]: self.model.states[node][label] for node, label in labels}
 
     def to_uai(self) -> str:
         """The answer in the UAI result format."""
@@ -66,6 +79,8 @@ class Answer:
         if self.marginals is not None:
             return marginals_result(self.marginals)
         assert self.labelling is not None
+        if self.variables is not None:
+            return partial_assignment_result(self.variables, self.labelling)
         return assignment_result(self.labelling)
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,39 +96,80 @@ class Answer:
         }
 
 
-def infer(model: NamedModel, query: Query, method: Method, evidence: Tensor | None = None) -> Answer:
+def infer(
+    model: NamedModel,
+    query: Query,
+    method: Method,
+    evidence: Tensor | None = None,
+    variables: Sequence[int] | None = None,
+) -> Answer:
     """Answer one query about ``model``, given ``evidence``.
 
     Args:
         model: as :func:`lnz.io.read_model` reads it.
-        query: ``"PR"``, ``"MAR"`` or ``"MAP"``.
-        method: the settings of an inference method.
+        query: ``"PR"``, ``"MAR"``, ``"MAP"`` or ``"MMAP"``.
+        method: the settings of an inference method; for ``"MMAP"`` ``Exact`` or ``Enumeration``.
         evidence: ``int64 [N]``, −100 where nothing is observed.
+        variables: of ``"MMAP"``, the nodes to label; all others are summed out.
 
     Raises:
         InfeasibleError: every labelling that agrees with the evidence has probability 0.
         IntractableError: the method finds the model too large.
-        ValueError: an unknown query, or evidence of the wrong shape or out of range.
+        TypeError: the method has no such answer; names those that do.
+        ValueError: an unknown query, evidence or variables of the wrong shape or out of range, or a model that the
+            method does not serve.
     """
     if query not in get_args(Query):
         raise ValueError(f"query: expected one of {', '.join(get_args(Query))}, got {query!r}")
+    if (variables is not None) != (query == "MMAP"):
+        raise ValueError(f"variables: expected those of an MMAP query, and only there, got {variables} for {query}")
     p = model.mrf(method)
     if evidence is not None:
         p = p.condition(evidence)
-    found: dict[str, Any] = {}
     with torch.no_grad():
-        if query == "MAP":
-            best = p.argmax()
-            found = {"labelling": tuple(best.tolist()), "log_score": float(p.score(best))}
-        else:
-            found = {"log_partition": float(p.log_partition)}
-            if found["log_partition"] == -math.inf:
-                given = "" if evidence is None else " that agrees with the evidence"
-                raise InfeasibleError(f"no labelling{given} has a probability above 0: Z = 0")
-        if query == "MAR":
-            rows = zip(p.node_marginals.tolist(), model.graph.cardinalities, strict=True)
-            found["marginals"] = tuple(tuple(row[:card]) for row, card in rows)
-        return Answer(query, model, p.solution.exact, _plain(p.diagnostics), **found)
+        if variables is not None:
+            return _best_of_some(model, p, method, variables)
+        return _best(model, p) if query == "MAP" else _summed(model, p, query)
+
+
+def _summed(model: NamedModel, p: MRF, query: Query) -> Answer:
+    """ln Z, where the method has it or PR asks for it, and marginals."""
+    log_partition = marginals = None
+    if query == "PR" or not isinstance(p.inference, Sampler):
+        log_partition = float(p.log_partition)
+        if log_partition == -math.inf:
+            given = "" if p.model.observed is None else " that agrees with the evidence"
+            raise InfeasibleError(f"no labelling{given} has a probability above 0: Z = 0")
+    if query == "MAR":
+        rows = zip(p.node_marginals.tolist(), model.graph.cardinalities, strict=True)
+        marginals = tuple(tuple(row[:card]) for row, card in rows)
+    return Answer(query, model, p.solution.exact, _plain(p.diagnostics), log_partition, marginals)
+
+
+def _best(model: NamedModel, p: MRF) -> Answer:
+    best = p.argmax()
+    score, exact, said = precise_score(p.model, best), p.solution.exact, p.diagnostics
+    known = {"score": score, "bound": score if exact else torch.full_like(score, math.inf), "optimal": exact}
+    said = known | said
+    return Answer(
+        "MAP",
+        model,
+        bool(said["optimal"]),
+        _plain(said),
+        labelling=tuple(best.tolist()),
+        log_score=float(p.score(best)),
+    )
+
+
+def _best_of_some(model: NamedModel, p: MRF, method: Method, variables: Sequence[int]) -> Answer:
+    if not isinstance(method, Exact | Enumeration):
+        raise TypeError(f"{type(method).__name__} has no marginal MAP; methods that do: Exact(), Enumeration()")
+    nodes = tuple(variables)
+    if not nodes or len(set(nodes)) < len(nodes) or not all(0 <= node < model.graph.num_nodes for node in nodes):
+        raise ValueError(f"variables: expected different nodes in [0, {model.graph.num_nodes}), got {list(variables)}")
+    labels, value = marginal_map(p.model, nodes, method)
+    known = {"score": value, "bound": value, "optimal": True}
+    return Answer("MMAP", model, True, known, labelling=labels, log_score=value, variables=nodes)
 
 
 def _plain(value: Any) -> Any:

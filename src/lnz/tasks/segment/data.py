@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from lnz.io.images import Pair, check_pairs, pair_images, read_image, read_mask, remap_void, select
 from lnz.tasks.segment.scenes import SceneDataset, Scenes
+from lnz.tasks.streams import Keys, generator
 from lnz.typing import IGNORE
 
 Example = dict[str, Tensor]
+"""``image`` ``[C, H, W]``, its ``labels`` ``int64 [H, W]``, which ``pixels`` of the whole image they are (row-major,
+``int64 [H, W]``), and the ``index`` of that image in its split."""
 
 
 class SegmentData(pl.LightningDataModule):
@@ -139,52 +141,17 @@ class FolderDataset(Dataset[Example]):
         epoch, index = key
         pair = self.pairs[index]
         image, labels = read_image(pair.image), remap_void(read_mask(pair.mask), self.void_label)
+        pixels = torch.arange(labels.numel()).reshape(labels.shape)
         stream = generator(self.seed, epoch, index)
         if self.flip and torch.rand((), generator=stream) < 0.5:
-            image, labels = image.flip(-1), labels.flip(-1)
+            image, labels, pixels = image.flip(-1), labels.flip(-1), pixels.flip(-1)
         if self.crop:
             height, width = (min(self.crop, size) for size in labels.shape)
             top = int(torch.randint(labels.shape[0] - height + 1, (), generator=stream))
             left = int(torch.randint(labels.shape[1] - width + 1, (), generator=stream))
             window = (..., slice(top, top + height), slice(left, left + width))
-            image, labels = image[window], labels[window]
-        return {"image": image, "labels": labels}
-
-
-class Keys(Sampler[tuple[int, int]]):
-    """The keys (epoch, index) of one process's share of an epoch.
-
-    The order is a function of (seed, epoch) alone, so that a resumed run sees what an uninterrupted one would have.
-    Shuffled shares are made equal by repeating a few keys, since processes train in step; unshuffled ones are not,
-    so that each image is judged once.
-    """
-
-    def __init__(self, count: int, seed: int, rank: int = 0, world: int = 1, *, shuffle: bool = False) -> None:
-        self.count, self.seed, self.rank, self.world, self.shuffle = count, seed, rank, world, shuffle
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer at the start of each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self._indices())
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((self.epoch, index) for index in self._indices())
-
-    def _indices(self) -> list[int]:
-        if not self.shuffle:
-            return list(range(self.rank, self.count, self.world))
-        order = torch.randperm(self.count, generator=generator(self.seed, self.epoch)).tolist()
-        order += order[: -self.count % self.world]
-        return order[self.rank :: self.world]
-
-
-def generator(*key: int) -> torch.Generator:
-    """A stream of random numbers that is a function of ``key`` alone."""
-    state = np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0] >> 1))
+            image, labels, pixels = image[window], labels[window], pixels[window]
+        return {"image": image, "labels": labels, "pixels": pixels, "index": torch.tensor(index)}
 
 
 def split_pairs(
@@ -231,4 +198,9 @@ def collate(examples: Sequence[Example]) -> dict[str, Any]:
             padded.append(F.pad(example[name], (0, width - w, 0, height - h), value=value))
         return torch.stack(padded)
 
-    return {"image": stack("image", 0.0), "labels": stack("labels", IGNORE)}
+    return {
+        "image": stack("image", 0.0),
+        "labels": stack("labels", IGNORE),
+        "pixels": stack("pixels", IGNORE),
+        "index": torch.stack([example["index"] for example in examples]),
+    }

@@ -33,14 +33,18 @@ class Measures(torch.nn.Module):
         self.nll = MeanMetric()
         self.ece = MulticlassCalibrationError(n_bins=15, **kwargs)
 
-    def update(self, beliefs: Tensor, labels: Tensor) -> None:
-        """Take in ``beliefs`` ``[B, L, H, W]`` (probabilities) and gold ``labels`` ``int64 [B, H, W]``."""
+    def update(self, beliefs: Tensor, labels: Tensor, predicted: Tensor | None = None) -> None:
+        """Take in ``beliefs`` ``[B, L, H, W]`` (probabilities) and gold ``labels`` ``int64 [B, H, W]``.
+
+        ``predicted`` ``int64 [B, H, W]`` is what accuracy and intersections are of; by default, the labels of the
+        largest beliefs.
+        """
         observed = labels != IGNORE
         pixels = beliefs.clamp(0, 1).movedim(1, -1)[observed]  # rounding may pass 1, which ece would take for a logit
         gold = labels[observed]
         if not len(gold):
             return
-        self.labels.update(pixels.argmax(-1), gold)
+        self.labels.update(pixels.argmax(-1) if predicted is None else predicted[observed], gold)
         probability = pixels.gather(-1, gold[:, None])
         self.nll.update(-probability.clamp_min(torch.finfo(pixels.dtype).tiny).log())
         self.ece.update(pixels, gold)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import statistics
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,12 +16,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
+from lnz.distributions import MRF
 from lnz.errors import ConvergenceWarning, FormatError
-from lnz.inference import BeliefPropagation
+from lnz.inference import BeliefPropagation, Gibbs
 from lnz.nn import ConvNet, GridMRF
 from lnz.nn.grid_mrf import Edges
-from lnz.objectives import nll
+from lnz.objectives import EpsilonSchedule, nll
+from lnz.tasks.segment.chains import ImageChains
 from lnz.tasks.segment.measures import Measures
+from lnz.tasks.segment.objectives import OBJECTIVES, ErrorName, Name, Step, by, decoder
+from lnz.tasks.streams import generator
 from lnz.typing import IGNORE
 
 METHODS = ("softmax", "mrf")
@@ -28,8 +35,9 @@ TASK = "segment"
 class SegmentModule(pl.LightningModule):
     """Two networks of one architecture, from the same initial weights, on the same batches.
 
-    ``softmax`` ends in an independent softmax per pixel, ``mrf`` in a :class:`~lnz.nn.GridMRF`. They share no
-    parameter: the losses are added, so that each network follows its own gradient in one optimiser.
+    ``softmax`` ends in an independent softmax per pixel, ``mrf`` in a :class:`~lnz.nn.GridMRF` that is trained by the
+    ``objective``. They share no parameter: the losses are added, so that each network follows its own gradient in one
+    optimiser.
 
     Args:
         num_classes: number of labels of a pixel.
@@ -39,7 +47,22 @@ class SegmentModule(pl.LightningModule):
         edges: edge scores, "shared" (one table per direction), "contrast" (table × a weight from the image) or
             "full" (a table per edge from the image).
         neighbours: 4 or 8 neighbours of a pixel.
-        inference: belief propagation in training, prediction and judgement.
+        objective: what the MRF is trained by. "nll-bp", "nll-trw", "mean-field": maximum likelihood with ln Z by belief
+            propagation, tree-reweighted belief propagation or mean field, which also give the beliefs that are judged
+            (everywhere else belief propagation does); "mcmc": with the gradient from samples; "cd", "pcd": contrastive
+            divergence, from gold or from a chain per training image that goes on; "pseudolikelihood";
+            "label-adjustment", "hinge": for the task error, by best labellings, which are then the predictions too;
+            "softmax": each pixel by itself, the edge scores staying 0.
+        inference: belief propagation; the iterations and the tolerance of its stand-ins too.
+        sampler: of "mcmc" (chains per image, and sweeps before their states count), "cd" and "pcd"; it also draws the
+            labels of unobserved pixels for those two and "pseudolikelihood".
+        steps: sweeps of "cd" and "pcd".
+        error: what "label-adjustment" and "hinge" train for; by default, "iou" (1 − mean IoU, times the pixels) for the
+            one and "hamming" (wrong pixels) for the other.
+        epsilon: of "label-adjustment", at first.
+        last_epsilon: and at the end of training, falling geometrically; by default, the same.
+        warm_start: share of the steps in which "nll-bp" trains, before the objective takes over; best labellings of an
+            untrained network say little.
         learning_rate: the peak of a one-cycle schedule of Adam.
         weight_decay: decoupled weight decay.
     """
@@ -53,11 +76,25 @@ class SegmentModule(pl.LightningModule):
         dilations: Sequence[int] = (1, 1),
         edges: Edges = "shared",
         neighbours: int = 4,
+        objective: Name = "nll-bp",
         inference: BeliefPropagation = BeliefPropagation(),  # noqa: B008  (frozen)
+        sampler: Gibbs = Gibbs(chains=4, warmup=20),  # noqa: B008
+        steps: int = 1,
+        error: ErrorName | None = None,
+        epsilon: float = 1.0,
+        last_epsilon: float | None = None,
+        warm_start: float = 0.0,
         learning_rate: float = 0.02,
         weight_decay: float = 1e-4,
     ) -> None:
         super().__init__()
+        if objective not in OBJECTIVES:
+            raise ValueError(f"objective: expected one of {', '.join(OBJECTIVES)}, got {objective!r}")
+        if steps < 1:
+            raise ValueError(f"steps: expected a positive integer, got {steps}")
+        if not 0 <= warm_start < 1:
+            raise ValueError(f"warm_start: expected a number in [0, 1), got {warm_start}")
+        EpsilonSchedule(epsilon, last_epsilon or epsilon, 1)  # refuses now what is not positive
         self.settings = {
             "num_classes": num_classes,
             "in_channels": in_channels,
@@ -65,19 +102,36 @@ class SegmentModule(pl.LightningModule):
             "dilations": list(dilations),
             "edges": edges,
             "neighbours": neighbours,
+            "objective": objective,
             "inference": dataclasses.asdict(inference),
+            "sampler": dataclasses.asdict(sampler),
+            "steps": steps,
+            "error": error,
+            "epsilon": epsilon,
+            "last_epsilon": last_epsilon,
+            "warm_start": warm_start,
             "learning_rate": learning_rate,
             "weight_decay": weight_decay,
         }
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         trunk = ConvNet(in_channels, width, dilations)
-        mrf = GridMRF(width, num_classes, edges, neighbours, inference)
+        self.objective = OBJECTIVES[objective]
+        self.error: ErrorName = error or ("hamming" if objective == "hinge" else "iou")
+        self.inference, self.sampler, self.steps = inference, sampler, steps
+        self.epsilon, self.last_epsilon, self.warm_start = epsilon, last_epsilon or epsilon, warm_start
+        mrf = GridMRF(width, num_classes, edges, neighbours, self.objective.judge(inference))
+        if objective == "softmax":
+            for parameter in (mrf.tables, *mrf.heads.parameters()):
+                parameter.requires_grad_(False)
         self.mrf = nn.Sequential(trunk, mrf)
         self.softmax = nn.Sequential(ConvNet(in_channels, width, dilations), nn.Conv2d(width, num_classes, 1))
         self.softmax[0].load_state_dict(trunk.state_dict())
         self.softmax[1].load_state_dict(mrf.nodes.state_dict())
         self.softmax_measures, self.mrf_measures = Measures(num_classes), Measures(num_classes)
         self.converged = MeanMetric()
+        self.chains = ImageChains() if objective == "pcd" else None
+        self.key: Tensor  # what the objective's random numbers are drawn from
+        self.register_buffer("key", torch.randint(2**62, ()))
 
     @property
     def measures(self) -> dict[str, Measures]:
@@ -96,6 +150,7 @@ class SegmentModule(pl.LightningModule):
         try:
             settings = dict(about["settings"])
             settings["inference"] = BeliefPropagation(**settings["inference"])
+            settings["sampler"] = Gibbs(**settings["sampler"])
             module = cls(**settings)
             module.load_state_dict(checkpoint["state_dict"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -104,15 +159,22 @@ class SegmentModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["lnz"] = {"task": TASK, "settings": self.settings}
+        if self.chains is not None:  # under several processes, those of the first
+            checkpoint["lnz"]["chains"] = self.chains.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.chains is not None:
+            self.chains.load_state_dict(checkpoint["lnz"].get("chains", {}))
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         image, labels = batch["image"], batch["labels"]
         observed = (labels != IGNORE).sum().clamp(min=1)
         losses = {"softmax": F.cross_entropy(self.softmax(image), labels, ignore_index=IGNORE, reduction="sum")}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # counted instead: converged is logged and reported
-            p = self.mrf(image)
-            losses["mrf"] = nll(p, labels.flatten(1), reduction="sum")
+        draws = generator(int(self.key), self.global_step, self.global_rank)
+        if self.warm_start and self.global_step < self.warm_start * self._steps:
+            losses["mrf"] = self.likelihood(batch)
+        else:
+            losses["mrf"] = self.loss(self.mrf, batch, draws)
         for method in METHODS:
             self.log(
                 f"train/{method}_loss",
@@ -125,19 +187,76 @@ class SegmentModule(pl.LightningModule):
             )
         return (losses["softmax"] + losses["mrf"]) / observed
 
+    def loss(self, network: nn.Module, batch: Mapping[str, Tensor], draws: torch.Generator) -> Tensor:
+        """The objective of the MRF, summed over a batch."""
+        gold = batch["labels"].flatten(1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # counted instead: converged is logged and reported
+            p = network(batch["image"])
+            if self.objective.train is not None:
+                p = by(p, self.objective.train(self.inference, self.sampler))
+            chains = None if self.chains is None else self.chains.of(p, gold, batch, self.sampler, draws)
+            step = Step(self.sampler, self.steps, draws, self.error, self._epsilon, chains)
+            loss = self.objective.loss(p, gold, step)
+        if self.chains is not None and chains is not None:
+            self.chains.keep(chains, batch)
+        return loss
+
+    def likelihood(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The negative log-likelihood by belief propagation, summed over a batch, of a warm start."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return nll(by(self.mrf(batch["image"]), self.inference), batch["labels"].flatten(1), "sum")
+
+    @property
+    def _steps(self) -> int:
+        return int(self.trainer.estimated_stepping_batches)
+
+    @property
+    def _epsilon(self) -> float:
+        if self.epsilon == self.last_epsilon:
+            return self.epsilon
+        first = int(self.warm_start * self._steps)
+        calls = max(1, self._steps - first - 1)
+        return EpsilonSchedule(self.epsilon, self.last_epsilon, calls, made=max(0, self.global_step - first))()
+
+    def seconds_per_step(self, batch: Mapping[str, Tensor], repeats: int = 5) -> float:
+        """The median time of the MRF's loss and its gradient on one batch; nothing is changed by it."""
+        network, chains = copy.deepcopy(self.mrf).train(), copy.deepcopy(self.chains)
+        seconds = []
+        for repeat in range(repeats + 1):  # the first one may compile
+            started = time.perf_counter()
+            self.loss(network, batch, generator(repeat)).backward()
+            seconds.append(time.perf_counter() - started)
+        self.chains = chains
+        return statistics.median(seconds[1:])
+
     @torch.no_grad()
     def beliefs(self, image: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Per method, the probability of each label of each pixel ``[B, L, H, W]``; and whether each image converged.
 
         The second is 1 or 0 per image, ``[B]``.
         """
+        nodes, converged = self._judged(self.mrf(image))
+        return {"softmax": self.softmax(image).softmax(1), "mrf": _shaped(nodes, image)}, converged
+
+    def _judged(self, p: MRF) -> tuple[Tensor, Tensor]:
+        """Beliefs ``[B, N, L]``, and whether they have converged."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            p = self.mrf(image)
             nodes = p.node_marginals
-        mrf = nodes.transpose(1, 2).unflatten(2, image.shape[-2:])
-        converged = torch.as_tensor(p.diagnostics["converged"], dtype=torch.float32)
-        return {"softmax": self.softmax(image).softmax(1), "mrf": mrf}, converged
+        return nodes, torch.as_tensor(p.diagnostics["converged"], dtype=torch.float32)
+
+    @torch.no_grad()
+    def predicted(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the MRF: labels ``int64 [B, H, W]``, beliefs ``[B, L, H, W]``, and whether these converged ``[B]``.
+
+        Labels are those of the largest beliefs, or the best labelling where the objective trains for that.
+        """
+        p = self.mrf(image)
+        nodes, converged = self._judged(p)
+        best = by(p, decoder(self.inference)).argmax() if self.objective.decodes else nodes.argmax(-1)
+        return best.unflatten(1, image.shape[-2:]), _shaped(nodes, image), converged
 
     def on_validation_epoch_start(self) -> None:
         """Judge one model: each process has running statistics of its own batches, and those of the first one count."""
@@ -146,9 +265,10 @@ class SegmentModule(pl.LightningModule):
                 torch.distributed.broadcast(buffer, 0)
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        beliefs, converged = self.beliefs(batch["image"])
-        for method, measures in self.measures.items():
-            measures.update(beliefs[method], batch["labels"])
+        image, gold = batch["image"], batch["labels"]
+        labels, beliefs, converged = self.predicted(image)
+        self.mrf_measures.update(beliefs, gold, labels)
+        self.softmax_measures.update(self.softmax(image).softmax(1), gold)
         self.converged.update(converged)
 
     def on_validation_epoch_end(self) -> None:
@@ -160,13 +280,16 @@ class SegmentModule(pl.LightningModule):
         self.converged.reset()
 
     def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Labels of most probable marginals ``int64 [B, H, W]`` and their probability, under the MRF."""
-        beliefs, _ = self.beliefs(batch["image"])
-        confidence, labels = beliefs["mrf"].max(1)
-        return labels, confidence
+        """Labels ``int64 [B, H, W]`` under the MRF, and the beliefs in them."""
+        labels, beliefs, _ = self.predicted(batch["image"])
+        return labels, beliefs.gather(1, labels[:, None]).squeeze(1)
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(self.parameters(), self.learning_rate, weight_decay=self.weight_decay)
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=max(steps, 2))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=max(self._steps, 2))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _shaped(nodes: Tensor, image: Tensor) -> Tensor:
+    """``[B, N, L]`` as ``[B, L, H, W]``."""
+    return nodes.transpose(1, 2).unflatten(2, image.shape[-2:])

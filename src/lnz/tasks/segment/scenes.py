@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,9 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-Split = Literal["train", "val"]
-DIGIT = 8
-"""The side of a bundled digit in pixels."""
+from lnz.tasks.digits import DIGIT, Split, digits
 
 
 @dataclass(frozen=True)
@@ -62,17 +60,10 @@ class Scenes:
 
 @lru_cache(maxsize=4)
 def digit_pool(split: Split, scale: int) -> tuple[Tensor, Tensor]:
-    """The enlarged digits of a split, ink in [0, 1] ``[D, 8·scale, 8·scale]``, and which digit each is ``[D]``.
-
-    The bundled set is ordered by writer; training takes the first 1,200 digits, validation the other 597.
-    """
-    from sklearn.datasets import load_digits
-
-    bundle: Any = load_digits()
-    part = slice(None, 1200) if split == "train" else slice(1200, None)
-    ink = torch.from_numpy(bundle.images[part]).float()[:, None] / 16
-    large = F.interpolate(ink, scale_factor=scale, mode="bilinear", align_corners=False)[:, 0]
-    return large, torch.from_numpy(bundle.target[part]).long()
+    """The enlarged digits of a split, ink in [0, 1] ``[D, 8·scale, 8·scale]``, and which digit each is ``[D]``."""
+    ink, which = digits(split)
+    large = F.interpolate(ink[:, None], scale_factor=scale, mode="bilinear", align_corners=False)[:, 0]
+    return large, which
 
 
 def compose(scenes: Scenes, split: Split, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -109,4 +100,5 @@ class SceneDataset(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
         image, labels = self.scenes[key[1]]
-        return {"image": image, "labels": labels}
+        pixels = torch.arange(labels.numel()).reshape(labels.shape)
+        return {"image": image, "labels": labels, "pixels": pixels, "index": torch.tensor(key[1])}

@@ -1,0 +1,160 @@
+"""Boltzmann machines: binary units, some of them hidden, with a weight per pair of joined units."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from lnz.distributions import MRF
+from lnz.graphs import FactorGraph
+from lnz.inference import Chains, Sampler
+from lnz.inference.base import Method
+from lnz.nn.block_gibbs import BlockGibbs
+from lnz.objectives import contrastive_divergence, nll, pseudolikelihood
+from lnz.objectives.reduction import Reduction
+from lnz.scores import Weighted
+from lnz.typing import IGNORE
+
+Objective = Literal["cd", "pcd", "pseudolikelihood", "nll"]
+
+
+class BoltzmannMachine(nn.Module):
+    """P(v, h) ∝ exp(Σ_n b_n y_n + Σ_{(n, m)} w_nm y_n y_m) over the units y = (v, h), each 0 or 1.
+
+    The units are nodes of an :class:`~lnz.MRF`, first the V visible ones, then the H hidden ones. Hidden units are
+    latent: nobody observes them, and the likelihood of a v sums over them (Ackley, Hinton & Sejnowski 1985).
+
+    Args:
+        num_visible: V.
+        num_hidden: H; 0 for a fully visible machine.
+        edges: ``int64 [E, 2]``, the pairs of units that have a weight; ``"full"``, all of them.
+
+    Attributes:
+        visible_bias: ``[V]``.
+        hidden_bias: ``[H]``.
+        weight: ``[E]``, drawn with standard deviation 1 / √(V + H) at first; biases start at 0.
+        graph: the wiring: V + H binary nodes, one factor per node and one per edge.
+    """
+
+    def __init__(self, num_visible: int, num_hidden: int = 0, edges: Tensor | Literal["full"] = "full") -> None:
+        super().__init__()
+        if num_visible < 1:
+            raise ValueError(f"num_visible: expected a positive integer, got {num_visible}")
+        if num_hidden < 0:
+            raise ValueError(f"num_hidden: expected an integer of at least 0, got {num_hidden}")
+        units = num_visible + num_hidden
+        if isinstance(edges, str):
+            if edges != "full":
+                raise ValueError(f"edges: expected an int64 tensor of shape [E, 2] or 'full', got {edges!r}")
+            edges = torch.combinations(torch.arange(units))
+        self.num_visible, self.num_hidden = num_visible, num_hidden
+        self.graph = FactorGraph.pairwise(units, 2, edges)
+        self.visible_bias = nn.Parameter(torch.zeros(num_visible))
+        self.hidden_bias = nn.Parameter(torch.zeros(num_hidden))
+        self.weight = nn.Parameter(torch.randn(len(edges)) / units**0.5)  # fields start of order 1 at most
+
+    def mrf(self, inference: Method | None = None) -> MRF:
+        """The distribution of visible and hidden units ``[V + H]``, without batch, in compact scores.
+
+        Args:
+            inference: how it is computed; ``None`` is :class:`~lnz.inference.Exact`.
+        """
+        bias = torch.cat((self.visible_bias, self.hidden_bias))
+        on = bias.new_tensor([0.0, 1.0])
+        return MRF(self.graph, (Weighted(bias, on), Weighted(self.weight.flatten(), on[:, None] * on)), inference)
+
+    def forward(self) -> MRF:
+        return self.mrf()
+
+    def labelling(self, v: Tensor) -> Tensor:
+        """``v`` ``[*batch, V]`` of zeros and ones, as labels ``int64 [*batch, V + H]`` with the hidden units latent.
+
+        Raises:
+            ValueError: a wrong shape, or values other than 0 and 1.
+        """
+        self._check_visible(v)
+        return torch.cat((v.long(), v.new_full((*v.shape[:-1], self.num_hidden), IGNORE, dtype=torch.int64)), -1)
+
+    def init_chains(self, n: int, v: Tensor | None = None, generator: torch.Generator | None = None) -> Chains:
+        """n persistent chains, for ``loss(…, "pcd", chains=…)``.
+
+        Args:
+            n: chains.
+            v: where the visible units start, ``[n, V]``; ``None``, at random.
+            generator: of the random numbers; ``None`` is torch's default one.
+        """
+        return BlockGibbs().init(self.mrf().model, n, generator, None if v is None else self.labelling(v))
+
+    def loss(
+        self,
+        v: Tensor,
+        objective: Objective = "cd",
+        *,
+        steps: int = 1,
+        chains: Chains | None = None,
+        sampler: Sampler | None = None,
+        inference: Method | None = None,
+        generator: torch.Generator | None = None,
+        reduction: Reduction = "mean",
+    ) -> Tensor:
+        """What to minimise, from data ``v`` ``[B, V]`` of zeros and ones.
+
+        Args:
+            v: a batch of observations.
+            objective: ``"cd"``, :func:`~lnz.objectives.contrastive_divergence` with chains that start at the data;
+                ``"pcd"``, with persistent ``chains``; ``"pseudolikelihood"``,
+                :func:`~lnz.objectives.pseudolikelihood`, where no two hidden units are joined; ``"nll"``,
+                :func:`~lnz.objectives.nll` by ``inference``. The value means something under the last two only.
+            steps: sweeps of the chains.
+            chains: of :meth:`init_chains`, advanced in place.
+            sampler: ``None`` is :class:`BlockGibbs`.
+            inference: of ``"nll"``; ``None`` is :class:`~lnz.inference.Exact`.
+            generator: of the random numbers; ``None`` is torch's default one.
+            reduction: ``"none"`` keeps ``[B]``; ``"mean"`` and ``"sum"`` are over the batch.
+
+        Raises:
+            ValueError: an unknown objective, ``"pcd"`` without chains or chains without it; wrong ``v``; joined hidden
+                units under ``"pseudolikelihood"``.
+            IntractableError: ``"nll"`` where exact inference would be too large.
+        """
+        check_objective(objective, chains)
+        y = self.labelling(v)
+        if objective == "nll":
+            return nll(self.mrf(inference), y, reduction, generator=generator)
+        if objective == "pseudolikelihood":
+            return pseudolikelihood(self.mrf(), y, reduction)
+        return contrastive_divergence(self.mrf(), y, steps, sampler or BlockGibbs(), chains, generator, reduction)
+
+    @torch.no_grad()
+    def set_base_rates(self, v: Tensor) -> Self:
+        """Let the visible biases be those of independent units with the mean of data ``v`` ``[R, V]``: a good start."""
+        self._check_visible(v)
+        self.visible_bias.copy_(base_rates(v).logit())
+        return self
+
+    def _check_visible(self, v: Tensor) -> None:
+        if v.dim() == 0 or v.shape[-1] != self.num_visible:
+            raise ValueError(f"v: expected shape [*batch, {self.num_visible}], got {list(v.shape)}")
+        if not ((v == 0) | (v == 1)).all():
+            raise ValueError(f"v: expected zeros and ones, got values in [{v.min()}, {v.max()}]")
+
+    def extra_repr(self) -> str:
+        return f"num_visible={self.num_visible}, num_hidden={self.num_hidden}, edges={self.graph.num_factors[1]}"
+
+
+def base_rates(v: Tensor) -> Tensor:
+    """How often each unit is 1 in data ``v`` ``[R, V]`` and two more rows, of zeros and of ones: never 0, never 1."""
+    return (v.sum(0) + 1.0) / (len(v) + 2.0)
+
+
+def check_objective(objective: str, chains: Chains | None) -> None:
+    """Raise unless the objective is known, and comes with chains exactly if it needs them."""
+    known = ("cd", "pcd", "pseudolikelihood", "nll")
+    if objective not in known:
+        raise ValueError(f"objective: expected one of {', '.join(map(repr, known))}, got {objective!r}")
+    if objective == "pcd" and chains is None:
+        raise ValueError("chains: expected those of init_chains, which 'pcd' advances, got None")
+    if objective != "pcd" and chains is not None:
+        raise ValueError(f"chains: expected None under {objective!r}; persistent chains are for 'pcd'")

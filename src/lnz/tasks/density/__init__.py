@@ -1,0 +1,1 @@
+"""``lnz fit density``: a distribution over binary images, with units that nobody observes."""

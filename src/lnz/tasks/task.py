@@ -1,0 +1,55 @@
+"""What a task of ``lnz fit`` is: the part that differs from task to task."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Protocol
+
+import lightning.pytorch as pl
+from rich.table import Table
+
+
+class Result(Protocol):
+    """One seed's outcome: a dataclass of plain values, so that it can be kept as JSON."""
+
+    seed: int
+
+
+class Task(ABC):
+    """Module, data, what is judged and how it is shown; :func:`lnz.tasks.run.run` does the rest."""
+
+    name: ClassVar[str]
+    description: ClassVar[str]
+    examples: ClassVar[str]
+    module: ClassVar[type[pl.LightningModule]]
+    """Has ``from_checkpoint(checkpoint, source)``, which raises :class:`~lnz.errors.FormatError`."""
+    data: ClassVar[type[pl.LightningDataModule]]
+    """Takes the ``seed`` that its splits, order and augmentation are drawn from."""
+    result: ClassVar[type[Any]]
+    best: ClassVar[tuple[str, Literal["min", "max"]]]
+    """The logged value that the best checkpoint is chosen by, and which way."""
+    epochs: ClassVar[int]
+    """Trained, unless ``--trainer.max_epochs`` says otherwise."""
+
+    @abstractmethod
+    def add_arguments(self, parser: Any) -> None:
+        """Add options of the task's own, and link those of data and model."""
+
+    @abstractmethod
+    def judge(
+        self, seed: int, trainer: pl.Trainer, module: Any, data: Any, seconds: float, history: list[dict[str, float]]
+    ) -> Any:
+        """Judge a trained module: a ``result``."""
+
+    @abstractmethod
+    def picture(self, module: Any, data: Any) -> bytes:
+        """What a trained module does, as PNG."""
+
+    @abstractmethod
+    def table(self, results: Sequence[Any]) -> Table:
+        """The table of all seeds, for a terminal."""
+
+    @abstractmethod
+    def page(self, results: Sequence[Any], picture: bytes, config: str, about: Mapping[str, Any]) -> str:
+        """The report of all seeds as one HTML page that needs no other file."""
