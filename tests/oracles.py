@@ -176,3 +176,56 @@ def factor_graph(cardinalities: Sequence[int], scopes: Sequence[Tensor], tables:
         return found
 
     return Oracle(tuple(batch), (len(cardinalities),), tuple(shapes), per_entry(batch, one))
+
+
+def hidden_markov(initial: Tensor, transition: Tensor, emission: Tensor, lengths: Tensor | None) -> Oracle:
+    T, K = emission.shape[-2:]
+    steps = max(0, T - 1)
+    shapes = [initial.shape[:-1], transition.shape[:-3], emission.shape[:-2]]
+    batch = torch.broadcast_shapes(*shapes, *([] if lengths is None else [lengths.shape]))
+    initial, emission = initial.expand(*batch, K), emission.expand(*batch, T, K)
+    transition = transition.expand(*batch, steps, K, K)
+    lengths = torch.tensor(T).expand(batch) if lengths is None else lengths.expand(batch)
+
+    def one(index: tuple[int, ...]) -> list[Labelling]:
+        pi, a, x, n = initial[index].tolist(), transition[index].tolist(), emission[index].tolist(), int(lengths[index])
+        found = []
+        for z in itertools.product(range(K), repeat=n):
+            starts = ((z[0],),) if n else ()
+            pairs = tuple((t, z[t], z[t + 1]) for t in range(n - 1))
+            nodes = tuple((t, z[t]) for t in range(n))
+            terms = [*(pi[k] for (k,) in starts), *(a[t][j][k] for t, j, k in pairs), *(x[t][k] for t, k in nodes)]
+            found.append(Labelling((*z, *[IGNORE] * (T - n)), sum(terms), (starts, pairs, nodes)))
+        return found
+
+    return Oracle(tuple(batch), (T,), ((K,), (steps, K, K), (T, K)), per_entry(batch, one))
+
+
+def semi_markov(segment: Tensor, edge: Tensor, lengths: Tensor | None) -> Oracle:
+    """Every way to cut n steps into segments of at most W steps, with every label of each."""
+    T, W, L = segment.shape[-3:]
+    steps = max(0, T - 1)
+    shapes = [segment.shape[:-3], edge.shape[:-3]] + ([] if lengths is None else [lengths.shape])
+    batch = torch.broadcast_shapes(*shapes)
+    segment, edge = segment.expand(*batch, T, W, L), edge.expand(*batch, steps, L, L)
+    lengths = torch.tensor(T).expand(batch) if lengths is None else lengths.expand(batch)
+
+    def cuts(n: int) -> list[list[int]]:
+        return [[]] if n == 0 else [[w, *rest] for w in range(1, min(W, n) + 1) for rest in cuts(n - w)]
+
+    def one(index: tuple[int, ...]) -> list[Labelling]:
+        s, a, n = segment[index].tolist(), edge[index].tolist(), int(lengths[index])
+        found = []
+        for widths in cuts(n):
+            starts = [sum(widths[:i]) for i in range(len(widths))]
+            for labels in itertools.product(range(L), repeat=len(widths)):
+                y = [-1] * n + [IGNORE] * (T - n)
+                for t, label in zip(starts, labels, strict=True):
+                    y[t] = label
+                parts = tuple((t, w - 1, label) for t, w, label in zip(starts, widths, labels, strict=True))
+                joints = tuple((starts[i] - 1, labels[i - 1], labels[i]) for i in range(1, len(widths)))
+                terms = [*(s[t][w][k] for t, w, k in parts), *(a[t][j][k] for t, j, k in joints)]
+                found.append(Labelling(tuple(y), sum(terms), (parts, joints)))
+        return found
+
+    return Oracle(tuple(batch), (T,), ((T, W, L), (steps, L, L)), per_entry(batch, one))

@@ -16,14 +16,17 @@ from lnz.inference import Method
 
 SURFACE = {
     "lnz": {
+        "CTC",
         "ConvergenceWarning",
         "FactorGraph",
         "FormatError",
+        "HMM",
         "InfeasibleError",
         "IntractableError",
         "LinearChain",
         "LnzError",
         "MRF",
+        "SemiMarkov",
         "Softmax",
         "Weighted",
         "bounds",
@@ -52,8 +55,22 @@ SURFACE = {
         "TRWS",
         "TreeReweighted",
     },
-    "lnz.objectives": {"contrastive_divergence", "hinge", "label_adjustment", "nll", "pseudolikelihood"},
-    "lnz.distributions": {"LinearChain", "MRF", "Softmax", "StructuredDistribution"},
+    "lnz.objectives": {
+        "contrastive_divergence",
+        "em",
+        "hinge",
+        "label_adjustment",
+        "nll",
+        "pseudolikelihood",
+    },
+    "lnz.distributions": {
+        "HMM",
+        "LinearChain",
+        "MRF",
+        "SemiMarkov",
+        "Softmax",
+        "StructuredDistribution",
+    },
 }
 MEMBERS = {
     "argmax",
@@ -143,7 +160,9 @@ def test_public_objects_are_annotated(value: object) -> None:
         assert signature.return_annotation is not signature.empty, f"{function.__qualname__} has no return annotation"
 
 
-@pytest.mark.parametrize("family", [lnz.Softmax, lnz.LinearChain, lnz.MRF], ids=lambda family: family.__name__)
+@pytest.mark.parametrize(
+    "family", [lnz.Softmax, lnz.LinearChain, lnz.MRF, lnz.HMM, lnz.SemiMarkov], ids=lambda family: family.__name__
+)
 def test_every_family_is_a_torch_distribution_with_the_common_members(family: type) -> None:
     assert issubclass(family, torch.distributions.Distribution)
     assert issubclass(family, StructuredDistribution)

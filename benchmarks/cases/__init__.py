@@ -7,12 +7,27 @@ from fnmatch import fnmatch
 
 from benchmarks.case import Case
 from benchmarks.cases.chain_nll import ChainNLL
+from benchmarks.cases.ctc import CTCLoss, ForcedAlignment
 from benchmarks.cases.evidence_batch import EvidenceBatch
 from benchmarks.cases.exact_marginals import ExactMarginals
 from benchmarks.cases.gibbs import Gibbs
 from benchmarks.cases.grid_belief_propagation import GridBeliefPropagation
+from benchmarks.cases.grid_variational import GridVariational
+from benchmarks.cases.hmm import HMMSmoothing
+from benchmarks.cases.viterbi import Viterbi
 
-ALL: tuple[Case, ...] = (GridBeliefPropagation(), ExactMarginals(), EvidenceBatch(), ChainNLL(), Gibbs())
+ALL: tuple[Case, ...] = (
+    GridBeliefPropagation(),
+    GridVariational(),
+    ExactMarginals(),
+    EvidenceBatch(),
+    ChainNLL(),
+    Viterbi(),
+    Gibbs(),
+    CTCLoss(),
+    ForcedAlignment(),
+    HMMSmoothing(),
+)
 
 
 def select(patterns: Sequence[str], cases: Sequence[Case] = ALL) -> list[tuple[Case, str]]:

@@ -3,7 +3,7 @@
 from importlib.metadata import version
 
 from lnz import inference, metrics, objectives
-from lnz.distributions import MRF, LinearChain, Softmax
+from lnz.distributions import CTC, HMM, MRF, LinearChain, SemiMarkov, Softmax
 from lnz.errors import ConvergenceWarning, FormatError, InfeasibleError, IntractableError, LnzError
 from lnz.graphs import FactorGraph
 from lnz.inference.bounds import Bounds, bounds
@@ -11,6 +11,8 @@ from lnz.scores import Weighted
 
 __version__ = version("lnz")
 __all__ = [
+    "CTC",
+    "HMM",
     "MRF",
     "Bounds",
     "ConvergenceWarning",
@@ -20,6 +22,7 @@ __all__ = [
     "IntractableError",
     "LinearChain",
     "LnzError",
+    "SemiMarkov",
     "Softmax",
     "Weighted",
     "bounds",

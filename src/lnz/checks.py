@@ -90,6 +90,40 @@ def check_broadcast(name: str, got: Sequence[int], batch_shape: Sequence[int]) -
         ) from error
 
 
+def joint_batch_shape(**shapes: Sequence[int]) -> torch.Size:
+    """The batch shape that those of the named arguments broadcast to; raises where they do not."""
+    try:
+        return torch.broadcast_shapes(*map(torch.Size, shapes.values()))
+    except RuntimeError as error:
+        *names, last = shapes
+        raise ValueError(
+            f"expected batch shapes of {', '.join(names)} and {last} that broadcast together, "
+            f"got {', '.join(str(list(shape)) for shape in shapes.values())}"
+        ) from error
+
+
+def check_same_kind(name: str, tensor: Tensor, like_name: str, like: Tensor) -> None:
+    """Raise unless ``tensor`` has the dtype and the device of ``like``."""
+    for kind in ("dtype", "device"):
+        wanted, got = getattr(like, kind), getattr(tensor, kind)
+        if got != wanted:
+            raise TypeError(f"{name}: expected {kind} {wanted} as {like_name}, got {got}")
+
+
+def check_lengths(lengths: Tensor, steps: int) -> None:
+    """Raise unless ``lengths`` is int64 and each entry lies in [0, steps]."""
+    if not isinstance(lengths, Tensor):
+        raise TypeError(f"lengths: expected a torch.Tensor, got {type(lengths).__name__}")
+    if lengths.dtype != torch.int64:
+        raise TypeError(f"lengths: expected dtype torch.int64, got {lengths.dtype}")
+    if concrete(lengths):
+        out = (lengths < 0) | (lengths > steps)
+        if out.any():
+            where = out.nonzero()[0]
+            got = lengths[tuple(where)].item()
+            raise ValueError(f"lengths: expected values in [0, {steps}], the steps, got {got} at {where.tolist()}")
+
+
 def check_feasible(values: Tensor, what: str, why: str = "no labelling has a finite score") -> None:
     """Raise :class:`InfeasibleError` naming the batch entries whose ln Z, or best score, is −inf."""
     if not concrete(values):

@@ -1,4 +1,4 @@
-"""The chain op: scaled against reference, its registration, extreme ranges, and the choice of a backend."""
+"""The chain op: kernels against reference, its registration, extreme ranges, and the choice of a backend."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from lnz import ops
 from lnz.ops import chain
-from lnz.ops.chain import reference, scaled
-from lnz.ops.chain.op import _chain
+from lnz.ops.chain import kernel, reference
+from lnz.ops.chain.op import _chain, _edges
 from tests.suite import equal, impossibilities, random_scores, seeds
 
 
@@ -26,56 +26,148 @@ def inputs(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return random_scores((B, T, L), seed, impossible), random_scores(edge_shape, seed + 1, impossible), lengths
 
 
+def every_answer(node: torch.Tensor, edge: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
+    """ln Z, both marginals, and the gradient by the edge scores."""
+    edge = edge.clone().requires_grad_()
+    done = chain.forward_backward(node, edge, lengths)
+    weights = torch.arange(1.0, len(node) + 1, dtype=node.dtype)
+    gradient = torch.autograd.grad((done.log_z.nan_to_num(neginf=0) * weights).sum(), edge)[0]
+    marginals = chain.node_marginals(node, edge, lengths, done), chain.edge_marginals(node, edge, lengths, done)
+    return [done.log_z.detach(), *(m.detach() for m in marginals), gradient]
+
+
 @given(inputs())
-def test_scaled_equals_reference_or_declines(arguments: tuple[torch.Tensor, ...]) -> None:
-    result = scaled.forward_backward(*arguments)
-    wanted = reference.forward_backward(*arguments)
-    if result is None:
-        node, edge, _ = arguments
-        assert torch.isneginf(node).any() or torch.isneginf(edge).any()
-        return
-    for a, w in zip(result, wanted, strict=True):
-        assert a.is_contiguous()
+def test_kernels_equal_reference(arguments: tuple[torch.Tensor, ...]) -> None:
+    node, edge, lengths = arguments
+    actual, best = every_answer(*arguments), chain.topk(*arguments, 1)[1]
+    with ops.backend("reference"):
+        for a, w in zip(actual, every_answer(*arguments), strict=True):
+            assert a.is_contiguous()
+            equal(a, w)
+        equal(best, chain.topk(*arguments, 1)[1])
+    steps = max(0, node.shape[1] - 1)
+    wanted = reference.forward_backward(node, edge.expand(-1, steps, -1, -1), lengths)
+    for a, w in zip(actual, wanted, strict=False):
         equal(a, w)
 
 
+@given(inputs())
+def test_max_marginals_are_the_best_of_those_with_a_label(arguments: tuple[torch.Tensor, ...]) -> None:
+    node, edge, lengths = arguments
+    nodes, edges = chain.max_marginals(*arguments)
+    for t in range(node.shape[1]):
+        for label in range(node.shape[2]):
+            other = torch.arange(node.shape[2]) != label
+            only = node.clone()
+            only[:, t, other] = -torch.inf
+            best = chain.topk(only, edge, lengths, 1)[1][0]
+            equal(nodes[:, t, label], best.masked_fill(lengths <= t, -torch.inf))
+    equal(
+        edges.amax(-1),
+        nodes[:, :-1].masked_fill((torch.arange(1, node.shape[1]) >= lengths[:, None])[..., None], -torch.inf),
+    )
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_blocks_of_lanes_and_of_sequences(size: int, dtype: torch.dtype, threads: int) -> None:
+    """Labels that fill registers or not, sequences that fill tiles or not, on one thread and on two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for B, T in ((1, 9000 // size), (11, 60)):
+            node, edge = random_scores((B, T, size), 0).to(dtype), random_scores((1, 1, size, size), 1).to(dtype)
+            lengths = torch.randint(T // 2, T + 1, (B,), generator=torch.Generator().manual_seed(2))
+            done = kernel.forward_backward(node, edge, lengths)
+            assert done.exact.all()
+            wanted = reference.forward_backward(node.double(), edge.double(), lengths)
+            precision = {"rtol": 1e-6, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-9}
+            equal(done.log_z, wanted[0], **precision)
+            equal(done.nodes.double(), wanted[1], **precision)
+            labels, scores = kernel.viterbi(node, edge, lengths)
+            with ops.backend("reference"):
+                equal(scores, chain.topk(node.double(), edge.double(), lengths, 1)[1][0], **precision)
+            assert ((labels == -100) == (torch.arange(T) >= lengths[:, None])).all()
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("scale", [1.0, 20.0, 60.0, 300.0, 1e4])
-def test_any_range_of_scores_is_right_in_float32(scale: float) -> None:
-    node, edge = scale * random_scores((3, 20, 4), 0), scale * random_scores((1, 1, 4, 4), 1)
+@pytest.mark.parametrize("banded", [False, True])
+def test_any_range_of_scores_is_right_in_float32(scale: float, banded: bool) -> None:
+    node, edge = (scale * random_scores((3, 20, 4), 0)).float(), (scale * random_scores((1, 1, 4, 4), 1)).float()
+    if banded:
+        edge = edge.masked_fill((torch.arange(4) - torch.arange(4)[:, None]).abs() > 1, -torch.inf)
     lengths = torch.tensor([20, 7, 1])
-    single = chain.forward_backward(node.float(), edge.float(), lengths)
-    double = reference.forward_backward(node.float().double(), edge.float().double(), lengths)
+    single = every_answer(node, edge, lengths)
+    with ops.backend("reference"):
+        double = every_answer(node.double(), edge.double(), lengths)
     for a, w in zip(single, double, strict=True):
         equal(a.double(), w, rtol=1e-5, atol=2e-5)
 
 
-def test_a_component_that_is_lost_to_underflow_is_noticed() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_component_that_is_lost_to_underflow_is_noticed(dtype: torch.dtype) -> None:
     """Label 1 falls behind by exp(−10) a step, and is the only one possible in the end."""
     T = 200
-    node = torch.zeros(1, T, 2)
+    node = torch.zeros(2, T, 2, dtype=dtype)
     node[0, :, 1] = -10.0
     node[0, -1, 0] = -torch.inf
-    edge = torch.tensor([[0.0, -torch.inf], [-torch.inf, 0.0]])[None, None]
-    assert scaled.forward_backward(node, edge, torch.tensor([T])) is None
-    log_z, nodes, _ = chain.forward_backward(node, edge, torch.tensor([T]))
-    equal(log_z, torch.tensor([-10.0 * T]), rtol=1e-6)
-    equal(nodes[0, :, 1], torch.ones(T))
+    edge = torch.tensor([[0.0, -torch.inf], [-torch.inf, 0.0]], dtype=dtype)[None, None]
+    lengths = torch.tensor([T, T])
+    assert kernel.forward_backward(node, edge, lengths).exact.tolist() == [False, True]  # the other one stays fast
+    log_z, nodes, edges, _ = every_answer(node, edge, lengths)
+    equal(log_z, torch.tensor([-10.0 * T, torch.tensor(2.0).log()], dtype=dtype), rtol=1e-6)
+    equal(nodes[0, :, 1], torch.ones(T, dtype=dtype))
+    equal(edges[0, :, 1, 1], torch.ones(T - 1, dtype=dtype))
+    drawn = chain.sample(node, edge, lengths, 5, torch.Generator().manual_seed(0))
+    assert (drawn[:, 0] == 1).all()
 
 
-@pytest.mark.parametrize("edge_shape", [(1, 1, 2, 2), (3, 3, 2, 2)])
+def test_what_is_not_a_number_is_passed_on() -> None:
+    node, edge = torch.zeros(3, 4, 2), torch.zeros(1, 1, 2, 2)
+    node[1, 2, 0] = torch.nan
+    log_z = chain.forward_backward(node, edge, torch.tensor([4, 4, 4])).log_z
+    assert torch.isnan(log_z).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("T", [100_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_long_chains_do_not_drift(T: int) -> None:
+    """Float32 against float64, forwards against backwards; Viterbi against the score of its own labelling."""
+    generator = torch.Generator().manual_seed(0)
+    L = 4 if T <= 100_000 else 32
+    node, edge = torch.randn(1, T, L, generator=generator), torch.randn(1, 1, L, L, generator=generator)
+    lengths = torch.tensor([T])
+    single = kernel.forward_backward(node, edge, lengths)
+    double = kernel.forward_backward(node.double(), edge.double(), lengths)
+    assert single.exact.all()
+    equal(single.log_z, double.log_z, rtol=1e-7)
+    assert (single.nodes - double.nodes).abs().max() < 2e-5
+    reverse = kernel.forward_backward(node.double().flip(1), edge.double().mT, lengths)
+    equal(reverse.log_z, double.log_z, rtol=1e-12)
+    assert (reverse.nodes.flip(1) - double.nodes).abs().max() < 1e-10
+    labels, score = kernel.viterbi(node, edge, lengths)
+    _, wanted = kernel.viterbi(node.double(), edge.double(), lengths)
+    y = labels[0]
+    own = node[0].double().gather(1, y[:, None]).sum() + edge[0, 0].double()[y[:-1], y[1:]].sum()
+    equal(score, own.reshape(1), rtol=1e-12)
+    equal(score, wanted, rtol=1e-7)
+
+
+@pytest.mark.parametrize("edge_shape", [(1, 1, 2, 2), (3, 3, 2, 2), (1, 3, 2, 2), (3, 1, 2, 2)])
 def test_opcheck(edge_shape: tuple[int, ...]) -> None:
-    torch.library.opcheck(
-        _chain,
-        (random_scores((3, 4, 2), 0), random_scores(edge_shape, 1), torch.tensor([4, 2, 0])),
-        raise_exception=True,
-    )
+    node, edge, lengths = random_scores((3, 4, 2), 0), random_scores(edge_shape, 1), torch.tensor([4, 2, 0])
+    torch.library.opcheck(_chain, (node, edge, lengths), raise_exception=True)
+    _, _, *factors = _chain(node, edge, lengths)
+    torch.library.opcheck(_edges, (node, edge, lengths, *factors, node.new_ones(3)), raise_exception=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_accumulated_in_more(dtype: torch.dtype) -> None:
     node, edge, lengths = random_scores((2, 500, 3), 0).to(dtype), random_scores((1, 1, 3, 3), 1).to(dtype), None
     lengths = torch.tensor([500, 400])
-    log_z, nodes, _ = chain.forward_backward(node, edge, lengths)
+    log_z, nodes, *_ = chain.forward_backward(node, edge, lengths)
     wanted, marginals, _ = reference.forward_backward(node.double(), edge.double(), lengths)
     assert log_z.dtype == nodes.dtype == dtype
     equal(log_z.double(), wanted, rtol=torch.finfo(dtype).eps, atol=0)

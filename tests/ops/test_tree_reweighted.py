@@ -10,11 +10,16 @@ from torch import Tensor
 
 import lnz
 from lnz.inference import Enumeration, TreeReweighted
+from lnz.ops import backend
+from lnz.ops.belief.schedule import Run, iterate
+from lnz.ops.tree_reweighted import kernel
 from lnz.ops.tree_reweighted.appearance import components, forest, packed, resistances, uniform
 from lnz.ops.tree_reweighted.polytope import shortfall
 from lnz.ops.tree_reweighted.reference import ExponentialReweighted, Reweighted, upper_bound
+from lnz.scores import Model, checked_model, observe
 from tests.inference.test_belief_propagation import assert_same
 from tests.inference.test_bounds import GRAPHS, complete, cycle, mixed, random_model
+from tests.ops.test_mean_field import BATCH, EDGES, FORMS, HEIGHT, LABELS, WIDTH, grid_model
 
 PAIRWISE = [name for name, graph in GRAPHS.items() if all(scope.shape[1] <= 2 for scope in graph.scopes)]
 
@@ -146,3 +151,79 @@ def test_exponential_domain_is_the_reference(name: str) -> None:
             for passing, m in zip((one, other), messages, strict=True)
         ]
     assert_same(messages[0].exp(), messages[1].exp(), atol=1e-10)
+
+
+def assert_kernel_is_the_reference(model: Model, run: Run, rho: Tensor, atol: float = 1e-12) -> None:
+    assert kernel.serves(model, run)
+    ours, expected = kernel.iterate(model, rho, run), iterate(Reweighted(model, rho), run)
+    assert_same(ours.messages.exp(), expected.messages.exp(), atol=atol)
+    assert torch.equal(ours.iterations, expected.iterations)
+    assert_same(ours.residual, expected.residual, atol=atol)
+
+
+@pytest.mark.parametrize("scale", [1.0, 300.0])  # 300: out of the range of probabilities
+@pytest.mark.parametrize("damping", [0.0, 0.3])
+@pytest.mark.parametrize("form", FORMS)
+def test_grid_kernel_is_the_reference(form: str, damping: float, scale: float) -> None:
+    model = grid_model(form).map_scores(lambda scores: scores * scale)
+    assert_kernel_is_the_reference(model, Run(7, 0.0, damping, "flooding"), uniform(model.graph))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_grid_kernel_in_float32(form: str) -> None:
+    model = grid_model(form, torch.float32)
+    assert_kernel_is_the_reference(model, Run(3, 0.0, 0.0, "flooding"), uniform(model.graph), atol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_grid_kernel_with_appearance_per_image(form: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    rho = torch.rand(BATCH, HEIGHT * WIDTH + EDGES, generator=generator, dtype=torch.float64) * 0.5 + 0.3
+    rho[:, : HEIGHT * WIDTH] = 1.0
+    assert_kernel_is_the_reference(grid_model(form), Run(7, 0.0, 0.0, "flooding"), rho)
+
+
+def test_grid_kernel_with_impossible_labels_observed_nodes_and_both_domains() -> None:
+    model = grid_model("full")
+    model.entries[0][0, 3, 1] = -torch.inf  # type: ignore[index]
+    model.entries[1][1, 2, 0] = torch.tensor([0.0, -torch.inf, 1.0])  # type: ignore[index]  # image 1: in logarithms
+    observed = torch.full((BATCH, HEIGHT * WIDTH), -100)
+    observed[0, 5], observed[1, 9] = 2, 0
+    rho = uniform(model.graph)
+    assert_kernel_is_the_reference(model, Run(9, 0.0, 0.0, "flooding"), rho)
+    assert_kernel_is_the_reference(observe(model, observed), Run(9, 0.0, 0.2, "flooding"), rho)
+
+
+def test_grid_kernel_stops_each_image_by_itself_and_shares_rows() -> None:
+    model = grid_model("weighted", height=40, width=70)
+    model.entries[1].weight[1] *= 0.1  # type: ignore[union-attr]  # one image converges long before the other
+    weight, table = model.entries[1].weight, model.entries[1].table  # type: ignore[union-attr]
+    one = checked_model(model.graph, (model.entries[0][:1], lnz.Weighted(weight[:1], table)))  # type: ignore[index]
+    rho = uniform(model.graph)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            for shared in (one, model):
+                assert_kernel_is_the_reference(shared, Run(12, 1e-4, 0.0, "flooding"), rho)
+    finally:
+        torch.set_num_threads(threads)
+    iterations = kernel.iterate(model, rho, Run(12, 1e-4, 0.0, "flooding")).iterations
+    assert iterations[0] > iterations[1]
+
+
+@pytest.mark.parametrize("by_direction", [False, True])
+def test_bound_and_its_gradient_do_not_depend_on_the_backend(by_direction: bool) -> None:
+    graph = lnz.FactorGraph.grid(HEIGHT, WIDTH, LABELS, by_direction=by_direction)
+    generator = torch.Generator().manual_seed(4)
+    scores = [
+        torch.randn(3, count, *labels, generator=generator, dtype=torch.float64).requires_grad_()
+        for count, labels in zip(graph.num_factors, graph.labels, strict=True)
+    ]
+    results = []
+    for name in ("auto", "reference"):
+        with backend(name):  # type: ignore[arg-type]
+            value = lnz.MRF(graph, scores, TreeReweighted(20, 0.0)).log_partition
+            results.append((value, *torch.autograd.grad(value.sum(), scores)))
+    for ours, expected in zip(*results, strict=True):
+        assert_same(ours, expected, atol=1e-10)

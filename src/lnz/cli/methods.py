@@ -10,6 +10,7 @@ from typing import Any
 
 from lnz.errors import IntractableError
 from lnz.inference import (
+    TRWS,
     AnnealedImportance,
     BeliefPropagation,
     DiscreteLangevin,
@@ -17,19 +18,18 @@ from lnz.inference import (
     Exact,
     Gibbs,
     GibbsWithGradients,
+    GraphCuts,
     HamiltonianMonteCarlo,
+    IntegerProgram,
+    IteratedConditionalModes,
     MeanField,
     Method,
     MetropolisHastings,
     ParallelTempering,
+    SimulatedAnnealing,
     SwendsenWang,
     TreeReweighted,
 )
-from lnz.inference.graph_cuts import GraphCuts
-from lnz.inference.integer_program import IntegerProgram
-from lnz.inference.iterated_conditional_modes import IteratedConditionalModes
-from lnz.inference.simulated_annealing import SimulatedAnnealing
-from lnz.inference.trws import TRWS
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,12 @@
 """Families of structured distributions, one per file."""
 
 from lnz.distributions.base import StructuredDistribution
+from lnz.distributions.ctc import CTC
+from lnz.distributions.ctc_alignments import CTCAlignments
+from lnz.distributions.hmm import HMM
 from lnz.distributions.linear_chain import LinearChain
 from lnz.distributions.mrf import MRF
+from lnz.distributions.semi_markov import SemiMarkov
 from lnz.distributions.softmax import Softmax
 
-__all__ = ["MRF", "LinearChain", "Softmax", "StructuredDistribution"]
+__all__ = ["CTC", "HMM", "MRF", "CTCAlignments", "LinearChain", "SemiMarkov", "Softmax", "StructuredDistribution"]

@@ -24,7 +24,7 @@ Scores = Any
 
 Value = TypeVar("Value")
 
-_SINGLE_LABELS = "scores of single labels; families that do: MRF, LinearChain, Softmax"
+_SINGLE_LABELS = "scores of single labels; families that do: MRF, LinearChain, HMM, Softmax"
 
 
 class StructuredDistribution(Distribution, ABC):

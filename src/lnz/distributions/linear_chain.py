@@ -79,26 +79,23 @@ class LinearChain(StructuredDistribution):
         return steps < (T if self.lengths is None else self.lengths.unsqueeze(-1))
 
     @property
-    def _forward_backward(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _pass(self) -> chain.Pass:
         return self._once("forward_backward", lambda: chain.forward_backward(*self._flat))
 
     @property
     def log_partition(self) -> Tensor:
-        return self._forward_backward[0].reshape(self.batch_shape)
+        return self._pass.log_z.reshape(self.batch_shape)
 
     @property
     def node_marginals(self) -> Tensor:
         """The probability of each label at each position, ``[*batch, T, L]``; 0 over padding."""
         self._require_feasible("node_marginals")
-        return self._forward_backward[1].reshape(*self.batch_shape, *self.event_shape, self.num_labels)
+        return chain.node_marginals(*self._flat, self._pass).reshape(
+            *self.batch_shape, *self.event_shape, self.num_labels
+        )
 
     def _edge_marginals(self) -> Tensor:
-        node, edge, lengths = self._flat
-        steps = max(0, node.shape[1] - 1)
-        if edge.shape[1] == steps:
-            edges = self._forward_backward[2]
-        else:
-            edges = chain.forward_backward(node, edge.expand(-1, steps, -1, -1), lengths)[2]
+        edges = chain.edge_marginals(*self._flat, self._pass)
         return edges.reshape(*self.batch_shape, *edges.shape[1:])
 
     @property
@@ -124,6 +121,15 @@ class LinearChain(StructuredDistribution):
             pair = (y[..., :-1] * L + y[..., 1:]).expand(*shape, T - 1).unsqueeze(-1)
             edge = self.edge_scores.flatten(-2).expand(*shape, T - 1, L * L).gather(-1, pair).squeeze(-1)
         return total + edge.masked_fill(~inside[..., 1:], 0.0).sum(-1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if not concrete(value) or value.shape[:-1] != self.batch_shape or self._unobserved(value).any():
+            return super().log_prob(value)
+        with torch.no_grad():
+            score = self.score(value)
+        node, edge, lengths = self._flat
+        y = self._checked(value).reshape(node.shape[:2])
+        return chain.log_probability(node, edge, lengths, y, score.reshape(-1), self._pass).reshape(self.batch_shape)
 
     def condition(self, y: Tensor) -> Self:
         y = self._checked(y).unsqueeze(-1)
@@ -176,6 +182,16 @@ class LinearChain(StructuredDistribution):
         if self._validate_args:
             check_feasible(scores[0], "LinearChain.argmax")
         return labels[0]
+
+    def max_marginals(self) -> tuple[Tensor, Tensor]:
+        """The largest score of a labelling with each label, and with each pair of neighbouring ones.
+
+        ``[*batch, T, L]`` and ``[*batch, T-1, L, L]``; −inf where there is none, and over padding. The largest of each
+        position is the score of :meth:`argmax`; how far the others stay behind says how sure it is. O(T L²) time.
+        """
+        with torch.no_grad():
+            nodes, edges = chain.max_marginals(*self._flat)
+        return nodes.reshape(*self.batch_shape, *nodes.shape[1:]), edges.reshape(*self.batch_shape, *edges.shape[1:])
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         if k < 1:

@@ -1,17 +1,33 @@
 """Modules that hold parameters: features in, distributions out."""
 
+from lnz.nn import functional
 from lnz.nn.annealed_partition import AnnealedPartition
 from lnz.nn.block_gibbs import BlockGibbs
 from lnz.nn.boltzmann_machine import BoltzmannMachine
 from lnz.nn.convnet import ConvNet
+from lnz.nn.ctc_head import CTCHead
 from lnz.nn.grid_mrf import GridMRF
+from lnz.nn.hmm import HiddenMarkovModel, HMMStatistics
+from lnz.nn.hmm_emissions import CategoricalEmission, Emission, GaussianEmission, NeuralEmission
+from lnz.nn.linear_chain_crf import LinearChainCRF
 from lnz.nn.restricted_boltzmann_machine import RestrictedBoltzmannMachine
+from lnz.nn.tag_schemes import transition_mask
 
 __all__ = [
     "AnnealedPartition",
     "BlockGibbs",
     "BoltzmannMachine",
+    "CTCHead",
+    "CategoricalEmission",
     "ConvNet",
+    "Emission",
+    "GaussianEmission",
     "GridMRF",
+    "HMMStatistics",
+    "HiddenMarkovModel",
+    "LinearChainCRF",
+    "NeuralEmission",
     "RestrictedBoltzmannMachine",
+    "functional",
+    "transition_mask",
 ]

@@ -1,14 +1,17 @@
 """Training objectives: what is minimised, whatever the distribution and the inference method."""
 
 from lnz.objectives.contrastive_divergence import contrastive_divergence
+from lnz.objectives.em import EMResult, em
 from lnz.objectives.hinge import hinge
 from lnz.objectives.label_adjustment import EpsilonSchedule, label_adjustment
 from lnz.objectives.nll import nll
 from lnz.objectives.pseudolikelihood import pseudolikelihood
 
 __all__ = [
+    "EMResult",
     "EpsilonSchedule",
     "contrastive_divergence",
+    "em",
     "hinge",
     "label_adjustment",
     "nll",

@@ -1,6 +1,15 @@
 """Linear chains: ln Z, marginals, best labellings and samples. Shapes as in :mod:`lnz.ops.chain.reference`."""
 
-from lnz.ops.chain.decode import sample, topk
-from lnz.ops.chain.op import forward_backward
+from lnz.ops.chain.decode import max_marginals, sample, topk
+from lnz.ops.chain.op import Pass, edge_marginals, forward_backward, log_probability, node_marginals
 
-__all__ = ["forward_backward", "sample", "topk"]
+__all__ = [
+    "Pass",
+    "edge_marginals",
+    "forward_backward",
+    "log_probability",
+    "max_marginals",
+    "node_marginals",
+    "sample",
+    "topk",
+]

@@ -12,6 +12,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lnz.checks import concrete
+from lnz.ops import backend, use_kernels
+from lnz.ops.chain import kernel, reference
 from lnz.ops.chain.reference import accumulator, forward, table
 from lnz.semirings import KMax, Log
 from lnz.typing import IGNORE
@@ -20,8 +23,16 @@ Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Candidates ``[M, B, C]`` and a rank ``[M, B]`` to the score and the index of the chosen candidate, ``[M, B]``."""
 
 
+def _serves(node: Tensor, edge: Tensor, lengths: Tensor) -> bool:
+    """Whether the kernels do; what is traced or vectorised is left to the reference."""
+    return use_kernels(node, edge) and node.numel() > 0 and concrete(node, edge, lengths)
+
+
 def topk(node: Tensor, edge: Tensor, lengths: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k best labellings ``int64 [k, B, T]`` and their scores ``[k, B]``; beyond the possible ones −100 and −inf."""
+    if k == 1 and _serves(node, edge, lengths):
+        labels, best = kernel.viterbi(node, edge, lengths)
+        return labels.unsqueeze(0), best.to(node.dtype).unsqueeze(0)
     rank = torch.arange(k, device=node.device)[:, None].expand(k, len(node))
     wide = accumulator(node)
     labels, scores = _walk(forward(KMax(k), node.to(wide), edge.to(wide)), edge, lengths, rank, _ranked)
@@ -31,6 +42,8 @@ def topk(node: Tensor, edge: Tensor, lengths: Tensor, k: int) -> tuple[Tensor, T
 
 def sample(node: Tensor, edge: Tensor, lengths: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
     """Independent labellings, n of them, ``int64 [n, B, T]``."""
+    if _serves(node, edge, lengths):
+        return _sampled_by_kernel(node, edge, lengths, n, generator)
 
     def drawn(candidates: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
         noise = torch.empty_like(candidates).exponential_(generator=generator)
@@ -39,6 +52,34 @@ def sample(node: Tensor, edge: Tensor, lengths: Tensor, n: int, generator: torch
     wide = accumulator(node)
     alphas = [alpha.unsqueeze(0) for alpha in forward(Log(), node.to(wide), edge.to(wide))]
     return _walk(alphas, edge, lengths, torch.zeros(n, len(node), dtype=torch.int64, device=node.device), drawn)[0]
+
+
+def max_marginals(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """As :func:`lnz.ops.chain.reference.max_marginals`, in the dtype of the scores."""
+    wide = accumulator(node)
+    nodes, edges = reference.max_marginals(node.to(wide), edge.to(wide), lengths)
+    return nodes.to(node.dtype), edges.to(node.dtype)
+
+
+def _sampled_by_kernel(
+    node: Tensor, edge: Tensor, lengths: Tensor, n: int, generator: torch.Generator | None
+) -> Tensor:
+    """In the dtype of the scores; in float64, then by the reference, where its range is too small."""
+    B, T, _ = node.shape
+    uniform = torch.rand(n, B, T, dtype=torch.float64, generator=generator)
+    labels, exact = kernel.sample(node, edge, lengths, uniform)
+    for last in (False, True):
+        lost = (~exact).nonzero()[:, 0]
+        if not len(lost):
+            break
+        tables = edge if len(edge) == 1 else edge[lost]
+        rest = node[lost].double(), tables.double(), lengths[lost]
+        if last:
+            with backend("reference"):
+                labels[:, lost] = sample(*rest, n, generator)
+        else:
+            labels[:, lost], exact[lost] = kernel.sample(*rest, uniform[:, lost])
+    return labels
 
 
 def _ranked(candidates: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:

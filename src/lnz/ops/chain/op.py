@@ -1,93 +1,248 @@
 """Registration, autograd and dispatch of the linear chain. Shapes as in :mod:`lnz.ops.chain.reference`.
 
-``lnz::chain`` computes value and marginals at once, without a tape over time. :class:`LogPartition` differentiates the
-value by multiplying with the marginals; :class:`Marginals` differentiates those through ``reference.py``.
+``lnz::chain`` computes ln Z, node marginals and two factors of the edge marginals at once, without a tape over time and
+without a tensor of the size of the edge marginals; ``lnz::chain_edges`` makes those from the factors, summed to the
+shape of the edge scores, in one matrix product where these are shared. The functions here differentiate: ln Z and
+ln P(y) by multiplying with the marginals, the marginals through ``reference.py``.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lnz.ops import use_kernels
-from lnz.ops.chain import reference, scaled
+from lnz.ops.chain import reference
+from lnz.ops.chain.edges import factored, scattered
+from lnz.ops.chain.kernel import forward_backward as kernel
+
+
+class Pass(NamedTuple):
+    """What one forward–backward pass over B chains gives.
+
+    Attributes:
+        log_z: ln Z ``[B]``, differentiable.
+        nodes: marginals ``[B, T, L]`` (as a constant; :func:`node_marginals` is differentiable).
+        before: ``[B, T, L]``, and
+        after: ``[B, T, L]``: P(y_t = k, y_{t+1} = l) = before_t(k) · after_{t+1}(l) · exp(A_t(k, l) − max A_t).
+        factored: bool ``[B]``, where that holds; elsewhere the range of the dtype is too small for such factors.
+    """
+
+    log_z: Tensor
+    nodes: Tensor
+    before: Tensor
+    after: Tensor
+    factored: Tensor
 
 
 @torch.library.custom_op("lnz::chain", mutates_args=())
-def _chain(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    if use_kernels(node, edge):
-        for dtype in (node.dtype, torch.float64):  # float64 has nine times the range of float32
-            result = scaled.forward_backward(node.to(dtype), edge.to(dtype), lengths)
-            if result is not None:
-                return _cast(result, node.dtype)
-    return _reference(node, edge, lengths)
+def _chain(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    dtype = node.dtype
+    if not (use_kernels(node, edge) and node.numel()):
+        log_z, nodes, _ = _reference(node, edge, lengths)
+        return log_z, nodes, torch.zeros_like(nodes), torch.zeros_like(nodes), torch.zeros_like(lengths).bool()
+    log_z, nodes, before, after, exact = kernel(node, edge, lengths)
+    log_z = log_z.to(dtype)
+    lost = (~exact).nonzero()[:, 0]
+    if len(lost):
+        before[lost], after[lost] = 0, 0
+        log_z[lost], nodes[lost] = _with_more_range(node[lost], _entries(edge, lost), lengths[lost])
+    return log_z, nodes, before, after, exact
+
+
+def _with_more_range(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """ln Z and node marginals of chains that the kernel could not do in their own dtype: float64, then logarithms."""
+    dtype, lost = node.dtype, torch.ones_like(lengths).bool()
+    log_z, nodes = torch.empty_like(node[:, 0, 0], dtype=torch.float64), torch.empty_like(node)
+    if dtype == torch.float32:
+        log_z, nodes, _, _, exact = kernel(node.double(), edge.double(), lengths)
+        lost, nodes = ~exact, nodes.to(dtype)
+    log_z = log_z.to(dtype)
+    if lost.any():
+        log_z[lost], nodes[lost], _ = _reference(node[lost], _entries(edge, lost), lengths[lost])
+    return log_z, nodes
+
+
+def _entries(edge: Tensor, which: Tensor) -> Tensor:
+    return edge if len(edge) == 1 else edge[which]
 
 
 def _reference(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     wide = reference.accumulator(node)
-    return _cast(reference.forward_backward(node.to(wide), edge.to(wide), lengths), node.dtype)
-
-
-def _cast(results: tuple[Tensor, Tensor, Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    log_z, nodes, edges = results
-    return log_z.to(dtype), nodes.to(dtype), edges.to(dtype)
+    log_z, nodes, edges = reference.forward_backward(node.to(wide), edge.to(wide), lengths)
+    return log_z.to(node.dtype), nodes.to(node.dtype), edges.to(node.dtype)
 
 
 @_chain.register_fake
-def _(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    B = node.shape[0]
-    return node.new_empty(B), torch.empty_like(node), node.new_empty(B, *edge.shape[1:])
+def _(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    a, b, c = (torch.empty_like(node, memory_format=torch.contiguous_format) for _ in range(3))
+    return node.new_empty(len(node)), a, b, c, torch.empty_like(lengths, dtype=torch.bool)
+
+
+@torch.library.custom_op("lnz::chain_edges", mutates_args=())
+def _edges(
+    node: Tensor, edge: Tensor, lengths: Tensor, before: Tensor, after: Tensor, exact: Tensor, weight: Tensor
+) -> Tensor:
+    total = factored(edge, before, after, weight)
+    lost = (~exact).nonzero()[:, 0]
+    if len(lost):
+        rest = _edges_with_more_range(node[lost], _entries(edge, lost), lengths[lost], weight[lost])
+        if len(edge) == 1:
+            total += rest
+        else:
+            total[lost] = rest
+    return total
+
+
+def _edges_with_more_range(node: Tensor, edge: Tensor, lengths: Tensor, weight: Tensor) -> Tensor:
+    """Σ weight · edge marginals, in the shape of the edge scores, of chains whose factors are out of range."""
+    lost = torch.ones_like(lengths).bool()
+    total = torch.zeros_like(edge, memory_format=torch.contiguous_format)
+    if node.dtype == torch.float32 and use_kernels(node, edge) and node.numel():
+        double = edge.double()
+        _, _, before, after, exact = kernel(node.double(), double, lengths)
+        lost = ~exact
+        total = factored(double, before, after, (weight * exact).double()).to(edge.dtype)
+    if lost.any():
+        rest = _reference(node[lost], _entries(edge, lost), lengths[lost])[2] * weight[lost, None, None, None]
+        if len(edge) == 1:
+            total += rest.sum(0, keepdim=True)
+        else:
+            total[lost] = rest
+    return total
+
+
+@_edges.register_fake
+def _(node: Tensor, edge: Tensor, *_: Tensor) -> Tensor:
+    return torch.empty_like(edge, memory_format=torch.contiguous_format)
 
 
 class LogPartition(torch.autograd.Function):
-    """ln Z and the marginals of nodes and edges, of which ln Z is differentiable here."""
+    """:class:`Pass`, of which ln Z is differentiable here."""
 
     @staticmethod
-    def forward(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         return _chain(node, edge, lengths)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-        _, nodes, edges = output
-        ctx.mark_non_differentiable(nodes, edges)
-        ctx.save_for_backward(*inputs, nodes, edges)
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs, *output[1:])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None]:
-        node, edge, lengths, nodes, edges = ctx.saved_tensors
-        nodes, edges = Marginals.apply(node, edge, lengths, nodes, edges)
-        grad_edge = grad[:, None, None, None] * edges
-        return grad[:, None, None] * nodes, grad_edge.sum_to_size(edge.shape), None
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return None, None, None
+        node, edge, lengths, nodes, *factors = ctx.saved_tensors
+        at_node = at_edge = None
+        if ctx.needs_input_grad[0]:
+            at_node = grad[:, None, None] * NodeMarginals.apply(node, edge, lengths, nodes)
+        if ctx.needs_input_grad[1]:
+            at_edge = EdgeMarginals.apply(node, edge, lengths, *factors, grad)
+        return at_node, at_edge, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, Any]:
         outputs = LogPartition.apply(*_folded(info.batch_size, in_dims, inputs))
-        return tuple(o.unflatten(0, (info.batch_size, -1)) for o in outputs), (0, 0, 0)
+        return tuple(o.unflatten(0, (info.batch_size, -1)) for o in outputs), (0,) * len(outputs)
 
 
-class Marginals(torch.autograd.Function):
-    """The marginals that :class:`LogPartition` has computed, as functions of the scores."""
-
-    @staticmethod
-    def forward(node: Tensor, edge: Tensor, lengths: Tensor, nodes: Tensor, edges: Tensor) -> Any:
-        return nodes.view_as(nodes), edges.view_as(edges)
+class LogProbability(torch.autograd.Function):
+    """ln P(y) of a labelling per chain, from its score and the pass over its chain."""
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.save_for_backward(*inputs[:3])
+    def forward(
+        node: Tensor,
+        edge: Tensor,
+        lengths: Tensor,
+        y: Tensor,
+        score: Tensor,
+        log_z: Tensor,
+        nodes: Tensor,
+        before: Tensor,
+        after: Tensor,
+        exact: Tensor,
+    ) -> Tensor:
+        return score - log_z.masked_fill(torch.isneginf(log_z), 0.0)  # where Z = 0, the score is −inf already
 
     @staticmethod
-    def backward(ctx: Any, grad_nodes: Tensor, grad_edges: Tensor) -> tuple[Tensor | None, ...]:
-        node, edge, lengths = ctx.saved_tensors
-        _, pullback = torch.func.vjp(lambda x, a: _reference(x, a, lengths)[1:], node, edge)[:2]
-        return *pullback((grad_nodes, grad_edges)), None, None, None
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        node, edge, lengths, y, _, _, *rest = inputs
+        ctx.save_for_backward(node, edge, lengths, y, *rest)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        node, edge, lengths, y, nodes, *factors = ctx.saved_tensors
+        at_node = at_edge = None
+        if ctx.needs_input_grad[0]:
+            at_node = -grad[:, None, None] * NodeMarginals.apply(node, edge, lengths, nodes)
+            inside = torch.arange(y.shape[1], device=y.device) < lengths[:, None]
+            at_node = at_node.scatter_add_(2, y.clamp(min=0).unsqueeze(2), (grad[:, None] * inside).unsqueeze(2))
+        if ctx.needs_input_grad[1]:
+            gold = scattered(edge.shape, y, lengths, grad)
+            at_edge = gold - EdgeMarginals.apply(node, edge, lengths, *factors, grad)
+        return at_node, at_edge, *[None] * (len(factors) + 5)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, Any]:
-        outputs = Marginals.apply(*_folded(info.batch_size, in_dims, inputs))
-        return tuple(o.unflatten(0, (info.batch_size, -1)) for o in outputs), (0, 0)
+        return LogProbability.apply(*_folded(info.batch_size, in_dims, inputs)).unflatten(0, (info.batch_size, -1)), 0
+
+
+class NodeMarginals(torch.autograd.Function):
+    """The node marginals that :class:`LogPartition` has computed, as functions of the scores."""
+
+    @staticmethod
+    def forward(node: Tensor, edge: Tensor, lengths: Tensor, nodes: Tensor) -> Tensor:
+        return nodes.view_as(nodes)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:3])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        node, edge, lengths = ctx.saved_tensors
+        _, pull = torch.func.vjp(lambda x, a: _reference(x, a, lengths)[1], node, edge)[:2]
+        return *pull(grad), None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, Any]:
+        return NodeMarginals.apply(*_folded(info.batch_size, in_dims, inputs)).unflatten(0, (info.batch_size, -1)), 0
+
+
+class EdgeMarginals(torch.autograd.Function):
+    """Σ_b weight_b · the edge marginals of chain b, summed to the shape of the edge scores."""
+
+    @staticmethod
+    def forward(
+        node: Tensor, edge: Tensor, lengths: Tensor, before: Tensor, after: Tensor, exact: Tensor, weight: Tensor
+    ) -> Tensor:
+        return _edges(node, edge, lengths, before, after, exact, weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:3], inputs[-1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        node, edge, lengths, weight = ctx.saved_tensors
+
+        def total(node: Tensor, edge: Tensor, weight: Tensor) -> Tensor:
+            each = _reference(node, edge, lengths)[2] * weight[:, None, None, None]
+            return each.sum(0, keepdim=True) if len(edge) == 1 else each
+
+        _, pull = torch.func.vjp(total, node, edge, weight)[:2]
+        at_node, at_edge, at_weight = pull(grad)
+        return at_node, at_edge, None, None, None, None, at_weight
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, Any]:
+        entries = inputs[1].shape[0 if in_dims[1] is None else 0 if in_dims[1] else 1]
+        each = EdgeMarginals.apply(*_folded(info.batch_size, in_dims, inputs)).unflatten(0, (info.batch_size, -1))
+        return (each.sum(1, keepdim=True) if entries == 1 else each), 0
 
 
 def _folded(size: int, in_dims: tuple[int | None, ...], inputs: tuple[Tensor, ...]) -> list[Tensor]:
@@ -97,10 +252,23 @@ def _folded(size: int, in_dims: tuple[int | None, ...], inputs: tuple[Tensor, ..
     return [x.expand(size, batch, *x.shape[2:]).flatten(0, 1) for x in outer]
 
 
-def forward_backward(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """ln Z ``[B]``, node marginals ``[B, T, L]``, edge marginals ``[B, S, L, L]`` (summed over positions if S = 1).
+def forward_backward(node: Tensor, edge: Tensor, lengths: Tensor) -> Pass:
+    """ln Z, differentiable any number of times, and what the other functions here go on from."""
+    return Pass(*LogPartition.apply(node, edge, lengths))
 
-    All three are differentiable any number of times; the derivative of ln Z costs a multiplication.
-    """
-    log_z, nodes, edges = LogPartition.apply(node, edge, lengths)
-    return log_z, *Marginals.apply(node, edge, lengths, nodes, edges)
+
+def log_probability(node: Tensor, edge: Tensor, lengths: Tensor, y: Tensor, score: Tensor, done: Pass) -> Tensor:
+    """ln P(y) ``[B]`` of full labellings y ``[B, T]`` whose ``score`` ``[B]`` is known; gradient gold − marginals."""
+    return LogProbability.apply(node, edge, lengths, y, score.detach(), done.log_z.detach(), *done[1:])
+
+
+def node_marginals(node: Tensor, edge: Tensor, lengths: Tensor, done: Pass) -> Tensor:
+    """P(y_t = l) ``[B, T, L]``, differentiable any number of times."""
+    return NodeMarginals.apply(node, edge, lengths, done.nodes)
+
+
+def edge_marginals(node: Tensor, edge: Tensor, lengths: Tensor, done: Pass) -> Tensor:
+    """P(y_t = k, y_{t+1} = l) ``[B, T − 1, L, L]``, differentiable any number of times."""
+    B, T, L = node.shape
+    edge = edge.expand(B, max(0, T - 1), L, L)
+    return EdgeMarginals.apply(node, edge, lengths, *done[2:], node.new_ones(B))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lnz.semirings import Log, Semiring
+from lnz.semirings import Log, Max, Semiring
 
 
 def forward_backward(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -23,7 +23,7 @@ def forward_backward(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tenso
     O(B T L²) time.
     """
     T = node.shape[1]
-    alpha, beta = forward(Log(), node, edge), backward(node, edge, lengths)
+    alpha, beta = forward(Log(), node, edge), backward(Log(), node, edge, lengths)
     log_z = node.new_zeros(len(node))
     for t in range(T):
         log_z = torch.where(lengths == t + 1, Log().plus(alpha[t], -1), log_z)
@@ -42,6 +42,23 @@ def forward_backward(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tenso
     )
 
 
+def max_marginals(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest score of a labelling with each label ``[B, T, L]``, and with each pair ``[B, T − 1, L, L]``.
+
+    Those of :func:`forward_backward` in the (max, +) semiring: max over y with y_t = l of s(y) = α_t(l) + β_t(l).
+    −inf over padding and where no labelling is possible.
+    """
+    B, T, L = node.shape
+    alpha, beta = forward(Max(), node, edge), backward(Max(), node, edge, lengths)
+    nodes, edges = torch.full_like(node, -torch.inf), node.new_full((B, max(0, T - 1), L, L), -torch.inf)
+    for t in range(T):
+        nodes[:, t] = torch.where((lengths > t)[:, None], alpha[t] + beta[t], -torch.inf)
+    for t in range(T - 1):
+        joint = alpha[t].unsqueeze(-1) + table(edge, t) + (node[:, t + 1] + beta[t + 1]).unsqueeze(-2)
+        edges[:, t] = torch.where((lengths > t + 1)[:, None, None], joint, -torch.inf)
+    return nodes, edges
+
+
 def forward(semiring: Semiring, node: Tensor, edge: Tensor) -> list[Tensor]:
     """α_t(l): the sum over y_1 … y_t = l of their scores; α_{t+1}(l) = x_{t+1}(l) · Σ_k α_t(k) · A_t(k, l)."""
     alphas: list[Tensor] = []
@@ -54,12 +71,15 @@ def forward(semiring: Semiring, node: Tensor, edge: Tensor) -> list[Tensor]:
     return alphas
 
 
-def backward(node: Tensor, edge: Tensor, lengths: Tensor) -> list[Tensor]:
-    """β_t(k): ln of the sum, over y_{t+1} … y_n given y_t = k, of exp of their scores; 0 from the last label on."""
+def backward(semiring: Semiring, node: Tensor, edge: Tensor, lengths: Tensor) -> list[Tensor]:
+    """β_t(k): the sum over y_{t+1} … y_n, given y_t = k, of their scores; 0 from the last label on.
+
+    For semirings whose elements are scores, as ``Log`` and ``Max`` are.
+    """
     T = node.shape[1]
     betas = [torch.zeros_like(node[:, 0])] if T else []
     for t in reversed(range(T - 1)):
-        onward = Log().plus(table(edge, t) + (node[:, t + 1] + betas[-1]).unsqueeze(-2), -1)
+        onward = semiring.plus(table(edge, t) + (node[:, t + 1] + betas[-1]).unsqueeze(-2), -1)
         betas.append(onward.masked_fill((lengths <= t + 1)[:, None], 0.0))
     return betas[::-1]
 

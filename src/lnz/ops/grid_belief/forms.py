@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lnz.ops import use_kernels
 from lnz.scores import Entry, Model, Weighted
 
 TABLE, POTTS, WEIGHTED, FULL = 0, 1, 2, 3
@@ -38,6 +39,22 @@ class Side:
     which: Tensor
     top: Tensor
     reach: Tensor
+
+
+def covers(model: Model) -> bool:
+    """Whether grid kernels can read a model: a 4-neighbour grid, not a chain, one dtype, and kernels allowed.
+
+    While ``torch.compile`` traces, it is left to the general path: which backend is chosen cannot be read there.
+    """
+    grid = model.graph.grid_layout
+    return (
+        grid is not None
+        and grid.neighbours == 4
+        and min(grid.height, grid.width) > 1
+        and len({tensor.dtype for tensor in model.tensors}) == 1
+        and not torch.compiler.is_compiling()
+        and use_kernels(*model.tensors)
+    )
 
 
 def which_entry(own: torch.Size, batch: torch.Size) -> Tensor:
@@ -85,7 +102,7 @@ def side(entry: Entry, rows: int, columns: int, batch: torch.Size) -> Side:
         reach = (weight.abs().amax((1, 2)) * (high - low)).double()
         if finite.numel() < table.numel():
             reach = reach + torch.inf
-        kind = POTTS if _is_potts(table, weight) else WEIGHTED
+        kind = POTTS if is_potts(table, weight) else WEIGHTED
         own = entry.weight.shape[:-1]
         return Side(kind, table[None, None], weight, rows, columns, which_entry(own, batch), top, reach)
     if isinstance(entry, Weighted):
@@ -101,7 +118,8 @@ def side(entry: Entry, rows: int, columns: int, batch: torch.Size) -> Side:
     return Side(TABLE if shared else FULL, table, None, rows, columns, where, top * edges if shared else top, reach)
 
 
-def _is_potts(table: Tensor, weight: Tensor) -> bool:
+def is_potts(table: Tensor, weight: Tensor) -> bool:
+    """Whether ``table [L, L]`` says no more than whether labels are equal, and equal ones never score less."""
     labels = len(table)
     if labels < 2 or torch.isneginf(table).any():
         return False

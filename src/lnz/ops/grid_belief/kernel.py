@@ -62,6 +62,7 @@ def _edges(side: Side, domain: tuple[int, ...]) -> tuple[Any, ...]:
         finite = table[~torch.isneginf(table)]
         if finite.numel():
             extent = torch.stack((finite.min(), finite.max()))
+        square = table.new_zeros(len(table), *square.shape[1:])
         square[:, 0, :, :labels] = table[:, 0]
         weight = side.weight
     else:
@@ -124,31 +125,62 @@ def run(
     """Iterate (``limit`` may be 0) and collect: iterations, residual, ln Z without shifts, node beliefs, edge sums."""
     from lnz.ops.grid_belief.cpu.collect import collect
 
+    count, height, labels, sides = len(images), prepared.height, prepared.node.shape[-1], prepared.sides
+    model, threads, cuts = arranged(prepared, images, domain, domain, messages)
+    bands = len(cuts) - 1
+    sums = (Sums.empty(sides[0], count, bands, grad is not None), Sums.empty(sides[1], count, bands, grad is not None))
+    factor = messages.new_zeros(count) if grad is None else grad[images].to(messages.dtype)
+    scale = tuple(torch.cat((factor[:, None], s.table[0, 0].flatten().expand(count, -1)), 1).numpy() for s in sides)
+    bethe = torch.zeros(count, bands, 2, dtype=torch.float64)
+    beliefs = messages.new_empty(count, height, prepared.width, labels)
+    written = (bethe.numpy(), beliefs.numpy(), tuple(side.arrays for side in sums))
+    iterations, residual = iterated(model, threads, cuts, limit, tolerance, damping)
+    with ThreadPoolExecutor(threads) as pool:
+        each = pool.map if threads > 1 else map
+        list(each(lambda share: collect(*model, *share, cuts, scale, *written), _shares(count * bands, threads)))
+    total, impossible = bethe.sum(1).unbind(-1)
+    total = total.masked_fill(impossible > 0, -torch.inf)
+    return iterations, residual.to(messages.dtype), total, beliefs.flatten(1, 2), sums
+
+
+def arranged(
+    prepared: Prepared,
+    images: Tensor,
+    domain: tuple[int, ...],
+    stored: tuple[int, ...],
+    messages: Tensor,
+    rho: tuple[Tensor, Tensor, Tensor] | None = None,
+) -> tuple[tuple[Any, ...], int, np.ndarray]:
+    """The first arguments of the kernels, how many threads, and the rows where bands for them begin and end.
+
+    ``rho`` is which entry each image reads, and the entries; see :func:`~lnz.ops.grid_belief.cpu.sweep.sweep`.
+    """
     count, labels = len(images), prepared.node.shape[-1]
     height, width, sides = prepared.height, prepared.width, prepared.sides
     threads = torch.get_num_threads() if count * height * width * labels >= _SHARED else 1
     even = count % threads == 0 or count >= 4 * threads
     bands = 1 if even else max(1, min(height // 4, 4 * threads))
     node = prepared.node - prepared.top[..., None]
-    node = (node if domain else node.exp_()).reshape(-1, height, width, labels).mT.contiguous()
-    which = torch.stack([w[images] for w in (prepared.which, sides[0].which, sides[1].which)])
-    settings = node.new_tensor([1 if domain else labels, damping, 1 - damping, tolerance])
-    sums = (Sums.empty(sides[0], count, bands, grad is not None), Sums.empty(sides[1], count, bands, grad is not None))
-    factor = node.new_zeros(count) if grad is None else grad[images].to(node.dtype)
-    scale = tuple(torch.cat((factor[:, None], s.table[0, 0].flatten().expand(count, -1)), 1).numpy() for s in sides)
-    bethe = torch.zeros(count, bands, 2, dtype=torch.float64)
-    beliefs = node.new_empty(count, height, width, labels)
+    node = (node if stored else node.exp_()).reshape(-1, height, width, labels).mT.contiguous()
+    nothing = node.new_zeros(0, 0, 0)
+    chosen, across, down = (torch.zeros_like(prepared.which), nothing, nothing) if rho is None else rho
+    which = torch.stack([w[images] for w in (prepared.which, sides[0].which, sides[1].which, chosen)])
     edges = (_edges(sides[0], domain), _edges(sides[1], domain))
-    model = (domain, node.numpy(), which.numpy(), edges, messages.numpy())
-    cuts = np.array([band * height // bands for band in range(bands + 1)])
-    written = (bethe.numpy(), beliefs.numpy(), tuple(side.arrays for side in sums))
+    model = (
+        domain, stored, node.numpy(), which.numpy(), edges, (across.numpy(), down.numpy()), messages.numpy()
+    )  # fmt: skip
+    return model, threads, np.array([band * height // bands for band in range(bands + 1)])
+
+
+def iterated(
+    model: tuple[Any, ...], threads: int, cuts: np.ndarray, limit: int, tolerance: float, damping: float
+) -> tuple[Tensor, Tensor]:
+    """Iterate what was :func:`arranged`: messages are updated; iterations and residual."""
+    _, stored, node, which, *_ = model
+    settings = np.array([1 if stored else node.shape[2], damping, 1 - damping, tolerance], node.dtype)
     with ThreadPoolExecutor(threads) as pool:
         each = pool.map if threads > 1 else map
-        iterations, residual = _iterate(each, model, settings.numpy(), limit, cuts, _shares(count, threads, tolerance))
-        list(each(lambda share: collect(*model, *share, cuts, scale, *written), _shares(count * bands, threads)))
-    total, impossible = bethe.sum(1).unbind(-1)
-    total = total.masked_fill(impossible > 0, -torch.inf)
-    return iterations, residual.to(node.dtype), total, beliefs.flatten(1, 2), sums
+        return _iterate(each, model, settings, limit, cuts, _shares(which.shape[1], threads, tolerance))
 
 
 def _shares(count: int, threads: int, tolerance: float = 0.0) -> list[tuple[int, int]]:
@@ -172,7 +204,7 @@ def _iterate(
     """
     from lnz.ops.grid_belief.cpu.sweep import TILE, sweep, sweep_images
 
-    node, bands, count = model[1], len(cuts) - 1, model[2].shape[1]
+    node, bands, count = model[2], len(cuts) - 1, model[3].shape[1]
     labels, width = node.shape[2:]
     iterations, residual = torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.float64)
     if limit == 0:

@@ -16,30 +16,18 @@ import torch
 from torch import Tensor
 
 from lnz.graphs import graph_of
-from lnz.ops import use_kernels
 from lnz.ops.belief.gradient import pulled_back
 from lnz.ops.belief.reference import Passing, log_sum, node_beliefs
 from lnz.ops.belief.schedule import Outcome, Run, unrolled
 from lnz.ops.belief.spec import Spec, hold_graph, one_by_one, put_together, taken_apart, warn_unless_converged
+from lnz.ops.grid_belief.forms import covers
 from lnz.ops.grid_belief.solve import pull_back, slots_of, solve
 from lnz.scores import Model
 
 
 def serves(model: Model, run: Run) -> bool:
-    """Whether the kernel covers a model: a 4-neighbour grid, not a chain, one dtype, flooding, and kernels allowed.
-
-    While ``torch.compile`` traces, it is left to the general path: which backend is chosen cannot be read there.
-    """
-    grid = model.graph.grid_layout
-    return (
-        grid is not None
-        and grid.neighbours == 4
-        and min(grid.height, grid.width) > 1
-        and run.schedule == "flooding"
-        and len({tensor.dtype for tensor in model.tensors}) == 1
-        and not torch.compiler.is_compiling()
-        and use_kernels(*model.tensors)
-    )
+    """Whether the kernel covers a model and a schedule."""
+    return run.schedule == "flooding" and covers(model)
 
 
 @torch.library.custom_op("lnz::grid_belief", mutates_args=())

@@ -27,13 +27,14 @@ def solve(model: Model, limit: int, tolerance: float, damping: float, maximise: 
     nodes, labels = prepared.node.shape[1:]
     chosen, parts = [], []
     for domain, images in _domains(prepared, maximise):
-        messages = _start(prepared, len(images), domain, maximise)
+        start = 1.0 if not domain else 0.0 if maximise else -math.log(labels)
+        messages = start_messages(prepared, len(images), domain, start)
         iterations, residual, log_z, beliefs, _ = run(
             prepared, images, domain, messages, limit, tolerance, damping, None
         )
         chosen.append(images)
         parts.append((log_z, beliefs, messages.movedim(1, 0), iterations, residual))
-    log_z, beliefs, messages, iterations, residual = (_in_order(chosen, part) for part in (zip(*parts, strict=True)))
+    log_z, beliefs, messages, iterations, residual = (in_order(chosen, part) for part in (zip(*parts, strict=True)))
     shift = prepared.top.double().sum(1)[prepared.which] + sum(s.top[s.which] for s in prepared.sides)
     log_z = (log_z + shift).to(model.dtype)
     impossible = torch.isneginf(log_z)
@@ -46,17 +47,16 @@ def solve(model: Model, limit: int, tolerance: float, damping: float, maximise: 
     )  # fmt: skip
 
 
-def _start(prepared: Prepared, count: int, domain: tuple[int, ...], maximise: bool) -> Tensor:
-    """Messages that say nothing, ``[4, count, H, L, W]``; what arrives across the border never changes."""
+def start_messages(prepared: Prepared, count: int, domain: tuple[int, ...], start: float) -> Tensor:
+    """``start`` everywhere, ``[4, count, H, L, W]``; what arrives across the border says nothing and never changes."""
     labels = prepared.node.shape[-1]
-    start = 1.0 if not domain else 0.0 if maximise else -math.log(labels)
     messages = prepared.node.new_empty(4, count, prepared.height, labels, prepared.width).fill_(start)
     for border in (messages[0, ..., 0], messages[1, ..., -1], messages[2, :, 0], messages[3, :, -1]):
         border.fill_(0.0 if domain else 1.0)
     return messages
 
 
-def _in_order(chosen: list[Tensor], parts: Sequence[Tensor]) -> Tensor:
+def in_order(chosen: list[Tensor], parts: Sequence[Tensor]) -> Tensor:
     """Put together what was computed for some images at a time."""
     if len(chosen) == 1:
         return parts[0]
@@ -113,14 +113,17 @@ def _at_edges(entry: Entry, total: Sums) -> list[Tensor]:
     return [(counts * table).sum((1, 2)).reshape(entry.weight.shape), (counts * weight).sum(0)]
 
 
-def slots_of(model: Model, messages: Tensor, maximise: bool) -> Tensor:
-    """The messages as :mod:`lnz.ops.belief` lays them out, ``[*batch, M, L]``, normalised, in logarithms."""
+def slots_of(model: Model, messages: Tensor, maximise: bool = False, *, logarithms: bool = False) -> Tensor:
+    """The messages as :mod:`lnz.ops.belief` lays them out, ``[*batch, M, L]``, normalised, in logarithms.
+
+    ``logarithms``: they already are, whatever domain the scores fit in.
+    """
     labels, batch = model.graph.max_cardinality, model.batch_shape
-    prepared = prepared_for(model)
-    messages = messages.clone()
-    for domain, images in _domains(prepared, maximise):
-        if not domain:
-            messages[:, images] = (messages[:, images] / labels).log()
+    if not logarithms:
+        messages = messages.clone()
+        for domain, images in _domains(prepared_for(model), maximise):
+            if not domain:
+                messages[:, images] = (messages[:, images] / labels).log()
     from_left, from_right, from_up, from_down = messages.movedim(3, 4)
     across = [from_right[:, :, :-1], from_left[:, :, 1:]]  # to the earlier node, to the later one
     down = [from_down[:, :-1], from_up[:, 1:]]

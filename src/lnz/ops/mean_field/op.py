@@ -12,6 +12,7 @@ from lnz.ops.belief.decode import decoded
 from lnz.ops.belief.gradient import gathered
 from lnz.ops.belief.schedule import Run, iterated
 from lnz.ops.envelope import Functional, State
+from lnz.ops.mean_field.kernel import GridMeanField, serves
 from lnz.ops.mean_field.reference import Expectation, MeanField, blocks, product
 from lnz.scores import Model
 
@@ -33,7 +34,7 @@ class MeanFieldFunctional(Functional):
     seed: int
 
     def state(self, model: Model) -> State:
-        mean_field = MeanField(model)
+        mean_field = _solver(model)
         generator = torch.Generator().manual_seed(self.seed)
         best = self._iterated(mean_field, mean_field.start(), self.schedule)
         value = mean_field.bound(best[0])
@@ -48,8 +49,10 @@ class MeanFieldFunctional(Functional):
             best, _ = _better(best, value, trial, mean_field.bound(trial[0]))
         return *best, redone
 
-    def _iterated(self, mean_field: MeanField, q: Tensor, schedule: Schedule) -> State:
+    def _iterated(self, mean_field: MeanField | GridMeanField, q: Tensor, schedule: Schedule) -> State:
         """q, iterations and residual from a start."""
+        if isinstance(mean_field, GridMeanField):
+            return mean_field.iterated(q, self.max_iterations, self.tolerance, self.damping, schedule == "parallel")
         batch = mean_field.finite.batch
         iterations = torch.zeros(batch, dtype=torch.int64, device=q.device)
         residual = torch.full(batch, torch.inf, dtype=q.dtype, device=q.device)
@@ -70,7 +73,7 @@ class MeanFieldFunctional(Functional):
         return q
 
     def value(self, model: Model, state: State) -> Tensor:
-        return MeanField(model).bound(state[0]).to(model.dtype)
+        return _solver(model).bound(state[0]).to(model.dtype)
 
     def gradient(self, model: Model, state: State, grad: Tensor) -> list[Tensor]:
         return gathered(Expectation(model), state[0], grad, product)
@@ -102,6 +105,11 @@ def hardened(model: Model, q: Tensor) -> Tensor:
             return labels
         labels = torch.where((new > score).unsqueeze(-1), improved, labels)
         score = torch.maximum(score, new)
+
+
+def _solver(model: Model) -> MeanField | GridMeanField:
+    """What makes updates and the bound without gradients."""
+    return (GridMeanField if serves(model) else MeanField)(model)
 
 
 def _indicator(labels: Tensor, like: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from lnz.ops.belief.gradient import gathered
 from lnz.ops.belief.reference import beliefs
 from lnz.ops.belief.schedule import Outcome, Run, iterate, replayed
 from lnz.ops.envelope import Functional, State
+from lnz.ops.tree_reweighted import kernel
 from lnz.ops.tree_reweighted.appearance import uniform
 from lnz.ops.tree_reweighted.optimise import optimised
 from lnz.ops.tree_reweighted.polytope import check_appearance
@@ -38,7 +39,11 @@ class TreeReweighting(Functional):
         else:
             given = self.appearance
             rho = check_appearance(model.graph, given) if isinstance(given, Tensor) else uniform(model.graph)
-            outcome = iterate(reweighted(model, rho), self.run)
+            outcome = (
+                kernel.iterate(model, rho, self.run)
+                if kernel.serves(model, self.run)
+                else iterate(reweighted(model, rho), self.run)
+            )
         return outcome.messages, rho.to(outcome.messages), outcome.iterations, outcome.residual
 
     @property

@@ -7,7 +7,6 @@ in any domain. Lanes past the end of a row are masked, so that nothing outside a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -15,79 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from lnz.ops.grid_belief.cpu.product import BLOCK
-
-_INT = ir.IntType(64)
-
-
-class _Lanes:
-    """Loads and stores of ``BLOCK`` neighbouring numbers of which the first ``n`` exist (all, where ``n`` is None)."""
-
-    def __init__(self, context: Any, builder: Any, dtype: Any, n: Any = None) -> None:
-        self.context, self.builder = context, builder
-        self.size = dtype.bitwidth // 8
-        self.scalar = context.get_value_type(dtype)
-        self.vector = ir.VectorType(self.scalar, BLOCK)
-        self.mask = None
-        if n is not None:
-            numbers = ir.Constant(ir.VectorType(_INT, BLOCK), list(range(BLOCK)))
-            self.mask = builder.icmp_signed("<", numbers, self.spread(n, _INT))
-
-    def spread(self, value: Any, scalar: Any = None) -> Any:
-        """One number in every lane."""
-        vector = ir.VectorType(scalar or self.scalar, BLOCK)
-        single = self.builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
-        first = ir.Constant(ir.VectorType(ir.IntType(32), BLOCK), [0] * BLOCK)
-        return self.builder.shuffle_vector(single, ir.Constant(vector, ir.Undefined), first)
-
-    def constant(self, value: float) -> Any:
-        return ir.Constant(self.vector, [value] * BLOCK)
-
-    def _pointer(self, array: tuple[Any, Any], index: tuple[Any, ...]) -> Any:
-        kind, value = array
-        pointer = cgutils.get_item_pointer(self.context, self.builder, kind, value, index, wraparound=False)
-        return self.builder.bitcast(pointer, self.vector.as_pointer())
-
-    def load(self, array: tuple[Any, Any], *index: Any) -> Any:
-        pointer = self._pointer(array, index)
-        if self.mask is None:
-            return self.builder.load(pointer, align=self.size)
-        function = self._intrinsic("load", self.vector, [pointer.type, ir.IntType(32), self.mask.type, self.vector])
-        return self.builder.call(function, [pointer, self._alignment, self.mask, self.constant(0.0)])
-
-    def store(self, value: Any, array: tuple[Any, Any], *index: Any) -> None:
-        pointer = self._pointer(array, index)
-        if self.mask is None:
-            self.builder.store(value, pointer, align=self.size)
-            return
-        function = self._intrinsic("store", ir.VoidType(), [self.vector, pointer.type, ir.IntType(32), self.mask.type])
-        self.builder.call(function, [value, pointer, self._alignment, self.mask])
-
-    @property
-    def _alignment(self) -> Any:
-        return ir.Constant(ir.IntType(32), self.size)
-
-    def _intrinsic(self, verb: str, result: Any, arguments: list[Any]) -> Any:
-        name = f"llvm.masked.{verb}.v{BLOCK}{'f32' if self.size == 4 else 'f64'}.p0"
-        return cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(result, arguments), name)
-
-    def product(self, a: Any, b: Any) -> Any:
-        return self.builder.fmul(a, b)
-
-
-def _whole_or_masked(context: Any, builder: Any, dtype: Any, n: Any, generate: Callable[[_Lanes], None]) -> None:
-    """The same code twice: for full blocks, and with a mask for the last of a row."""
-    full = builder.icmp_signed(">=", n, ir.Constant(_INT, BLOCK))
-    with builder.if_else(full, likely=True) as (whole, masked):
-        with whole:
-            generate(_Lanes(context, builder, dtype))
-        with masked:
-            generate(_Lanes(context, builder, dtype, n))
-
-
-def _arrays(context: Any, builder: Any, signature: Any, arguments: Any, count: int) -> list[tuple[Any, Any]]:
-    kinds = signature.args[:count]
-    return [(k, context.make_array(k)(context, builder, a)) for k, a in zip(kinds, arguments, strict=False)]
+from lnz.ops.registers.cpu.lanes import INT, Lanes, arrays, whole_or_masked
 
 
 @intrinsic
@@ -101,14 +28,14 @@ def gather_block(
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        u, M, ends, below = _arrays(context, builder, signature, arguments, 4)
+        u, M, ends, below = arrays(context, builder, signature, arguments, 4)
         b, h, w, at, n = arguments[4:]
-        direction = [ir.Constant(_INT, d) for d in range(4)]
+        direction = [ir.Constant(INT, d) for d in range(4)]
         labels = builder.extract_value(u[1].shape, 0)
         column = builder.add(w, at)
-        later = builder.add(at, ir.Constant(_INT, 1))
+        later = builder.add(at, ir.Constant(INT, 1))
 
-        def products(lanes: _Lanes) -> None:
+        def products(lanes: Lanes) -> None:
             with cgutils.for_range(builder, labels) as loop:
                 l, times = loop.index, lanes.product
                 score = lanes.load(u, l, column)
@@ -120,7 +47,7 @@ def gather_block(
                 lanes.store(times(horizontal, down), ends, direction[3], l, at)
                 lanes.store(times(horizontal, up), below, l, column)
 
-        _whole_or_masked(context, builder, signature.args[0].dtype, n, products)
+        whole_or_masked(context, builder, signature.args[0].dtype, n, products)
         return context.get_dummy_value()
 
     return types.void(u, M, ends, below, *(types.intp,) * 5), generate
@@ -147,12 +74,12 @@ def commit_block(
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        x, M, change = _arrays(context, builder, signature, arguments, 3)
+        x, M, change = arrays(context, builder, signature, arguments, 3)
         d, b, h, w, at, n, count, check = arguments[3:]
         labels = builder.extract_value(M[1].shape, 3)
         column = builder.add(w, at)
 
-        def stored(lanes: _Lanes) -> None:
+        def stored(lanes: Lanes) -> None:
             total = cgutils.alloca_once_value(builder, lanes.constant(0.0))
             with cgutils.for_range(builder, labels) as loop:
                 builder.store(builder.fadd(builder.load(total), lanes.load(x, loop.index, at)), total)
@@ -171,7 +98,7 @@ def commit_block(
                     lanes.store(builder.select(grown, size, largest), change, at)
                 lanes.store(new, M, d, b, h, loop.index, column)
 
-        _whole_or_masked(context, builder, signature.args[0].dtype, n, stored)
+        whole_or_masked(context, builder, signature.args[0].dtype, n, stored)
         return context.get_dummy_value()
 
     return types.void(x, M, change, *(types.intp,) * 6, x.dtype, types.boolean), generate

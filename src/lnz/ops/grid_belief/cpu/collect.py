@@ -91,7 +91,7 @@ def edge_beliefs(domain, edges, entry, row, column, ends, side, first, n, grad, 
 
 
 @njit(fastmath=FLAGS)
-def collect_rows(domain, node, which, edges, M, b, top, bottom, grad, bethe, beliefs, sums):
+def collect_rows(domain, node, which, edges, rho, M, b, top, bottom, grad, bethe, beliefs, sums):
     """What nodes of rows top … bottom − 1 of image b, and the edges to their left and above, add to ln Z and beliefs.
 
     ``bethe [2]`` is added to: ln Z, and the number of nodes and edges where nothing is possible; ``beliefs [H, W, L]``
@@ -107,7 +107,7 @@ def collect_rows(domain, node, which, edges, M, b, top, bottom, grad, bethe, bel
     for h in range(max(top - 1, 0), bottom):  # of the row above, only what it sends down
         for w in range(0, width, TILE):
             n = min(TILE, width - w)
-            gather(domain, u[h], M, b, h, w, n, ends, below)
+            gather(domain, u[h], M, rho, which[3, b], b, h, w, n, ends, below, lanes[0])
             if h < top:
                 continue
             node_beliefs(domain, u[h], M, b, h, w, n, out, lanes, bethe, beliefs)
@@ -123,7 +123,7 @@ def collect_rows(domain, node, which, edges, M, b, top, bottom, grad, bethe, bel
 
 
 @kernel(fastmath=FLAGS)
-def collect(domain, node, which, edges, M, first, last, cuts, grad, bethe, beliefs, sums):
+def collect(domain, stored, node, which, edges, rho, M, first, last, cuts, grad, bethe, beliefs, sums):
     """ln Z and beliefs, added up band by band: tasks first … last − 1, of which each image has one per band of rows.
 
     The first arguments are those of :func:`~lnz.ops.grid_belief.cpu.sweep.sweep`; with ``MAX``, max-marginals take the
@@ -131,9 +131,11 @@ def collect(domain, node, which, edges, M, first, last, cuts, grad, bethe, belie
 
     Args:
         domain: see there.
+        stored: see there; here it must be ``domain``.
         node: see there.
         which: see there.
         edges: see there.
+        rho: see there; here it must be empty.
         M: see there; not changed.
         first: the first task: image ``first // bands``, band ``first % bands``.
         last: the task after the last.
@@ -150,6 +152,6 @@ def collect(domain, node, which, edges, M, first, last, cuts, grad, bethe, belie
     for task in range(first, last):
         b, band = task // bands, task % bands
         collect_rows(
-            domain, node, which, edges, M, b, cuts[band], cuts[band + 1], (grad[0][b], grad[1][b]), bethe[b, band],
+            domain, node, which, edges, rho, M, b, cuts[band], cuts[band + 1], (grad[0][b], grad[1][b]), bethe[b, band],
             beliefs[b], ((counts0[b, band], weights0[b], full0), (counts1[b, band], weights1[b], full1)),
         )  # fmt: skip

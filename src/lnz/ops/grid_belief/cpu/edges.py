@@ -15,9 +15,9 @@ from lnz.ops.grid_belief.cpu.lanes import (
     larger_sum,
     multiply_add,
 )  # fmt: skip
-from lnz.ops.grid_belief.cpu.product import matmul
-from lnz.ops.grid_belief.forms import FULL, POTTS, TABLE
+from lnz.ops.grid_belief.forms import FULL, POTTS, TABLE, WEIGHTED
 from lnz.ops.math.cpu import exp
+from lnz.ops.registers.cpu.product import matmul
 
 
 @njit(fastmath=FLAGS)
@@ -40,7 +40,7 @@ def pair(domain, edges, entry, row, column, i, j, out):
     elif kind == FULL:
         copy(out, full[entry, row, i, j, column : column + out.size])
     else:
-        score = square[0, 0, i, j]
+        score = square[min(entry, square.shape[0] - 1), 0, i, j]
         scaled(domain, out, weight[entry, row, column : column + out.size], score, extent[0], extent[1])
 
 
@@ -51,14 +51,24 @@ def potts(out, x, total, same, other):
 
 
 @njit(fastmath=FLAGS)
+def add_both(there, back, x, y, weight, score, shift):
+    """One entry of a table at consecutive edges, for what its two ends, x and y, send to the other."""
+    for k in range(weight.size):
+        t = exp(weight[k] * score - shift[k])
+        onward, backward = there[k] + t * x[k], back[k] + t * y[k]
+        there[k] = onward
+        back[k] = backward
+
+
+@njit(fastmath=FLAGS)
 def transfer(domain, edges, entry, row, column, ends, side, first, n, out, lanes):
     """What edges ``first … n − 1`` from (row, column) on make of their ends: ``out[0]`` onwards, ``out[1]`` back."""
-    kind, square, _, _, _ = edges
+    kind, square, weight, _, extent = edges
     labels = square.shape[2]
     t = lanes[3, first:n]
     if len(domain) == 0 and kind == TABLE:
         for end in range(2):
-            matmul(square[entry, end], ends[2 * side + end], out[end], labels, n)
+            matmul(square[entry, end], ends[2 * side + end], out[end], labels, labels, n)
         return
     if len(domain) == 0 and kind == POTTS:
         for j in range(2):
@@ -69,6 +79,19 @@ def transfer(domain, edges, entry, row, column, ends, side, first, n, out, lanes
                 add(lanes[0, first:n], ends[2 * side + end, l, first:n])
             for l in range(labels):
                 potts(out[end, l, first:n], ends[2 * side + end, l, first:n], lanes[0, first:n], t, lanes[4, first:n])
+        return
+    if len(domain) == 0 and kind == WEIGHTED:
+        weights = weight[entry, row, column + first : column + n]
+        for k in range(t.size):
+            t[k] = weights[k] * (extent[1] if weights[k] > 0 else extent[0])
+        for end in range(2):
+            for l in range(labels):
+                fill(out[end, l], 0)
+        for i in range(labels):
+            for j in range(labels):
+                x, y = ends[2 * side, i, first:n], ends[2 * side + 1, j, first:n]
+                score = square[min(entry, square.shape[0] - 1), 0, i, j]
+                add_both(out[0, j, first:n], out[1, i, first:n], x, y, weights, score, t)
         return
     for pass_ in range(2 if len(domain) == 1 else 1):
         for end in range(2):

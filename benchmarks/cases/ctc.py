@@ -1,0 +1,170 @@
+"""CTC: the loss of a batch and its gradient, and forced alignment."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import lnz
+from benchmarks.case import OURS, Contender, Numbers, Workload
+
+SHAPES = {
+    "500x32x64x60": (500, 32, 64, 60, 1.0, 6.0),
+    "500x32x64x60-times-30": (500, 32, 64, 60, 30.0, 1.0),
+    "1500x16x128x200": (1500, 16, 128, 200, 1.0, 6.0),
+    "200x64x5000x20": (200, 64, 5000, 20, 1.0, 5.0),
+}
+
+
+class CTCLoss:
+    name = "ctc-loss"
+    title = "CTC loss from logits, forward and backward"
+    summary = (
+        "B sequences of T frames with C classes and S labels (TxBxCxS), float32 logits (standard normal, or 30 times "
+        "that): the summed loss and its gradient. torch's loss needs a log-softmax in front of it; ours is given the "
+        "logits."
+    )
+
+    @property
+    def shapes(self) -> list[str]:
+        return list(SHAPES)
+
+    def workload(self, shape: str, threads: int) -> Workload:
+        T, B, C, S, scale, target = SHAPES[shape]
+        generator = torch.Generator().manual_seed(0)
+        logits = (scale * torch.randn(T, B, C, generator=generator)).requires_grad_()
+        targets = torch.randint(1, C, (B, S), generator=generator)
+        arguments = (logits, targets, torch.full((B,), T), torch.full((B,), S))
+        return Workload(
+            contenders={OURS: partial(_ours, arguments), "torch": partial(_torch, arguments)},
+            reference=lambda: _reference(logits.detach().double(), targets),
+            tolerance=5e-3 if scale == 1.0 else 5e-2,  # those of torch; ours are tested to 2e-5
+            targets={"torch": target},
+        )
+
+
+def _loss(call: Any, logits: Tensor) -> Contender:
+    def timed() -> Tensor:
+        logits.grad = None
+        loss = call()
+        loss.backward()
+        return loss
+
+    def read(loss: Tensor) -> Numbers:
+        assert logits.grad is not None
+        # the loss relative to its size: in float32 it has some seven digits
+        return {"log of loss": loss.detach().double().log().numpy(), "gradient": logits.grad.numpy().copy()}
+
+    return Contender(timed, read)
+
+
+def _ours(arguments: tuple[Tensor, ...]) -> Contender:
+    return _loss(lambda: lnz_ctc_loss(*arguments, reduction="sum"), arguments[0])
+
+
+def _torch(arguments: tuple[Tensor, ...]) -> Contender:
+    logits, *rest = arguments
+    return _loss(lambda: F.ctc_loss(logits.log_softmax(-1), *rest, reduction="sum"), logits)
+
+
+def lnz_ctc_loss(*arguments: Any, **settings: Any) -> Tensor:
+    from lnz.nn.functional import ctc_loss
+
+    return ctc_loss(*arguments, **settings)
+
+
+def _reference(logits: Tensor, targets: Tensor) -> Numbers:
+    """Forward and backward in the log domain, in float64, over the states of the extended targets."""
+    (T, B, _), S = logits.shape, targets.shape[1]
+    log_probs = logits.log_softmax(-1)
+    states = torch.zeros(B, 2 * S + 1, dtype=torch.int64)
+    states[:, 1::2] = targets
+    emission = log_probs.gather(2, states.expand(T, -1, -1))
+    skip = torch.full((B, 2 * S + 1), -torch.inf, dtype=torch.float64)
+    skip[:, 3::2] = torch.where(targets[:, 1:] != targets[:, :-1], 0.0, -torch.inf).double()
+
+    def sweep(emission: Tensor, skip: Tensor) -> Tensor:
+        alpha = torch.full_like(emission, -torch.inf)
+        alpha[0, :, :2] = emission[0, :, :2]
+        for t in range(1, T):
+            one = F.pad(alpha[t - 1], (1, 0), value=-torch.inf)[:, :-1]
+            two = F.pad(alpha[t - 1], (2, 0), value=-torch.inf)[:, :-2] + skip
+            alpha[t] = torch.stack((alpha[t - 1], one, two)).logsumexp(0) + emission[t]
+        return alpha
+
+    alpha = sweep(emission, skip)
+    reverse_skip = F.pad(skip.flip(1), (2, 0), value=-torch.inf)[:, :-2]
+    beta = sweep(emission.flip(0, 2), reverse_skip).flip(0, 2)
+    log_q = alpha[-1, :, -2:].logsumexp(-1)
+    occupied = (alpha + beta - emission - log_q[:, None]).exp()
+    gradient = log_probs.exp().scatter_add_(2, states.expand(T, -1, -1), -occupied)
+    return {"log of loss": (-log_q.sum()).log().numpy(), "gradient": gradient.numpy()}
+
+
+class ForcedAlignment:
+    name = "forced-alignment"
+    title = "CTC forced alignment of a batch"
+    summary = (
+        "The best alignments of B targets of S labels in T frames with C classes (TxBxCxS), float32 log-probs. "
+        "The peer is a loop over the sequences of a Viterbi recursion in NumPy, vectorised over the states, written "
+        "for this benchmark: torchaudio, whose aligner takes one sequence at a time, is not to be had for this torch."
+    )
+
+    @property
+    def shapes(self) -> list[str]:
+        return ["500x32x64x60"]
+
+    def workload(self, shape: str, threads: int) -> Workload:
+        T, B, C, S = map(int, shape.split("x"))
+        generator = torch.Generator().manual_seed(0)
+        log_probs = torch.randn(B, T, C, generator=generator).log_softmax(-1)
+        targets = torch.randint(1, C, (B, S), generator=generator)
+
+        def best() -> np.ndarray:
+            return lnz.CTC(log_probs, validate_args=False).alignments(targets).argmax().numpy()
+
+        def loop() -> np.ndarray:
+            return np.stack([_viterbi(x, y) for x, y in zip(log_probs.numpy(), targets.numpy(), strict=True)])
+
+        def score(z: np.ndarray) -> Numbers:
+            at = log_probs.double().numpy()
+            return {"score": np.take_along_axis(at, z[..., None], 2).sum((1, 2)) / T}
+
+        wide = log_probs.double().numpy()
+        return Workload(
+            contenders={
+                OURS: lambda: Contender(best, score, "lnz"),
+                "a loop of NumPy": lambda: Contender(loop, score),
+            },
+            reference=lambda: score(np.stack([_viterbi(x, y) for x, y in zip(wide, targets.numpy(), strict=True)])),
+            tolerance=1e-6,
+            targets={"a loop of NumPy": 10.0},
+        )
+
+
+def _viterbi(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The best alignment ``[T]`` of labels y ``[S]`` in scores x ``[T, C]``."""
+    T, K = len(x), 2 * len(y) + 1
+    states = np.zeros(K, np.int64)
+    states[1::2] = y
+    skip = np.full(K, -np.inf, x.dtype)
+    skip[3::2] = np.where(y[1:] != y[:-1], 0.0, -np.inf)
+    came = np.zeros((T, K), np.int8)
+    alpha = np.full(K, -np.inf, x.dtype)
+    alpha[:2] = x[0, states[:2]]
+    ways = np.full((3, K), -np.inf, x.dtype)
+    for t in range(1, T):
+        ways[0], ways[1, 1:], ways[2, 2:] = alpha, alpha[:-1], alpha[:-2] + skip[2:]
+        came[t] = ways.argmax(0)
+        alpha = ways.max(0) + x[t, states]
+    state = K - 1 if alpha[-1] > alpha[-2] else K - 2
+    path = np.empty(T, np.int64)
+    for t in range(T - 1, -1, -1):
+        path[t] = states[state]
+        state -= came[t, state]
+    return path

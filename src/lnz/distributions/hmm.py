@@ -1,0 +1,275 @@
+"""Hidden Markov models: the distribution of the hidden states of a sequence, given what was observed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from lnz.checks import check_feasible, check_lengths, check_same_kind, check_scores, concrete, joint_batch_shape
+from lnz.distributions.base import StructuredDistribution
+from lnz.distributions.linear_chain import LinearChain
+from lnz.distributions.mrf import MRF
+from lnz.ops import hmm
+from lnz.typing import LazyTuple
+
+
+class HMM(StructuredDistribution):
+    """P(z | x) ∝ p(z_0) Π_t p(z_{t+1} | z_t) Π_t p(x_t | z_t): the posterior over hidden states z, given x.
+
+    A chain whose scores are log-probabilities: ``score(z)`` is ln p(z, x), ``log_partition`` the log evidence ln p(x),
+    ``log_prob(z)`` ln P(z | x), ``argmax`` Viterbi's path, and ``sample`` filters forward and samples backward. By
+    Fisher's identity the gradient of the evidence by the log-probabilities is the expected counts, :attr:`marginals`
+    (Rabiner 1989; Cappé, Moulines & Rydén 2005, chapter 10). All exact, in O(T K²).
+
+    Args:
+        initial: ln p(z_0) ``[*batch, K]`` (or ``[K]``, shared).
+        transition: ln p(z_{t+1} | z_t), a row per state at t: ``[K, K]``, shared by all; or ``[*batch, T-1, K, K]``.
+        emission: ln p(x_t | z_t) ``[*batch, T, K]``, of the observations at hand; 0 where x_t is missing.
+        lengths: ``int64 [*batch]`` in 0 … T, the lengths of the sequences; ``None`` is T everywhere. What lies beyond
+            is padding: ignored in scores and labellings, −100 in labellings returned, 0 in marginals.
+        normalised: initial and transition are log-probabilities, which is checked. ``False`` admits scores of any size,
+            as a :meth:`tempered` model has them; filtering and prediction then have no meaning, and are refused.
+        validate_args: check the values of arguments (NaN, sums of rows), as in ``torch.distributions``.
+
+    Raises:
+        TypeError, ValueError: log-probabilities or lengths of the wrong type, shape or value; rows that sum to other
+            than 1.
+    """
+
+    def __init__(
+        self,
+        initial: Tensor,
+        transition: Tensor,
+        emission: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        normalised: bool = True,
+        validate_args: bool | None = None,
+    ) -> None:
+        values = self._validate_args if validate_args is None else validate_args
+        for name, scores in (("initial", initial), ("transition", transition), ("emission", emission)):
+            check_scores(name, scores, values=values)
+        batch_shape = _joint_batch_shape(initial, transition, emission, lengths)
+        super().__init__(batch_shape, emission.shape[-2:-1], validate_args)
+        self.initial = initial
+        self.transition = transition
+        self.emission = emission
+        self.lengths = lengths
+        self.normalised = normalised
+        if normalised and values:
+            _check_rows("initial", initial)
+            shared = lengths is None or transition.dim() == 2 or transition.shape[-3] == 1
+            _check_rows("transition", transition, None if shared else self._chain._inside[..., 1:, None])
+
+    @property
+    def scores(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.initial, self.transition, self.emission
+
+    @property
+    def num_labels(self) -> int:
+        """K, the number of hidden states."""
+        return self.emission.shape[-1]
+
+    @property
+    def _chain(self) -> LinearChain:
+        """The chain of the same scores: emission with ``initial`` at the first step, and transition."""
+        return self._once("chain", self._new_chain)
+
+    def _new_chain(self) -> LinearChain:
+        first = self.emission[..., :1, :] + self.initial.unsqueeze(-2)
+        node = torch.cat((first, self.emission[..., 1:, :].expand(*first.shape[:-2], -1, -1)), -2)
+        return LinearChain(node, self.transition, self.lengths, validate_args=False)
+
+    # Evidence, filtering, smoothing, prediction --------------------------------------------------------------------
+
+    @property
+    def log_partition(self) -> Tensor:
+        return self._chain.log_partition
+
+    @property
+    def log_evidence(self) -> Tensor:
+        """ln p(x_0 … x_{T−1}), ``[*batch]``: the likelihood of the observations, hidden states summed out."""
+        return self.log_partition
+
+    @property
+    def smoothed(self) -> Tensor:
+        """P(z_t | x), given all observations, ``[*batch, T, K]``; 0 over padding."""
+        self._require_feasible("smoothed")
+        return self._chain.node_marginals
+
+    @property
+    def smoothed_pairs(self) -> Tensor:
+        """P(z_t, z_{t+1} | x), ``[*batch, T-1, K, K]``; 0 over padding."""
+        self._require_feasible("smoothed_pairs")
+        return self._chain.marginals[1]
+
+    @property
+    def filtered(self) -> Tensor:
+        """P(z_t | x_0 … x_t), given the observations so far, ``[*batch, T, K]``; 0 over padding."""
+        self._require_normalised("filtered")
+        self._require_feasible("filtered")
+        return self._once("filtered", lambda: hmm.filtered(*self._chain._flat, self._chain._pass)).reshape(self._shape)
+
+    def predicted(self, steps: int = 1) -> Tensor:
+        """P(z_{t+steps} | x_0 … x_t), ``[*batch, T, K]``; 0 over padding.
+
+        With one transition table for all positions the future may lie beyond the sequence; with a table per position it
+        is 0 where that is so.
+
+        Raises:
+            ValueError: a negative number of steps.
+        """
+        if steps < 0:
+            raise ValueError(f"steps: expected an integer of at least 0, got {steps}")
+        probabilities, (T,) = self.filtered, self.event_shape
+        if self.transition.dim() == 2:
+            return probabilities @ torch.linalg.matrix_power(self.transition.exp(), steps)
+        tables = self.transition.expand(*self.batch_shape, max(0, T - 1), -1, -1).exp()
+        ahead = probabilities[..., : max(0, T - steps), :]
+        for step in range(min(steps, T)):
+            ahead = (ahead.unsqueeze(-2) @ tables[..., step : step + ahead.shape[-2], :, :]).squeeze(-2)
+        reached = self._chain._inside[..., T - ahead.shape[-2] :, None]
+        return torch.nn.functional.pad(torch.where(reached, ahead, 0.0), (0, 0, 0, T - ahead.shape[-2]))
+
+    @property
+    def marginals(self) -> LazyTuple:
+        """P(z_0 | x) ``[*batch, K]``, :attr:`smoothed_pairs` and :attr:`smoothed`, each computed when asked for."""
+        self._require_feasible("marginals")
+        return LazyTuple((self._initial_marginals, lambda: self.smoothed_pairs, lambda: self.smoothed))
+
+    def _initial_marginals(self) -> Tensor:
+        if self.event_shape[0]:
+            return self.smoothed[..., 0, :]
+        return self.emission.new_zeros(*self.batch_shape, self.num_labels)
+
+    # State sequences -----------------------------------------------------------------------------------------------
+
+    def score(self, y: Tensor) -> Tensor:
+        """ln p(z, x), ``[*batch]``, of the states z = y; −inf where it is impossible."""
+        chain = self._chain
+        if self._validate_args and concrete(y) and chain._unobserved(y).any():
+            raise ValueError("y: expected a full labelling, got -100 (unobserved); use log_prob or condition")
+        return chain.score(y)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """ln P(z | x), ``[*batch]``, of the states z = value; −100 entries are summed over. −inf where impossible."""
+        return self._chain.log_prob(value)
+
+    def condition(self, y: Tensor) -> Self:
+        clamped = LinearChain(self.emission, self.transition, self.lengths, validate_args=False).condition(y)
+        return self._with(self.initial, self.transition, clamped.node_scores)
+
+    def argmax(self) -> Tensor:
+        states, scores = self.topk(1)
+        if self._validate_args:
+            check_feasible(scores[0], "HMM.argmax")
+        return states[0]
+
+    def topk(self, k: int) -> tuple[Tensor, Tensor]:
+        return self._chain.topk(k)
+
+    def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:
+        return self._chain._sample(n, generator)
+
+    def label_scores(self, y: Tensor) -> Tensor:
+        return self._chain.label_scores(y)
+
+    def log_conditionals(self, y: Tensor) -> Tensor:
+        return self._chain.log_conditionals(y)
+
+    def with_node_scores(self, added: Tensor) -> Self:
+        return self._with(self.initial, self.transition, self.emission + added)
+
+    def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
+        return self._with(*map(function, self.scores), normalised=False)
+
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
+        """The same distribution with a larger batch shape (nothing is copied)."""
+        return self._with(self.initial, self.transition, self.emission.expand(*batch_shape, *self._shape[-2:]))
+
+    def to_mrf(self) -> MRF:
+        """The same model as an MRF: groups nodes and edges, the initial log-probabilities in those of the first node.
+
+        Raises:
+            ValueError: a sequence of no steps, T = 0.
+        """
+        mrf = self._chain.to_mrf()
+        return MRF(mrf.graph, mrf.scores, validate_args=self._validate_args)
+
+    # ---------------------------------------------------------------------------------------------------------------
+
+    @property
+    def _shape(self) -> torch.Size:
+        return self.batch_shape + self.event_shape + (self.num_labels,)
+
+    def _with(self, initial: Tensor, transition: Tensor, emission: Tensor, normalised: bool | None = None) -> Self:
+        same = self.normalised if normalised is None else normalised
+        new = self.__class__(initial, transition, emission, self.lengths, normalised=False, validate_args=False)
+        new.normalised, new._validate_args = same, self._validate_args  # checked when this one was made
+        return new
+
+    def _require_normalised(self, what: str) -> None:
+        if not self.normalised:
+            raise ValueError(
+                f"HMM.{what}: expected initial and transition to be log-probabilities, got scores of any size "
+                "(normalised=False, or a tempered model), for which the past says nothing without the future"
+            )
+
+    def _expanded_scores(self) -> tuple[Tensor, ...]:
+        (T,), K = self.event_shape, self.num_labels
+        return (
+            self.initial.expand(*self.batch_shape, K),
+            self.transition.expand(*self.batch_shape, max(0, T - 1), K, K),
+            self.emission.expand(self._shape),
+        )
+
+    def _unobserved(self, y: Tensor) -> Tensor:
+        return self._chain._unobserved(y)
+
+    def __repr__(self) -> str:
+        lengths = "" if self.lengths is None else ", lengths given"
+        (T,) = self.event_shape
+        return f"HMM({T} steps, {self.num_labels} states, batch_shape={list(self.batch_shape)}{lengths})"
+
+
+def _joint_batch_shape(initial: Tensor, transition: Tensor, emission: Tensor, lengths: Tensor | None) -> torch.Size:
+    """The batch shape of well-formed arguments; raises where they are not."""
+    if emission.dim() < 2 or emission.shape[-1] == 0:
+        raise ValueError(f"emission: expected shape [*batch, T, K] with K > 0, got {list(emission.shape)}")
+    T, K = emission.shape[-2:]
+    if initial.dim() < 1 or initial.shape[-1] != K:
+        raise ValueError(f"initial: expected shape [*batch, {K}], got {list(initial.shape)}")
+    steps = max(0, T - 1)
+    own = transition.dim() > 2 and transition.shape[-2:] == (K, K) and transition.shape[-3] in (1, steps)
+    if not (own or transition.shape == (K, K)):
+        raise ValueError(
+            f"transition: expected shape [{K}, {K}] or [*batch, {steps}, {K}, {K}], got {list(transition.shape)}"
+        )
+    check_same_kind("initial", initial, "emission", emission)
+    check_same_kind("transition", transition, "emission", emission)
+    shapes = {"initial": initial.shape[:-1], "transition": transition.shape[:-3], "emission": emission.shape[:-2]}
+    if lengths is not None:
+        check_lengths(lengths, T)
+        shapes["lengths"] = lengths.shape
+    return joint_batch_shape(**shapes)
+
+
+def _check_rows(name: str, scores: Tensor, used: Tensor | None = None) -> None:
+    """Raise unless each row that is ``used`` is a distribution, up to what rounding logarithms does to its sum."""
+    if not concrete(scores):
+        return
+    totals = scores.detach().double().exp().sum(-1)
+    tolerance = 1e-3 if torch.finfo(scores.dtype).eps < 1e-6 else 0.1
+    bad = (totals - 1).abs() > tolerance
+    if used is not None:
+        bad = bad & used
+    if bad.any():
+        where = bad.nonzero()[0].tolist()
+        total = totals.expand_as(bad)[tuple(where)].item()
+        raise ValueError(
+            f"{name}: expected log-probabilities, each row of which sums to 1, got a sum of {total:.6g}"
+            f"{f' in row {where}' if where else ''}; log_softmax(-1) makes them, normalised=False admits any scores"
+        )

@@ -1,0 +1,247 @@
+"""Semi-Markov chains: the exponential softmax over segmentations with a label per segment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from lnz.checks import (
+    check_broadcast,
+    check_event_shape,
+    check_feasible,
+    check_labels,
+    check_lengths,
+    check_same_kind,
+    check_scores,
+    concrete,
+    joint_batch_shape,
+)
+from lnz.distributions.base import StructuredDistribution
+from lnz.ops import semi_markov
+from lnz.ops.semi_markov.decode import CONTINUED
+from lnz.typing import IGNORE, LazyTuple
+
+
+class SemiMarkov(StructuredDistribution):
+    """``P(y) ∝ exp(Σ_i s[t_i, w_i, l_i] + Σ_i A[l_i, l_{i+1}])`` over the ways to cut a sequence into segments.
+
+    Segment i starts at step t_i, is w_i + 1 ≤ W steps wide and has label l_i; each starts where the one before it ends
+    (Sarawagi & Cohen 2004). A segmentation y is an ``int64`` tensor ``[*batch, T]``: **the label of a segment at its
+    first step, −1 at its other steps**; −100 is padding, or *unobserved*: neither a start nor its label is known there.
+    So ``condition`` takes any mixture: a label says that a segment of that label starts here, −1 that none does.
+
+    All exact and streaming: O(T (W L + L²)) time per batch entry, O(T L) memory beside the marginals.
+
+    Args:
+        segment_scores: s ``[*batch, T, W, L]``, of the segment that starts at step t, is w + 1 steps wide and has label
+            l. Segments that reach beyond the end are left out, whatever their score.
+        edge_scores: A ``[L, L]``, from the label of a segment to that of the next, shared by all; or
+            ``[*batch, T-1, L, L]``, entry t for a segment that ends at t (the T − 1 may be 1, to broadcast).
+        lengths: ``int64 [*batch]`` in 0 … T, the lengths of the sequences; ``None`` is T everywhere. What lies beyond
+            is padding: ignored in scores and labellings, −100 in labellings returned, 0 in marginals.
+        validate_args: check the values of arguments (NaN, labels out of range), as in ``torch.distributions``.
+
+    Raises:
+        TypeError, ValueError: scores or lengths of the wrong type, shape or value.
+    """
+
+    def __init__(
+        self,
+        segment_scores: Tensor,
+        edge_scores: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        values = self._validate_args if validate_args is None else validate_args
+        check_scores("segment_scores", segment_scores, values=values)
+        check_scores("edge_scores", edge_scores, values=values)
+        batch_shape = _joint_batch_shape(segment_scores, edge_scores, lengths)
+        super().__init__(batch_shape, segment_scores.shape[-3:-2], validate_args)
+        self.segment_scores = segment_scores
+        self.edge_scores = edge_scores
+        self.lengths = lengths
+
+    @property
+    def scores(self) -> tuple[Tensor, Tensor]:
+        return self.segment_scores, self.edge_scores
+
+    @property
+    def _sizes(self) -> tuple[int, int, int]:
+        """T, W and L."""
+        T, W, L = self.segment_scores.shape[-3:]
+        return T, W, L
+
+    @property
+    def _flat(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores and lengths with one batch axis, as :mod:`lnz.ops.semi_markov` takes them."""
+        (T, W, L), B = self._sizes, self.batch_shape.numel()
+        segment = self.segment_scores.expand(*self.batch_shape, T, W, L).reshape(B, T, W, L)
+        table = self.edge_scores.shape[-3:] if self.edge_scores.dim() > 2 else (1, L, L)
+        if self.edge_scores.dim() == 2 or self.edge_scores.shape[:-3].numel() == 1:
+            edge = self.edge_scores.reshape(1, *table)  # shared by the batch: not copied per entry
+        else:
+            edge = self.edge_scores.expand(*self.batch_shape, *table).reshape(B, *table)
+        lengths = torch.as_tensor(T if self.lengths is None else self.lengths, device=segment.device)
+        return segment, edge, lengths.expand(self.batch_shape).reshape(B)
+
+    @property
+    def _inside(self) -> Tensor:
+        """Which steps are not padding, ``[*batch, T]`` (or ``[T]``)."""
+        steps = torch.arange(self._sizes[0], device=self.segment_scores.device)
+        return steps < (self._sizes[0] if self.lengths is None else self.lengths.unsqueeze(-1))
+
+    @property
+    def _forward_backward(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self._once("forward_backward", lambda: semi_markov.forward_backward(*self._flat))
+
+    @property
+    def log_partition(self) -> Tensor:
+        return self._forward_backward[0].reshape(self.batch_shape)
+
+    @property
+    def marginals(self) -> LazyTuple:
+        """Of segments ``[*batch, T, W, L]`` and of edges ``[*batch, T-1, L, L]``, each computed when asked for.
+
+        Entry t of the edges is the probability that a segment of the one label ends at t and is followed by one of the
+        other.
+        """
+        self._require_feasible("marginals")
+        return LazyTuple((self._segment_marginals, self._edge_marginals))
+
+    def _segment_marginals(self) -> Tensor:
+        return self._forward_backward[1].reshape(*self.batch_shape, *self._sizes)
+
+    def _edge_marginals(self) -> Tensor:
+        segment, edge, lengths = self._flat
+        steps = max(0, segment.shape[1] - 1)
+        if edge.shape[1] == steps:
+            edges = self._forward_backward[2]
+        else:
+            edges = semi_markov.forward_backward(segment, edge.expand(-1, steps, -1, -1), lengths)[2]
+        return edges.reshape(*self.batch_shape, *edges.shape[1:])
+
+    @property
+    def node_marginals(self) -> Tensor:
+        """The probability that a step lies in a segment of each label, ``[*batch, T, L]``; 0 over padding."""
+        self._require_feasible("node_marginals")
+        T, W, _ = self._sizes
+        reaching = self._segment_marginals().flip(-2).cumsum(-2).flip(-2)  # from t to t + w or further
+        shifted = (reaching[..., : T - w, w, :] for w in range(min(W, T)))
+        parts = [torch.nn.functional.pad(part, (0, 0, w, 0)) for w, part in enumerate(shifted)]
+        return torch.stack(parts).sum(0) if parts else reaching.sum(-2)
+
+    def score(self, y: Tensor) -> Tensor:
+        """s(y), ``[*batch]``; −inf where it is impossible, for instance with a segment of more than W steps."""
+        y, inside = self._checked(y), self._inside
+        if self._validate_args and concrete(y) and self._unobserved(y).any():
+            raise ValueError("y: expected a full labelling, got -100 (unobserved); use log_prob or condition")
+        T, W, L = self._sizes
+        shape = torch.broadcast_shapes(y.shape[:-1], self.batch_shape)
+        y = y.expand(*shape, T)
+        steps = torch.arange(T, device=y.device)
+        starts, label = y >= 0, y.clamp(min=0)
+        length = inside.sum(-1, keepdim=True)
+        following = torch.where(starts, steps, T).flip(-1).cummin(-1).values.flip(-1)  # the first start from t on
+        stop = torch.minimum(torch.nn.functional.pad(following, (0, 1), value=T)[..., 1:], length)
+        width = (stop - steps - 1).clamp(min=0)
+        part = (width.clamp(max=W - 1) * L + label).unsqueeze(-1)
+        own = self.segment_scores.flatten(-2).expand(*shape, T, W * L).gather(-1, part).squeeze(-1)
+        total = torch.where(starts, own.masked_fill(width >= W, -torch.inf), 0.0).sum(-1)
+        if T < 2:
+            return total
+        begun = torch.where(starts, steps, 0).cummax(-1).values  # where the segment of step t has begun
+        pair = label.gather(-1, begun)[..., :-1] * L + label[..., 1:]
+        if self.edge_scores.dim() == 2:
+            edge = self.edge_scores.flatten()[pair]
+        else:
+            tables = self.edge_scores.flatten(-2).expand(*shape, T - 1, L * L)
+            edge = tables.gather(-1, pair.unsqueeze(-1)).squeeze(-1)
+        return total + torch.where(starts[..., 1:], edge, 0.0).sum(-1)
+
+    def condition(self, y: Tensor) -> Self:
+        y = self._checked(y)
+        T, W, L = self._sizes
+        steps, labels = torch.arange(T, device=y.device), torch.arange(L, device=y.device)
+        starts, begun = y >= 0, (y >= 0).cumsum(-1)
+        last = (steps[:, None] + torch.arange(W, device=y.device)).clamp(max=max(0, T - 1))
+        interrupted = begun[..., last] > begun.unsqueeze(-1) if T else begun.new_zeros(0, W, dtype=torch.bool)
+        wrong = (starts.unsqueeze(-1) & (y.unsqueeze(-1) != labels)) | (y == CONTINUED).unsqueeze(-1)
+        excluded = interrupted.unsqueeze(-1) | wrong.unsqueeze(-2)
+        return self._with(torch.where(excluded, -torch.inf, self.segment_scores), self.edge_scores)
+
+    def argmax(self) -> Tensor:
+        labels, scores = self.topk(1)
+        if self._validate_args:
+            check_feasible(scores[0], "SemiMarkov.argmax")
+        return labels[0]
+
+    def topk(self, k: int) -> tuple[Tensor, Tensor]:
+        if k < 1:
+            raise ValueError(f"k: expected a positive integer, got {k}")
+        with torch.no_grad():
+            labels, scores = semi_markov.topk(*self._flat, k)
+        return labels.reshape(k, *self.batch_shape, *self.event_shape), scores.reshape(k, *self.batch_shape)
+
+    def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:
+        return semi_markov.sample(*self._flat, n, generator).reshape(n, *self.batch_shape, *self.event_shape)
+
+    def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
+        return self._with(function(self.segment_scores), function(self.edge_scores))
+
+    def _with(self, segment_scores: Tensor, edge_scores: Tensor) -> Self:
+        return self.__class__(segment_scores, edge_scores, self.lengths, validate_args=self._validate_args)
+
+    def _expanded_scores(self) -> tuple[Tensor, Tensor]:
+        T, W, L = self._sizes
+        return (
+            self.segment_scores.expand(*self.batch_shape, T, W, L),
+            self.edge_scores.expand(*self.batch_shape, max(0, T - 1), L, L),
+        )
+
+    def _unobserved(self, y: Tensor) -> Tensor:
+        return ((self._checked(y) == IGNORE) & self._inside).any(-1)
+
+    def _checked(self, y: Tensor) -> Tensor:
+        """``y`` with −100 over padding, whatever it held there."""
+        if not isinstance(y, Tensor):
+            raise TypeError(f"y: expected a torch.Tensor, got {type(y).__name__}")
+        check_event_shape("y", y.shape, self.event_shape)
+        check_broadcast("y", y.shape[:-1], self.batch_shape)
+        y = torch.where(self._inside, y, IGNORE)
+        goes_on = (y == CONTINUED) & (torch.arange(y.shape[-1], device=y.device) > 0)  # the first step starts a segment
+        check_labels("y", torch.where(goes_on, IGNORE, y), self._sizes[-1])
+        return y
+
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
+        """The same distribution with a larger batch shape (nothing is copied)."""
+        return self._with(self.segment_scores.expand(*batch_shape, *self._sizes), self.edge_scores)
+
+    def __repr__(self) -> str:
+        lengths = "" if self.lengths is None else ", lengths given"
+        T, W, L = self._sizes
+        return f"SemiMarkov({T} steps, width to {W}, {L} labels, batch_shape={list(self.batch_shape)}{lengths})"
+
+
+def _joint_batch_shape(segment: Tensor, edge: Tensor, lengths: Tensor | None) -> torch.Size:
+    """The batch shape of well-formed arguments; raises where they are not."""
+    if segment.dim() < 3 or 0 in segment.shape[-2:]:
+        raise ValueError(
+            f"segment_scores: expected shape [*batch, T, W, L] with W > 0 and L > 0, got {list(segment.shape)}"
+        )
+    T, _, L = segment.shape[-3:]
+    steps = max(0, T - 1)
+    own = edge.dim() > 2 and edge.shape[-2:] == (L, L) and edge.shape[-3] in (1, steps)
+    if not (own or edge.shape == (L, L)):
+        raise ValueError(
+            f"edge_scores: expected shape [{L}, {L}] or [*batch, {steps}, {L}, {L}], got {list(edge.shape)}"
+        )
+    check_same_kind("edge_scores", edge, "segment_scores", segment)
+    shapes = {"segment_scores": segment.shape[:-3], "edge_scores": edge.shape[:-3]}
+    if lengths is not None:
+        check_lengths(lengths, T)
+        shapes["lengths"] = lengths.shape
+    return joint_batch_shape(**shapes)

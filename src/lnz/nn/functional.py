@@ -1,0 +1,200 @@
+"""Losses with the signatures that the ecosystem knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lnz.distributions.ctc_targets import checked_frames, checked_targets
+from lnz.errors import InfeasibleError
+from lnz.ops import ctc
+
+Reduction = Literal["none", "mean", "sum"]
+Counts = Tensor | Sequence[int]
+
+__all__ = ["ctc_loss", "linear_ctc_loss"]
+
+
+def ctc_loss(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Counts,
+    target_lengths: Counts,
+    blank: int | None = 0,
+    reduction: Reduction = "mean",
+    zero_infinity: bool = False,
+    *,
+    collapse_repeats: bool = True,
+    log_prior: Tensor | None = None,
+) -> Tensor:
+    """−ln Q(y) of connectionist temporal classification, called as :func:`torch.nn.functional.ctc_loss`.
+
+    The first argument may be raw logits: frames are normalised here, and the gradient is right without a log-softmax in
+    front, which then costs nothing (of log-probabilities the loss is the same). Differentiable twice. No tensor of the
+    size of the logits is made but their gradient. O(T B (C + S)) time.
+
+    Args:
+        log_probs: logits, or log-probabilities, ``[T, B, C]`` or ``[T, C]``.
+        targets: integers ``[B, S]``, padded with anything, or concatenated ``[sum of target_lengths]``.
+        input_lengths: ``[B]`` frames, integers.
+        target_lengths: ``[B]`` labels, integers.
+        blank: the class of blank, ``None`` for none.
+        reduction: ``"mean"`` divides each loss by the target's length (at least 1) before the mean over the batch.
+        zero_infinity: a target that is impossible has loss 0 and gradient 0 instead of being an error.
+        collapse_repeats: ``False`` is the topology in which only blanks are removed, see :class:`lnz.CTC`.
+        log_prior: ``[C]``, see :class:`lnz.CTC`.
+
+    Raises:
+        InfeasibleError: a target has no alignment, naming the batch entries and how many frames they need.
+        TypeError, ValueError: arguments of the wrong type, shape or value.
+    """
+    _check(reduction, log_probs, "log_probs")
+    single = log_probs.dim() == 2
+    if log_probs.dim() not in (2, 3):
+        raise ValueError(f"log_probs: expected shape [T, B, C] or [T, C], got {list(log_probs.shape)}")
+    scores = log_probs[None] if single else log_probs.transpose(0, 1)
+    of = _lattice("log_probs", scores, targets, input_lengths, target_lengths, blank, collapse_repeats)
+    prior = torch.zeros(scores.shape[2]) if log_prior is None else log_prior.detach()
+    if prior.shape != scores.shape[2:]:
+        raise ValueError(f"log_prior: expected shape [{scores.shape[2]}], got {list(prior.shape)}")
+    losses = _reduced(
+        -ctc.log_prob(scores, prior.to(scores.device, scores.dtype), of, True), of, reduction, zero_infinity
+    )
+    return losses[0] if single and reduction == "none" else losses
+
+
+def linear_ctc_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    input_lengths: Counts,
+    target_lengths: Counts,
+    blank: int | None = 0,
+    reduction: Reduction = "mean",
+    zero_infinity: bool = False,
+    *,
+    collapse_repeats: bool = True,
+    frames_at_once: int | None = None,
+) -> Tensor:
+    """:func:`ctc_loss` of the logits ``hidden @ weight.T + bias``, without ever holding them.
+
+    For large vocabularies: logits and their gradient are made for a few frames at a time, so that memory is
+    O(B T (H + S) + C H). The price is that the logits are computed twice.
+
+    Args:
+        hidden: ``[B, T, H]`` (note the batch first).
+        weight: ``[C, H]``.
+        bias: ``[C]`` or ``None``.
+        targets: as in :func:`ctc_loss`, and so are all arguments not named here.
+        input_lengths: see there.
+        target_lengths: see there.
+        blank: see there.
+        reduction: see there.
+        zero_infinity: see there.
+        collapse_repeats: see there.
+        frames_at_once: for how many frames logits are held; ``None`` is as many as make about four million logits.
+
+    Raises:
+        InfeasibleError, TypeError, ValueError: as :func:`ctc_loss`.
+    """
+    _check(reduction, hidden, "hidden")
+    if hidden.dim() != 3 or weight.dim() != 2 or weight.shape[1] != hidden.shape[2]:
+        shapes = f"{list(hidden.shape)} and {list(weight.shape)}"
+        raise ValueError(f"hidden, weight: expected shapes [B, T, H] and [C, H], got {shapes}")
+    of = _lattice("hidden", hidden, targets, input_lengths, target_lengths, blank, collapse_repeats, len(weight))
+    frames = max(1, 2**22 // len(weight)) if frames_at_once is None else frames_at_once
+    if frames < 1:
+        raise ValueError(f"frames_at_once: expected a positive integer, got {frames}")
+    bias = weight.new_zeros(len(weight)) if bias is None else bias
+    values = ctc.linear_log_prob(hidden, weight, bias, of, frames)
+    return _reduced(-values, of, reduction, zero_infinity)
+
+
+def _check(reduction: str, scores: Tensor, name: str) -> None:
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"reduction: expected 'none', 'mean' or 'sum', got {reduction!r}")
+    if not isinstance(scores, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(scores).__name__}")
+    if not scores.is_floating_point():
+        raise TypeError(f"{name}: expected floating point numbers, got dtype {scores.dtype}")
+
+
+def _lattice(
+    name: str,
+    scores: Tensor,
+    targets: Tensor,
+    input_lengths: Counts,
+    target_lengths: Counts,
+    blank: int | None,
+    collapse_repeats: bool,
+    num_classes: int | None = None,
+) -> ctc.Lattice:
+    """The lattice of padded or concatenated targets, for scores ``[B, T, C]`` (or hidden states, C given apart)."""
+    device, (B, _, C) = scores.device, scores.shape
+    C = C if num_classes is None else num_classes
+    frames = _counts("input_lengths", input_lengths, B, device)
+    sizes = _counts("target_lengths", target_lengths, B, device)
+    if not isinstance(targets, Tensor) or targets.is_floating_point():
+        got = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
+        raise TypeError(f"targets: expected a torch.Tensor of integers, got {got}")
+    targets = targets.to(device, torch.int64)
+    if targets.dim() == 1:
+        if len(targets) != int(sizes.sum()):
+            raise ValueError(
+                f"targets: expected the sum of target_lengths, {int(sizes.sum())} labels, got {len(targets)}"
+            )
+        targets = torch.nn.utils.rnn.pad_sequence(list(targets.split(sizes.tolist())), batch_first=True)
+    if targets.dim() != 2 or len(targets) != B:
+        raise ValueError(f"targets: expected shape [{B}, S] or [sum of target_lengths], got {list(targets.shape)}")
+    frames = checked_frames(name, _shaped(scores, C), frames, blank)
+    labels, sizes = checked_targets(targets, sizes, C, blank)
+    return ctc.lattice(labels, frames, sizes, blank, collapse_repeats)
+
+
+def _shaped(scores: Tensor, C: int) -> Tensor:
+    """Something of the shape ``[B, T, C]``."""
+    return scores[:1, :1, :1].expand(*scores.shape[:2], C) if scores.numel() else scores.new_empty(*scores.shape[:2], C)
+
+
+def _counts(name: str, counts: Counts, B: int, device: torch.device) -> Tensor:
+    counts = torch.as_tensor(counts, device=device)
+    if counts.is_floating_point() or counts.dtype == torch.bool:
+        raise TypeError(f"{name}: expected integers, got dtype {counts.dtype}")
+    if counts.numel() != B:
+        raise ValueError(f"{name}: expected {B} numbers, one per batch entry, got {counts.numel()}")
+    return counts.reshape(B).long()
+
+
+def _reduced(losses: Tensor, of: ctc.Lattice, reduction: str, zero_infinity: bool) -> Tensor:
+    if zero_infinity:
+        losses = torch.where(torch.isposinf(losses), 0.0, losses)
+    elif not torch.compiler.is_compiling():
+        _check_possible(losses.detach(), of)
+    if reduction == "mean":
+        return (losses / of.target_lengths.clamp(min=1)).mean()
+    return losses.sum() if reduction == "sum" else losses
+
+
+def _check_possible(losses: Tensor, of: ctc.Lattice) -> None:
+    impossible = torch.isposinf(losses).nonzero().flatten().tolist()
+    if not impossible:
+        return
+    needed, first = ctc.frames_needed(of), impossible[0]
+    need, have, labels = int(needed[first]), int(of.lengths[first]), int(of.target_lengths[first])
+    if need >= 2**62:
+        why = f"its {labels} labels repeat, which needs a blank between them"
+    elif need > have:
+        repeats = need - labels
+        why = f"its {labels} labels, {repeats} of them repeats, need {need} frames and there are {have}"
+    else:
+        why = "every alignment meets a probability of 0"
+    entries = f"{impossible[:8]}{'…' if len(impossible) > 8 else ''}"
+    raise InfeasibleError(
+        f"targets: expected targets that have an alignment, got none in batch entries {entries}; in entry {first}, "
+        f"{why}; zero_infinity=True leaves them out",
+        entries=impossible,
+    )

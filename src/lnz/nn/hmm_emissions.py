@@ -1,0 +1,264 @@
+"""How the hidden states of a Markov model emit what is observed: ln p(x | z) of every state, and the M step of EM."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lnz.checks import check_labels
+
+
+class Emission(nn.Module, ABC):
+    """The emissions of K states. Parameters with ``requires_grad=False`` stay as they are in the M step of EM."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """ln p(x_t | z_t = k), ``[*batch, T, K]``, of observations ``[*batch, T, …]``."""
+
+    @abstractmethod
+    def maximise(self, x: Tensor, weights: Tensor, pseudocount: float) -> None:
+        """Set the parameters to those that maximise Σ weights · ln p(x | z) and the log prior (M step).
+
+        Args:
+            x: observations ``[*batch, T, …]``.
+            weights: P(z_t = k | x) ``[*batch, T, K]``; 0 over padding. A state without any weight is left as it is.
+            pseudocount: the strength of the prior.
+        """
+
+    @abstractmethod
+    def log_prior(self, pseudocount: float) -> Tensor:
+        """ln of the prior density of the parameters, up to a constant; 0 where ``pseudocount`` is 0."""
+
+    @abstractmethod
+    def sample(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """One observation of each of the states ``z`` ``[*shape]``: ``[*shape, …]``."""
+
+
+class CategoricalEmission(Emission):
+    """One of V symbols: p(x = v | z = k) is the softmax of ``logits[k]``; observations are ``int64 [*batch, T]``.
+
+    −100 in the observations is *missing*, of log-probability 0 whatever the state.
+
+    Args:
+        logits: ``[K, V]``; −inf for symbols that a state never emits, which holds in training too.
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        if logits.dim() != 2:
+            raise ValueError(f"logits: expected shape [K, V], got {list(logits.shape)}")
+        self.logits = nn.Parameter(logits.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_labels("x", x, self.logits.shape[1])
+        table = self.logits.log_softmax(-1).T
+        return torch.where((x < 0).unsqueeze(-1), 0.0, table[x.clamp(min=0)])
+
+    def maximise(self, x: Tensor, weights: Tensor, pseudocount: float) -> None:
+        seen = (x >= 0).flatten()
+        counts = torch.zeros_like(self.logits).T.contiguous()
+        counts.index_add_(0, x.flatten()[seen], weights.flatten(0, -2)[seen])
+        set_logits(self.logits, counts.T, pseudocount)
+
+    def log_prior(self, pseudocount: float) -> Tensor:
+        return dirichlet(self.logits, pseudocount)
+
+    def sample(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return draw(self.logits.softmax(-1)[z], generator)
+
+    def extra_repr(self) -> str:
+        return f"{self.logits.shape[0]} states, {self.logits.shape[1]} symbols"
+
+
+class GaussianEmission(Emission):
+    """A vector of D numbers with a mean and a covariance per state; observations are ``[*batch, T, D]``.
+
+    Args:
+        mean: ``[K, D]``.
+        covariance: ``[K, D]``, variances of independent dimensions, or ``[K, D, D]``, full covariances; ``None`` is 1
+            in every dimension, independent.
+        prior_variance: ψ of the prior exp(−ν/2 (ln|Σ| + tr(ψ Σ⁻¹))), whose strength ν is EM's pseudocount: as if each
+            state had ν more observations of this variance. Without a pseudocount, a state that keeps a single point
+            has no maximum of the likelihood, and EM says so.
+    """
+
+    def __init__(self, mean: Tensor, covariance: Tensor | None = None, prior_variance: float = 1.0) -> None:
+        super().__init__()
+        if mean.dim() != 2:
+            raise ValueError(f"mean: expected shape [K, D], got {list(mean.shape)}")
+        covariance = torch.ones_like(mean) if covariance is None else covariance
+        if covariance.shape not in (mean.shape, (*mean.shape, mean.shape[1])):
+            K, D = mean.shape
+            raise ValueError(f"covariance: expected shape [{K}, {D}] or [{K}, {D}, {D}], got {list(covariance.shape)}")
+        if not prior_variance > 0:
+            raise ValueError(f"prior_variance: expected a positive number, got {prior_variance}")
+        self.prior_variance = prior_variance
+        self.form: Literal["diagonal", "full"] = "diagonal" if covariance.dim() == 2 else "full"
+        self.mean = nn.Parameter(mean.clone())
+        self.factor = nn.Parameter(torch.zeros_like(covariance))
+        """ln of the standard deviations ``[K, D]``, or the Cholesky factor ``[K, D, D]`` with ln of its diagonal."""
+        self._set_covariance(covariance)
+
+    @property
+    def covariance(self) -> Tensor:
+        """``[K, D]`` or ``[K, D, D]``, as it was given."""
+        if self.form == "diagonal":
+            return (2 * self.factor).exp()
+        return self._cholesky @ self._cholesky.mT
+
+    @property
+    def _cholesky(self) -> Tensor:
+        return self.factor.tril(-1) + self.factor.diagonal(dim1=-2, dim2=-1).exp().diag_embed()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1:] != self.mean.shape[1:]:
+            raise ValueError(f"x: expected shape [*batch, T, {self.mean.shape[1]}], got {list(x.shape)}")
+        away = x.unsqueeze(-2) - self.mean  # [*batch, T, K, D]
+        if self.form == "diagonal":
+            scaled, log_scale = away * (-self.factor).exp(), self.factor
+        else:
+            scaled = torch.linalg.solve_triangular(self._cholesky, away.unsqueeze(-1), upper=False).squeeze(-1)
+            log_scale = self.factor.diagonal(dim1=-2, dim2=-1)
+        return -0.5 * (scaled.square() + math.log(2 * math.pi)).sum(-1) - log_scale.sum(-1)
+
+    def maximise(self, x: Tensor, weights: Tensor, pseudocount: float) -> None:
+        x, weights = x.flatten(0, -2), weights.flatten(0, -2)
+        total = weights.sum(0)[:, None]  # [K, 1]
+        used = total > 0
+        per = total.clamp(min=torch.finfo(total.dtype).tiny)
+        if self.mean.requires_grad:
+            self.mean.data = torch.where(used, weights.T @ x / per, self.mean.data)
+        if not self.factor.requires_grad:
+            return
+        spread = torch.stack([self._scatter(x - mean, w) for mean, w in zip(self.mean, weights.T, strict=True)])
+        prior = pseudocount * self.prior_variance * torch.ones_like(self.mean)
+        strength = (per + pseudocount).reshape(-1, *[1] * (spread.dim() - 1))
+        found = (spread + (prior if self.form == "diagonal" else prior.diag_embed())) / strength
+        keep = ~(used.flatten() | (pseudocount > 0))
+        found[keep] = self.covariance[keep]
+        self._set_covariance(found)
+
+    def _scatter(self, away: Tensor, w: Tensor) -> Tensor:
+        return w @ away.square() if self.form == "diagonal" else (w[:, None] * away).T @ away
+
+    @torch.no_grad()
+    def _set_covariance(self, covariance: Tensor) -> None:
+        if self.form == "diagonal":
+            bad = ~(covariance > torch.finfo(covariance.dtype).tiny).all(-1)
+            factor = 0.5 * covariance.log()
+        else:
+            cholesky, info = torch.linalg.cholesky_ex(covariance)
+            bad = info != 0
+            factor = cholesky.tril(-1) + cholesky.diagonal(dim1=-2, dim2=-1).log().diag_embed()
+        if bad.any():
+            raise ValueError(
+                f"covariance: expected positive definite ones, got that of state {bad.nonzero()[0].item()} singular; "
+                "a pseudocount above 0 keeps the states of EM from shrinking to a point"
+            )
+        self.factor.data = factor
+
+    def log_prior(self, pseudocount: float) -> Tensor:
+        if self.form == "diagonal":
+            log_det, trace = 2 * self.factor.sum(), (-2 * self.factor).exp().sum()
+        else:
+            log_det = 2 * self.factor.diagonal(dim1=-2, dim2=-1).sum()
+            trace = torch.cholesky_inverse(self._cholesky).diagonal(dim1=-2, dim2=-1).sum()
+        return -0.5 * pseudocount * (log_det + self.prior_variance * trace)
+
+    def sample(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        noise = torch.empty_like(self.mean[z]).normal_(generator=generator)
+        if self.form == "diagonal":
+            return self.mean[z] + self.factor.exp()[z] * noise
+        return self.mean[z] + (self._cholesky[z] @ noise.unsqueeze(-1)).squeeze(-1)
+
+    def extra_repr(self) -> str:
+        return f"{self.mean.shape[0]} states, {self.mean.shape[1]} dimensions, {self.form} covariance"
+
+
+class NeuralEmission(Emission):
+    """Emissions computed by a network.
+
+    Any callable from observations to ``[*batch, T, K]`` serves as the emissions of a
+    :class:`~lnz.nn.HiddenMarkovModel` that is trained by gradient. This class makes EM work too: a *generalised* EM
+    (Neal & Hinton 1998), whose M step raises Σ P(z | x) · ln p(x | z) by L-BFGS with a line search from where the
+    network is, instead of maximising it in closed form. It never lowers the evidence.
+
+    Args:
+        network: observations ``[*batch, T, …]`` to ``[*batch, T, K]``: ln p(x_t | z_t), a density of x_t (else it can
+            grow without limit); or, with ``state_prior``, logits of the states.
+        state_prior: ln p(z) ``[K]``: the network then classifies, and its emissions are the *scaled likelihoods*
+            ln p(z | x) − ln p(z) (Bourlard & Morgan 1994).
+        steps: iterations of L-BFGS in an M step.
+    """
+
+    def __init__(self, network: nn.Module, state_prior: Tensor | None = None, steps: int = 20) -> None:
+        super().__init__()
+        if steps < 1:
+            raise ValueError(f"steps: expected a positive integer, got {steps}")
+        self.network = network
+        self.steps = steps
+        self.state_prior: Tensor | None
+        self.register_buffer("state_prior", state_prior)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.network(x)
+        return scores if self.state_prior is None else scores.log_softmax(-1) - self.state_prior
+
+    def maximise(self, x: Tensor, weights: Tensor, pseudocount: float) -> None:
+        """As :meth:`Emission.maximise`, by L-BFGS; a network has no prior, whatever the pseudocount."""
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        if not parameters:
+            return
+        optimiser = torch.optim.LBFGS(parameters, max_iter=self.steps, line_search_fn="strong_wolfe")
+        scale = weights.sum().clamp(min=1.0)
+
+        def loss() -> Tensor:
+            optimiser.zero_grad()
+            value = -(weights * self(x)).sum() / scale
+            value.backward()
+            return value
+
+        optimiser.step(torch.enable_grad()(loss))
+        optimiser.zero_grad()
+
+    def log_prior(self, pseudocount: float) -> Tensor:
+        return torch.zeros(())
+
+    def sample(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        raise TypeError(
+            "NeuralEmission has no sample: a network says how likely an observation is, not how to draw one"
+        )
+
+
+Emissions = Emission | Callable[[Tensor], Tensor]
+"""What a :class:`~lnz.nn.HiddenMarkovModel` takes: EM needs the first, training by gradient either."""
+
+
+@torch.no_grad()
+def set_logits(logits: nn.Parameter, counts: Tensor, pseudocount: float) -> None:
+    """Make rows of ``logits`` those of the most probable categorical distributions, given expected counts.
+
+    Outcomes of probability 0 stay so; rows without any count stay as they are. Nothing, if ``logits`` is frozen.
+    """
+    if not logits.requires_grad:
+        return
+    counts = (counts + pseudocount).masked_fill(torch.isneginf(logits), 0.0)
+    total = counts.sum(-1, keepdim=True)
+    logits.data = torch.where(total > 0, (counts / total).log(), logits)
+
+
+def dirichlet(logits: Tensor, pseudocount: float) -> Tensor:
+    """ln of a Dirichlet density of parameter pseudocount + 1, up to a constant, over the possible outcomes of rows."""
+    log_probs = logits.log_softmax(-1)
+    return pseudocount * log_probs.masked_fill(torch.isneginf(logits), 0.0).sum()
+
+
+def draw(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
+    """One outcome of each row: ``[*shape, V]`` to ``int64 [*shape]``."""
+    rows = probabilities.detach().reshape(-1, probabilities.shape[-1])
+    return torch.multinomial(rows, 1, generator=generator).reshape(probabilities.shape[:-1])

@@ -1,0 +1,174 @@
+"""The chain CRF as the last layer of a tagger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, overload
+
+import torch
+from torch import Tensor, nn
+
+from lnz.distributions import LinearChain
+from lnz.nn.tag_schemes import Scheme, transition_mask
+
+Reduction = Literal["none", "sum", "mean", "token_mean"]
+
+
+class LinearChainCRF(nn.Module):
+    """Emission scores to the exponential softmax over tag sequences, with learnt scores of transitions, start and end.
+
+    Constructor, call, ``decode``, parameter names and initial values are those of the ``CRF`` module that most taggers
+    use, so that it can be exchanged and its checkpoints load. What that one refuses or gets wrong is defined here: a
+    step that the mask leaves out *anywhere* is skipped (its neighbours become neighbours), a sequence may be empty
+    (log-likelihood 0), and −100 among the tags is latent (summed over). Shapes below are with ``batch_first``;
+    without, the first two axes of emissions, tags and masks are exchanged.
+
+    Args:
+        num_tags: the number of tags L.
+        batch_first: whether tensors start ``[B, T]`` instead of ``[T, B]``.
+        tags: names of the tags, to forbid what ``scheme`` forbids; see :func:`transition_mask`.
+        scheme: ``"BIO"``, ``"BIOES"`` or ``"BILOU"``.
+    """
+
+    start_mask: Tensor
+    end_mask: Tensor
+    transition_mask: Tensor
+
+    def __init__(
+        self, num_tags: int, batch_first: bool = False, *, tags: Sequence[str] | None = None, scheme: Scheme = "BIO"
+    ) -> None:
+        if num_tags <= 0:
+            raise ValueError(f"num_tags: expected a positive integer, got {num_tags}")
+        if tags is not None and len(tags) != num_tags:
+            raise ValueError(f"tags: expected {num_tags} names, got {len(tags)}")
+        super().__init__()
+        self.num_tags = num_tags
+        self.batch_first = batch_first
+        self.start_transitions = nn.Parameter(torch.empty(num_tags))
+        self.end_transitions = nn.Parameter(torch.empty(num_tags))
+        self.transitions = nn.Parameter(torch.empty(num_tags, num_tags))
+        self.constrained = tags is not None
+        masks = transition_mask(tags, scheme) if tags is not None else [torch.zeros(num_tags) for _ in range(3)]
+        for name, mask in zip(("start_mask", "end_mask", "transition_mask"), masks, strict=True):
+            self.register_buffer(name, mask, persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all scores from the uniform distribution on [−0.1, 0.1]."""
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -0.1, 0.1)
+
+    def forward(
+        self, emissions: Tensor, tags: Tensor, mask: Tensor | None = None, reduction: Reduction = "sum"
+    ) -> Tensor:
+        """The log-likelihood of ``tags int64 [B, T]`` given ``emissions [B, T, L]``.
+
+        Args:
+            emissions: scores of each tag at each step.
+            tags: the gold tags; −100 is latent. Whatever they are where the mask is 0 is ignored.
+            mask: ``[B, T]``, bool or 0 and 1: the steps that there are; ``None`` is all.
+            reduction: ``"none"`` keeps ``[B]``; ``"sum"``, ``"mean"`` over the batch; ``"token_mean"`` is the sum
+                over the number of steps that there are.
+        """
+        if reduction not in ("none", "sum", "mean", "token_mean"):
+            raise ValueError(f"reduction: expected 'none', 'sum', 'mean' or 'token_mean', got {reduction!r}")
+        if tags.shape != emissions.shape[:2]:
+            raise ValueError(f"tags: expected shape {list(emissions.shape[:2])}, got {list(tags.shape)}")
+        emissions, mask = self._inputs(emissions, mask)
+        tags = tags if self.batch_first else tags.transpose(0, 1)
+        order = _order(mask)
+        chain = self._chain(emissions, mask, order)
+        likelihood = chain.log_prob(tags if order is None else tags.gather(1, order))
+        if reduction == "none":
+            return likelihood
+        if reduction == "mean":
+            return likelihood.mean()
+        total = likelihood.sum()
+        if reduction == "sum":
+            return total
+        return total / (emissions.shape[0] * emissions.shape[1] if mask is None else mask.sum())
+
+    def distribution(self, emissions: Tensor, mask: Tensor | None = None) -> LinearChain:
+        """The distribution over the tags of the steps that there are, moved to the front where the mask has holes."""
+        emissions, mask = self._inputs(emissions, mask)
+        return self._chain(emissions, mask, _order(mask))
+
+    def marginals(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
+        """P(tag at step | emissions), shaped as ``emissions``; 0 where the mask is."""
+        emissions, mask = self._inputs(emissions, mask)
+        order = _order(mask)
+        marginals = self._chain(emissions, mask, order).node_marginals
+        if order is not None:
+            marginals = torch.zeros_like(marginals).scatter(1, order.unsqueeze(2).expand_as(marginals), marginals)
+        return marginals if self.batch_first else marginals.transpose(0, 1)
+
+    @overload
+    def decode(self, emissions: Tensor, mask: Tensor | None = None) -> list[list[int]]: ...
+    @overload
+    def decode(
+        self, emissions: Tensor, mask: Tensor | None = None, *, return_scores: Literal[True]
+    ) -> tuple[list[list[int]], Tensor]: ...
+    def decode(
+        self, emissions: Tensor, mask: Tensor | None = None, *, return_scores: bool = False
+    ) -> list[list[int]] | tuple[list[list[int]], Tensor]:
+        """The best tags of each sequence, one per step that there is; with their scores ``[B]`` if asked for.
+
+        Raises:
+            InfeasibleError: a sequence without a possible tagging.
+        """
+        chain = self.distribution(emissions, mask)
+        labels, scores = chain.topk(1) if return_scores else (chain.argmax().unsqueeze(0), None)
+        best = _lists(labels[0], chain.lengths)
+        return best if scores is None else (best, scores[0])
+
+    def topk(self, emissions: Tensor, k: int, mask: Tensor | None = None) -> tuple[list[list[list[int]]], Tensor]:
+        """Up to k best taggings of each sequence, best first, and scores ``[k, B]``; −inf where there are fewer."""
+        chain = self.distribution(emissions, mask)
+        labels, scores = chain.topk(k)
+        lists = [_lists(rank, chain.lengths) for rank in labels]
+        possible = (scores > -torch.inf).tolist()
+        return [[lists[r][b] for r in range(k) if possible[r][b]] for b in range(scores.shape[1])], scores
+
+    def _inputs(self, emissions: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Batch first, and checked; the mask as bool."""
+        if emissions.dim() != 3 or emissions.shape[2] != self.num_tags:
+            axes = "B, T" if self.batch_first else "T, B"
+            raise ValueError(f"emissions: expected shape [{axes}, {self.num_tags}], got {list(emissions.shape)}")
+        if mask is not None:
+            if mask.shape != emissions.shape[:2]:
+                raise ValueError(f"mask: expected shape {list(emissions.shape[:2])}, got {list(mask.shape)}")
+            mask = mask.bool()
+        if self.batch_first:
+            return emissions, mask
+        return emissions.transpose(0, 1), None if mask is None else mask.transpose(0, 1)
+
+    def _chain(self, emissions: Tensor, mask: Tensor | None, order: Tensor | None) -> LinearChain:
+        start, end, edge = self.start_transitions, self.end_transitions, self.transitions
+        if self.constrained:
+            start, end, edge = start + self.start_mask, end + self.end_mask, edge + self.transition_mask
+        B, T, L = emissions.shape
+        if order is not None:
+            emissions = emissions.gather(1, order.unsqueeze(2).expand(B, T, L))
+        lengths = None if mask is None else mask.sum(1)
+        if T == 0:
+            return LinearChain(emissions, edge, lengths)
+        node = emissions.clone(memory_format=torch.contiguous_format)
+        node[:, 0] += start
+        last = node.new_full((B,), T - 1, dtype=torch.int64) if lengths is None else (lengths - 1).clamp(min=0)
+        node.index_put_((torch.arange(B, device=node.device), last), end.expand(B, L), accumulate=True)
+        return LinearChain(node, edge, lengths)
+
+    def extra_repr(self) -> str:
+        return f"num_tags={self.num_tags}, batch_first={self.batch_first}"
+
+
+def _order(mask: Tensor | None) -> Tensor | None:
+    """The steps that there are, then the others, ``[B, T]``; None where they are in this order already."""
+    if mask is None or not (mask[:, 1:] & ~mask[:, :-1]).any():
+        return None
+    return mask.int().argsort(dim=1, descending=True, stable=True)
+
+
+def _lists(labels: Tensor, lengths: Tensor | None) -> list[list[int]]:
+    rows = labels.tolist()
+    return rows if lengths is None else [row[:n] for row, n in zip(rows, lengths.tolist(), strict=True)]

@@ -1,0 +1,18 @@
+"""Connectionist temporal classification: sums, marginals, best alignments and samples over the paths of a lattice."""
+
+from lnz.ops.ctc.decode import sample, topk
+from lnz.ops.ctc.lattice import Lattice, collapse, frames_needed, lattice
+from lnz.ops.ctc.linear import linear_log_prob
+from lnz.ops.ctc.op import log_prob, marginals
+
+__all__ = [
+    "Lattice",
+    "collapse",
+    "frames_needed",
+    "lattice",
+    "linear_log_prob",
+    "log_prob",
+    "marginals",
+    "sample",
+    "topk",
+]

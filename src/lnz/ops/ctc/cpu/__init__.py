@@ -1,0 +1,1 @@
+"""The Numba kernels of CTC: frames, lattices, best alignments, gradients."""

@@ -1,0 +1,97 @@
+"""Best alignments and samples: one forward recursion, one walk back along it.
+
+The walk chooses the last state, then each state given the next one: the r-th best way to reach it (Viterbi 1967, and
+its k-best form), or one drawn in proportion to its weight (forward filtering, backward sampling). O(B T S) time, times
+k (log k) for the k best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lnz.ops import use_kernels
+from lnz.ops.chain.reference import accumulator
+from lnz.ops.ctc import kernel
+from lnz.ops.ctc.lattice import Lattice
+from lnz.ops.ctc.reference import arcs, arrivals, emissions, final_states, forward
+from lnz.semirings import KMax, Log
+from lnz.typing import IGNORE
+
+Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Candidates ``[M, B, J]`` and a rank ``[M, B]`` to the score and the index of the chosen candidate, ``[M, B]``."""
+
+
+def topk(scores: Tensor, of: Lattice, k: int) -> tuple[Tensor, Tensor]:
+    """The k best alignments ``int64 [k, B, T]`` and their scores ``[k, B]``; beyond the possible ones −100 and −inf."""
+    if k == 1 and use_kernels(scores) and scores.numel():
+        best, score = kernel.viterbi(scores, of)
+        return best.unsqueeze(0), score.unsqueeze(0)
+    rank = torch.arange(k, device=scores.device)[:, None].expand(k, len(scores))
+    x = emissions(scores.to(accumulator(scores)), of)
+    states, best = _walk(forward(KMax(k), x, of), x, of, rank, _ranked)
+    return _classes(states, of).masked_fill(torch.isneginf(best)[..., None], IGNORE), best.to(scores.dtype)
+
+
+def sample(scores: Tensor, of: Lattice, n: int, generator: torch.Generator | None) -> Tensor:
+    """Independent alignments, n of them, ``int64 [n, B, T]``."""
+
+    def drawn(candidates: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
+        noise = torch.empty_like(candidates).exponential_(generator=generator)
+        return (candidates - noise.log()).max(-1)  # the Gumbel-max trick
+
+    x = emissions(scores.to(accumulator(scores)), of)
+    alphas = [alpha.unsqueeze(0) for alpha in forward(Log(), x, of)]
+    rank = torch.zeros(n, len(scores), dtype=torch.int64, device=scores.device)
+    return _classes(_walk(alphas, x, of, rank, drawn)[0], of)
+
+
+def _ranked(candidates: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
+    size = min(len(rank), candidates.shape[-1])
+    scores, index = candidates.topk(size, -1)
+    at = rank.clamp(max=size - 1).unsqueeze(-1)
+    score = scores.gather(-1, at).squeeze(-1).masked_fill(rank >= size, -torch.inf)
+    return score, index.gather(-1, at).squeeze(-1)
+
+
+def _walk(alphas: list[Tensor], x: Tensor, of: Lattice, rank: Tensor, choose: Choose) -> tuple[Tensor, Tensor]:
+    """M paths of states ``[M, B, T]``, −1 over padding, from α_t ``[K, B, states]``; the scores ``[M, B]`` of the ends.
+
+    ``rank`` ``[M, B]`` starts as which of the candidates to take for the last state; from there on, it is the place
+    among the K ways to reach the chosen state, so that different ranks make different paths.
+    """
+    (M, B), T = rank.shape, len(alphas) - 1
+    stays, skips = arcs(x, of)
+    no_arc = torch.zeros_like(stays)
+    last = final_states(x, of)
+    states = torch.full((M, B, T), -1, device=x.device)
+    scores = torch.where((of.target_lengths == 0) & (rank == 0), 0.0, -torch.inf).to(x.dtype)  # of no frames at all
+    state = torch.zeros(M, B, dtype=torch.int64, device=x.device)
+    for t in range(T, 0, -1):
+        ends = (alphas[t] + last).movedim(0, 1).flatten(1).expand(M, B, -1)  # [M, B, K · states]
+        score, index = choose(ends, rank)
+        at_end = of.lengths == t
+        scores = torch.where(at_end, score, scores)
+        state = torch.where(at_end, index % x.shape[2], state)
+        rank = torch.where(at_end, index // x.shape[2], rank)
+        inside = of.lengths >= t
+        states[..., t - 1] = torch.where(inside, state, -1)
+        ways = [a + arc for a, arc in zip(arrivals(alphas[t - 1]), (stays, no_arc, skips), strict=True)]
+        ways = torch.stack(ways, -1)  # [K, B, states, 3]: three arcs, K ways along each
+        chosen = ways.movedim(0, 1)[None].expand(M, *[-1] * 4)
+        at = state[..., None, None, None].expand(M, B, len(ways), 1, 3)
+        _, index = choose(chosen.gather(3, at).flatten(2), rank)
+        state = torch.where(inside, (state - index % 3).clamp(min=0), state)  # below 0 only where nothing is possible
+        rank = torch.where(inside, index // 3, rank)
+    return states, scores
+
+
+def _classes(states: Tensor, of: Lattice) -> Tensor:
+    """The classes of states ``[M, B, T]``; −100 for −1."""
+    if of.labels.shape[1]:
+        label = of.labels.expand(len(states), -1, -1).gather(-1, (states // 2).clamp(0, of.labels.shape[1] - 1))
+    else:
+        label = torch.full_like(states, of.blank)
+    return torch.where(states < 0, IGNORE, torch.where(states % 2 == 1, label, of.blank))

@@ -1,0 +1,85 @@
+"""Calls into the kernels: tensors as they read them, and which thread does what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lnz.ops.ctc.lattice import Lattice
+
+_SHARED = 2**14  # scores of frames from which threads share the work
+
+
+def rows(x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """Scores ``[B, T, C]`` as rows ``[R, C]`` in the order of memory, and the strides, in rows, of sequence and frame.
+
+    Those that lie in memory as ``[T, B, C]`` are not copied.
+    """
+    B, T, C = x.shape
+    if x.transpose(0, 1).is_contiguous() and not x.is_contiguous():
+        return x.transpose(0, 1).reshape(T * B, C), (1, B)
+    return x.contiguous().view(B * T, C), (T, 1)
+
+
+def solve(x: Tensor, prior: Tensor, of: Lattice, normalise: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """ln Z ``[B]``, occupancies ``[B, T, S + 1]`` and frames ``[B, T, 2]``, see :func:`lnz.ops.ctc.cpu.solve.solve`."""
+    from lnz.ops.ctc.cpu.solve import solve as kernel
+
+    flat, strides = rows(x)
+    B, T, _ = x.shape
+    log_z, frames = torch.empty(B, dtype=torch.float64), x.new_zeros(B, T, 2)
+    occupancy = torch.from_numpy(np.empty((B, T, of.labels.shape[1] + 1), flat.numpy().dtype))
+    arguments = (flat.numpy(), strides, prior.contiguous().numpy(), *_arrays(of), of.blank, float(of.stays), normalise)
+    results = (log_z.numpy(), occupancy.numpy(), frames.numpy())
+    _share(lambda first, last: kernel(*arguments, first, last, *results), B, x.numel(), 4)
+    return log_z.to(x.dtype), occupancy, frames
+
+
+def gradient(
+    factor: Tensor, x: Tensor, of: Lattice, normalise: bool, log_z: Tensor, occupancy: Tensor, frames: Tensor
+) -> Tensor:
+    """``factor`` ``[B]`` times the derivative of ln Z to x, ``[B, T, C]``, laid out in memory as x."""
+    from lnz.ops.ctc.cpu.gradient import gradient as kernel
+
+    flat, strides = rows(x)
+    B, T, C = x.shape
+    out = np.empty(flat.shape, flat.numpy().dtype)  # NumPy asks for large pages, which are quicker to come by
+    labels, _, lengths, sizes = _arrays(of)
+    arguments = (flat.numpy(), strides, labels, lengths, sizes, of.blank, normalise)
+    arguments += tuple(t.to(x.dtype).contiguous().numpy() for t in (factor, log_z, occupancy, frames))
+    _share(lambda first, last: kernel(*arguments, first, last, out), len(out), x.numel(), 1)
+    result = torch.from_numpy(out)
+    return result.view(B, T, C) if strides[1] == 1 else result.view(T, B, C).transpose(0, 1)
+
+
+def viterbi(x: Tensor, of: Lattice) -> tuple[Tensor, Tensor]:
+    """Best alignments ``int64 [B, T]`` and their scores ``[B]``; −100 and −inf where there is none."""
+    from lnz.ops.ctc.cpu.viterbi import viterbi as kernel
+
+    flat, strides = rows(x)
+    B, T, _ = x.shape
+    best, scores = torch.empty(B, T, dtype=torch.int64), torch.empty(B, dtype=torch.float64)
+    arguments = (flat.numpy(), strides, *_arrays(of), of.blank, of.stays)
+    _share(lambda first, last: kernel(*arguments, first, last, best.numpy(), scores.numpy()), B, x.numel(), 4)
+    return best, scores.to(x.dtype)
+
+
+def _arrays(of: Lattice) -> tuple[Any, ...]:
+    return tuple(t.contiguous().numpy() for t in (of.labels, of.direct, of.lengths, of.target_lengths))
+
+
+def _share(work: Callable[[int, int], None], count: int, size: int, parts: int) -> None:
+    """``work`` on ranges of ``count`` tasks, side by side; several ranges per thread, where tasks differ in length."""
+    threads = torch.get_num_threads() if size >= _SHARED else 1
+    parts = min(count, parts * threads) if threads > 1 else 1
+    ranges = [(count * k // parts, count * (k + 1) // parts) for k in range(parts)]
+    if parts == 1:
+        work(*ranges[0])
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda r: work(*r), ranges))

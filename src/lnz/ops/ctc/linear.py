@@ -1,0 +1,84 @@
+"""CTC from hidden states and a projection matrix: the logits exist for a few frames at a time, and never altogether.
+
+The forward pass needs of each frame only the normaliser and the scores of the target's labels; the backward pass makes
+the logits of some frames once more, turns them into their gradient and multiplies that into those of the hidden states
+and of the matrix. Beside these, memory is O(B T S + frames · C).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from lnz.ops.ctc.lattice import Lattice
+from lnz.ops.ctc.op import LogProb, log_prob
+
+
+def linear_log_prob(hidden: Tensor, weight: Tensor, bias: Tensor, of: Lattice, frames: int) -> Tensor:
+    """ln Q of each target ``[B]`` under logits h Wᵀ + b, differentiable twice (the second time through the logits).
+
+    Args:
+        hidden: h ``[B, T, H]``.
+        weight: W ``[C, H]``.
+        bias: b ``[C]``.
+        of: the lattice of the targets.
+        frames: for how many frames logits are held at once.
+    """
+    return _LinearLogProb.apply(hidden, weight, bias, *of, frames)  # type: ignore[return-value]
+
+
+class _LinearLogProb(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> Tensor:
+        of, frames = Lattice(*rest[:-1]), rest[-1]
+        (B, T, _), S = hidden.shape, of.labels.shape[1]
+        states, own = _classes(of), hidden.new_empty(B * T, S + 1)
+        normalisers = hidden.new_empty(B * T)
+        rows = hidden.reshape(B * T, -1)
+        for part in torch.arange(B * T, device=hidden.device).split(frames):
+            logits = linear(rows[part], weight, bias)
+            normalisers[part] = logits.logsumexp(-1)
+            own[part] = logits.gather(1, states[part // T])
+        inside = torch.arange(T, device=hidden.device) < of.lengths[:, None]
+        own = (own - normalisers[:, None]).view(B, T, S + 1)
+        if of.blank < 0:
+            own[..., S] = -torch.inf
+        # the same lattice over S + 1 classes of its own: one per label of the target, and last the blank
+        compact = of._replace(labels=torch.arange(S, device=hidden.device).expand(B, S), blank=S)
+        value, occupancy, _ = LogProb.apply(own, own.new_zeros(S + 1), *compact[:4], S, of.stays, False)
+        ctx.save_for_backward(hidden, weight, bias, *of[:4], value, occupancy, normalisers, inside)
+        ctx.settings = (of.blank, of.stays, frames)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, *lattice, value, occupancy, normalisers, inside = ctx.saved_tensors
+        blank, stays, frames = ctx.settings
+        of = Lattice(*lattice, blank, stays)  # pyright: ignore[reportCallIssue]
+        if torch.is_grad_enabled():  # to be differentiated again
+            logits = linear(hidden, weight, bias)
+            again = log_prob(logits, logits.new_zeros(weight.shape[0]), of, True)
+            found = torch.autograd.grad(again, (hidden, weight, bias), grad, create_graph=True)
+            return *found, *(None,) * 7
+        B, T, _ = hidden.shape
+        factor = grad.masked_fill(torch.isneginf(value), 0.0)[:, None] * inside
+        factor = factor.reshape(B * T, 1)
+        rows, states = hidden.reshape(B * T, -1), _classes(of)
+        to_hidden, to_weight, to_bias = torch.empty_like(rows), torch.zeros_like(weight), torch.zeros_like(bias)
+        for part in torch.arange(B * T, device=hidden.device).split(frames):
+            slopes = linear(rows[part], weight, bias).sub_(normalisers[part, None]).exp_().neg_()
+            slopes.scatter_add_(1, states[part // T], occupancy.view(B * T, -1)[part])
+            slopes.mul_(factor[part])
+            to_hidden[part] = slopes @ weight
+            to_weight.addmm_(slopes.T, rows[part])
+            to_bias += slopes.sum(0)
+        return to_hidden.view_as(hidden), to_weight, to_bias, *(None,) * 7
+
+
+def _classes(of: Lattice) -> Tensor:
+    """The class of each label of a target and, last, of the blank (class 0 where there is none), ``[B, S + 1]``."""
+    blank = torch.full_like(of.target_lengths, max(0, of.blank))
+    return torch.cat((of.labels, blank[:, None]), 1)

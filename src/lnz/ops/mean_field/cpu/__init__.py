@@ -1,0 +1,1 @@
+"""Numba kernels of mean field on grids."""

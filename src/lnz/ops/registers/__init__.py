@@ -1,0 +1,1 @@
+"""Vector code for the registers of a processor, which the kernels of several operations share."""

@@ -1,0 +1,98 @@
+"""Registration, autograd and dispatch of semi-Markov chains. Shapes as in :mod:`lnz.ops.semi_markov.reference`.
+
+``lnz::semi_markov`` computes value and marginals at once, without a tape over time. :class:`LogPartition`
+differentiates the value by multiplying with the marginals; :class:`Marginals` differentiates those through
+``reference.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lnz.ops.chain.reference import accumulator
+from lnz.ops.semi_markov import reference
+
+
+@torch.library.custom_op("lnz::semi_markov", mutates_args=())
+def _semi_markov(segment: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return _reference(segment, edge, lengths)
+
+
+def _reference(segment: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    wide = accumulator(segment)
+    log_z, segments, edges = reference.forward_backward(segment.to(wide), edge.to(wide), lengths)
+    return log_z.to(segment.dtype), segments.to(segment.dtype), edges.to(segment.dtype)
+
+
+@_semi_markov.register_fake
+def _(segment: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    B = segment.shape[0]
+    return segment.new_empty(B), torch.empty_like(segment), segment.new_empty(B, *edge.shape[1:])
+
+
+class LogPartition(torch.autograd.Function):
+    """ln Z and the marginals of segments and edges, of which ln Z is differentiable here."""
+
+    @staticmethod
+    def forward(segment: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return _semi_markov(segment, edge, lengths)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        _, segments, edges = output
+        ctx.mark_non_differentiable(segments, edges)
+        ctx.save_for_backward(*inputs, segments, edges)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None]:
+        segment, edge, lengths, segments, edges = ctx.saved_tensors
+        segments, edges = Marginals.apply(segment, edge, lengths, segments, edges)
+        grad = grad[:, None, None, None]
+        return grad * segments, (grad * edges).sum_to_size(edge.shape), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, Any]:
+        outputs = LogPartition.apply(*_folded(info.batch_size, in_dims, inputs))
+        return tuple(o.unflatten(0, (info.batch_size, -1)) for o in outputs), (0, 0, 0)
+
+
+class Marginals(torch.autograd.Function):
+    """The marginals that :class:`LogPartition` has computed, as functions of the scores."""
+
+    @staticmethod
+    def forward(segment: Tensor, edge: Tensor, lengths: Tensor, segments: Tensor, edges: Tensor) -> Any:
+        return segments.view_as(segments), edges.view_as(edges)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(*inputs[:3])
+
+    @staticmethod
+    def backward(ctx: Any, grad_segments: Tensor, grad_edges: Tensor) -> tuple[Tensor | None, ...]:
+        segment, edge, lengths = ctx.saved_tensors
+        _, pullback = torch.func.vjp(lambda s, a: _reference(s, a, lengths)[1:], segment, edge)[:2]
+        return *pullback((grad_segments, grad_edges)), None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, Any]:
+        outputs = Marginals.apply(*_folded(info.batch_size, in_dims, inputs))
+        return tuple(o.unflatten(0, (info.batch_size, -1)) for o in outputs), (0, 0)
+
+
+def _folded(size: int, in_dims: tuple[int | None, ...], inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """Each input with the vmapped axis folded into its batch axis."""
+    outer = [x.expand(size, *x.shape) if d is None else x.movedim(d, 0) for x, d in zip(inputs, in_dims, strict=True)]
+    batch = outer[0].shape[1]  # that of the segment scores; edge scores may have 1
+    return [x.expand(size, batch, *x.shape[2:]).flatten(0, 1) for x in outer]
+
+
+def forward_backward(segment: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """ln Z ``[B]``, segment marginals ``[B, T, W, L]``, edge marginals ``[B, S, L, L]`` (summed over t if S = 1).
+
+    All three are differentiable any number of times; the derivative of ln Z costs a multiplication.
+    """
+    log_z, segments, edges = LogPartition.apply(segment, edge, lengths)
+    return log_z, *Marginals.apply(segment, edge, lengths, segments, edges)

@@ -1,0 +1,177 @@
+"""lnz.nn.functional.ctc_loss beside torch's, the fused linear loss beside the plain one, and the head."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import lnz
+from lnz.nn import CTCHead
+from lnz.nn.functional import ctc_loss, linear_ctc_loss
+from tests.suite import equal, random_scores
+
+SIZES, LENGTHS = torch.tensor([3, 0, 2, 4]), torch.tensor([12, 7, 5, 10])
+LOGITS = random_scores((12, 4, 6), 0)
+TARGETS = torch.tensor([[1, 1, 2, 0], [0, 0, 0, 0], [3, 5, 0, 0], [4, 4, 4, 1]])
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("concatenated", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_equals_torch_with_log_softmax_in_front(reduction: str, concatenated: bool, dtype: torch.dtype) -> None:
+    targets = torch.cat([y[:n] for y, n in zip(TARGETS, SIZES, strict=True)]) if concatenated else TARGETS
+    results = []
+    for ours in (True, False):
+        leaf = LOGITS.to(dtype).requires_grad_()
+        arguments = (targets, LENGTHS, SIZES)
+        if ours:
+            loss = ctc_loss(leaf, *arguments, reduction=reduction)
+        else:
+            loss = F.ctc_loss(leaf.log_softmax(-1), *arguments, reduction=reduction)
+        weights = torch.arange(1.0, 1.0 + loss.numel(), dtype=dtype).reshape(loss.shape)
+        results.append((loss, torch.autograd.grad((loss * weights).sum(), leaf)[0]))
+    tolerance = {} if dtype == torch.float64 else {"rtol": 1e-5, "atol": 2e-5}
+    for actual, wanted in zip(*results, strict=True):
+        assert actual.dtype == dtype
+        equal(actual, wanted, **tolerance)
+
+
+def test_of_log_probabilities_it_is_the_same_loss() -> None:
+    log_probs = LOGITS.log_softmax(-1)
+    equal(ctc_loss(log_probs, TARGETS, LENGTHS, SIZES), ctc_loss(LOGITS, TARGETS, LENGTHS, SIZES))
+    equal(
+        ctc_loss(LOGITS[:, 0], TARGETS[0, :3], [12], [3]),
+        F.ctc_loss(log_probs[:, 0], TARGETS[0, :3], torch.tensor(12), torch.tensor(3)),
+    )
+
+
+def test_the_gradient_is_right_where_that_of_torch_is_not() -> None:
+    """On raw scores torch's gradient is the one that a log-softmax in front would need."""
+    leaf = LOGITS.clone().requires_grad_()
+    arguments = (TARGETS, LENGTHS, SIZES)
+    assert torch.autograd.gradcheck(lambda x: ctc_loss(x, *arguments), leaf)
+    assert torch.autograd.gradgradcheck(lambda x: ctc_loss(x[:5, :1], TARGETS[:1], [5], [3]), leaf)
+    loss = F.ctc_loss(leaf, *arguments)
+    slopes = torch.autograd.grad(loss, leaf)[0]
+    step = 1e-6 * torch.ones_like(leaf)
+    moved = (F.ctc_loss(leaf + step, *arguments) - F.ctc_loss(leaf - step, *arguments)) / 2
+    assert abs(float(moved - (slopes * step).sum())) > 1e-8  # what this library exists for
+
+
+def test_impossible_targets() -> None:
+    sizes = torch.tensor([3, 0, 2, 4])
+    lengths = torch.tensor([3, 7, 5, 5])  # "1 1 2" needs 4 frames, "4 4 4 1" needs 6
+    with pytest.raises(
+        lnz.InfeasibleError,
+        match=r"none in batch entries \[0, 3\]; in entry 0, its 3 labels, 1 of them repeats, need 4 frames and there",
+    ) as error:
+        ctc_loss(LOGITS, TARGETS, lengths, sizes)
+    assert error.value.entries == (0, 3)
+    for reduction in ("none", "mean", "sum"):
+        results = []
+        for ours in (True, False):
+            leaf = LOGITS.clone().requires_grad_()
+            arguments = {"reduction": reduction, "zero_infinity": True}
+            if ours:
+                loss = ctc_loss(leaf, TARGETS, lengths, sizes, **arguments)
+            else:
+                loss = F.ctc_loss(leaf.log_softmax(-1), TARGETS, lengths, sizes, **arguments)
+            results.append((loss, torch.autograd.grad(loss.sum(), leaf)[0]))
+        for actual, wanted in zip(*results, strict=True):
+            equal(actual, wanted)
+    with pytest.raises(lnz.InfeasibleError, match="its 3 labels repeat, which needs a blank"):
+        ctc_loss(LOGITS, TARGETS, LENGTHS, SIZES, blank=None)
+    with pytest.raises(lnz.InfeasibleError, match="every alignment meets a probability of 0"):
+        ctc_loss(LOGITS.index_fill(2, torch.tensor(5), -torch.inf), TARGETS, LENGTHS, SIZES)
+
+
+def test_nan_gives_nan_for_its_sequence_alone() -> None:
+    for scores in (LOGITS, LOGITS.float()):
+        leaf = scores.clone()
+        leaf[4, 2, 3] = torch.nan
+        leaf.requires_grad_()
+        losses = ctc_loss(leaf, TARGETS, LENGTHS, SIZES, reduction="none")
+        assert torch.isnan(losses).tolist() == [False, False, True, False]
+        gradient = torch.autograd.grad(losses.sum(), leaf)[0]
+        assert torch.isfinite(gradient[:, [0, 1, 3]]).all()
+        assert torch.isnan(gradient[:5, 2]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"log_probs": LOGITS[0, 0]}, ValueError, r"log_probs: expected shape \[T, B, C\] or \[T, C\], got \[6\]"),
+        ({"log_probs": LOGITS.long()}, TypeError, "log_probs: expected floating point numbers"),
+        ({"targets": TARGETS.double()}, TypeError, "targets: expected a torch.Tensor of integers, got torch.float64"),
+        ({"targets": TARGETS[0]}, ValueError, "targets: expected the sum of target_lengths, 9 labels, got 4"),
+        ({"targets": TARGETS[:3]}, ValueError, r"targets: expected shape \[4, S\]"),
+        ({"targets": TARGETS + 5}, ValueError, r"targets: expected labels in \[0, 6\) other than the blank, 0, got 6"),
+        ({"input_lengths": [12, 7, 5]}, ValueError, "input_lengths: expected 4 numbers, one per batch entry, got 3"),
+        ({"input_lengths": [13, 7, 5, 9]}, ValueError, r"lengths: expected values in \[0, 12\]"),
+        ({"target_lengths": SIZES.double()}, TypeError, "target_lengths: expected integers, got dtype torch.float64"),
+        ({"blank": 6}, ValueError, r"blank: expected a class in \[0, 6\) or None, got 6"),
+        ({"reduction": "max"}, ValueError, "reduction: expected 'none', 'mean' or 'sum', got 'max'"),
+    ],
+)
+def test_arguments_that_make_no_sense(change: dict, error: type[Exception], message: str) -> None:
+    arguments = {"log_probs": LOGITS, "targets": TARGETS, "input_lengths": LENGTHS, "target_lengths": SIZES} | change
+    with pytest.raises(error, match=message):
+        ctc_loss(**arguments)
+
+
+# Linear and CTC in one ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("blank", "merge"), [(0, True), (5, False), (None, True)])
+@pytest.mark.parametrize("frames", [1, 7, None])
+def test_the_fused_linear_loss_equals_the_plain_one(blank: int | None, merge: bool, frames: int | None) -> None:
+    targets = torch.tensor([[1, 2, 1, 4], [3, 0, 0, 0], [3, 4, 0, 0], [4, 2, 4, 1]])
+    sizes = SIZES.clamp(min=1)
+    leaves = [random_scores(shape, i).requires_grad_() for i, shape in enumerate([(4, 12, 5), (6, 5), (6,)])]
+    hidden, weight, bias = leaves
+    rest = (targets, LENGTHS, sizes, blank)
+    settings = {"reduction": "none", "collapse_repeats": merge}
+    fused = linear_ctc_loss(hidden, weight, bias, *rest, frames_at_once=frames, **settings)
+    plain = ctc_loss(F.linear(hidden, weight, bias).transpose(0, 1), *rest, **settings)
+    equal(fused, plain)
+    factors = torch.arange(1.0, 5.0, dtype=torch.float64)
+    pairs = [torch.autograd.grad((losses * factors).sum(), leaves) for losses in (fused, plain)]
+    for actual, wanted in zip(*pairs, strict=True):
+        equal(actual, wanted)
+
+
+def test_second_derivatives_of_the_fused_linear_loss() -> None:
+    leaves = [random_scores(shape, i).requires_grad_() for i, shape in enumerate([(1, 4, 2), (3, 2), (3,)])]
+
+    def loss(*leaves: torch.Tensor) -> torch.Tensor:
+        return linear_ctc_loss(*leaves, torch.tensor([[1, 2]]), [4], [2])
+
+    assert torch.autograd.gradcheck(loss, leaves)
+    assert torch.autograd.gradgradcheck(loss, leaves)
+
+
+def test_the_head_never_holds_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = CTCHead(8, 50).double()
+    hidden, targets = random_scores((3, 20, 8), 0), torch.tensor([[4, 4, 9], [1, -100, -100], [2, 3, 49]])
+    wanted = -head(hidden).log_prob(targets)
+    equal(head.loss(hidden, targets, reduction="none"), wanted)
+    largest = 0
+    plain = torch.nn.functional.linear
+
+    def watched(*arguments: torch.Tensor) -> torch.Tensor:
+        nonlocal largest
+        result = plain(*arguments)
+        largest = max(largest, result.numel())
+        return result
+
+    monkeypatch.setattr("lnz.ops.ctc.linear.linear", watched)
+    loss = head.loss(hidden.requires_grad_(), targets, frames_at_once=4)
+    loss.backward()
+    assert largest == 4 * 50
+    actual = [p.grad.clone() for p in head.parameters()]
+    head.zero_grad()
+    (-head(hidden).log_prob(targets) / torch.tensor([3, 1, 3])).mean().backward()
+    for a, p in zip(actual, head.parameters(), strict=True):
+        equal(a, p.grad)
+    assert list(head.state_dict()) == ["linear.weight", "linear.bias"]

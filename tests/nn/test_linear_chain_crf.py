@@ -1,0 +1,211 @@
+"""LinearChainCRF: what it replaces, masks with holes, constraints; each number also from enumeration or LinearChain."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+import lnz
+from lnz.nn import LinearChainCRF, transition_mask
+
+B, T, L = 4, 7, 5
+
+
+def example(batch_first: bool = True, seed: int = 0) -> tuple[LinearChainCRF, torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(seed)
+    crf = LinearChainCRF(L, batch_first).double()
+    with torch.no_grad():
+        for parameter in crf.parameters():
+            parameter.normal_()
+    emissions, tags = torch.randn(B, T, L, dtype=torch.float64), torch.randint(L, (B, T))
+    mask = torch.arange(T) < torch.tensor([7, 3, 1, 5])[:, None]
+    if not batch_first:
+        emissions, tags, mask = emissions.transpose(0, 1), tags.T, mask.T
+    return crf, emissions, tags, mask
+
+
+def by_hand(crf: LinearChainCRF, emissions: torch.Tensor, tags: list[int]) -> torch.Tensor:
+    """The score of one tagging, term by term; ``emissions [n, L]``."""
+    score = crf.start_transitions[tags[0]] + crf.end_transitions[tags[-1]]
+    score = score + sum(emissions[t, y] for t, y in enumerate(tags))
+    return score + sum(crf.transitions[a, b] for a, b in itertools.pairwise(tags))
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint8])
+def test_is_a_drop_in(batch_first: bool, masked: bool, kind: torch.dtype) -> None:
+    """Values, gradients, every reduction and the best tags are those of the layer it replaces, in each form of call."""
+    torchcrf = pytest.importorskip("torchcrf", reason="pytorch-crf is not installed")
+    crf, emissions, tags, mask = example(batch_first)
+    theirs = torchcrf.CRF(L, batch_first=batch_first).double()
+    theirs.load_state_dict(crf.state_dict())
+    crf.load_state_dict(theirs.state_dict())
+    given = mask if masked else None
+    for reduction in ("none", "sum", "mean", "token_mean"):
+        results = []
+        for layer, m in ((crf, None if given is None else given.to(kind)), (theirs, given)):
+            x = emissions.clone().requires_grad_()
+            layer.zero_grad()
+            value = layer(x, tags, mask=m, reduction=reduction)
+            value.sum().backward()
+            results.append((value, x.grad, *(p.grad for _, p in sorted(layer.named_parameters()))))
+        for ours, wanted in zip(*results, strict=True):
+            torch.testing.assert_close(ours, wanted)
+    assert crf.decode(emissions, None if given is None else given.to(kind)) == theirs.decode(emissions, given)
+
+
+def test_parameters_start_small_and_have_the_usual_names() -> None:
+    crf = LinearChainCRF(50)
+    assert {name: tuple(p.shape) for name, p in crf.state_dict().items()} == {
+        "start_transitions": (50,), "end_transitions": (50,), "transitions": (50, 50),
+    }  # fmt: skip
+    assert all(-0.1 <= p.min() < -0.05 and 0.05 < p.max() <= 0.1 for p in crf.parameters())
+
+
+def test_likelihood_marginals_and_best_tags_by_enumeration() -> None:
+    crf, emissions, tags, mask = example()
+    for b, n in enumerate(mask.sum(1).tolist()):
+        if n > 5:
+            continue
+        every = list(itertools.product(range(L), repeat=n))
+        scores = torch.stack([by_hand(crf, emissions[b], list(y)) for y in every])
+        gold = by_hand(crf, emissions[b], tags[b, :n].tolist())
+        value = crf(emissions, tags, mask, reduction="none")[b]
+        torch.testing.assert_close(value, gold - scores.logsumexp(0))
+        wanted = torch.zeros(T, L, dtype=torch.float64)
+        for y, p in zip(every, scores.softmax(0), strict=True):
+            wanted[range(n), list(y)] += p.detach()
+        torch.testing.assert_close(crf.marginals(emissions, mask)[b].detach(), wanted)
+        paths, values = crf.topk(emissions, 4, mask)
+        order = scores.argsort(descending=True)[:4]
+        assert paths[b] == [list(every[i]) for i in order]
+        torch.testing.assert_close(values[: len(order), b], scores[order].detach())
+        best, score = crf.decode(emissions, mask, return_scores=True)
+        assert best[b] == list(every[order[0]])
+        torch.testing.assert_close(score[b], scores.max().detach())
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_a_step_that_the_mask_leaves_out_is_skipped(batch_first: bool) -> None:
+    crf, emissions, tags, _ = example(batch_first)
+    mask = torch.tensor([[1, 0, 1, 1, 0, 0, 1], [0, 0, 0, 0, 1, 1, 0], [0] * 7, [1] * 7]).bool()
+    first = (lambda x: x) if batch_first else (lambda x: x.transpose(0, 1))
+    values = crf(emissions, tags, first(mask), reduction="none")
+    best, marginals = crf.decode(emissions, first(mask)), first(crf.marginals(emissions, first(mask)))
+    for b in range(B):
+        kept = mask[b]
+        if not kept.any():
+            assert values[b] == 0
+            assert best[b] == []
+            assert (marginals[b] == 0).all()
+            continue
+        x, y = first(emissions)[b, kept].unsqueeze(0), first(tags)[b, kept].unsqueeze(0)
+        torch.testing.assert_close(values[b], crf(first(x), first(y)))
+        assert best[b] == crf.decode(first(x))[0]
+        torch.testing.assert_close(marginals[b, kept], first(crf.marginals(first(x)))[0])
+        assert (marginals[b, ~kept] == 0).all()
+
+
+def test_mean_over_tokens_counts_the_steps_that_there_are() -> None:
+    crf, emissions, tags, _ = example()
+    mask = torch.tensor([[1, 0, 1, 1, 0, 0, 1], [0, 0, 0, 0, 1, 1, 0], [0] * 7, [1] * 7])
+    total = crf(emissions, tags, mask)
+    torch.testing.assert_close(crf(emissions, tags, mask, reduction="token_mean"), total / 13)
+    torch.testing.assert_close(crf(emissions, tags, mask, reduction="mean"), total / 4)
+
+
+def test_latent_tags_are_summed_over() -> None:
+    crf, emissions, tags, mask = example()
+    tags[0, 2] = -100
+    each = []
+    for label in range(L):
+        tags_here = tags.clone()
+        tags_here[0, 2] = label
+        each.append(crf(emissions, tags_here, mask, reduction="none")[0])
+    torch.testing.assert_close(crf(emissions, tags, mask, reduction="none")[0], torch.stack(each).logsumexp(0))
+
+
+def test_emissions_are_left_as_they_are() -> None:
+    crf, emissions, tags, mask = example()
+    before = emissions.clone()
+    crf(emissions, tags, mask)
+    crf.decode(emissions, mask)
+    assert torch.equal(emissions, before)
+
+
+def test_gradients_reach_every_parameter() -> None:
+    crf, emissions, tags, mask = example()
+    parameters = [emissions.requires_grad_(), *crf.parameters()]
+
+    def value(x: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        return crf(x, tags, mask)
+
+    assert torch.autograd.gradcheck(value, parameters)
+
+
+SPANS = {
+    "BIO": (["O", "B-x", "I-x", "B-y", "I-y"], ["O B-x I-x B-x I-x I-x O B-y B-x", "B-y I-y"],
+            ["I-x", "O I-x", "B-x I-y", "I-y I-y"]),
+    "BIOES": (["O", "B-x", "I-x", "E-x", "S-x", "B-y", "I-y", "E-y", "S-y"],
+              ["O B-x E-x S-y B-y I-y I-y E-y", "S-x S-x", "O"],
+              ["B-x", "B-x O", "E-x", "B-x E-y", "B-x I-x", "S-x E-x", "I-x E-x", "B-x B-x E-x", "E-x E-x"]),
+    "BILOU": (["O", "B-x", "I-x", "L-x", "U-x", "B-y", "I-y", "L-y", "U-y"],
+              ["O B-x L-x U-y B-y I-y I-y L-y", "U-x U-x"],
+              ["B-x", "B-x O", "L-x", "B-x L-y", "U-x L-x", "O I-x L-x"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", SPANS)
+def test_schemes_allow_and_forbid(scheme: str) -> None:
+    tags, allowed, forbidden = SPANS[scheme]
+    start, end, follows = transition_mask(tags, scheme)
+    for sentences, wanted in ((allowed, 0.0), (forbidden, -torch.inf)):
+        for sentence in sentences:
+            y = [tags.index(tag) for tag in sentence.split()]
+            score = start[y[0]] + end[y[-1]] + sum(follows[a, b] for a, b in itertools.pairwise(y))
+            assert score == wanted, sentence
+
+
+@pytest.mark.parametrize("scheme", SPANS)
+def test_constrained_layers_put_all_probability_on_what_is_allowed(scheme: str) -> None:
+    tags, _, _ = SPANS[scheme]
+    torch.manual_seed(0)
+    crf = LinearChainCRF(len(tags), True, tags=tags, scheme=scheme)
+    assert set(crf.state_dict()) == {"start_transitions", "end_transitions", "transitions"}
+    emissions = 3 * torch.randn(20, 6, len(tags))
+    mask = torch.arange(6) < torch.randint(1, 7, (20, 1))
+    start, end, follows = transition_mask(tags, scheme)
+    for y in crf.decode(emissions, mask):
+        assert start[y[0]] + end[y[-1]] + sum(follows[a, b] for a, b in itertools.pairwise(y)) == 0
+    gold = torch.tensor([y + [0] * (6 - len(y)) for y in crf.decode(emissions, mask)])
+    value = crf(emissions, gold, mask)
+    value.backward()
+    assert all(torch.isfinite(p.grad).all() for p in crf.parameters())
+    assert (crf.transitions.grad[follows == -torch.inf] == 0).all()
+
+
+def test_tags_and_arguments_that_make_no_sense() -> None:
+    with pytest.raises(ValueError, match="num_tags: expected a positive integer, got 0"):
+        LinearChainCRF(0)
+    with pytest.raises(ValueError, match="tags: expected 3 names, got 1"):
+        LinearChainCRF(3, tags=["O"])
+    with pytest.raises(ValueError, match="scheme: expected 'BIO', 'BIOES' or 'BILOU', got 'IOB1'"):
+        transition_mask(["O"], "IOB1")
+    for tag in ("X-per", "S-per", "B", "", "BI-x"):
+        with pytest.raises(ValueError, match="tags: expected O, B-…, I-… of scheme BIO, got"):
+            transition_mask(["O", tag])
+    crf, emissions, tags, mask = example()
+    with pytest.raises(ValueError, match="reduction: expected 'none', .* got 'max'"):
+        crf(emissions, tags, reduction="max")
+    with pytest.raises(ValueError, match=r"emissions: expected shape \[B, T, 5\], got \[4, 7\]"):
+        crf.decode(emissions[..., 0])
+    with pytest.raises(ValueError, match=r"tags: expected shape \[4, 7\], got \[4, 6\]"):
+        crf(emissions, tags[:, :6])
+    with pytest.raises(ValueError, match=r"mask: expected shape \[4, 7\], got \[4, 6\]"):
+        crf(emissions, tags, mask[:, :6])
+    crf = LinearChainCRF(2, True, tags=["B-x", "E-x"], scheme="BIOES")  # no single token can be tagged by these
+    with pytest.raises(lnz.InfeasibleError, match=r"batch entries \[0\]"):
+        crf.decode(torch.zeros(1, 1, 2))

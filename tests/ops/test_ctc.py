@@ -1,0 +1,148 @@
+"""The CTC op: kernels against the reference, extreme ranges, layouts, and its registration."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lnz.ops import backend, ctc
+from lnz.ops.ctc.op import _gradient, _solved
+from tests.suite import equal, impossibilities, random_scores, seeds
+
+
+def random_lattice(B: int, T: int, C: int, S: int, seed: int, blank: int | None, merge: bool) -> ctc.Lattice:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(C, (B, S), generator=generator)
+    if blank is not None:
+        labels = torch.where(labels == blank, (blank + 1) % C, labels)
+    lengths = torch.randint(T // 2, T + 1, (B,), generator=generator)
+    sizes = torch.randint(S + 1, (B,), generator=generator)
+    return ctc.lattice(labels, lengths, sizes, blank, merge)
+
+
+def value_and_gradient(
+    name: str, scores: torch.Tensor, prior: torch.Tensor, of: ctc.Lattice, normalise: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    with backend(name):  # type: ignore[arg-type]
+        leaf = scores.detach().requires_grad_()
+        value = ctc.log_prob(leaf, prior, of, normalise)
+        return value.detach(), torch.autograd.grad(value, leaf, torch.arange(1.0, 1 + len(value)).to(value))[0]
+
+
+@given(st.data())
+def test_kernels_equal_the_reference(data: st.DataObject) -> None:
+    draw = data.draw
+    B, T, C, S, seed = (
+        draw(st.integers(1, 4)),
+        draw(st.integers(1, 40)),
+        draw(st.integers(2, 9)),
+        draw(st.integers(0, 20)),
+        draw(seeds),
+    )
+    of = random_lattice(B, T, C, S, seed, draw(st.sampled_from([0, C - 1, None])), draw(st.booleans()))
+    scores = draw(st.sampled_from([1.0, 30.0, 1e3])) * random_scores((B, T, C), seed, draw(impossibilities) / 4)
+    prior = 0.3 * random_scores((C,), seed)
+    normalise = draw(st.booleans())
+    wanted = value_and_gradient("reference", scores, prior, of, normalise)
+    for actual, want in zip(value_and_gradient("auto", scores, prior, of, normalise), wanted, strict=True):
+        equal(actual, want)
+    single = scores.float()
+    wanted = value_and_gradient("reference", single.double(), prior.float().double(), of, normalise)
+    actual = value_and_gradient("auto", single, prior.float(), of, normalise)
+    equal(actual[0].double(), wanted[0], rtol=1e-6, atol=1e-4)
+    equal(actual[1].double(), wanted[1], rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0, 300.0, 1e5])
+def test_any_range_of_logits_is_right_in_float32(scale: float) -> None:
+    """In the exponential domain with a clamp, logits × 30 gave a wrong loss and NaN."""
+    T, B, C, S = 200, 4, 20, 40
+    scores = (scale * random_scores((B, T, C), 0)).float()
+    of = random_lattice(B, T, C, S, 1, 0, True)
+    value, gradient = value_and_gradient("auto", scores, torch.zeros(C), of, True)
+    wanted = value_and_gradient("reference", scores.double(), torch.zeros(C).double(), of, True)
+    equal(value.double(), wanted[0], rtol=1e-6, atol=1e-3)
+    equal(gradient.double(), wanted[1], rtol=0, atol=4 * 2e-5)
+
+
+def test_an_alignment_lost_to_underflow_is_found() -> None:
+    """Only the path that is a thousand nats behind after half of the frames can end."""
+    T = 400
+    scores = torch.zeros(1, T, 3)
+    scores[0, : T // 2, 1] = -50.0
+    scores[0, T // 2 :, 0] = -torch.inf
+    of = ctc.lattice(torch.tensor([[1] * 100 + [2]]), torch.tensor([T]), torch.tensor([101]), 0, False)
+    scores[0, T // 2 :, 2] = 0.0
+    scores[0, T // 2 + 1 :] = -torch.inf
+    scores[0, T // 2 + 1 :, 0] = 0.0
+    for dtype in (torch.float32, torch.float64):
+        value, gradient = value_and_gradient("auto", scores.to(dtype), torch.zeros(3, dtype=dtype), of, False)
+        wanted = value_and_gradient("reference", scores.double(), torch.zeros(3).double(), of, False)
+        assert torch.isfinite(wanted[0]).all()
+        equal(value.double(), wanted[0], rtol=1e-6, atol=0)
+        equal(gradient.double(), wanted[1], rtol=1e-5, atol=1e-6)
+
+
+def test_a_long_recording_keeps_its_accuracy() -> None:
+    T, C, S = 20_000, 8, 300
+    scores = random_scores((1, T, C), 0)
+    of = ctc.lattice(torch.arange(S)[None].remainder(C - 1) + 1, torch.tensor([T]), torch.tensor([S]), 0, True)
+    value, gradient = value_and_gradient("auto", scores.float(), torch.zeros(C), of, True)
+    wide = value_and_gradient("auto", scores.float().double(), torch.zeros(C).double(), of, True)
+    equal(value.double(), wide[0], rtol=1e-6, atol=0)
+    equal(gradient.double(), wide[1], rtol=0, atol=2e-5)
+
+
+def test_time_major_scores_are_not_copied_and_give_the_same() -> None:
+    scores, of = random_scores((3, 50, 6), 0), random_lattice(3, 50, 6, 9, 0, 0, True)
+    time_major = scores.transpose(0, 1).contiguous().transpose(0, 1)
+    prior = torch.zeros(6, dtype=torch.float64)
+    results = [
+        value_and_gradient("auto", x, prior, of, True) for x in (scores, time_major, scores.expand(2, 3, 50, 6)[1])
+    ]
+    assert results[1][1].stride() == time_major.stride()
+    for value, gradient in results[1:]:
+        equal(value, results[0][0])
+        equal(gradient, results[0][1])
+
+
+def test_threads_change_nothing() -> None:
+    scores, of = random_scores((7, 300, 12), 0).float(), random_lattice(7, 300, 12, 30, 0, 0, True)
+    one = value_and_gradient("auto", scores, torch.zeros(12), of, True)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        three = value_and_gradient("auto", scores, torch.zeros(12), of, True)
+    finally:
+        torch.set_num_threads(threads)
+    for a, b in zip(one, three, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_collapse() -> None:
+    z = torch.tensor([[0, 1, 1, 0, 1, 2], [2, 2, 2, 2, 1, 1]])
+    lengths = torch.tensor([6, 3])
+    labels, sizes = ctc.collapse(z, lengths, 0, True)
+    assert labels.tolist() == [[1, 1, 2, -100, -100, -100], [2, -100, -100, -100, -100, -100]]
+    assert sizes.tolist() == [3, 1]
+    labels, sizes = ctc.collapse(z, lengths, 0, False)
+    assert labels.tolist() == [[1, 1, 1, 2, -100, -100], [2, 2, 2, -100, -100, -100]]
+
+
+def test_frames_needed_counts_repeats() -> None:
+    labels, sizes = torch.tensor([[1, 1, 2, 2], [1, 2, 1, 1], [1, 1, 0, 0]]), torch.tensor([4, 3, 0])
+    for blank, merge, wanted in ((0, True, [6, 3, 0]), (0, False, [4, 3, 0])):
+        assert ctc.frames_needed(ctc.lattice(labels, sizes, sizes, blank, merge)).tolist() == wanted
+    needed = ctc.frames_needed(ctc.lattice(labels, sizes, sizes, None, True))
+    assert needed[0] > 2**60
+    assert needed[1:].tolist() == [3, 0]
+
+
+def test_registration() -> None:
+    scores, of = random_scores((2, 5, 4), 0), random_lattice(2, 5, 4, 3, 0, 0, True)
+    arguments = (scores, torch.zeros(4, dtype=torch.float64), *of[:4], of.blank, of.stays, True)
+    torch.library.opcheck(_solved, arguments)
+    results = _solved(*arguments)
+    torch.library.opcheck(_gradient, (torch.ones(2, dtype=torch.float64), *arguments, *results))
