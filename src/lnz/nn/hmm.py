@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Self
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,8 @@ from lnz.distributions import HMM
 from lnz.nn.hmm_emissions import Emission, Emissions, dirichlet, draw, set_logits
 
 
-class HMMStatistics(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class HMMStatistics:
     """Expected counts given the observations: what the M step of EM needs.
 
     Attributes:
