@@ -84,10 +84,11 @@ class GridMeanField:
 
         state, model = self._laid(q).numpy(), self.layout.arrays
         total = torch.zeros(self.count, dtype=torch.float64)
+        written = total.numpy()  # other threads may not write to a tensor of inference mode
 
         def images(first: int, last: int) -> None:
             for b in range(first, last):
-                total[b] = bound(model, b, self.width, state[b], 0, self.height)
+                written[b] = bound(model, b, self.width, state[b], 0, self.height)
 
         if self._whole:
             side_by_side([partial(images, *pair) for pair in _cuts(self.count, self.threads)])
