@@ -51,6 +51,7 @@ class Workload:
         tolerance: the largest ``max |a − b| / max(1, max |b|)`` against the reference, over all numbers.
         targets: how many times as fast as a contender lnz is meant to be.
         note: what a reader of the results must know about this shape.
+        tolerances: what peers known to be less exact are held to instead; their errors are in the table.
     """
 
     contenders: Mapping[str, Builder]
@@ -58,6 +59,7 @@ class Workload:
     tolerance: float
     targets: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
+    tolerances: Mapping[str, float] = field(default_factory=dict)
 
 
 class Case(Protocol):

@@ -87,7 +87,7 @@ def run(case: Case, shape: str, setting: Setting, log: Log) -> list[Row]:
             case.name,
             shape,
             name,
-            tolerance=workload.tolerance,
+            tolerance=workload.tolerances.get(name, workload.tolerance),
             target=workload.targets.get(name),
             threads=setting.threads,
             date=setting.date,

@@ -114,7 +114,7 @@ def test_a_chain_that_has_mixed_does_not_warn() -> None:
         warnings.simplefilter("error")
         for sampler, coupling in [
             (SwendsenWang(), 6.0),
-            (ParallelTempering((1, 1.5, 2.5, 5), sweeps=400, max_r_hat=1.1), 2.5),
+            (ParallelTempering((1, 1.5, 2.5, 5), sweeps=1200), 2.5),
         ]:
             p = frozen(sampler, coupling)
             assert p.diagnostics["mixed"]

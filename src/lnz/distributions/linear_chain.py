@@ -8,7 +8,17 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from lnz.checks import check_broadcast, check_event_shape, check_feasible, check_labels, check_scores, concrete
+from lnz.checks import (
+    check_broadcast,
+    check_event_shape,
+    check_feasible,
+    check_labels,
+    check_lengths,
+    check_same_kind,
+    check_scores,
+    concrete,
+    joint_batch_shape,
+)
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.mrf import MRF
 from lnz.graphs import FactorGraph
@@ -271,28 +281,9 @@ def _joint_batch_shape(node: Tensor, edge: Tensor, lengths: Tensor | None) -> to
         raise ValueError(
             f"edge_scores: expected shape [{L}, {L}] or [*batch, {steps}, {L}, {L}], got {list(edge.shape)}"
         )
-    for name, got in (("dtype", edge.dtype), ("device", edge.device)):
-        if got != getattr(node, name):
-            raise TypeError(f"edge_scores: expected {name} {getattr(node, name)} as node_scores, got {got}")
-    shapes = [node.shape[:-2], edge.shape[:-3]]
+    check_same_kind("edge_scores", edge, "node_scores", node)
+    shapes = {"node_scores": node.shape[:-2], "edge_scores": edge.shape[:-3]}
     if lengths is not None:
-        if not isinstance(lengths, Tensor):
-            raise TypeError(f"lengths: expected a torch.Tensor, got {type(lengths).__name__}")
-        if lengths.dtype != torch.int64:
-            raise TypeError(f"lengths: expected dtype torch.int64, got {lengths.dtype}")
-        if concrete(lengths):
-            out = (lengths < 0) | (lengths > T)
-            if out.any():
-                where = out.nonzero()[0]
-                raise ValueError(
-                    f"lengths: expected values in [0, {T}], the steps of node_scores, "
-                    f"got {lengths[tuple(where)].item()} at {where.tolist()}"
-                )
-        shapes.append(lengths.shape)
-    try:
-        return torch.broadcast_shapes(*shapes)
-    except RuntimeError as error:
-        raise ValueError(
-            "expected batch shapes of node_scores, edge_scores and lengths that broadcast together, "
-            f"got {', '.join(str(list(shape)) for shape in shapes)}"
-        ) from error
+        check_lengths(lengths, T)
+        shapes["lengths"] = lengths.shape
+    return joint_batch_shape(**shapes)

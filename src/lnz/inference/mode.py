@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +25,7 @@ class Found:
     remarks: dict[str, Any] = field(default_factory=dict)
 
 
-class ModeSolution(Solution):
+class ModeSolution(Solution, ABC):
     """A labelling and what is known about it; ln Z, marginals and samples are for other methods.
 
     ``diagnostics`` tells the ``score`` of the labelling, the ``bound`` that no labelling's score exceeds (+inf where
@@ -34,8 +35,9 @@ class ModeSolution(Solution):
 
     exact = False
 
+    @abstractmethod
     def _find(self) -> Found:
-        raise NotImplementedError
+        """The method at work; called once, without gradients."""
 
     @cached_property
     def found(self) -> Found:

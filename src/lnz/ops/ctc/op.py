@@ -172,7 +172,7 @@ class Gradient(torch.autograd.Function):
 def _folded(size: int, in_dims: tuple[Any, ...], inputs: tuple[Any, ...], prior: int) -> list[Any]:
     """Each tensor with the vmapped axis folded into its batch axis; the prior, which has none, must not be mapped."""
     if in_dims[prior] is not None:
-        raise NotImplementedError("vmap over the prior of CTC")
+        raise ValueError("log_prior: expected one prior for all entries, got one per entry of a vmap; loop over them")
     folded = list(inputs)
     for i, (x, dim) in enumerate(zip(inputs, in_dims, strict=True)):
         if isinstance(x, Tensor) and i != prior:
