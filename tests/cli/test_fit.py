@@ -175,6 +175,13 @@ class TestErrors:
         )
         assert "'last' needs --output" in self.told(capsys, "--ckpt_path", "last")
 
+    def test_checkpoint_of_another_architecture(self, run_folder, tmp_path, capsys):
+        kept = run_folder / "seed-0/checkpoints/last.ckpt"
+        before = kept.read_bytes()
+        message = self.told(capsys, "--model.width", 6, "--ckpt_path", kept, "--output", tmp_path / "run")
+        assert "last.ckpt: expected a checkpoint of the model asked for, got one of width 4, not 6" in message
+        assert kept.read_bytes() == before
+
     def test_unknown_task(self, capsys):
         assert main(["fit", "paint"]) == 2
         assert "no task 'paint'; tasks are: segment" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import logging
 import re
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
+from lnz.errors import FormatError
 from lnz.io.atomic import atomic_write
 from lnz.io.checkpoints import load_checkpoint
 from lnz.tasks.options import TaskCLI
@@ -121,12 +122,25 @@ def resume_from(task: Task, ckpt_path: str | None, folder: Path, is_first: bool)
     return path
 
 
+def check_fits(module: Any, checkpoint: Mapping[str, Any], source: str) -> None:
+    """Raise :class:`~lnz.errors.FormatError` unless a checkpoint holds the weights of a module of these settings."""
+    try:
+        module.load_state_dict(checkpoint["state_dict"])  # as the trainer will again
+    except RuntimeError as error:
+        asked, kept = module.settings, checkpoint["lnz"]["settings"]
+        differ = [f"{name} {kept.get(name)!r}, not {asked[name]!r}" for name in asked if kept.get(name) != asked[name]]
+        why = "; ".join(differ) or str(error).splitlines()[-1].strip()
+        raise FormatError(f"{source}: expected a checkpoint of the model asked for, got one of {why}") from error
+
+
 def fit_seed(cli: TaskCLI, seed: int, folder: Path, checkpoint: Path | None) -> Any:
     """Train and judge one seed; its folder then holds checkpoints, logs, results and picture."""
     config = cli.config.clone()
     config.seed_everything = config.data.seed = seed
     pl.seed_everything(seed, workers=True, verbose=False)
     made = cli.make(config)
+    if checkpoint is not None:
+        check_fits(made.model, load_checkpoint(checkpoint), str(checkpoint))
     history = History()
     trainer = make_trainer(dict(made.trainer), folder, history, cli.task.best)
     started = time.monotonic()
