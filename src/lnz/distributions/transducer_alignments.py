@@ -87,12 +87,10 @@ class TransducerAlignments(StructuredDistribution):
     @property
     def _counts(self) -> tuple[Tensor, Tensor]:
         """Frames and labels of each entry, ``[*batch]``."""
-        both = (self.lengths, self.num_labels), (self.target_lengths, self.event_shape[0])
-        device = self.blank_arcs.device
-        return tuple(  # type: ignore[return-value]
-            torch.full((), n, device=device).expand(self.batch_shape) if x is None else x.expand(self.batch_shape)
-            for x, n in both
-        )
+        every = torch.tensor((self.num_labels, *self.event_shape), device=self.blank_arcs.device)
+        frames = every[0] if self.lengths is None else self.lengths
+        labels = every[1] if self.target_lengths is None else self.target_lengths
+        return frames.expand(self.batch_shape), labels.expand(self.batch_shape)
 
     @property
     def _flat(self) -> tuple[Tensor, Tensor, transducer.Lattice]:
