@@ -75,3 +75,5 @@ def test_sequences() -> None:
     same(lambda: (lnz.LinearChain(*chain.scores).log_partition, lnz.LinearChain(*chain.scores).node_marginals))
     same(lambda: (lnz.LinearChain(*chain.scores).argmax(), lnz.CTC(scores).log_prob(targets)))
     same(lambda: (lnz.CTC(scores).alignments(targets).argmax(),))
+    joint = scores[:, :, None] + scores[:, None, :11]  # [8, 50, 11, 12]
+    same(lambda: (lnz.Transducer(joint).log_prob(targets), lnz.Transducer(joint).alignments(targets).argmax()))

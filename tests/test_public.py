@@ -28,6 +28,7 @@ SURFACE = {
         "MRF",
         "SemiMarkov",
         "Softmax",
+        "Transducer",
         "Weighted",
         "bounds",
         "inference",

@@ -3,7 +3,7 @@
 from importlib.metadata import version
 
 from lnz import inference, metrics, objectives
-from lnz.distributions import CTC, HMM, MRF, LinearChain, SemiMarkov, Softmax
+from lnz.distributions import CTC, HMM, MRF, LinearChain, SemiMarkov, Softmax, Transducer
 from lnz.errors import ConvergenceWarning, FormatError, InfeasibleError, IntractableError, LnzError
 from lnz.graphs import FactorGraph
 from lnz.inference.bounds import Bounds, bounds
@@ -24,6 +24,7 @@ __all__ = [
     "LnzError",
     "SemiMarkov",
     "Softmax",
+    "Transducer",
     "Weighted",
     "bounds",
     "inference",

@@ -110,18 +110,18 @@ def check_same_kind(name: str, tensor: Tensor, like_name: str, like: Tensor) -> 
             raise TypeError(f"{name}: expected {kind} {wanted} as {like_name}, got {got}")
 
 
-def check_lengths(lengths: Tensor, steps: int) -> None:
+def check_lengths(lengths: Tensor, steps: int, name: str = "lengths", of: str = "the steps") -> None:
     """Raise unless ``lengths`` is int64 and each entry lies in [0, steps]."""
     if not isinstance(lengths, Tensor):
-        raise TypeError(f"lengths: expected a torch.Tensor, got {type(lengths).__name__}")
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(lengths).__name__}")
     if lengths.dtype != torch.int64:
-        raise TypeError(f"lengths: expected dtype torch.int64, got {lengths.dtype}")
+        raise TypeError(f"{name}: expected dtype torch.int64, got {lengths.dtype}")
     if concrete(lengths):
         out = (lengths < 0) | (lengths > steps)
         if out.any():
             where = out.nonzero()[0]
             got = lengths[tuple(where)].item()
-            raise ValueError(f"lengths: expected values in [0, {steps}], the steps, got {got} at {where.tolist()}")
+            raise ValueError(f"{name}: expected values in [0, {steps}], {of}, got {got} at {where.tolist()}")
 
 
 def check_feasible(values: Tensor, what: str, why: str = "no labelling has a finite score") -> None:

@@ -8,5 +8,18 @@ from lnz.distributions.linear_chain import LinearChain
 from lnz.distributions.mrf import MRF
 from lnz.distributions.semi_markov import SemiMarkov
 from lnz.distributions.softmax import Softmax
+from lnz.distributions.transducer import Transducer
+from lnz.distributions.transducer_alignments import TransducerAlignments
 
-__all__ = ["CTC", "HMM", "MRF", "CTCAlignments", "LinearChain", "SemiMarkov", "Softmax", "StructuredDistribution"]
+__all__ = [
+    "CTC",
+    "HMM",
+    "MRF",
+    "CTCAlignments",
+    "LinearChain",
+    "SemiMarkov",
+    "Softmax",
+    "StructuredDistribution",
+    "Transducer",
+    "TransducerAlignments",
+]

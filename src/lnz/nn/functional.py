@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Never
 
 import torch
 from torch import Tensor
 
 from lnz.distributions.ctc_targets import checked_frames, checked_targets
+from lnz.distributions.transducer_arguments import checked_joint, fitted_targets
 from lnz.errors import InfeasibleError
-from lnz.ops import ctc
+from lnz.ops import ctc, transducer
 
 Reduction = Literal["none", "mean", "sum"]
 Counts = Tensor | Sequence[int]
 
-__all__ = ["ctc_loss", "linear_ctc_loss"]
+__all__ = ["ctc_loss", "linear_ctc_loss", "rnnt_loss"]
 
 
 def ctc_loss(
@@ -114,6 +115,65 @@ def linear_ctc_loss(
     return _reduced(-values, of, reduction, zero_infinity)
 
 
+def rnnt_loss(
+    logits: Tensor,
+    targets: Tensor,
+    logit_lengths: Counts,
+    target_lengths: Counts,
+    blank: int = -1,
+    clamp: float = -1,
+    reduction: Reduction = "mean",
+    fused_log_softmax: bool = True,
+    *,
+    zero_infinity: bool = False,
+    one_label_per_frame: bool = False,
+) -> Tensor:
+    """−ln P(y) of the recurrent neural network transducer, called as torchaudio's ``functional.rnnt_loss``.
+
+    Differentiable twice (with ``clamp``, once). Beyond the logits and their gradient memory is O(B T U): no log-softmax
+    is made, and no gradient of one. O(B T U C) time.
+
+    Args:
+        logits: what the joiner puts out ``[B, T, U + 1, C]``, see :class:`lnz.Transducer`.
+        targets: integers ``[B, U]``, padded with anything.
+        logit_lengths: ``[B]`` frames, integers.
+        target_lengths: ``[B]`` labels, integers.
+        blank: the class of blank; −1 is the last one, and so on.
+        clamp: where positive, entries of each sequence's gradient are clamped to [−clamp, clamp].
+        reduction: ``"mean"`` is over the batch, whatever the lengths of targets.
+        fused_log_softmax: ``False`` takes the logits for log-probabilities already, as a log-softmax leaves them.
+        zero_infinity: a target that is impossible has loss 0 and gradient 0 instead of being an error.
+        one_label_per_frame: see :class:`lnz.Transducer`.
+
+    Raises:
+        InfeasibleError: a target has no alignment, naming the batch entries and why.
+        TypeError, ValueError: arguments of the wrong type, shape or value.
+    """
+    _check(reduction, logits, "logits")
+    if logits.dim() != 4:
+        raise ValueError(f"logits: expected shape [B, T, U + 1, C], got {list(logits.shape)}")
+    B, C = len(logits), logits.shape[-1]
+    blank = blank + C if isinstance(blank, int) and -C <= blank < 0 else blank
+    frames = checked_joint("logits", logits, _counts("logit_lengths", logit_lengths, B, logits.device), blank)
+    sizes = _counts("target_lengths", target_lengths, B, logits.device)
+    targets = _integers(targets, logits.device)
+    if targets.dim() != 2 or len(targets) != B:
+        raise ValueError(f"targets: expected shape [{B}, U], got {list(targets.shape)}")
+    labels, sizes = fitted_targets(targets, sizes, logits, blank)
+    of = transducer.Lattice(frames, sizes, not one_label_per_frame)
+    if clamp > 0:
+        losses = -transducer.clamped_log_prob(logits, labels, of, blank, fused_log_softmax, clamp)
+    else:
+        losses = -transducer.log_prob(logits, labels, of, blank, fused_log_softmax)
+    if zero_infinity:
+        losses = torch.where(torch.isposinf(losses), 0.0, losses)
+    elif not torch.compiler.is_compiling():
+        _check_transducible(losses.detach(), of)
+    if reduction == "mean":
+        return losses.mean()
+    return losses.sum() if reduction == "sum" else losses
+
+
 def _check(reduction: str, scores: Tensor, name: str) -> None:
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"reduction: expected 'none', 'mean' or 'sum', got {reduction!r}")
@@ -138,10 +198,7 @@ def _lattice(
     C = C if num_classes is None else num_classes
     frames = _counts("input_lengths", input_lengths, B, device)
     sizes = _counts("target_lengths", target_lengths, B, device)
-    if not isinstance(targets, Tensor) or targets.is_floating_point():
-        got = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
-        raise TypeError(f"targets: expected a torch.Tensor of integers, got {got}")
-    targets = targets.to(device, torch.int64)
+    targets = _integers(targets, device)
     if targets.dim() == 1:
         if len(targets) != int(sizes.sum()):
             raise ValueError(
@@ -158,6 +215,13 @@ def _lattice(
 def _shaped(scores: Tensor, C: int) -> Tensor:
     """Something of the shape ``[B, T, C]``."""
     return scores[:1, :1, :1].expand(*scores.shape[:2], C) if scores.numel() else scores.new_empty(*scores.shape[:2], C)
+
+
+def _integers(targets: Tensor, device: torch.device) -> Tensor:
+    if not isinstance(targets, Tensor) or targets.is_floating_point():
+        got = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
+        raise TypeError(f"targets: expected a torch.Tensor of integers, got {got}")
+    return targets.to(device, torch.int64)
 
 
 def _counts(name: str, counts: Counts, B: int, device: torch.device) -> Tensor:
@@ -192,9 +256,26 @@ def _check_possible(losses: Tensor, of: ctc.Lattice) -> None:
         why = f"its {labels} labels, {repeats} of them repeats, need {need} frames and there are {have}"
     else:
         why = "every alignment meets a probability of 0"
+    _refuse(impossible, why)
+
+
+def _check_transducible(losses: Tensor, of: transducer.Lattice) -> None:
+    impossible = torch.isposinf(losses).nonzero().flatten().tolist()
+    if not impossible:
+        return
+    have, labels = int(of.lengths[impossible[0]]), int(of.target_lengths[impossible[0]])
+    why = "every alignment meets a probability of 0"
+    if of.several and have == 0:
+        why = f"its {labels} labels need a frame and there is none"
+    if not of.several and labels > have:
+        why = f"its {labels} labels need {labels} frames and there are {have}"
+    _refuse(impossible, why)
+
+
+def _refuse(impossible: list[int], why: str) -> Never:
     entries = f"{impossible[:8]}{'…' if len(impossible) > 8 else ''}"
     raise InfeasibleError(
-        f"targets: expected targets that have an alignment, got none in batch entries {entries}; in entry {first}, "
-        f"{why}; zero_infinity=True leaves them out",
+        f"targets: expected targets that have an alignment, got none in batch entries {entries}; in entry "
+        f"{impossible[0]}, {why}; zero_infinity=True leaves them out",
         entries=impossible,
     )

@@ -1,0 +1,185 @@
+"""The recurrent neural network transducer: the probability of a label sequence given its joint scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Never, Self
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+from lnz.checks import check_broadcast, check_scores
+from lnz.distributions.transducer_alignments import TransducerAlignments
+from lnz.distributions.transducer_arguments import checked_joint, fitted_targets
+from lnz.ops import transducer
+from lnz.typing import IGNORE
+
+_NEEDS_THE_NETWORK = (
+    "the joint scores were computed for one target, and those of another one are for the network to say: "
+    "decode with the network"
+)
+
+
+class Transducer(Distribution):
+    """``P(y) = Σ_z Π softmax(x[t, u])[z]`` over the alignments z of a target y; the RNN-T (Graves 2012).
+
+    In frame t, after u labels, the network either emits the next label and stays, or says blank and goes on to frame
+    t + 1; after the last frame's blank it is done. Its scores depend on the labels emitted so far, so that the joint
+    scores x belong to one target: that which they were computed from, row u after its first u labels. Of that target
+    the probability is exact, and so is everything about its alignments, in :meth:`alignments`.
+
+    Targets are ``int64 [*batch, U]``, −100 beyond their ends.
+
+    Args:
+        logits: x ``[*batch, T, U + 1, C]``, normalised or not: the softmax of nodes is part of the distribution, and
+            of the gradient.
+        lengths: ``int64 [*batch]`` frames in 0 … T; ``None`` is T everywhere. What lies beyond is ignored.
+        blank: the class of blank.
+        one_label_per_frame: whether a label goes on to the next frame as a blank does, so that a frame emits one
+            label or none (Tripathi et al. 2019, "Monotonic recurrent neural network transducer"); otherwise a frame
+            may emit any number of them.
+        validate_args: check the values of arguments, as in ``torch.distributions``.
+
+    Raises:
+        TypeError, ValueError: arguments of the wrong type, shape or value.
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012  (torch declares it a property)
+    _validate_args = __debug__
+
+    def __init__(
+        self,
+        logits: Tensor,
+        lengths: Tensor | None = None,
+        blank: int = 0,
+        *,
+        one_label_per_frame: bool = False,
+        validate_args: bool | None = None,
+    ) -> None:
+        validate = type(self)._validate_args if validate_args is None else validate_args
+        check_scores("logits", logits, values=validate)
+        self.lengths = checked_joint("logits", logits, lengths, blank)
+        batch_shape = torch.broadcast_shapes(logits.shape[:-3], self.lengths.shape)
+        super().__init__(batch_shape, torch.Size(), validate_args=False)
+        self._validate_args = validate
+        self.logits, self.blank, self.one_label_per_frame = logits, blank, one_label_per_frame
+
+    @property
+    def scores(self) -> Tensor:
+        """The logits, as given."""
+        return self.logits
+
+    @property
+    def num_labels(self) -> int:
+        """C, the number of classes, the blank among them."""
+        return self.logits.shape[-1]
+
+    @property
+    def log_partition(self) -> Tensor:
+        """ln Z = 0, ``[*batch]``: nodes are normalised one by one."""
+        return self.logits.new_zeros(self.batch_shape)
+
+    def log_prob(self, value: Tensor, target_lengths: Tensor | None = None) -> Tensor:
+        """ln P(y), ``[*batch]``; −inf where y has no alignment, with gradient 0.
+
+        Differentiable twice. The gradient to the logits, P(arc) at the classes of the two arcs of a node less
+        P(node) softmax(x[t, u]), is computed when asked for, and nothing of the size of the logits beside it: memory
+        is O(T U) beyond these two. O(T U C) time per batch entry.
+
+        Args:
+            value: y ``int64 [*batch, U]``, without blanks, the target of the logits (shorter ones may be narrower);
+                whatever beyond its length.
+            target_lengths: ``int64 [*batch]``; ``None`` counts the labels up to the first −100.
+
+        Raises:
+            TypeError, ValueError: arguments of the wrong type, shape or value.
+        """
+        shape, logits, labels, of = self._flat(value, target_lengths)
+        return transducer.log_prob(logits, labels, of, self.blank, True).reshape(shape)
+
+    def score(self, y: Tensor, target_lengths: Tensor | None = None) -> Tensor:
+        """The same as :meth:`log_prob`, for ln Z is 0."""
+        return self.log_prob(y, target_lengths)
+
+    def alignments(self, targets: Tensor, target_lengths: Tensor | None = None) -> TransducerAlignments:
+        """P(z | y) over the alignments of targets ``int64 [*batch, U]``: best ones, marginals, samples.
+
+        Its scores are the log-probabilities of arcs, so that its ``log_partition`` is ln P(y).
+        """
+        shape, logits, labels, of = self._flat(targets, target_lengths)
+        arcs = transducer.arcs(logits, labels, of, self.blank, True)
+        blank, label = (x.to(logits.dtype).reshape(*shape, *x.shape[1:]) for x in arcs)
+        return TransducerAlignments(
+            blank,
+            label,
+            of.lengths.reshape(shape),
+            of.target_lengths.reshape(shape),
+            one_label_per_frame=self.one_label_per_frame,
+            validate_args=self._validate_args,
+        )
+
+    def _flat(
+        self, targets: Tensor, target_lengths: Tensor | None
+    ) -> tuple[torch.Size, Tensor, Tensor, transducer.Lattice]:
+        """The batch shape of all; logits, labels and lattice with one batch axis, as :mod:`lnz.ops.transducer` does."""
+        labels, sizes = fitted_targets(targets, target_lengths, self.logits, self.blank)
+        target_shape = torch.broadcast_shapes(labels.shape[:-1], sizes.shape)
+        check_broadcast("targets", target_shape, self.batch_shape)
+        shape = torch.broadcast_shapes(target_shape, self.batch_shape)
+        B, rest = shape.numel(), self.logits.shape[-3:]
+        logits = self.logits.expand(*shape, *rest).reshape(B, *rest)
+        labels = labels.expand(*shape, -1).reshape(B, labels.shape[-1])
+        frames, sizes = (n.expand(shape).reshape(B) for n in (self.lengths, sizes))
+        return shape, logits, labels, transducer.Lattice(frames, sizes, not self.one_label_per_frame)
+
+    def tempered(self, temperature: float | Tensor) -> Self:
+        """The distribution with all logits divided by ``temperature`` > 0."""
+        if isinstance(temperature, int | float) and not temperature > 0:
+            raise ValueError(f"temperature: expected a positive number, got {temperature}")
+        return self._with(self.logits / temperature)
+
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
+        """The same distribution with a larger batch shape (nothing is copied)."""
+        return self._with(self.logits.expand(*batch_shape, *self.logits.shape[-3:]))
+
+    def _with(self, logits: Tensor) -> Self:
+        return self.__class__(
+            logits,
+            self.lengths,
+            self.blank,
+            one_label_per_frame=self.one_label_per_frame,
+            validate_args=self._validate_args,
+        )
+
+    def argmax(self) -> Never:
+        """Raise: joint scores say nothing of other targets."""
+        raise TypeError(f"{_NEEDS_THE_NETWORK}; alignments(targets).argmax() is forced alignment")
+
+    def topk(self, k: int) -> Never:
+        """Raise: joint scores say nothing of other targets."""
+        raise TypeError(f"{_NEEDS_THE_NETWORK}; alignments(targets).topk({k}) are the best alignments")
+
+    def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Never:
+        """Raise: joint scores say nothing of other targets."""
+        raise TypeError(f"{_NEEDS_THE_NETWORK}; alignments(targets).sample() samples alignments")
+
+    def entropy(self) -> Never:
+        """Raise: joint scores say nothing of other targets."""
+        raise TypeError(f"{_NEEDS_THE_NETWORK}; alignments(targets).entropy() is that of the alignments")
+
+    @property
+    def mode(self) -> Never:
+        """Raise, as :meth:`argmax` does."""
+        return self.argmax()
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Integer labels, −100 beyond the end."""
+        return constraints.independent(constraints.integer_interval(IGNORE, self.num_labels - 1), 1)
+
+    def __repr__(self) -> str:
+        T, rows, C = self.logits.shape[-3:]
+        topology = ", one label per frame" if self.one_label_per_frame else ""
+        sizes = f"{T} frames, targets up to {rows - 1} labels, {C} classes, blank={self.blank}{topology}"
+        return f"Transducer({sizes}, batch_shape={list(self.batch_shape)})"

@@ -1,0 +1,225 @@
+"""The alignments of a transducer's target: in which frame each of its labels is emitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from lnz.checks import (
+    check_broadcast,
+    check_event_shape,
+    check_feasible,
+    check_labels,
+    check_lengths,
+    check_same_kind,
+    check_scores,
+    concrete,
+    joint_batch_shape,
+)
+from lnz.distributions.base import StructuredDistribution
+from lnz.ops import transducer
+from lnz.typing import IGNORE
+
+
+class TransducerAlignments(StructuredDistribution):
+    """``P(z) ∝ exp(Σ of the scores of the arcs of z)`` over the paths z through frames and labels.
+
+    A node (t, u) stands for t frames read and u labels emitted. Its *blank* arc goes on to the next frame, its *label*
+    arc emits the next label in frame t. What :meth:`lnz.Transducer.alignments` gives, with the log-probabilities of
+    arcs; or of any scores of arcs, such as those of a network that scores blanks and labels apart.
+
+    A labelling is the frame of each label, ``int64 [*batch, U]``, in 0 … T − 1: ascending, where
+    ``one_label_per_frame`` strictly. All exact: O(T U) time and memory per batch entry.
+
+    Args:
+        blank_arcs: scores of blank arcs ``[*batch, T, U + 1]``, each at the node that the arc leaves.
+        label_arcs: scores of label arcs ``[*batch, T, U]``.
+        lengths: ``int64 [*batch]`` frames in 0 … T; ``None`` is T everywhere. What lies beyond is ignored.
+        target_lengths: ``int64 [*batch]`` labels in 0 … U; ``None`` is U everywhere.
+        one_label_per_frame: whether a label arc goes on to the next frame too, see :class:`lnz.Transducer`.
+        validate_args: check the values of arguments, as in ``torch.distributions``.
+
+    Raises:
+        TypeError, ValueError: arguments of the wrong type, shape or value.
+    """
+
+    def __init__(
+        self,
+        blank_arcs: Tensor,
+        label_arcs: Tensor,
+        lengths: Tensor | None = None,
+        target_lengths: Tensor | None = None,
+        *,
+        one_label_per_frame: bool = False,
+        validate_args: bool | None = None,
+    ) -> None:
+        values = self._validate_args if validate_args is None else validate_args
+        check_scores("blank_arcs", blank_arcs, values=values)
+        check_scores("label_arcs", label_arcs, values=values)
+        if blank_arcs.dim() < 2 or blank_arcs.shape[-1] == 0:
+            raise ValueError(f"blank_arcs: expected shape [*batch, T, U + 1], got {list(blank_arcs.shape)}")
+        T, U = blank_arcs.shape[-2], blank_arcs.shape[-1] - 1
+        check_event_shape("label_arcs", label_arcs.shape, (T, U))
+        check_same_kind("label_arcs", label_arcs, "blank_arcs", blank_arcs)
+        shapes = {"blank_arcs": blank_arcs.shape[:-2], "label_arcs": label_arcs.shape[:-2]}
+        if lengths is not None:
+            check_lengths(lengths, T, of="the frames")
+            shapes["lengths"] = lengths.shape
+        if target_lengths is not None:
+            check_lengths(target_lengths, U, "target_lengths", "the labels")
+            shapes["target_lengths"] = target_lengths.shape
+        super().__init__(joint_batch_shape(**shapes), torch.Size((U,)), validate_args)
+        self.blank_arcs, self.label_arcs, self.one_label_per_frame = blank_arcs, label_arcs, one_label_per_frame
+        self.lengths, self.target_lengths = lengths, target_lengths
+
+    @property
+    def scores(self) -> tuple[Tensor, Tensor]:
+        return self.blank_arcs, self.label_arcs
+
+    @property
+    def num_labels(self) -> int:
+        """T: a label is emitted in one of that many frames."""
+        return self.blank_arcs.shape[-2]
+
+    @property
+    def _counts(self) -> tuple[Tensor, Tensor]:
+        """Frames and labels of each entry, ``[*batch]``."""
+        every = torch.tensor((self.num_labels, *self.event_shape), device=self.blank_arcs.device)
+        frames = every[0] if self.lengths is None else self.lengths
+        labels = every[1] if self.target_lengths is None else self.target_lengths
+        return frames.expand(self.batch_shape), labels.expand(self.batch_shape)
+
+    @property
+    def _flat(self) -> tuple[Tensor, Tensor, transducer.Lattice]:
+        """Scores and lattice with one batch axis, as :mod:`lnz.ops.transducer` takes them."""
+        B = self.batch_shape.numel()
+        blank, label = (x.reshape(B, *x.shape[-2:]) for x in self._expanded_scores())
+        frames, sizes = self._counts
+        of = transducer.Lattice(frames.reshape(B), sizes.reshape(B), not self.one_label_per_frame)
+        return blank, label, of
+
+    @property
+    def _forward_backward(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self._once("forward_backward", lambda: transducer.forward_backward(*self._flat))
+
+    @property
+    def log_partition(self) -> Tensor:
+        """ln Σ_z exp s(z) over the alignments, ``[*batch]``: ln P(y) of the transducer; −inf where there is none."""
+        return self._forward_backward[0].reshape(self.batch_shape)
+
+    @property
+    def marginals(self) -> tuple[Tensor, Tensor]:
+        """The probability of each blank arc ``[*batch, T, U + 1]`` and label arc ``[*batch, T, U]``; 0 over padding.
+
+        That of the label arcs says in which frame a label is emitted: it sums to 1 over t.
+        """
+        self._require_feasible("marginals")
+        blanks, labels = self._forward_backward[1:]
+        return tuple(x.reshape(*self.batch_shape, *x.shape[1:]) for x in (blanks, labels))  # type: ignore[return-value]
+
+    def score(self, y: Tensor) -> Tensor:
+        """The sum of the scores of the arcs of a full alignment, ``[*batch]``; −inf where it is none."""
+        y, inside = self._checked(y), self._inside
+        if self._validate_args and concrete(y) and self._unobserved(y).any():
+            raise ValueError("y: expected a full labelling, got -100 (unobserved); use log_prob or condition")
+        shape, T, U = torch.broadcast_shapes(y.shape[:-1], self.batch_shape), self.num_labels, self.event_shape[0]
+        frames, _ = self._counts
+        label = torch.nn.functional.pad(self.label_arcs, (0, 0, 0, 1)).expand(*shape, T + 1, U)
+        label = label.gather(-2, y.clamp(min=0).expand(*shape, U).unsqueeze(-2)).squeeze(-2)
+        total = label.masked_fill(~inside, 0.0).sum(-1)
+        steps = torch.arange(T, device=y.device)
+        emitted = ((y[..., None, :] <= steps[:, None]) & inside[..., None, :]).sum(-1)  # after each frame, [*, T]
+        blank = self.blank_arcs.expand(*shape, T, U + 1).gather(-1, emitted.expand(*shape, T)[..., None]).squeeze(-1)
+        silent = steps < frames[..., None]
+        if self.one_label_per_frame:
+            silent = silent & ((y[..., None, :] != steps[:, None]) | ~inside[..., None, :]).all(-1)
+        total = total + blank.masked_fill(~silent, 0.0).sum(-1)
+        least = 1 if self.one_label_per_frame else 0
+        ascending = ((y[..., 1:] - y[..., :-1] >= least) | ~inside[..., 1:]).all(-1)
+        ascending = ascending & ((y < frames[..., None]) | ~inside).all(-1)
+        return total.masked_fill(~ascending, -torch.inf)
+
+    def condition(self, y: Tensor) -> Self:
+        y = self._checked(y)[..., None, :]
+        excluded = (y != IGNORE) & (y != torch.arange(self.num_labels, device=y.device)[:, None])
+        return self._with(self.blank_arcs, torch.where(excluded, -torch.inf, self.label_arcs))
+
+    def argmax(self) -> Tensor:
+        """The best alignment, ``int64 [*batch, U]``, the frame of each label: forced alignment."""
+        frames, scores = self.topk(1)
+        if self._validate_args:
+            check_feasible(scores[0], "TransducerAlignments.argmax")
+        return frames[0]
+
+    def topk(self, k: int) -> tuple[Tensor, Tensor]:
+        if k < 1:
+            raise ValueError(f"k: expected a positive integer, got {k}")
+        with torch.no_grad():
+            frames, scores = transducer.topk(*self._flat, k)
+        return frames.reshape(k, *self.batch_shape, *self.event_shape), scores.reshape(k, *self.batch_shape)
+
+    def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:
+        return transducer.sample(*self._flat, n, generator).reshape(n, *self.batch_shape, *self.event_shape)
+
+    def with_node_scores(self, added: Tensor) -> Self:
+        return self._with(self.blank_arcs, self.label_arcs + added.mT)
+
+    def cross_entropy(self, other: StructuredDistribution) -> Tensor:
+        """−Σ_z P(z) ln Q(z) against alignments ``other`` of as many frames and labels, ``[*batch]``.
+
+        Raises:
+            ValueError: other lengths or another topology: alignments of one may be none of the other.
+        """
+        if isinstance(other, TransducerAlignments) and other.event_shape == self.event_shape:
+            mine, theirs = (p._flat[2] for p in (self, other))
+            equal = all(a.shape == b.shape and bool((a == b).all()) for a, b in zip(mine[:2], theirs[:2], strict=True))
+            if mine.several != theirs.several or self.num_labels != other.num_labels or not equal:
+                raise ValueError("expected alignments of equal lengths, target lengths and topology")
+        return super().cross_entropy(other)
+
+    def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
+        return self._with(function(self.blank_arcs), function(self.label_arcs))
+
+    def _with(self, blank_arcs: Tensor, label_arcs: Tensor) -> Self:
+        return self.__class__(
+            blank_arcs,
+            label_arcs,
+            self.lengths,
+            self.target_lengths,
+            one_label_per_frame=self.one_label_per_frame,
+            validate_args=self._validate_args,
+        )
+
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
+        """The same distribution with a larger batch shape (nothing is copied)."""
+        return self.map_scores(lambda scores: scores.expand(*batch_shape, *scores.shape[-2:]))
+
+    def _expanded_scores(self) -> tuple[Tensor, Tensor]:
+        blank, label = (x.expand(*self.batch_shape, *x.shape[-2:]) for x in self.scores)
+        return blank, label
+
+    @property
+    def _inside(self) -> Tensor:
+        """Which labels are not padding, ``[*batch, U]``."""
+        return torch.arange(*self.event_shape, device=self.blank_arcs.device) < self._counts[1].unsqueeze(-1)
+
+    def _unobserved(self, y: Tensor) -> Tensor:
+        return ((self._checked(y) == IGNORE) & self._inside).any(-1)
+
+    def _checked(self, y: Tensor) -> Tensor:
+        """``y`` with −100 over padding, whatever it held there."""
+        if not isinstance(y, Tensor):
+            raise TypeError(f"y: expected a torch.Tensor, got {type(y).__name__}")
+        check_event_shape("y", y.shape, self.event_shape)
+        check_broadcast("y", y.shape[:-1], self.batch_shape)
+        y = torch.where(self._inside, y, IGNORE)
+        check_labels("y", y, self.num_labels)
+        return y
+
+    def __repr__(self) -> str:
+        topology = ", one label per frame" if self.one_label_per_frame else ""
+        sizes = f"{self.num_labels} frames, targets up to {self.event_shape[0]} labels{topology}"
+        return f"TransducerAlignments({sizes}, batch_shape={list(self.batch_shape)})"

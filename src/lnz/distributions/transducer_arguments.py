@@ -1,0 +1,34 @@
+"""The arguments of transducers: joint scores, and targets that fit them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lnz.checks import concrete
+from lnz.distributions.ctc_targets import checked_frames, checked_targets
+
+
+def checked_joint(name: str, logits: Tensor, lengths: Tensor | None, blank: int) -> Tensor:
+    """The lengths, ``[]`` or ``[*batch]``, of joint scores ``[*batch, T, U + 1, C]``; raises where one is malformed."""
+    if logits.dim() < 3 or 0 in logits.shape[-2:]:
+        raise ValueError(
+            f"{name}: expected shape [*batch, T, U + 1, C] with U >= 0 and C > 0, got {list(logits.shape)}"
+        )
+    if isinstance(blank, bool) or not isinstance(blank, int):
+        raise TypeError(f"blank: expected an int, got {type(blank).__name__}")
+    return checked_frames(name, logits[..., 0, :], lengths, blank)
+
+
+def fitted_targets(targets: Tensor, target_lengths: Tensor | None, logits: Tensor, blank: int) -> tuple[Tensor, Tensor]:
+    """Targets as classes ``[*batch, U]``, 0 beyond their lengths, and these lengths; raises where they do not fit."""
+    U, C = logits.shape[-2] - 1, logits.shape[-1]
+    targets, sizes = checked_targets(targets, target_lengths, C, blank)
+    if concrete(sizes) and (sizes > U).any():
+        where = (sizes > U).nonzero()[0].tolist()
+        raise ValueError(
+            f"targets: expected at most {U} labels, for logits have {U + 1} rows per frame, "
+            f"got {sizes[tuple(where)].item()} at {where}"
+        )
+    fitted = torch.nn.functional.pad(targets, (0, U - targets.shape[-1]))  # cut where that is negative
+    return fitted.clamp(0, C - 1), sizes

@@ -1,0 +1,1 @@
+"""The Numba kernels of transducers: joint scores, lattices, best alignments."""

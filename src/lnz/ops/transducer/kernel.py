@@ -1,0 +1,80 @@
+"""Calls into the kernels: tensors as they read them, and which thread does what.
+
+Threads take turns: the k-th of n takes tasks k, k + n, …, for sequences of a batch differ in length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lnz.ops.jit.threads import side_by_side
+from lnz.ops.transducer.lattice import Lattice
+
+_SHARED = 2**14  # scores from which threads share the work
+
+
+def arcs(x: Tensor, labels: Tensor, of: Lattice, blank: int, normalise: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Arcs ``[B, T, U + 1]``, ``[B, T, U]`` and scales ``[B, T, U + 1, 2]`` of joint scores, see :mod:`.cpu.joint`."""
+    from lnz.ops.transducer.cpu.joint import arcs as kernel
+
+    B, T, W, _ = x.shape
+    at_blank, at_label = torch.empty(B, T, W, dtype=torch.float64), torch.empty(B, T, W - 1, dtype=torch.float64)
+    scales = x.new_empty(B, T, W, 2)
+    arguments = (*_arrays(x, labels, of.lengths, of.target_lengths), blank, normalise)
+    results = (at_blank.numpy(), at_label.numpy(), scales.numpy())
+    _share(lambda first, step: kernel(*arguments, first, step, *results), B * T, x.numel())
+    return at_blank, at_label, scales
+
+
+def slopes(
+    to_blank: Tensor, to_label: Tensor, x: Tensor, labels: Tensor, of: Lattice, blank: int, normalise: bool,
+    scales: Tensor,
+) -> Tensor:  # fmt: skip
+    """The gradient of joint scores ``[B, T, U + 1, C]`` from that of the arcs."""
+    from lnz.ops.transducer.cpu.joint import slopes as kernel
+
+    B, T, W, C = x.shape
+    out = np.empty((B, T, W, C), np.float32 if x.dtype == torch.float32 else np.float64)
+    arguments = _arrays(to_blank, to_label, x, labels, of.lengths, of.target_lengths)
+    arguments = (*arguments, blank, normalise, *_arrays(scales), float(np.finfo(out.dtype).tiny))
+    _share(lambda first, step: kernel(*arguments, first, step, out), B * T, x.numel())
+    return torch.from_numpy(out)
+
+
+def solve(blank: Tensor, label: Tensor, of: Lattice) -> tuple[Tensor, Tensor, Tensor]:
+    """ln Z ``[B]`` and the probabilities of arcs, shaped as their scores, see :mod:`.cpu.solve`."""
+    from lnz.ops.transducer.cpu.solve import solve as kernel
+
+    log_z = torch.empty(len(blank), dtype=torch.float64)
+    results = (log_z, torch.zeros(blank.shape, dtype=blank.dtype), torch.zeros(label.shape, dtype=label.dtype))
+    arguments = (*_arrays(blank, label, of.lengths, of.target_lengths), of.slant)
+    outputs = _arrays(*results)
+    _share(lambda first, step: kernel(*arguments, first, step, *outputs), len(blank), blank.numel())
+    return log_z.to(blank.dtype), *results[1:]
+
+
+def viterbi(blank: Tensor, label: Tensor, of: Lattice) -> tuple[Tensor, Tensor]:
+    """Best alignments ``int64 [B, U]`` and their scores ``[B]``; −100 and −inf where there is none."""
+    from lnz.ops.transducer.cpu.viterbi import viterbi as kernel
+
+    B, _, U = label.shape
+    frames, scores = torch.empty(B, U, dtype=torch.int64), torch.empty(B, dtype=torch.float64)
+    arguments = (*_arrays(blank, label, of.lengths, of.target_lengths), of.slant)
+    outputs = _arrays(frames, scores)
+    _share(lambda first, step: kernel(*arguments, first, step, *outputs), B, blank.numel())
+    return frames, scores.to(blank.dtype)
+
+
+def _arrays(*tensors: Tensor) -> tuple[Any, ...]:
+    return tuple(t.detach().contiguous().numpy() for t in tensors)
+
+
+def _share(work: Callable[[int, int], None], count: int, size: int) -> None:
+    threads = min(count, torch.get_num_threads()) if size >= _SHARED else 1
+    side_by_side([partial(work, k, threads) for k in range(threads)])
