@@ -6,7 +6,18 @@ from lnz.distributions.ctc_alignments import CTCAlignments
 from lnz.distributions.hmm import HMM
 from lnz.distributions.linear_chain import LinearChain
 from lnz.distributions.mrf import MRF
+from lnz.distributions.second_order_chain import SecondOrderChain
 from lnz.distributions.semi_markov import SemiMarkov
 from lnz.distributions.softmax import Softmax
 
-__all__ = ["CTC", "HMM", "MRF", "CTCAlignments", "LinearChain", "SemiMarkov", "Softmax", "StructuredDistribution"]
+__all__ = [
+    "CTC",
+    "HMM",
+    "MRF",
+    "CTCAlignments",
+    "LinearChain",
+    "SecondOrderChain",
+    "SemiMarkov",
+    "Softmax",
+    "StructuredDistribution",
+]
