@@ -146,17 +146,10 @@ class LinearChainCRF(nn.Module):
         start, end, edge = self.start_transitions, self.end_transitions, self.transitions
         if self.constrained:
             start, end, edge = start + self.start_mask, end + self.end_mask, edge + self.transition_mask
-        B, T, L = emissions.shape
         if order is not None:
-            emissions = emissions.gather(1, order.unsqueeze(2).expand(B, T, L))
+            emissions = emissions.gather(1, order.unsqueeze(2).expand_as(emissions))
         lengths = None if mask is None else mask.sum(1)
-        if T == 0:
-            return LinearChain(emissions, edge, lengths)
-        node = emissions.clone(memory_format=torch.contiguous_format)
-        node[:, 0] += start
-        last = node.new_full((B,), T - 1, dtype=torch.int64) if lengths is None else (lengths - 1).clamp(min=0)
-        node.index_put_((torch.arange(B, device=node.device), last), end.expand(B, L), accumulate=True)
-        return LinearChain(node, edge, lengths)
+        return LinearChain(emissions, edge, lengths).with_boundary_scores(start, end)
 
     def extra_repr(self) -> str:
         return f"num_tags={self.num_tags}, batch_first={self.batch_first}"
