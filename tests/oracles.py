@@ -158,6 +158,28 @@ def linear_chain(node: Tensor, edge: Tensor, lengths: Tensor | None) -> Oracle:
     return Oracle(tuple(batch), (T,), ((T, L), (steps, L, L)), per_entry(batch, one))
 
 
+def second_order_chain(node: Tensor, edge: Tensor, triple: Tensor, lengths: Tensor | None) -> Oracle:
+    T, L = node.shape[-2:]
+    steps = max(0, T - 2)
+    shapes = [node.shape[:-2], edge.shape[:-3], triple.shape[:-4]] + ([] if lengths is None else [lengths.shape])
+    batch = torch.broadcast_shapes(*shapes)
+    triple = triple.expand(*batch, steps, L, L, L)
+    chain = linear_chain(node.expand(*batch, T, L), edge, lengths)
+
+    def one(index: tuple[int, ...], entry: tuple[Labelling, ...]) -> tuple[Labelling, ...]:
+        found = []
+        for y in entry:
+            n = len(y.parts[0])
+            triples = tuple((t, *y.y[t : t + 3]) for t in range(n - 2))
+            score = y.score + sum(triple[(*index, *part)].item() for part in triples)
+            found.append(Labelling(y.y, score, (*y.parts, triples)))
+        return tuple(found)
+
+    indices = itertools.product(*map(range, batch))
+    entries = tuple(one(index, entry) for index, entry in zip(indices, chain.entries, strict=True))
+    return Oracle(chain.batch_shape, (T,), (*chain.part_shapes, (steps, L, L, L)), entries)
+
+
 def factor_graph(cardinalities: Sequence[int], scopes: Sequence[Tensor], tables: Sequence[Tensor]) -> Oracle:
     """``tables`` holds the scores of each group written out, ``[*batch, F, L1, …, Lk]``, batch shapes broadcasting."""
     sizes = [[cardinalities[n] for n in scope[0].tolist()] if len(scope) else [] for scope in scopes]

@@ -26,6 +26,7 @@ SURFACE = {
         "LinearChain",
         "LnzError",
         "MRF",
+        "SecondOrderChain",
         "SemiMarkov",
         "Softmax",
         "Transducer",
@@ -68,6 +69,7 @@ SURFACE = {
         "HMM",
         "LinearChain",
         "MRF",
+        "SecondOrderChain",
         "SemiMarkov",
         "Softmax",
         "StructuredDistribution",
@@ -162,7 +164,9 @@ def test_public_objects_are_annotated(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "family", [lnz.Softmax, lnz.LinearChain, lnz.MRF, lnz.HMM, lnz.SemiMarkov], ids=lambda family: family.__name__
+    "family",
+    [lnz.Softmax, lnz.LinearChain, lnz.MRF, lnz.HMM, lnz.SemiMarkov, lnz.SecondOrderChain],
+    ids=lambda family: family.__name__,
 )
 def test_every_family_is_a_torch_distribution_with_the_common_members(family: type) -> None:
     assert issubclass(family, torch.distributions.Distribution)

@@ -3,7 +3,7 @@
 from importlib.metadata import version
 
 from lnz import inference, metrics, objectives
-from lnz.distributions import CTC, HMM, MRF, LinearChain, SemiMarkov, Softmax, Transducer
+from lnz.distributions import CTC, HMM, MRF, LinearChain, SecondOrderChain, SemiMarkov, Softmax, Transducer
 from lnz.errors import ConvergenceWarning, FormatError, InfeasibleError, IntractableError, LnzError
 from lnz.graphs import FactorGraph
 from lnz.inference.bounds import Bounds, bounds
@@ -22,6 +22,7 @@ __all__ = [
     "IntractableError",
     "LinearChain",
     "LnzError",
+    "SecondOrderChain",
     "SemiMarkov",
     "Softmax",
     "Transducer",

@@ -11,6 +11,7 @@ Compact forms stay compact: only :meth:`Model.expanded` writes a table per facto
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -136,19 +137,36 @@ def checked_model(graph: FactorGraph, scores: Sequence[Entry], *, values: bool =
 def observe(model: Model, labelling: Tensor) -> Model:
     """The model with the entries of ``labelling`` that are not −100 clamped, on top of what was observed before.
 
+    Where it contradicts what was observed before, no labelling is possible.
+
     Raises:
-        ValueError: wrong shape, a label out of range, or a contradiction with what was observed before.
+        ValueError: wrong shape, or a label out of range.
     """
     check_labelling("y", model.graph, labelling, model.batch_shape)
     observed = labelling
     if model.observed is not None:
         before, now = torch.broadcast_tensors(model.observed, labelling)
-        clash = (before != IGNORE) & (now != IGNORE) & (before != now)
-        if concrete(clash) and clash.any():
-            where = clash.nonzero()[0].tolist()
-            raise ValueError(f"y: expected no contradiction with earlier observations, got one at {where}")
-        observed = torch.where(before != IGNORE, before, now)
+        clash = ((before != IGNORE) & (now != IGNORE) & (before != now)).any(-1)
+        if not concrete(clash) or clash.any():
+            model = _impossible(model, clash)
+        observed = torch.where(now != IGNORE, now, before)
     return Model(model.graph, model.entries, observed)
+
+
+def _impossible(model: Model, where: Tensor) -> Model:
+    """The model in which no labelling of the batch entries ``where`` ``[*batch]`` has a finite score.
+
+    By −inf in one group of factors, the smallest: the others stay as compact as they are.
+    """
+    sizes = {g: f * math.prod(model.graph.labels[g]) for g, f in enumerate(model.graph.num_factors) if f}
+    if not sizes:
+        raise ValueError("y: expected no contradiction with earlier observations in a model without factors")
+    group = min(sizes, key=lambda g: sizes[g])
+    scores, entries = model.expanded(group), list(model.entries)
+    entries[group] = torch.where(
+        where.reshape(*where.shape, *[1] * (scores.dim() - len(model.batch_shape))), -torch.inf, scores
+    )
+    return Model(model.graph, tuple(entries), model.observed)
 
 
 def check_labelling(name: str, graph: FactorGraph, labelling: Tensor, batch_shape: torch.Size) -> None:

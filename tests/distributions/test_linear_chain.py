@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -182,6 +183,52 @@ def test_equals_its_mrf(data: st.DataObject) -> None:
         best = p.argmax()
         equal(q.log_prob(best), p.log_prob(best))  # the −100 of padding is "unobserved" there: one label is possible
         equal(q.entropy(), p.entropy())
+
+
+@given(st.data())
+def test_boundary_scores_are_scores_of_the_first_and_the_last_label(data: st.DataObject) -> None:
+    instance = data.draw(chains(shared=True, with_lengths=data.draw(st.booleans())))
+    p, (node, _) = instance.p, instance.leaves
+    L, seed = p.num_labels, data.draw(seeds)
+    start, end = random_scores((*p.batch_shape, L), seed, 0.1), random_scores((L,), seed + 1, 0.1)
+    y, scores = instance.oracle.labellings()
+    first, last = torch.zeros_like(scores), torch.zeros_like(scores)
+    for index in itertools.product(*map(range, scores.shape)):
+        labels = [label for label in y[index].tolist() if label != -100]
+        if labels:
+            first[index], last[index] = start[(*index[1:], labels[0])], end[labels[-1]]
+    for kwargs, added in (
+        ({}, 0.0),
+        ({"start": start}, first),
+        ({"end": end}, last),
+        ({"start": start, "end": end}, first + last),
+    ):
+        q = p.with_boundary_scores(**kwargs)
+        equal(q.log_partition, (scores + added).logsumexp(0))
+        assert q.scores[0].shape == (*p.batch_shape, *node.shape[-2:])
+
+
+def test_boundary_scores_broadcast_and_pass_gradients() -> None:
+    node, edge, lengths = random_scores((2, 1, 3, 2), 0), random_scores((2, 2), 1), torch.tensor([[3], [1]])
+    leaves = [scores.requires_grad_() for scores in (node, edge, random_scores((4, 2), 2), random_scores((2,), 3))]
+
+    def value(node: torch.Tensor, edge: torch.Tensor, start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+        return lnz.LinearChain(node, edge, lengths).with_boundary_scores(start, end).log_partition
+
+    assert value(*leaves).shape == (2, 4)
+    assert torch.autograd.gradcheck(value, leaves)
+    several = [torch.stack((leaf, leaf * 2)) for leaf in leaves]
+    one_by_one = [value(*(leaf[i] for leaf in several)) for i in range(2)]
+    equal(torch.func.vmap(value)(*several), torch.stack(one_by_one))
+    p = lnz.LinearChain(node, edge, lengths)
+    with pytest.raises(ValueError, match=r"start: expected shape \[\*batch, 2\], got \[3\]"):
+        p.with_boundary_scores(torch.zeros(3).double())
+    with pytest.raises(ValueError, match=r"end: expected a batch shape that broadcasts with \[2, 1\], got \[3, 3\]"):
+        p.with_boundary_scores(end=torch.zeros(3, 3, 2).double())
+    with pytest.raises(TypeError, match="end: expected dtype torch.float64 as node_scores, got torch.float32"):
+        p.with_boundary_scores(end=torch.zeros(2))
+    with pytest.raises(ValueError, match="start: 2 of 2 scores are NaN"):
+        p.with_boundary_scores(torch.full((2,), torch.nan).double())
 
 
 # Laziness and size ------------------------------------------------------------------------------------------------

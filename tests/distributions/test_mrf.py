@@ -175,8 +175,34 @@ def test_observing_twice() -> None:
     z[:, 1] = 0
     both = torch.tensor([1, 0, -100]).expand(2, 3)
     equal(p.condition(y).condition(z).log_partition, p.condition(both).log_partition)
-    z[1, 0] = 0
-    with pytest.raises(
-        ValueError, match=r"y: expected no contradiction with earlier observations, got one at \[1, 0\]"
-    ):
-        p.condition(y).condition(z)
+    z[1, 0] = 0  # a contradiction in the second entry: it has no possible labelling, the first is as before
+    q = p.condition(y).condition(z)
+    equal(q.log_partition, p.condition(both).log_partition.masked_fill(torch.tensor([False, True]), -torch.inf))
+    with pytest.raises(lnz.InfeasibleError, match=r"batch entries \[1\]"):
+        q.argmax()
+    bare = lnz.MRF(lnz.FactorGraph((2, 2), ()), ()).condition(torch.tensor([0, -100]))
+    with pytest.raises(ValueError, match="y: expected no contradiction .* in a model without factors"):
+        bare.condition(torch.tensor([1, -100]))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        lnz.inference.Exact(),
+        lnz.inference.Enumeration(),
+        lnz.inference.BeliefPropagation(),
+        lnz.inference.MeanField(),
+        lnz.inference.TreeReweighted(),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_every_method_finds_a_contradiction_impossible(method: lnz.inference.base.Method) -> None:
+    graph = lnz.FactorGraph.grid(2, 2, 2)
+    scores = (random_scores((2, 4, 2), 0), lnz.Weighted(torch.ones(4).double(), random_scores((2, 2), 1)))
+    y, z = torch.tensor([[0, -100, -100, 1], [1, 1, -100, -100]]), torch.tensor([0, -100, 1, -100])
+    p = lnz.MRF(graph, scores, method).condition(y)
+    assert torch.isneginf(p.log_prob(z)).tolist() == [False, True]
+    q = p.condition(z)
+    assert torch.isneginf(q.log_partition).tolist() == [False, True]
+    with pytest.raises(lnz.InfeasibleError, match=r"batch entries \[1\]"):
+        _ = q.marginals

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 
 import pytest
@@ -55,6 +56,53 @@ def test_is_a_drop_in(batch_first: bool, masked: bool, kind: torch.dtype) -> Non
         for ours, wanted in zip(*results, strict=True):
             torch.testing.assert_close(ours, wanted)
     assert crf.decode(emissions, None if given is None else given.to(kind)) == theirs.decode(emissions, given)
+
+
+@pytest.mark.parametrize(
+    "kinds", [(torch.bfloat16, torch.float32), (torch.float32, torch.float64), (torch.float64, torch.float32)]
+)
+def test_emissions_of_another_dtype_are_promoted_as_there(kinds: tuple[torch.dtype, torch.dtype]) -> None:
+    torchcrf = pytest.importorskip("torchcrf", reason="pytorch-crf is not installed")
+    crf, emissions, tags, mask = example()
+    crf, emissions = crf.to(kinds[1]), emissions.to(kinds[0])
+    theirs = torchcrf.CRF(L, batch_first=True).to(kinds[1])
+    theirs.load_state_dict(crf.state_dict())
+    for layer_input in (emissions, emissions.transpose(0, 1).contiguous().transpose(0, 1)):
+        ours, wanted = crf(layer_input, tags, mask), theirs(layer_input, tags, mask)
+        assert ours.dtype == wanted.dtype == torch.promote_types(*kinds)
+        torch.testing.assert_close(ours, wanted)
+        assert crf.decode(layer_input, mask) == theirs.decode(layer_input, mask)
+
+
+def test_constructor_call_and_errors_are_those_of_the_layer_it_replaces() -> None:
+    """The same names in the same order, the same defaults; what that one refuses, in the same class of error."""
+    torchcrf = pytest.importorskip("torchcrf", reason="pytorch-crf is not installed")
+    for method in ("__init__", "forward", "decode", "reset_parameters"):
+        ours, theirs = (
+            inspect.signature(getattr(layer, method)).parameters for layer in (LinearChainCRF, torchcrf.CRF)
+        )
+        shared = [name for name, p in ours.items() if p.kind is not p.KEYWORD_ONLY]
+        assert shared == list(theirs)
+        assert [ours[name].default for name in shared] == [p.default for p in theirs.values()]
+    crf, emissions, tags, mask = example()
+    other = torchcrf.CRF(L, batch_first=True).double()
+    assert dict(crf.named_parameters()).keys() == dict(other.named_parameters()).keys()
+    torch.testing.assert_close(crf(emissions, tags), crf(emissions, tags, None, "sum"))
+    wrong = {
+        "reduction": (emissions, tags, mask, "max"),
+        "emissions: expected": (emissions[..., 0], tags, mask),
+        r"emissions: expected shape \[B, T, 5\], got": (emissions[..., 1:], tags, mask),
+        "tags": (emissions, tags[:, 1:], mask),
+        "mask": (emissions, tags, mask[:, 1:]),
+    }
+    for name, arguments in wrong.items():
+        with pytest.raises(ValueError):
+            other(*arguments)
+        with pytest.raises(ValueError, match=name):
+            crf(*arguments)
+    for layer in (LinearChainCRF, torchcrf.CRF):
+        with pytest.raises(ValueError):
+            layer(0)
 
 
 def test_parameters_start_small_and_have_the_usual_names() -> None:

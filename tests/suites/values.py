@@ -8,6 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.distributions import kl_divergence
 
+import lnz
 from tests.suites.family import IGNORE, Family, equal, random_scores, seeds, tensors, written_out
 
 
@@ -136,6 +137,20 @@ class Values(Family):
             drawn = p.sample((5,), generator=torch.Generator().manual_seed(0))
             for sample in drawn:
                 assert (self.scores_of(restricted, sample) > -torch.inf).all()
+
+    def test_what_contradicts_an_earlier_observation_is_impossible(self) -> None:
+        instance = self.example()
+        p, oracle = instance.p, instance.oracle
+        y, _ = oracle.labellings()
+        every_other = torch.arange(y[1].numel()).reshape(y[1].shape) % 2 == 0
+        q, before = p.condition(y[0]), oracle.condition(y[0])
+        for probe in (torch.where(every_other, y[1], IGNORE), y[-1]):
+            wanted = before.condition(probe)
+            equal(q.condition(probe).log_partition, wanted.log_partition)
+            equal(q.log_prob(probe), wanted.log_partition - before.log_partition)
+        assert torch.isneginf(wanted.log_partition).any()
+        with pytest.raises(lnz.InfeasibleError, match="no labelling has a finite score in batch entries"):
+            q.condition(probe).argmax()
 
     def test_batch_broadcasts_with_labellings_and_expands(self) -> None:
         instance = self.example()

@@ -6,6 +6,7 @@ from lnz.distributions.ctc_alignments import CTCAlignments
 from lnz.distributions.hmm import HMM
 from lnz.distributions.linear_chain import LinearChain
 from lnz.distributions.mrf import MRF
+from lnz.distributions.second_order_chain import SecondOrderChain
 from lnz.distributions.semi_markov import SemiMarkov
 from lnz.distributions.softmax import Softmax
 from lnz.distributions.transducer import Transducer
@@ -17,6 +18,7 @@ __all__ = [
     "MRF",
     "CTCAlignments",
     "LinearChain",
+    "SecondOrderChain",
     "SemiMarkov",
     "Softmax",
     "StructuredDistribution",

@@ -187,6 +187,34 @@ class LinearChain(StructuredDistribution):
     def with_node_scores(self, added: Tensor) -> Self:
         return self._with(self.node_scores + added, self.edge_scores)
 
+    def with_boundary_scores(self, start: Tensor | None = None, end: Tensor | None = None) -> Self:
+        """The chain with ``start`` and ``end``, ``[*batch, L]``, on top of the scores of the first and the last label.
+
+        The last label is that of each length. Scores and marginals stay those of nodes and edges; gradients flow to
+        ``start`` and ``end`` through the node scores. A sequence of length 0 has neither.
+
+        Raises:
+            TypeError, ValueError: scores of the wrong type, shape or value.
+        """
+        (T,), L, node = self.event_shape, self.num_labels, self.node_scores
+        shape = self.batch_shape
+        for name, scores in (("start", start), ("end", end)):
+            if scores is None:
+                continue
+            check_scores(name, scores, values=self._validate_args)
+            check_same_kind(name, scores, "node_scores", node)
+            check_event_shape(name, scores.shape, (L,))
+            check_broadcast(name, scores.shape[:-1], shape)
+            shape = torch.broadcast_shapes(scores.shape[:-1], shape)
+        if T == 0:
+            return self._with(node.expand(*shape, T, L), self.edge_scores)
+        last = torch.as_tensor(T if self.lengths is None else self.lengths, device=node.device) - 1
+        steps = torch.zeros_like(last), last.clamp(min=0)  # over the padding of an empty sequence, which is ignored
+        added = [node.new_zeros(L) if scores is None else scores for scores in (start, end)]
+        at = torch.stack([step.expand(shape) for step in steps], -1).unsqueeze(-1).expand(*shape, 2, L)
+        values = torch.stack([scores.expand(*shape, L) for scores in added], -2)
+        return self._with(node.expand(*shape, T, L).scatter_add(-2, at, values), self.edge_scores)
+
     def argmax(self) -> Tensor:
         labels, scores = self.topk(1)
         if self._validate_args:

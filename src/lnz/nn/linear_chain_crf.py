@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from lnz.distributions import LinearChain
+from lnz.nn.class_weights import class_weighted_log_prob
 from lnz.nn.tag_schemes import Scheme, transition_mask
+from lnz.nn.viterbi import viterbi
 
 Reduction = Literal["none", "sum", "mean", "token_mean"]
 
@@ -28,14 +30,26 @@ class LinearChainCRF(nn.Module):
         batch_first: whether tensors start ``[B, T]`` instead of ``[T, B]``.
         tags: names of the tags, to forbid what ``scheme`` forbids; see :func:`transition_mask`.
         scheme: ``"BIO"``, ``"BIOES"`` or ``"BILOU"``.
+        class_weights: w ``[L]``, not negative, for tags of which there are few: the log-likelihood becomes
+            Σ_t w[y_t] ln P(y_t | y_{t−1}, emissions), the chain rule with a weight per factor. Weights of 1 change
+            nothing; without transitions it is the weighted cross-entropy. It takes a loop over the steps.
+            (de Lannoy et al. 2012 weight the terms of the likelihood so, but normalise each by what has come so far:
+            then their weighted sum has no upper bound. Here each is normalised over the whole sequence.)
     """
 
     start_mask: Tensor
     end_mask: Tensor
     transition_mask: Tensor
+    class_weights: Tensor | None
 
     def __init__(
-        self, num_tags: int, batch_first: bool = False, *, tags: Sequence[str] | None = None, scheme: Scheme = "BIO"
+        self,
+        num_tags: int,
+        batch_first: bool = False,
+        *,
+        tags: Sequence[str] | None = None,
+        scheme: Scheme = "BIO",
+        class_weights: Tensor | Sequence[float] | None = None,
     ) -> None:
         if num_tags <= 0:
             raise ValueError(f"num_tags: expected a positive integer, got {num_tags}")
@@ -51,6 +65,8 @@ class LinearChainCRF(nn.Module):
         masks = transition_mask(tags, scheme) if tags is not None else [torch.zeros(num_tags) for _ in range(3)]
         for name, mask in zip(("start_mask", "end_mask", "transition_mask"), masks, strict=True):
             self.register_buffer(name, mask, persistent=False)
+        weights = None if class_weights is None else _checked_weights(torch.as_tensor(class_weights), num_tags)
+        self.register_buffer("class_weights", weights, persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -68,7 +84,10 @@ class LinearChainCRF(nn.Module):
             tags: the gold tags; −100 is latent. Whatever they are where the mask is 0 is ignored.
             mask: ``[B, T]``, bool or 0 and 1: the steps that there are; ``None`` is all.
             reduction: ``"none"`` keeps ``[B]``; ``"sum"``, ``"mean"`` over the batch; ``"token_mean"`` is the sum
-                over the number of steps that there are.
+                over the number of steps that there are, or over their class weights.
+
+        Raises:
+            ValueError: arguments of the wrong shape or value; latent tags under class weights.
         """
         if reduction not in ("none", "sum", "mean", "token_mean"):
             raise ValueError(f"reduction: expected 'none', 'sum', 'mean' or 'token_mean', got {reduction!r}")
@@ -78,7 +97,8 @@ class LinearChainCRF(nn.Module):
         tags = tags if self.batch_first else tags.transpose(0, 1)
         order = _order(mask)
         chain = self._chain(emissions, mask, order)
-        likelihood = chain.log_prob(tags if order is None else tags.gather(1, order))
+        tags = tags if order is None else tags.gather(1, order)
+        likelihood = chain.log_prob(tags) if self.class_weights is None else self._weighted(chain, tags)
         if reduction == "none":
             return likelihood
         if reduction == "mean":
@@ -86,7 +106,15 @@ class LinearChainCRF(nn.Module):
         total = likelihood.sum()
         if reduction == "sum":
             return total
+        if self.class_weights is not None:
+            return total / torch.where(chain._inside, self.class_weights[tags.clamp(min=0)], 0.0).sum()
         return total / (emissions.shape[0] * emissions.shape[1] if mask is None else mask.sum())
+
+    def _weighted(self, chain: LinearChain, tags: Tensor) -> Tensor:
+        assert self.class_weights is not None
+        if chain._unobserved(tags).any():
+            raise ValueError("tags: expected no latent tags (-100) under class_weights, whose factors need them all")
+        return class_weighted_log_prob(chain, tags, self.class_weights)
 
     def distribution(self, emissions: Tensor, mask: Tensor | None = None) -> LinearChain:
         """The distribution over the tags of the steps that there are, moved to the front where the mask has holes."""
@@ -121,6 +149,19 @@ class LinearChainCRF(nn.Module):
         best = _lists(labels[0], chain.lengths)
         return best if scores is None else (best, scores[0])
 
+    def best_tags(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What :meth:`decode` finds, as ``int64`` shaped as the mask; −100 where it is 0.
+
+        By operations that ``torch.export`` and ``torch.onnx.export(dynamo=True)`` can follow, with any batch and any
+        number of steps afterwards. As nothing can be raised there, a sequence without a possible tagging is −100
+        throughout. Slower than :meth:`decode`.
+        """
+        emissions, mask = self._inputs(emissions, mask)
+        mask = torch.ones_like(emissions[..., 0], dtype=torch.bool) if mask is None else mask
+        start, end, edge = (scores.detach().to(emissions.dtype) for scores in self._scores)
+        tags = viterbi(emissions.detach(), edge, start, end, mask)
+        return tags if self.batch_first else tags.transpose(0, 1)
+
     def topk(self, emissions: Tensor, k: int, mask: Tensor | None = None) -> tuple[list[list[list[int]]], Tensor]:
         """Up to k best taggings of each sequence, best first, and scores ``[k, B]``; −inf where there are fewer."""
         chain = self.distribution(emissions, mask)
@@ -138,28 +179,37 @@ class LinearChainCRF(nn.Module):
             if mask.shape != emissions.shape[:2]:
                 raise ValueError(f"mask: expected shape {list(emissions.shape[:2])}, got {list(mask.shape)}")
             mask = mask.bool()
+        emissions = emissions.to(torch.promote_types(emissions.dtype, self.transitions.dtype))  # as under autocast
         if self.batch_first:
             return emissions, mask
         return emissions.transpose(0, 1), None if mask is None else mask.transpose(0, 1)
 
-    def _chain(self, emissions: Tensor, mask: Tensor | None, order: Tensor | None) -> LinearChain:
+    @property
+    def _scores(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Those of the start, the end and the transitions, −inf where a scheme forbids them."""
         start, end, edge = self.start_transitions, self.end_transitions, self.transitions
         if self.constrained:
-            start, end, edge = start + self.start_mask, end + self.end_mask, edge + self.transition_mask
-        B, T, L = emissions.shape
+            return start + self.start_mask, end + self.end_mask, edge + self.transition_mask
+        return start, end, edge
+
+    def _chain(self, emissions: Tensor, mask: Tensor | None, order: Tensor | None) -> LinearChain:
+        start, end, edge = (scores.to(emissions.dtype) for scores in self._scores)
         if order is not None:
-            emissions = emissions.gather(1, order.unsqueeze(2).expand(B, T, L))
+            emissions = emissions.gather(1, order.unsqueeze(2).expand_as(emissions))
         lengths = None if mask is None else mask.sum(1)
-        if T == 0:
-            return LinearChain(emissions, edge, lengths)
-        node = emissions.clone(memory_format=torch.contiguous_format)
-        node[:, 0] += start
-        last = node.new_full((B,), T - 1, dtype=torch.int64) if lengths is None else (lengths - 1).clamp(min=0)
-        node.index_put_((torch.arange(B, device=node.device), last), end.expand(B, L), accumulate=True)
-        return LinearChain(node, edge, lengths)
+        return LinearChain(emissions, edge, lengths).with_boundary_scores(start, end)
 
     def extra_repr(self) -> str:
         return f"num_tags={self.num_tags}, batch_first={self.batch_first}"
+
+
+def _checked_weights(weights: Tensor, num_tags: int) -> Tensor:
+    weights = weights.detach().to(torch.get_default_dtype())
+    if weights.shape != (num_tags,):
+        raise ValueError(f"class_weights: expected shape [{num_tags}], got {list(weights.shape)}")
+    if not (torch.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError(f"class_weights: expected finite weights of at least 0, got {weights.tolist()}")
+    return weights
 
 
 def _order(mask: Tensor | None) -> Tensor | None:
