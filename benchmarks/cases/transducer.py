@@ -46,7 +46,7 @@ class TransducerLoss:
             },
             reference=lambda: _reference(logits.detach(), targets),
             tolerance=2e-5,
-            tolerances={"torchaudio": 1e-2, "plain torch": 1e-2},
+            tolerances={"torchaudio": 5e-3 if scale == 1.0 else 5e-2, "plain torch": 5e-3},
             targets={"torchaudio": 3.0, "plain torch": 5.0},
         )
 
