@@ -30,11 +30,13 @@ class Contender:
         call: what is timed. It starts from inputs as a user would hold them and ends with the answers computed.
         read: turns what ``call`` returned into :data:`Numbers`, not timed; raises where other work was done.
         package: the distribution whose version is written down; empty for code of the benchmark itself.
+        version: the version, where it is not that of a package installed here (a peer in an environment of its own).
     """
 
     call: Callable[[], Any]
     read: Callable[[Any], Numbers]
     package: str = ""
+    version: str = ""
 
 
 Builder = Callable[[], Contender]

@@ -144,7 +144,7 @@ def _gate(row: Row, build: Builder, reference: Numbers) -> Contender | None:
     """Build and call a contender once and compare; the contender if it is right."""
     try:
         contender = build()
-        row.version = version(contender.package)
+        row.version = contender.version or version(contender.package)
         start = time.perf_counter()
         answer = contender.call()
         row.first_ms = (time.perf_counter() - start) * 1e3

@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 
 from benchmarks.case import Case
 from benchmarks.cases.chain_nll import ChainNLL
-from benchmarks.cases.ctc import CTCLoss, ForcedAlignment
+from benchmarks.cases.ctc import CTCLoss, ForcedAlignment, LinearCTCLoss
 from benchmarks.cases.evidence_batch import EvidenceBatch
 from benchmarks.cases.exact_marginals import ExactMarginals
 from benchmarks.cases.gibbs import Gibbs
@@ -26,6 +26,7 @@ ALL: tuple[Case, ...] = (
     Viterbi(),
     Gibbs(),
     CTCLoss(),
+    LinearCTCLoss(),
     ForcedAlignment(),
     HMMSmoothing(),
     TransducerLoss(),

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import subprocess
+import tempfile
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +16,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import lnz
-from benchmarks.case import OURS, Contender, Numbers, Workload
+from benchmarks.case import OURS, AbsentError, Contender, Numbers, Workload
 
 SHAPES = {
     "500x32x64x60": (500, 32, 64, 60, 1.0, 6.0),
-    "500x32x64x60-times-30": (500, 32, 64, 60, 30.0, 1.0),
+    "500x32x64x60-times-30": (500, 32, 64, 60, 30.0, 6.0),
     "1500x16x128x200": (1500, 16, 128, 200, 1.0, 6.0),
+    "1500x16x128x200-times-30": (1500, 16, 128, 200, 30.0, 6.0),
     "200x64x5000x20": (200, 64, 5000, 20, 1.0, 5.0),
+    "200x64x5000x20-times-30": (200, 64, 5000, 20, 30.0, 5.0),
 }
 
 
@@ -107,13 +114,75 @@ def _reference(logits: Tensor, targets: Tensor) -> Numbers:
     return {"log of loss": (-log_q.sum()).log().numpy(), "gradient": gradient.numpy()}
 
 
+class LinearCTCLoss:
+    name = "linear-ctc-loss"
+    title = "A linear layer and CTC, forward and backward"
+    summary = (
+        "Hidden states of H features to C classes (TxBxCxSxH), float32: the summed loss and the gradients of the "
+        "states and of the layer. Ours is the fused loss, which computes the logits twice and never holds them all; "
+        "torch's is linear, log-softmax and CTC loss."
+    )
+
+    @property
+    def shapes(self) -> list[str]:
+        return ["200x64x5000x20x256"]
+
+    def workload(self, shape: str, threads: int) -> Workload:
+        T, B, C, S, H = map(int, shape.split("x"))
+        generator = torch.Generator().manual_seed(0)
+        hidden = torch.randn(B, T, H, generator=generator).requires_grad_()
+        weight = (torch.randn(C, H, generator=generator) / H**0.5).requires_grad_()
+        targets = torch.randint(1, C, (B, S), generator=generator)
+        leaves, rest = (hidden, weight), (targets, torch.full((B,), T), torch.full((B,), S))
+
+        def ours() -> Tensor:
+            from lnz.nn.functional import linear_ctc_loss
+
+            return linear_ctc_loss(hidden, weight, None, *rest, reduction="sum")
+
+        def theirs(hidden: Tensor = hidden, weight: Tensor = weight) -> Tensor:
+            log_probs = F.linear(hidden, weight).log_softmax(-1).transpose(0, 1)
+            return F.ctc_loss(log_probs, *rest, reduction="sum")
+
+        def numbers(loss: Tensor, gradients: tuple[Tensor | None, ...]) -> Numbers:
+            found = {"log of loss": loss.detach().double().log().numpy()}
+            for name, gradient in zip(("hidden", "weight"), gradients, strict=True):
+                assert gradient is not None
+                found[name] = gradient.detach().clone().numpy()
+            return found
+
+        def contender(call: Any) -> Contender:
+            def timed() -> Tensor:
+                for leaf in leaves:
+                    leaf.grad = None
+                loss = call()
+                loss.backward()
+                return loss
+
+            return Contender(timed, lambda loss: numbers(loss, tuple(leaf.grad for leaf in leaves)))
+
+        def reference() -> Numbers:
+            wide = [leaf.detach().double().requires_grad_() for leaf in leaves]
+            loss = theirs(*wide)
+            return numbers(loss, torch.autograd.grad(loss, wide))
+
+        return Workload(
+            contenders={OURS: lambda: contender(ours), "torch": lambda: contender(theirs)},
+            reference=reference,
+            tolerance=2e-5,
+            tolerances={"torch": 5e-3},
+            targets={"torch": 1.0},
+        )
+
+
 class ForcedAlignment:
     name = "forced-alignment"
     title = "CTC forced alignment of a batch"
     summary = (
         "The best alignments of B targets of S labels in T frames with C classes (TxBxCxS), float32 log-probs. "
-        "The peer is a loop over the sequences of a Viterbi recursion in NumPy, vectorised over the states, written "
-        "for this benchmark: torchaudio, whose aligner takes one sequence at a time, is not to be had for this torch."
+        "torchaudio's aligner takes one sequence at a time; it is not to be had for this torch, so that it runs in a "
+        "process of its own, with its own torch, which holds the inputs already: what is timed is the loop there and "
+        "a line through a pipe. Beside it, a loop of a Viterbi recursion in NumPy, vectorised over the states."
     )
 
     @property
@@ -140,12 +209,48 @@ class ForcedAlignment:
         return Workload(
             contenders={
                 OURS: lambda: Contender(best, score, "lnz"),
+                "torchaudio": lambda: _torchaudio(log_probs, targets, threads, score),
                 "a loop of NumPy": lambda: Contender(loop, score),
             },
             reference=lambda: score(np.stack([_viterbi(x, y) for x, y in zip(wide, targets.numpy(), strict=True)])),
             tolerance=1e-6,
-            targets={"a loop of NumPy": 10.0},
+            targets={"torchaudio": 10.0, "a loop of NumPy": 10.0},
         )
+
+
+def _torchaudio(log_probs: Tensor, targets: Tensor, threads: int, score: Any) -> Contender:
+    """A loop over ``torchaudio.functional.forced_align`` in the environment ``.venv-audio``."""
+    root = Path(__file__).parents[2]
+    python = Path(os.environ.get("LNZ_BENCH_TORCHAUDIO", root / ".venv-audio" / "bin" / "python"))
+    if not python.exists():
+        raise AbsentError(f"no {python.name} in .venv-audio (see benchmarks/README.md)")
+    folder = tempfile.TemporaryDirectory()
+    np.savez(f"{folder.name}/in.npz", log_probs=log_probs.numpy(), targets=targets.int().numpy())
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    worker = subprocess.Popen(
+        [python, root / "benchmarks" / "torchaudio_worker.py", str(threads)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, env=environment,
+    )  # fmt: skip
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    atexit.register(worker.kill)
+
+    def ask(line: str) -> str:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        worker.stdin.write(line + "\n")
+        answer = worker.stdout.readline()
+        if not answer:
+            raise RuntimeError("the process with torchaudio ended")
+        return answer.strip()
+
+    release = ask(folder.name)
+
+    def read(_: str) -> Numbers:
+        ask("save")
+        return score(np.load(f"{folder.name}/out.npy").astype(np.int64))
+
+    return Contender(lambda: ask("align"), read, version=release)
 
 
 def _viterbi(x: np.ndarray, y: np.ndarray) -> np.ndarray:

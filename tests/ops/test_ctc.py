@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -65,6 +67,32 @@ def test_any_range_of_logits_is_right_in_float32(scale: float) -> None:
     wanted = value_and_gradient("reference", scores.double(), torch.zeros(C).double(), of, True)
     equal(value.double(), wanted[0], rtol=1e-6, atol=1e-3)
     equal(gradient.double(), wanted[1], rtol=0, atol=4 * 2e-5)
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1e3])
+@pytest.mark.parametrize(("blank", "merge"), [(0, True), (19, False), (None, False)])
+def test_any_range_is_right_in_float64_in_every_topology(scale: float, blank: int | None, merge: bool) -> None:
+    T, B, C, S = 150, 3, 20, 30
+    scores = scale * random_scores((B, T, C), 0, 0.0)
+    of = random_lattice(B, T, C, S, 2, blank, merge)
+    if blank is None:
+        of = of._replace(lengths=of.target_lengths)  # nothing else can be spelt
+    prior = torch.zeros(C, dtype=torch.float64)
+    wanted = value_and_gradient("reference", scores, prior, of, True)
+    assert torch.isfinite(wanted[0]).all()
+    for actual, want in zip(value_and_gradient("auto", scores, prior, of, True), wanted, strict=True):
+        equal(actual, want, rtol=1e-11, atol=1e-9)
+
+
+def test_many_frames_at_one_extreme_neither_overflow_nor_vanish() -> None:
+    """e^±3e8 in all: exponents that no float64 has; and sums of equal paths, whose mantissas only ever grow."""
+    for level in (-1e5, 0.0, 1e5):
+        scores = torch.full((1, 3000, 3), level, dtype=torch.float64)
+        of = ctc.lattice(torch.tensor([[1, 2, 1]]), torch.tensor([3000]), torch.tensor([3]), 0, True)
+        value, slopes = value_and_gradient("auto", scores, torch.zeros(3, dtype=torch.float64), of, False)
+        count = math.comb(3000 + 3, 6)  # the alignments, of the same score each
+        equal(value, torch.tensor([3000 * level + math.log(count)], dtype=torch.float64), rtol=1e-14, atol=1e-9)
+        equal(slopes.sum(-1), torch.ones(1, 3000, dtype=torch.float64))
 
 
 def test_an_alignment_lost_to_underflow_is_found() -> None:

@@ -7,26 +7,38 @@ the polynomials of :mod:`lnz.ops.math.cpu`, which must not be.
 from __future__ import annotations
 
 import math
+from typing import Any
 
-import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import intrinsic
 
-from lnz.ops.math.cpu import exp, log
+from lnz.ops.math.cpu import exp
+from lnz.ops.registers.cpu.lanes import Lanes, along, arrays, running
 
 FLAGS = {"contract"}
 REORDERED = {"contract", "reassoc", "nsz"}
 
 
-@njit(fastmath=FLAGS)
-def highest(row):
-    """The largest entry, +inf where any is NaN or +inf."""
-    top = row[0]
-    bad = 0
-    for c in range(row.size):
-        v = row[c]
-        top = v if v > top else top
-        bad |= not v < np.inf
-    return row.dtype.type(np.inf) if bad else top
+@intrinsic
+def highest(typing_context: Any, x: Any, row: Any) -> Any:
+    """The largest entry of ``x[row]``, +inf where any is NaN or +inf (a loop would have to keep the order of NaNs)."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (x,) = arrays(context, builder, signature, arguments, 1)
+        dtype = signature.args[0].dtype
+        whole = Lanes(context, builder, dtype)
+        top = running(builder, whole, -math.inf)
+
+        def step(lanes: Any, at: Any) -> None:
+            values = lanes.load(x, arguments[1], at, other=-math.inf)
+            finite = builder.fcmp_ordered("<", values, lanes.constant(math.inf))
+            values = builder.select(finite, values, lanes.constant(math.inf))
+            builder.store(lanes.larger(values, builder.load(top)), top)
+
+        along(context, builder, dtype, builder.extract_value(x[1].shape, 1), step)
+        return whole.reduced(builder.load(top), "fmax")
+
+    return x.dtype(x, types.intp), generate
 
 
 @njit(fastmath=FLAGS)
@@ -49,58 +61,7 @@ def total(row):
     return s
 
 
-@njit(fastmath=REORDERED)
-def total_of_both(a, b):
-    s = 0.0
-    for k in range(a.size):
-        s += a[k] + b[k]
-    return s
-
-
-@njit(fastmath=REORDERED)
-def dot(a, b):
-    s = 0.0
-    for k in range(a.size):
-        s += a[k] * b[k]
-    return s
-
-
-@njit(fastmath=FLAGS)
-def lowest(row):
-    low = row[0]
-    for k in range(row.size):
-        low = row[k] if row[k] < low else low
-    return low
-
-
 @njit(fastmath=FLAGS)
 def fill(row, value):
     for k in range(row.size):
         row[k] = value
-
-
-@njit(fastmath=FLAGS)
-def scale(row, factor):
-    for k in range(row.size):
-        row[k] *= factor
-
-
-@njit(fastmath=FLAGS)
-def multiply(row, a):
-    for k in range(row.size):
-        row[k] *= a[k]
-
-
-@njit(fastmath=FLAGS)
-def store_product(out, a, b, factor):
-    for k in range(out.size):
-        out[k] = (a[k] * b[k]) * factor
-
-
-@njit(fastmath=FLAGS)
-def log_sum(a, b, c):
-    """ln(eᵃ + eᵇ + eᶜ)."""
-    top = a if a > b else b
-    top = top if top > c else c
-    shift = top if top > -math.inf else 0.0
-    return shift + log(exp(a - shift) + exp(b - shift) + exp(c - shift))

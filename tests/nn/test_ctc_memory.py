@@ -1,0 +1,46 @@
+"""How much memory CTC takes at a large vocabulary, measured in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+T, B, C, S, H = 200, 64, 5000, 20, 64
+LOGITS = T * B * C * 4 / 2**20  # MiB
+
+PROGRAM = f"""
+import resource, sys, torch
+from lnz.nn.functional import ctc_loss, linear_ctc_loss
+
+T, B, C, S, H = {(T, B, C, S, H)}
+
+def run(kind, T, B):
+    targets, lengths, sizes = torch.randint(1, C, (B, S)), torch.full((B,), T), torch.full((B,), S)
+    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    if kind == "plain":
+        x = torch.zeros(T, B, C).fill_(0.5).requires_grad_()
+        before = peak()
+        ctc_loss(x, targets, lengths, sizes).backward()
+    else:
+        x = torch.ones(B, T, H).requires_grad_()
+        weight = torch.ones(C, H).requires_grad_()
+        before = peak()
+        linear_ctc_loss(x, weight, None, targets, lengths, sizes).backward()
+    return peak() - before
+
+run(sys.argv[1], 30, 2)  # what kernels and threads take once
+print(run(sys.argv[1], T, B))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in KiB on Linux only")
+@pytest.mark.parametrize(("kind", "most"), [("plain", 1.15 * LOGITS), ("fused", 0.5 * LOGITS)])
+def test_nothing_of_the_size_of_the_logits_lies_beside_their_gradient(kind: str, most: float) -> None:
+    """The plain loss takes their gradient and little else; the fused one not even that."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM, kind], capture_output=True, text=True, check=True)
+    taken = float(done.stdout)
+    assert taken < most
+    if kind == "plain":
+        assert taken > 0.9 * LOGITS  # the gradient itself: the measurement sees what it should
