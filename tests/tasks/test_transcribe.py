@@ -54,6 +54,17 @@ class TestAlphabet:
         assert alphabet.decode(torch.tensor([2, 2, -100])) == "two two"
         assert alphabet.words("two one") == [("two", 0, 1), ("one", 1, 2)]
 
+    @pytest.mark.parametrize(
+        ("units", "spelt"), [("words", [" ", "ab", " ", "c", " "]), ("characters", list(" ab c "))]
+    )
+    def test_pauses(self, units, spelt):
+        alphabet = Alphabet.of(["ab c"], units, pauses=True)
+        target = alphabet.encode("ab c", "x")
+        assert [alphabet.labels[k - 1] for k in target] == spelt
+        assert alphabet.decode(target) == alphabet.decode(target[1:-1]) == "ab c"
+        for word, first, last in alphabet.words("ab c"):
+            assert "".join(spelt[first:last]) == word
+
     def test_errors(self):
         with pytest.raises(FormatError, match=r"r.wav: 'x' is none of the labels of the training texts: 'a' 'b'"):
             Alphabet(["a", "b"], "characters").encode("abx", "r.wav")
@@ -294,6 +305,13 @@ class TestAlign:
             ("a", 0.09, 0.11),
         ]
         assert [interval.label for interval in found.tiers["characters"]] == ["a", "b", "a"]
+
+    def test_pauses_are_in_no_tier(self):
+        module = module_of([" ", "a", "b"], "characters", pauses=True)
+        sure = Spoken(module, [1, 1, 2, 3, 1], 4)
+        found = align(sure, torch.zeros(800), "ab", "r")
+        assert [(i.label, round(i.start, 6), round(i.end, 6)) for i in found.words] == [("ab", 0.03, 0.07)]
+        assert [interval.label for interval in found.characters] == ["a", "b"]
 
     def test_the_prior_counts_but_not_in_the_probability(self, generator):
         waveform = torch.randn(1600, generator=generator)

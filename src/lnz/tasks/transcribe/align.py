@@ -17,7 +17,7 @@ from lnz.io.alignments import Interval, write_json, write_textgrid
 from lnz.io.atomic import atomic_write
 from lnz.io.audio import read_audio
 from lnz.io.transcripts import Utterance
-from lnz.tasks.transcribe.alphabet import BLANK
+from lnz.tasks.transcribe.alphabet import BLANK, PAUSE
 from lnz.tasks.transcribe.module import TranscribeModule
 
 Form = Literal["textgrid", "json", "both"]
@@ -78,7 +78,8 @@ def align(module: TranscribeModule, waveform: Tensor, text: str, name: str) -> A
     words = [interval(word, first, last - 1) for word, first, last in module.alphabet.words(text)]
     characters = None
     if module.alphabet.units == "characters":
-        characters = [interval(label, k, k) for k, label in enumerate(text) if not label.isspace()]
+        each = [(module.alphabet.labels[c - 1], k) for k, c in enumerate(target.tolist())]
+        characters = [interval(label, k, k) for label, k in each if label != PAUSE]
     log_prob = CTC(p.logits, p.lengths, BLANK).log_prob(target[None].to(module.device))  # without the prior
     return Aligned(text, duration, float(log_prob), words, characters)
 

@@ -12,6 +12,8 @@ from lnz.errors import FormatError
 
 Units = Literal["characters", "words"]
 BLANK = 0
+PAUSE = " "
+"""The label between words: of characters, and of words where pauses have a label."""
 
 
 class Alphabet:
@@ -21,13 +23,15 @@ class Alphabet:
         labels: without blank; characters (a space among them, where texts have several words), or words, which are
             whatever stands between spaces: digits, phones …
         units: which of these.
+        pauses: whether a label, the space, also stands before the first word, after the last, and between words.
     """
 
-    def __init__(self, labels: Sequence[str], units: Units) -> None:
+    def __init__(self, labels: Sequence[str], units: Units, pauses: bool = False) -> None:
         if units not in get_args(Units):
             raise ValueError(f"units: expected 'characters' or 'words', got {units!r}")
         self.labels = list(labels)
         self.units: Units = units
+        self.pauses = pauses
         self.classes = {label: k for k, label in enumerate(self.labels, 1)}
 
     def __len__(self) -> int:
@@ -35,9 +39,9 @@ class Alphabet:
         return 1 + len(self.labels)
 
     @classmethod
-    def of(cls, texts: Iterable[str], units: Units) -> Alphabet:
+    def of(cls, texts: Iterable[str], units: Units, pauses: bool = False) -> Alphabet:
         """All labels of some texts, in order."""
-        return cls(sorted({label for text in texts for label in spelt(text, units)}), units)
+        return cls(sorted({label for text in texts for label in spelt(text, units, pauses)}), units, pauses)
 
     def encode(self, text: str, name: str) -> Tensor:
         """The classes of a text, ``int64 [S]``.
@@ -45,7 +49,7 @@ class Alphabet:
         Raises:
             FormatError: a label that is not of the alphabet; ``name`` says whose text it is.
         """
-        labels = spelt(text, self.units)
+        labels = spelt(text, self.units, self.pauses)
         unknown = [label for label in labels if label not in self.classes]
         if unknown:
             shown = " ".join(map(repr, self.labels[:40])) + (" …" if len(self.labels) > 40 else "")
@@ -53,20 +57,23 @@ class Alphabet:
         return torch.tensor([self.classes[label] for label in labels])
 
     def decode(self, classes: Tensor) -> str:
-        """The text of classes ``int64 [S]``; −100 is passed over."""
+        """The text of classes ``int64 [S]``; −100 is passed over, and pauses are single spaces."""
         labels = [self.labels[c - 1] for c in classes.tolist() if c > BLANK]
-        return " ".join(labels) if self.units == "words" else " ".join("".join(labels).split())
+        return " ".join((" " if self.units == "words" else "").join(labels).split())
 
     def words(self, text: str) -> list[tuple[str, int, int]]:
         """Each word of a text, and the first and the last (exclusive) of its labels."""
-        found, at = [], 0
+        found, at = [], int(self.pauses)
         for word in text.split():
             size = 1 if self.units == "words" else len(word)
             found.append((word, at, at + size))
-            at += size + (self.units == "characters")  # the space after it
+            at += size + (self.pauses or self.units == "characters")  # the space after it
         return found
 
 
-def spelt(text: str, units: Units) -> list[str]:
+def spelt(text: str, units: Units, pauses: bool) -> list[str]:
     """The labels of a text."""
-    return text.split() if units == "words" else list(text)
+    if units == "characters":
+        return [PAUSE, *text, PAUSE] if pauses else list(text)
+    words = text.split()
+    return [PAUSE, *(label for word in words for label in (word, PAUSE))] if pauses else words

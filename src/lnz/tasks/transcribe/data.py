@@ -63,6 +63,8 @@ class TranscribeData(pl.LightningDataModule):
         val_fraction: share of the recordings held out where val_list is not given.
         units: what a label is: "characters", or "words", which is whatever stands between spaces (words, digits,
             phones). By default, characters of a folder's transcripts, and words (here, digits) of composed ones.
+        pauses: give what is before, between and after words a label of its own. With a label prior (model.prior_scale),
+            labels otherwise fill the pauses too.
         sample_rate: audio is resampled to it, in Hz.
         batch_size: recordings per batch (and per process).
         in_memory: keep the audio after checking it, about 230 MB per hour at 16 kHz; or else read it again each time.
@@ -80,6 +82,7 @@ class TranscribeData(pl.LightningDataModule):
         val_list: Path | None = None,
         val_fraction: float = 0.1,
         units: Units | None = None,
+        pauses: bool = False,
         sample_rate: int = 16000,
         batch_size: int = 16,
         in_memory: bool = True,
@@ -110,8 +113,8 @@ class TranscribeData(pl.LightningDataModule):
             )
         self.train, self.val = train, val
         every_key = [" ".join(KEYS)] if audio is None else []
-        self.alphabet = Alphabet.of([*(recording.text for recording in train), *every_key], units)
-        self.labels, self.units = self.alphabet.labels, units
+        self.alphabet = Alphabet.of([*(recording.text for recording in train), *every_key], units, pauses)
+        self.labels, self.units, self.pauses = self.alphabet.labels, units, pauses
         self.targets = {r.name: self.alphabet.encode(r.text, r.name) for r in (*train, *val)}
 
     def train_dataloader(self) -> DataLoader[Example]:

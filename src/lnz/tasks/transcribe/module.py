@@ -34,6 +34,7 @@ class TranscribeModule(pl.LightningModule):
     Args:
         labels: that texts are spelt with, blank apart.
         units: whether labels are characters or words.
+        pauses: whether what is before, between and after words has a label, the space.
         sample_rate: of the waveforms, in Hz.
         mels: bands of the log-mel spectrogram.
         hop: seconds between its frames.
@@ -47,7 +48,7 @@ class TranscribeModule(pl.LightningModule):
         mel_masks: stripes of frequency hidden from training, per recording; 0 for none.
         prior_scale: of the label prior (Huang et al. 2024): in training and alignment each class is divided by its
             average probability in the epoch before, to this power. 0 is plain CTC, whose labels are short spikes; with
-            some 0.3 they last about as long as the sound.
+            some 0.3 they last, until the next one begins (so that pauses want data.pauses).
         beam: width of the prefix beam search at the end; greedy decoding is always judged too.
         zero_infinity: leave recordings out of training that are too short for their transcript; they are counted in the
             report. By default they are an error that names them.
@@ -61,6 +62,7 @@ class TranscribeModule(pl.LightningModule):
         units: Units,
         sample_rate: int,
         *,
+        pauses: bool = False,
         mels: int = 40,
         hop: float = 0.01,
         window: float = 0.025,
@@ -84,7 +86,7 @@ class TranscribeModule(pl.LightningModule):
                 raise ValueError(f"model.{name}: expected at least 0, got {self.settings[name]}")
         if beam < 1:
             raise ValueError(f"model.beam: expected a positive integer, got {beam}")
-        self.alphabet = Alphabet(labels, units)
+        self.alphabet = Alphabet(labels, units, pauses)
         self.features = LogMel(sample_rate, mels, hop, window)
         self.encoder = SpeechEncoder(mels, width, stride, dilations, recurrent)
         self.head = CTCHead(self.encoder.num_hidden, len(self.alphabet), BLANK)
@@ -160,7 +162,7 @@ class TranscribeModule(pl.LightningModule):
         if told[1] or not self.zero_infinity:
             may = "" if told[1] else ", or leave them out of training by model.zero_infinity"
             raise FormatError(f"{shown}: no alignment; check them, or lower model.stride or model.hop{may}")
-        rank_zero_warn(f"{len(names)} recordings are too short for their transcripts and left out of training: {shown}")
+        rank_zero_warn(f"left out of training, too short for their transcripts: {shown}")
 
     def too_short(self, recordings: Sequence[Recording], targets: Mapping[str, Tensor]) -> list[str]:
         """Of each recording with fewer frames than its transcript needs, its name and the numbers."""

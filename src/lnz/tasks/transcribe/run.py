@@ -28,11 +28,12 @@ EXAMPLES = """examples:
   a folder of audio, and lines of a name, a tab and a text:
     lnz fit transcribe --data.audio recordings --data.transcripts texts.tsv
   LibriSpeech as it is unpacked, its *.trans.txt found beside the audio:
-    lnz fit transcribe --data.audio LibriSpeech/dev-clean --data.in_memory false --model.stride 4 --model.recurrent 256
+    lnz fit transcribe --data.audio LibriSpeech/dev-clean --data.in_memory false --model.stride 4 --model.recurrent 192
   transcripts of digits or phones between spaces, each a label of its own:
     lnz fit transcribe --data.audio recordings --data.transcripts phones.tsv --data.units words
-  alignments less like spikes, by a label prior, judged by TextGrids with a tier "words":
-    lnz fit transcribe --config configs/transcribe_fsdd.yaml --model.prior_scale 0.3 --data.alignments grids
+  alignments that are no spikes, by a label prior, pauses having a label; judged by TextGrids with a tier "words":
+    lnz fit transcribe --model.prior_scale 0.3 --data.pauses true --data.audio recordings \\
+        --data.transcripts texts.tsv --data.alignments grids
   a configuration file, something changed:
     lnz fit transcribe --config configs/transcribe_fsdd.yaml --trainer.max_epochs 2 --output runs/short
   go on after a crash or Ctrl-C:
@@ -57,7 +58,7 @@ class TranscribeTask(Task):
     epochs = 20
 
     def add_arguments(self, parser: Any) -> None:
-        for name in ("labels", "units", "sample_rate"):
+        for name in ("labels", "units", "pauses", "sample_rate"):
             parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
 
     def judge(
