@@ -90,7 +90,7 @@ show(0, {"known": test[0][2]})
 class Listener(torch.nn.Module):
     def __init__(self, spaces: bool) -> None:
         super().__init__()
-        self.encoder = nn.SpeechEncoder(mel.num_mels, width=48, stride=2, dilations=(1, 2))
+        self.encoder = nn.SpeechEncoder(mel.num_mels, width=48, stride=2, dilations=(1, 2, 4))
         self.head = torch.nn.Linear(48, 1 + len(LETTERS))
         self.log_prior = torch.zeros(1 + len(LETTERS))
         self.spaces = spaces
@@ -108,7 +108,7 @@ class Listener(torch.nn.Module):
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)
 
 
-def trained(prior_scale: float, spaces: bool, epochs: int = 20) -> Listener:
+def trained(prior_scale: float, spaces: bool, epochs: int = 25) -> Listener:
     torch.manual_seed(0)
     listener = Listener(spaces)
     optimizer = torch.optim.AdamW(listener.parameters(), 0.005)
