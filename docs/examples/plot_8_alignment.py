@@ -21,7 +21,7 @@ from lnz import nn, plot
 
 RATE = 8000
 FORMANTS = {"a": (750, 1250), "i": (300, 2250), "u": (330, 800), "m": (250, 1000)}  # s is noise
-LETTERS = "aimsu "  # classes 1 to 6; 0 is the blank
+LETTERS = "aimsu"  # classes 1 to 5; 0 is the blank
 
 # %%
 # Speech to order
@@ -47,8 +47,8 @@ def sound(letter: str, seconds: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def speak(rng: np.random.Generator) -> tuple[torch.Tensor, str, list[tuple[float, float, str]]]:
-    """A waveform, its syllables with a space before, between and after, and when each letter sounds."""
-    pieces, text, known, at = [], " ", [], 0
+    """A waveform, its letters, and when each sounds."""
+    pieces, text, known, at = [], "", [], 0
     for _ in range(rng.integers(2, 5)):
         pieces.append(np.zeros(round(RATE * rng.uniform(0.05, 0.25))))
         at += len(pieces[-1])
@@ -57,7 +57,6 @@ def speak(rng: np.random.Generator) -> tuple[torch.Tensor, str, list[tuple[float
             known.append((at / RATE, (at + len(pieces[-1])) / RATE, str(letter)))
             text += letter
             at += len(pieces[-1])
-        text += " "
     pieces.append(np.zeros(round(RATE * rng.uniform(0.05, 0.25))))
     wave = np.concatenate(pieces)
     return torch.from_numpy(wave + 0.003 * rng.standard_normal(len(wave))).float(), text, known
@@ -84,40 +83,37 @@ show(0, {"known": test[0][2]})
 # ----------------------
 #
 # Log-mel features, a few convolutions that make one frame of every two, a linear layer, and :class:`lnz.CTC` over its
-# logits. The bounds are used nowhere. With a ``prior_scale`` of 0 this is plain CTC; spaces are left out at first.
+# logits. The bounds are used nowhere. With a ``prior_scale`` of 0 this is plain CTC.
 
 
 class Listener(torch.nn.Module):
-    def __init__(self, spaces: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.SpeechEncoder(mel.num_mels, width=48, stride=2, dilations=(1, 2, 4))
         self.head = torch.nn.Linear(48, 1 + len(LETTERS))
         self.log_prior = torch.zeros(1 + len(LETTERS))
-        self.spaces = spaces
 
     def forward(self, waves: list[torch.Tensor]) -> lnz.CTC:
         samples = torch.tensor([len(wave) for wave in waves])
         hidden, lengths = self.encoder(*mel(torch.nn.utils.rnn.pad_sequence(waves, batch_first=True), samples))
         return lnz.CTC(self.head(hidden), lengths, log_prior=self.log_prior)
 
-    def spelt(self, text: str) -> str:
-        return text if self.spaces else text.replace(" ", "")
 
-    def targets(self, texts: list[str]) -> torch.Tensor:
-        rows = [torch.tensor([1 + LETTERS.index(letter) for letter in self.spelt(text)]) for text in texts]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)
+def classes(texts: list[str]) -> torch.Tensor:
+    rows = [torch.tensor([1 + LETTERS.index(letter) for letter in text]) for text in texts]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)
 
 
-def trained(prior_scale: float, spaces: bool, epochs: int = 25) -> Listener:
+def trained(prior_scale: float, epochs: int = 25) -> Listener:
     torch.manual_seed(0)
-    listener = Listener(spaces)
+    listener = Listener()
     optimizer = torch.optim.AdamW(listener.parameters(), 0.005)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.005, total_steps=epochs * len(train) // 8)
     for _ in range(epochs):
         seen = torch.zeros(1 + len(LETTERS))
         for rows in torch.randperm(len(train)).split(8):
             p = listener([train[k][0] for k in rows])
-            targets = listener.targets([train[k][1] for k in rows])
+            targets = classes([train[k][1] for k in rows])
             loss = -(p.log_prob(targets) / (targets >= 0).sum(-1)).mean()
             optimizer.zero_grad()
             loss.backward()
@@ -130,10 +126,10 @@ def trained(prior_scale: float, spaces: bool, epochs: int = 25) -> Listener:
     return listener.eval()
 
 
-plain = trained(0.0, spaces=False)
+plain = trained(0.0)
 with torch.no_grad():
     greedy = plain([wave for wave, _, _ in test]).greedy()
-gold = plain.targets([text for _, text, _ in test])
+gold = classes([text for _, text, _ in test])
 wrong, letters = int(lnz.metrics.edit_distance(gold, greedy).sum()), int((gold >= 0).sum())
 print(f"letters that are wrong: {wrong} of {letters}")
 assert wrong < 0.1 * letters
@@ -151,12 +147,11 @@ FRAME = mel.seconds_per_frame * 2
 def align(listener: Listener, k: int) -> list[tuple[float, float, str]]:
     wave, text, _ = test[k]
     with torch.no_grad():
-        spans = listener([wave]).alignments(listener.targets([text])).spans()[0]
-    found = [
+        spans = listener([wave]).alignments(classes([text])).spans()[0]
+    return [
         (max(0.0, (float(start) - 0.5) * FRAME), (float(end) - 0.5) * FRAME, letter)
-        for (start, end), letter in zip(spans, listener.spelt(text), strict=True)
+        for (start, end), letter in zip(spans, text, strict=True)
     ]
-    return [interval for interval in found if interval[2] != " "]
 
 
 def off(listener: Listener) -> np.ndarray:
@@ -178,23 +173,19 @@ show(0, {"plain CTC": align(plain, 0), "known": test[0][2]})
 # Dividing the probability of each class by a power of its average (Huang et al. 2024, *Less peaky and more accurate CTC
 # forced alignment by label priors*) takes away what the blank gains by being everywhere. Here the average softmax of an
 # epoch, to the power 0.3, is the prior of the next; ``lnz.CTC(..., log_prior=...)`` trains and aligns with it.
-#
-# Then labels last until the next one begins: right within a syllable, wrong before a pause. A space in the transcript,
-# wherever a pause may be, is a label of its own, and takes the pauses.
 
-prior = trained(0.3, spaces=False)
-both = trained(0.3, spaces=True)
-ways = {"plain CTC": plain, "prior": prior, "prior, spaces": both}
+prior = trained(0.3)
+ways = {"plain CTC": plain, "with prior": prior}
 show(0, {name: align(listener, 0) for name, listener in ways.items()} | {"known": test[0][2]})
 for name, listener in ways.items():
     error = off(listener)
     near = 100 * (np.abs(error) <= 30).mean()
     late = np.median(error, 1)
     print(
-        f"{name:>13}: {np.abs(error).mean():3.0f} ms off on average, {near:.0f} % within 30 ms;",
+        f"{name:>10}: {np.abs(error).mean():3.0f} ms off on average, {near:.0f} % within 30 ms;",
         f"starts {late[0]:+.0f} ms, ends {late[1]:+.0f} ms (medians)",
     )
-assert np.abs(off(both)).mean() < np.abs(off(plain)).mean()
+assert np.abs(off(prior)).mean() < np.abs(off(plain)).mean()
 
 # %%
 # How sure is a bound?
@@ -205,19 +196,18 @@ assert np.abs(off(both)).mean() < np.abs(off(plain)).mean()
 
 wave, text, known = test[1]
 with torch.no_grad():
-    a = both([wave]).alignments(both.targets([text]))
+    a = prior([wave]).alignments(classes([text]))
     draws = a.sample((500,), generator=torch.Generator().manual_seed(0))
     starts = (a.spans(draws)[:, 0, :, 0] - 0.5) * FRAME
 print(f"{float(a.log_count[0].exp()):.2g} alignments, entropy {float(a.entropy()[0]):.1f} nats")
 
 seconds = len(wave) / RATE
 figure, (top, bottom) = plt.subplots(2, 1, figsize=(9, 3.6), sharex=True, layout="constrained")
-extent = (-FRAME / 2, (a.marginals.shape[1] - 0.5) * FRAME, -0.5, 6.5)
+extent = (-FRAME / 2, (a.marginals.shape[1] - 0.5) * FRAME, -0.5, 5.5)
 top.imshow(a.marginals[0].T, aspect="auto", cmap="Greys", origin="lower", extent=extent, interpolation="nearest")
-top.set(yticks=range(7), yticklabels=["⊥", *"aimsu", "␣"], title="P(label | text) by frame; dashed: known starts")
-spoken_at = [k for k, letter in enumerate(text) if letter != " "]
-for number, (k, (start, _, letter)) in enumerate(zip(spoken_at, known, strict=True)):
-    bottom.hist(starts[:, k].numpy(), bins=np.arange(0, seconds, FRAME / 2), color=f"C{number % 10}", alpha=0.8)
+top.set(yticks=range(6), yticklabels=["⊥", *LETTERS], title="P(label | text) by frame; dashed: known starts")
+for k, (start, _, letter) in enumerate(known):
+    bottom.hist(starts[:, k].numpy(), bins=np.arange(0, seconds, FRAME / 2), color=f"C{k % 10}", alpha=0.8)
     bottom.text(start, 520, letter, ha="center")
     for axis in (top, bottom):
         axis.axvline(start, color="black", linewidth=0.8, linestyle="--")
@@ -231,6 +221,5 @@ plt.show()
 # ``lnz fit transcribe`` trains on a folder of audio with transcripts (and on dialled digits where none is given), and
 # ``lnz align`` writes the alignments of others as TextGrid and JSON, with pictures::
 #
-#     lnz fit transcribe --data.audio recordings --data.transcripts texts.tsv --data.pauses true \
-#         --model.prior_scale 0.3 --output runs/mine
+#     lnz fit transcribe --data.audio recordings --data.transcripts texts.tsv --model.prior_scale 0.3 --output runs/mine
 #     lnz align runs/mine --audio others --transcripts others.tsv --output aligned --picture

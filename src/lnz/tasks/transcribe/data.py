@@ -64,7 +64,7 @@ class TranscribeData(pl.LightningDataModule):
         units: what a label is: "characters", or "words", which is whatever stands between spaces (words, digits,
             phones). By default, characters of a folder's transcripts, and words (here, digits) of composed ones.
         pauses: give what is before, between and after words a label of its own. With a label prior (model.prior_scale),
-            labels otherwise fill the pauses too.
+            words may otherwise fill the pauses.
         sample_rate: audio is resampled to it, in Hz.
         batch_size: recordings per batch (and per process).
         in_memory: keep the audio after checking it, about 230 MB per hour at 16 kHz; or else read it again each time.

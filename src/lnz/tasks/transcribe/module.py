@@ -48,7 +48,7 @@ class TranscribeModule(pl.LightningModule):
         mel_masks: stripes of frequency hidden from training, per recording; 0 for none.
         prior_scale: of the label prior (Huang et al. 2024): in training and alignment each class is divided by its
             average probability in the epoch before, to this power. 0 is plain CTC, whose labels are short spikes; with
-            some 0.3 they last, until the next one begins (so that pauses want data.pauses).
+            some 0.3 they last, at worst until the next one begins (data.pauses may help).
         beam: width of the prefix beam search at the end; greedy decoding is always judged too.
         zero_infinity: leave recordings out of training that are too short for their transcript; they are counted in the
             report. By default they are an error that names them.
