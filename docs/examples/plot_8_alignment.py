@@ -185,7 +185,22 @@ for name, listener in ways.items():
         f"{name:>10}: {np.abs(error).mean():3.0f} ms off on average, {near:.0f} % within 30 ms;",
         f"starts {late[0]:+.0f} ms, ends {late[1]:+.0f} ms (medians)",
     )
-assert np.abs(off(prior)).mean() < np.abs(off(plain)).mean()
+
+
+def length(intervals: list[tuple[float, float, str]]) -> float:
+    return 1000 * float(np.median([end - start for start, end, _ in intervals]))
+
+
+known_length = length([interval for _, _, of in test for interval in of])
+found_length = {name: length([i for k in range(len(test)) for i in align(by, k)]) for name, by in ways.items()}
+print(f"median length of a letter: known {known_length:.0f} ms;", {k: round(v) for k, v in found_length.items()})
+assert found_length["with prior"] > 1.5 * found_length["plain CTC"]
+
+# %%
+# With the prior labels last, and meet where one sound turns into the next. What the prior cannot know is how much of a
+# recording is pause: it wants every class equally often, and lets labels grow into the pauses from both sides. Trained
+# from three seeds, its bounds are 25 to 58 ms off on average, so that here it is no sure gain over the spikes;
+# where words follow each other closely it is (see the results on spoken digits).
 
 # %%
 # How sure is a bound?
