@@ -213,7 +213,7 @@ wave, text, known = test[1]
 with torch.no_grad():
     a = prior([wave]).alignments(classes([text]))
     draws = a.sample((500,), generator=torch.Generator().manual_seed(0))
-    starts = (a.spans(draws)[:, 0, :, 0] - 0.5) * FRAME
+    starts = torch.stack([(a.spans(z)[0, :, 0] - 0.5) * FRAME for z in draws])
 print(f"{float(a.log_count[0].exp()):.2g} alignments, entropy {float(a.entropy()[0]):.1f} nats")
 
 seconds = len(wave) / RATE
