@@ -1,10 +1,11 @@
-"""Pictures of labellings and of their certainty, and curves; each function returns a matplotlib figure."""
+"""Pictures of labellings, their certainty, and alignments, and curves; each function returns a matplotlib figure."""
 
 from __future__ import annotations
 
 import io
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 from matplotlib.colors import Colormap, ListedColormap
@@ -101,6 +102,55 @@ def mosaics(panels: Mapping[str, Tensor]) -> Figure:
         axis.set(title=title, xticks=[], yticks=[])
         if not probabilities:
             figure.colorbar(shown, ax=axis, fraction=0.05)
+    return figure
+
+
+def alignment(
+    spectrograms: Sequence[Tensor],
+    seconds: Sequence[float],
+    tiers: Sequence[Mapping[str, Sequence[Any]]],
+    titles: Sequence[str] = (),
+    bands: str = "mel band",
+) -> Figure:
+    """One row per recording: its spectrogram, and below it tiers of labelled intervals, whose bounds go up through it.
+
+    Args:
+        spectrograms: ``[T, M]`` each, any range; low frequencies first.
+        seconds: how long each recording is.
+        tiers: per recording and name of a tier, its intervals: (start, end, label, …) each, in seconds.
+        titles: of the recordings.
+        bands: what the other axis of the spectrograms is called.
+    """
+    count = len(spectrograms)
+    figure = Figure(figsize=(9, sum(1.7 + 0.35 * len(of) for of in tiers) + 0.3), layout="constrained")
+    heights = [height for of in tiers for height in (1.7, *[0.35] * len(of))]
+    axes = list(figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0])
+    for row in range(count):
+        top, *below = [axes.pop(0) for _ in range(1 + len(tiers[row]))]
+        spectrogram, end = spectrograms[row], seconds[row]
+        top.imshow(
+            spectrogram.T.numpy(),
+            origin="lower",
+            aspect="auto",
+            cmap="magma",
+            extent=(0, end, 0, spectrogram.shape[1]),
+            interpolation="nearest",
+        )
+        top.set(ylabel=bands, xlim=(0, end), xticklabels=[] if below else None)
+        if row < len(titles):
+            top.set_title(titles[row], fontsize=10)
+        for k, (axis, (name, intervals)) in enumerate(zip(below, tiers[row].items(), strict=True)):
+            for start, stop, label, *_ in intervals:
+                axis.axvspan(start, stop, color=f"C{k}", alpha=0.35, linewidth=0.5)
+                axis.text((start + stop) / 2, 0.5, label, ha="center", va="center", fontsize=9, clip_on=True)
+                for bound in (start, stop):
+                    axis.axvline(bound, color=f"C{k}", linewidth=0.8)
+                    if k == 0:
+                        top.axvline(bound, color="white", linewidth=0.8, linestyle="--")
+            axis.set(xlim=(0, end), ylim=(0, 1), yticks=[0.5], yticklabels=[name])
+            if axis is not below[-1]:
+                axis.set_xticklabels([])
+        (below or [top])[-1].set_xlabel("seconds")
     return figure
 
 

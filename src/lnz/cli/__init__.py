@@ -13,7 +13,7 @@ from importlib import import_module, metadata
 
 from lnz.errors import FormatError, LnzError
 
-COMMANDS = ("fit", "predict", "infer")
+COMMANDS = ("fit", "predict", "align", "infer")
 
 HELP = """\
 usage: lnz COMMAND [OPTIONS]
@@ -28,6 +28,7 @@ commands:
 examples:
   lnz fit segment                                 train on bundled scenes, compare with an independent softmax
   lnz fit density                                 train an RBM on bundled digits, draw samples from it
+  lnz fit transcribe                              train on dialled digits, say when each sounds
   lnz infer model.uai --query PR                  ln Z and log10 Z of a model file
   lnz infer asia.bif --evidence smoke=yes --json  every marginal of a Bayesian network, given what was seen
 

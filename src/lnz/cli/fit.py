@@ -11,6 +11,7 @@ SUMMARY = "train a network that ends in an exponential softmax"
 TASKS = {
     "segment": ("lnz.tasks.segment.run", "label every pixel of an image: a Markov random field over the grid"),
     "density": ("lnz.tasks.density.run", "a distribution over binary images: a restricted Boltzmann machine"),
+    "transcribe": ("lnz.tasks.transcribe.run", "what recordings say, and when: connectionist temporal classification"),
 }
 """Per task, the module whose ``run(argv, console)`` does it, imported only when asked for."""
 
@@ -27,6 +28,7 @@ examples:
   lnz fit segment --config configs/camvid.yaml            a configuration file
   lnz fit segment --objective all                         every objective, side by side in one table
   lnz fit density --model.objective pcd                   learn to draw handwritten digits
+  lnz fit transcribe                                      dialled digits in noise, with forced alignments
   lnz fit segment --help                                  all options
 """
 

@@ -8,18 +8,23 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-SUMMARY = "label new images with a trained network"
+SUMMARY = "label new images, or transcribe new recordings, with a trained network"
 
-TASKS = {"segment": "lnz.tasks.segment.predict"}
-"""Per task of ``lnz fit``, the module whose ``predict`` does it, imported only when asked for."""
+TASKS = {
+    "segment": ("lnz.tasks.segment.predict", "images", "images labelled in"),
+    "transcribe": ("lnz.tasks.transcribe.predict", "audio", "recordings transcribed in"),
+}
+"""Per task of ``lnz fit``, the module whose ``predict`` does it, imported only when asked for; what it takes; and what
+it has done."""
 
 EXAMPLES = """examples:
   lnz predict runs/segment/2025-01-31-120000 --images photos --output labelled
   lnz predict runs/streets/seed-0/checkpoints/best.ckpt --images photos --output labelled --confidence npy
+  lnz predict runs/transcribe/2025-01-31-120000 --audio recordings --output texts
 
 For photos/park.jpg the output folder then holds park_mask.png (the label of each pixel's largest marginal) and
-park_confidence.png (that marginal, 65535 for 1) or park_confidence.npy. Checkpoints are read as tensors and plain
-values only: no code in them is run."""
+park_confidence.png (that marginal, 65535 for 1) or park_confidence.npy. For recordings/park.wav it holds park.txt, the
+text of the prefix beam search. Checkpoints are read as tensors and plain values only: no code in them is run."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -45,7 +50,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", type=Path, help="checkpoint, or run folder of lnz fit (its first seed's last epoch)")
-    parser.add_argument("--images", type=Path, required=True, help="folder of images, of any size")
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--images", type=Path, help="folder of images, of any size, for a network of lnz fit segment")
+    given.add_argument("--audio", type=Path, help="folder of audio, for a network of lnz fit transcribe")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to; made where it does not exist")
     parser.add_argument("--confidence", choices=("png", "npy", "none"), default="png", help="form of confidence maps")
     return parser
@@ -55,6 +62,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     from rich.progress import track
 
     from lnz.errors import FormatError
+    from lnz.io.audio import list_audio
     from lnz.io.checkpoints import load_checkpoint
     from lnz.io.images import list_images
 
@@ -63,11 +71,16 @@ def _predict(arguments: argparse.Namespace) -> int:
     task = checkpoint.get("lnz", {}).get("task")
     if task not in TASKS:
         raise FormatError(f"{source}: expected a checkpoint of lnz fit {' or '.join(TASKS)}, got task {task!r}")
-    images = list_images(arguments.images)
+    module, takes, said = TASKS[task]
+    folder = getattr(arguments, takes)
+    if folder is None:
+        raise FormatError(f"{source}: of lnz fit {task}, which takes --{takes}")
+    files = list_images(folder) if takes == "images" else list_audio(folder)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    done = import_module(TASKS[task]).predict(checkpoint, str(source), images, arguments.output, arguments.confidence)
-    count = sum(1 for _ in track(done, "Predicting", total=len(images)))
-    print(f"{count} images labelled in {arguments.output}")
+    options = {"confidence": arguments.confidence} if takes == "images" else {}
+    done = import_module(module).predict(checkpoint, str(source), files, arguments.output, **options)
+    count = sum(1 for _ in track(done, "Predicting", total=len(files)))
+    print(f"{count} {said} {arguments.output}")
     return 0
 
 

@@ -10,7 +10,9 @@ from lnz.nn.grid_mrf import GridMRF
 from lnz.nn.hmm import HiddenMarkovModel, HMMStatistics
 from lnz.nn.hmm_emissions import CategoricalEmission, Emission, GaussianEmission, NeuralEmission
 from lnz.nn.linear_chain_crf import LinearChainCRF
+from lnz.nn.log_mel import LogMel, mel_filterbank
 from lnz.nn.restricted_boltzmann_machine import RestrictedBoltzmannMachine
+from lnz.nn.speech_encoder import SpeechEncoder
 from lnz.nn.tag_schemes import transition_mask
 
 __all__ = [
@@ -26,8 +28,11 @@ __all__ = [
     "HMMStatistics",
     "HiddenMarkovModel",
     "LinearChainCRF",
+    "LogMel",
     "NeuralEmission",
     "RestrictedBoltzmannMachine",
+    "SpeechEncoder",
     "functional",
+    "mel_filterbank",
     "transition_mask",
 ]

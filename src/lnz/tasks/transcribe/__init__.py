@@ -1,0 +1,1 @@
+"""``lnz fit transcribe``: what a recording says, and when."""

@@ -1,0 +1,145 @@
+"""When each word and each label of a text sounds: forced alignment by a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lnz import plot
+from lnz.distributions import CTC
+from lnz.errors import LnzError
+from lnz.io.alignments import Interval, write_json, write_textgrid
+from lnz.io.atomic import atomic_write
+from lnz.io.audio import read_audio
+from lnz.io.transcripts import Utterance
+from lnz.tasks.transcribe.alphabet import BLANK, PAUSE
+from lnz.tasks.transcribe.module import TranscribeModule
+
+Form = Literal["textgrid", "json", "both"]
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """The best alignment of a text with a recording.
+
+    Attributes:
+        text: as given.
+        duration: of the recording, in seconds.
+        log_prob: ln Q(text), of all alignments together.
+        words: when each word sounds, from the start of its first label to the end of its last.
+        characters: when each character but spaces does; ``None`` where the labels of the model are words.
+    """
+
+    text: str
+    duration: float
+    log_prob: float
+    words: list[Interval]
+    characters: list[Interval] | None
+
+    @property
+    def tiers(self) -> dict[str, list[Interval]]:
+        """One or two, by their names in a TextGrid."""
+        return {"words": self.words} | ({} if self.characters is None else {"characters": self.characters})
+
+
+@torch.no_grad()
+def align(module: TranscribeModule, waveform: Tensor, text: str, name: str) -> Aligned:
+    """Align ``text`` with ``waveform`` ``[N]``.
+
+    A frame of the network stands for the time around its centre, half a frame to either side. The confidence of an
+    interval is the mean, over its frames, of the probability, given the text, of what the best alignment has there.
+
+    Raises:
+        FormatError: the text has a label that the model does not know; ``name`` is told.
+        LnzError: the recording is too short for the text; ``name`` is told.
+    """
+    target = module.alphabet.encode(text, name)
+    p = module(waveform[None].to(module.device))
+    alignments = p.alignments(target[None].to(module.device))
+    if alignments.log_partition.isneginf():
+        frames, seconds = int(p.lengths), len(waveform) / module.sample_rate
+        raise LnzError(f"{name}: {len(target)} labels do not fit into {seconds:.2f} s, {frames} frames of the model")
+    z = alignments.argmax()
+    spans = alignments.spans(z)[0].cpu()
+    certainty = alignments.marginals[0].gather(-1, z[0, :, None])[:, 0].cpu()
+    duration = len(waveform) / module.sample_rate
+
+    def interval(label: str, first: int, last: int) -> Interval:
+        """From the start of label ``first`` to the end of label ``last`` of the target."""
+        start, end = int(spans[first, 0]), int(spans[last, 1])
+        begins, stops = (min(max((k - 0.5) * module.seconds_per_frame, 0.0), duration) for k in (start, end))
+        return Interval(begins, stops, label, float(certainty[start:end].mean()))
+
+    words = [interval(word, first, last - 1) for word, first, last in module.alphabet.words(text)]
+    characters = None
+    if module.alphabet.units == "characters":
+        each = [(module.alphabet.labels[c - 1], k) for k, c in enumerate(target.tolist())]
+        characters = [interval(label, k, k) for label, k in each if label != PAUSE]
+    log_prob = CTC(p.logits, p.lengths, BLANK).log_prob(target[None].to(module.device))  # without the prior
+    return Aligned(text, duration, float(log_prob), words, characters)
+
+
+def align_files(
+    checkpoint: Mapping[str, Any],
+    source: str,
+    utterances: Iterable[Utterance],
+    output: Path,
+    form: Form = "both",
+    picture: bool = False,
+) -> Iterator[Aligned]:
+    """Write the alignment of each recording, ``<name>.TextGrid`` and ``.json`` and ``.png``; yields each when done.
+
+    Args:
+        checkpoint: a loaded checkpoint.
+        source: the file it is from, for messages.
+        utterances: recordings with their texts.
+        output: an existing folder.
+        form: of the files.
+        picture: whether to draw each alignment over its spectrogram.
+
+    Raises:
+        FormatError: a checkpoint of another task or version, an unreadable recording, or a text with unknown labels.
+        LnzError: a recording that is too short for its text.
+        OSError: the output cannot be written.
+    """
+    module = TranscribeModule.from_checkpoint(checkpoint, source)
+    for utterance in utterances:
+        module.alphabet.encode(utterance.text, str(utterance.audio))  # before any work
+    for utterance in utterances:
+        waveform, _ = read_audio(utterance.audio, module.sample_rate)
+        aligned = align(module, waveform, utterance.text, str(utterance.audio))
+        if form in ("textgrid", "both"):
+            write_textgrid(output / f"{utterance.name}.TextGrid", aligned.duration, aligned.tiers)
+        if form in ("json", "both"):
+            about = {
+                "audio": utterance.audio.name,
+                "text": aligned.text,
+                "duration": aligned.duration,
+                "seconds_per_frame": module.seconds_per_frame,
+                "log_prob": aligned.log_prob,
+            }
+            write_json(output / f"{utterance.name}.json", about, aligned.tiers)
+        if picture:
+            with atomic_write(output / f"{utterance.name}.png", "wb") as file:
+                file.write(plot.png(drawn(module, [(utterance.name, waveform, aligned.tiers)])))
+        yield aligned
+
+
+@torch.no_grad()
+def drawn(
+    module: TranscribeModule, recordings: Iterable[tuple[str, Tensor, Mapping[str, list[Interval]]]]
+) -> plot.Figure:
+    """Each recording's log-mel spectrogram with tiers of intervals below."""
+    spectrograms, seconds, tiers, titles = [], [], [], []
+    for title, waveform, of in recordings:
+        features, _ = module.features(waveform[None].to(module.device))
+        spectrograms.append(features[0].cpu())
+        seconds.append(len(waveform) / module.sample_rate)
+        tiers.append(of)
+        titles.append(title)
+    return plot.alignment(spectrograms, seconds, tiers, titles)
