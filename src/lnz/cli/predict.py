@@ -8,18 +8,23 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-SUMMARY = "label new images with a trained network"
+SUMMARY = "label new images, or tag new sentences, with a trained network"
 
-TASKS = {"segment": "lnz.tasks.segment.predict"}
+TASKS = {"segment": "lnz.tasks.segment.predict", "tag": "lnz.tasks.tag.predict"}
 """Per task of ``lnz fit``, the module whose ``predict`` does it, imported only when asked for."""
+INPUTS = {"segment": "images", "tag": "text"}
+"""The option that holds what each is applied to."""
 
 EXAMPLES = """examples:
   lnz predict runs/segment/2025-01-31-120000 --images photos --output labelled
   lnz predict runs/streets/seed-0/checkpoints/best.ckpt --images photos --output labelled --confidence npy
+  lnz predict runs/tag/2025-01-31-120000 --text new.conllu --output tagged.conllu
+  lnz predict runs/tag/2025-01-31-120000 --text new.txt --output tagged.bio
 
 For photos/park.jpg the output folder then holds park_mask.png (the label of each pixel's largest marginal) and
-park_confidence.png (that marginal, 65535 for 1) or park_confidence.npy. Checkpoints are read as tensors and plain
-values only: no code in them is run."""
+park_confidence.png (that marginal, 65535 for 1) or park_confidence.npy. Of a CoNLL-U file the tags are replaced and all
+else is kept; other text (a .txt file with a sentence per line, or columns with the word first) gives lines of a word, a
+tab and a tag. Checkpoints are read as tensors and plain values only: no code in them is run."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -45,8 +50,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", type=Path, help="checkpoint, or run folder of lnz fit (its first seed's last epoch)")
-    parser.add_argument("--images", type=Path, required=True, help="folder of images, of any size")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write to; made where it does not exist")
+    parser.add_argument("--images", type=Path, help="of segment: folder of images, of any size")
+    parser.add_argument("--text", type=Path, help="of tag: file of sentences: .conllu, .txt or columns; may be gzipped")
+    output = "of segment, folder to write to, made where it does not exist; of tag, file to write"
+    parser.add_argument("--output", type=Path, required=True, help=output)
     parser.add_argument("--confidence", choices=("png", "npy", "none"), default="png", help="form of confidence maps")
     return parser
 
@@ -63,6 +70,12 @@ def _predict(arguments: argparse.Namespace) -> int:
     task = checkpoint.get("lnz", {}).get("task")
     if task not in TASKS:
         raise FormatError(f"{source}: expected a checkpoint of lnz fit {' or '.join(TASKS)}, got task {task!r}")
+    if getattr(arguments, INPUTS[task]) is None:
+        raise FormatError(f"{source}: a checkpoint of lnz fit {task} needs --{INPUTS[task]}")
+    if task == "tag":
+        count = import_module(TASKS[task]).predict(checkpoint, str(source), arguments.text, arguments.output)
+        print(f"{count} sentences tagged in {arguments.output}")
+        return 0
     images = list_images(arguments.images)
     arguments.output.mkdir(parents=True, exist_ok=True)
     done = import_module(TASKS[task]).predict(checkpoint, str(source), images, arguments.output, arguments.confidence)
