@@ -3,8 +3,8 @@ Tagging
 =======
 
 Every element of a sequence gets a tag, and tags depend on their neighbours. A network that ends in a softmax per
-element decides about each alone; one that ends in a *linear chain* decides about all at once, exactly, in time linear in
-the length of the sequence.
+element decides about each alone; one that ends in a *linear chain* decides about all at once, exactly, in time linear
+in the length of the sequence.
 
 This page trains both, with the same architecture, initial weights, batches, dropout and budget.
 """
@@ -23,14 +23,15 @@ from lnz.tasks.tag.strings import Strings
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
 
 # %%
 # Readings of a counter
 # ---------------------
 #
-# No tagged text comes with lnz, so the sequences are composed: strings of scikit-learn's handwritten digits, the readings
-# of a counter that moves on by 0, 1 or 2 from one to the next. Noise blurs the digits, and some are blotted out: what
-# they are has to be told from their neighbours.
+# No tagged text comes with lnz, so the sequences are composed: strings of scikit-learn's handwritten digits, the
+# readings of a counter that moves on by 0, 1 or 2 from one to the next. Noise blurs the digits, and some are blotted
+# out: what they are has to be told from their neighbours.
 
 data = TagData(strings=Strings(train=300, val=100, noise=0.3), batch_size=16, seed=0)
 examples = [data.val[0, index] for index in range(3)]
@@ -45,8 +46,9 @@ plt.show()
 # A network that ends in a chain
 # ------------------------------
 #
-# Two convolutions see one image each. From their features come the node scores :math:`s^N[t, \ell]`; the transition scores
-# :math:`s^E[\ell, \ell']` are one learned table, in :class:`lnz.nn.LinearChainCRF`. The network returns a distribution:
+# Two convolutions see one image each. From their features come the node scores :math:`s^N[t, \ell]`; the transition
+# scores :math:`s^E[\ell, \ell']` are one learned table, in :class:`lnz.nn.LinearChainCRF`. The network returns a
+# distribution:
 
 pl.seed_everything(0, verbose=False)
 module = TagModule(data.tags, image_size=data.image_size, width=64)
@@ -107,8 +109,9 @@ assert set(moves.topk(3).indices.tolist()) == {0, 1, 2}
 # From the shell
 # --------------
 #
-# The same with sentences of your own, in CoNLL-U or in columns, with checkpoints, resuming and a report; ``--data.scheme``
-# forbids what BIO, BIOES or BILOU forbid, ``--model.encoder hf`` takes an encoder of Hugging Face's transformers:
+# The same with sentences of your own, in CoNLL-U or in columns, with checkpoints, resuming and a report.
+# ``--data.scheme`` forbids what BIO, BIOES or BILOU forbid, ``--model.encoder hf`` takes an encoder of Hugging Face's
+# transformers:
 #
 # .. code-block:: sh
 #
