@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import torch
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -152,6 +154,75 @@ def alignment(
                 axis.set_xticklabels([])
         (below or [top])[-1].set_xlabel("seconds")
     return figure
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """A tagged sequence, for :func:`tagging`.
+
+    Attributes:
+        elements: what is tagged: T images ``[H, W]`` or words.
+        gold: ``int64 [T]``, below 0 where unknown.
+        predicted: per name, tags ``int64 [T]``.
+        marginals: ``[T, L]``.
+    """
+
+    elements: Sequence[Tensor | str]
+    gold: Tensor
+    predicted: Mapping[str, Tensor]
+    marginals: Tensor
+
+
+def tagging(rows: Sequence[Tagging], tags: Sequence[str], transitions: Tensor, steps: int = 16) -> Figure:
+    """One panel per sequence, of the marginals of its tags with gold and predicted ones, and one of the transitions.
+
+    Args:
+        rows: of each at most the first ``steps`` elements are drawn.
+        tags: names.
+        transitions: scores ``[L, L]``, from each tag to the next; blue through white at 0 to red.
+        steps: drawn at most.
+    """
+    steps = min(steps, max(len(row.elements) for row in rows))
+    L, images = len(tags), isinstance(rows[0].elements[0], Tensor)
+    figure = Figure(figsize=(12, (0.13 * L + 1.1) * len(rows) + 0.5), layout="constrained")
+    left, right = (figure.add_subfigure(cell) for cell in figure.add_gridspec(1, 2, width_ratios=(1.6, 1)))
+    heights = [0.35, 1] * len(rows) if images else [1] * len(rows)
+    axes = left.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    small: Any = {"fontsize": 7 if L > 12 else 8}
+    for k, row in enumerate(rows):
+        axis = axes[2 * k + 1] if images else axes[k]
+        T = min(steps, len(row.elements))
+        axis.imshow(row.marginals[:T].T.numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        _marks(axis, row, T)
+        axis.set_yticks(range(L), tags, **small)
+        axis.set(xlim=(-0.5, steps - 0.5), xticks=[])
+        if images:
+            sheet = torch.full((row.elements[0].shape[0], steps * row.elements[0].shape[1]), math.nan)  # type: ignore[union-attr]
+            shown = torch.cat([element for element in row.elements[:T] if isinstance(element, Tensor)], 1)
+            sheet[:, : shown.shape[1]] = shown
+            axes[2 * k].imshow(sheet.numpy(), cmap="Greys", aspect="auto")
+            axes[2 * k].axis("off")
+        else:
+            axis.set_xticks(range(T), [str(word)[:14] for word in row.elements[:T]], rotation=25, ha="right", **small)
+    axes[-1].legend(frameon=False, loc="upper right", fontsize=7)
+    axis = right.subplots()
+    largest = float(transitions.abs().max()) or 1.0
+    picture = axis.imshow(transitions.numpy(), cmap="RdBu_r", vmin=-largest, vmax=largest)
+    axis.set_xticks(range(L), tags, rotation=90, **small)
+    axis.set_yticks(range(L), tags, **small)
+    axis.set(title="scores of transitions", xlabel="to", ylabel="from")
+    right.colorbar(picture, ax=axis, shrink=0.6)
+    return figure
+
+
+def _marks(axis: Any, row: Tagging, steps: int) -> None:
+    """Rings around gold, and a mark on what each prediction gets wrong."""
+    known = [t for t in range(steps) if row.gold[t] >= 0]
+    axis.scatter(known, row.gold[known], s=46, facecolors="none", edgecolors="C2", linewidths=1.4, label="gold")
+    styles = (("x", "C1"), ("+", "C3"), ("1", "C4"), ("2", "C5"))
+    for (name, labels), (marker, colour) in zip(row.predicted.items(), styles, strict=False):
+        wrong = [t for t in known if labels[t] != row.gold[t]]
+        axis.scatter(wrong, labels[wrong], marker=marker, color=colour, s=30, label=f"{name}, wrong")
 
 
 def png(figure: Figure, dpi: int = 110) -> bytes:

@@ -27,6 +27,7 @@ commands:
 
 examples:
   lnz fit segment                                 train on bundled scenes, compare with an independent softmax
+  lnz fit tag                                     tag composed strings of digits, or files of sentences
   lnz fit density                                 train an RBM on bundled digits, draw samples from it
   lnz fit transcribe                              train on dialled digits, say when each sounds
   lnz infer model.uai --query PR                  ln Z and log10 Z of a model file

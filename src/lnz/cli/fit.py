@@ -10,6 +10,7 @@ SUMMARY = "train a network that ends in an exponential softmax"
 
 TASKS = {
     "segment": ("lnz.tasks.segment.run", "label every pixel of an image: a Markov random field over the grid"),
+    "tag": ("lnz.tasks.tag.run", "label every word of a sentence, or image of a string: a linear chain"),
     "density": ("lnz.tasks.density.run", "a distribution over binary images: a restricted Boltzmann machine"),
     "transcribe": ("lnz.tasks.transcribe.run", "what recordings say, and when: connectionist temporal classification"),
 }
@@ -27,6 +28,7 @@ examples:
   lnz fit segment --data.images photos --data.masks gt    a folder of images and one of masks
   lnz fit segment --config configs/camvid.yaml            a configuration file
   lnz fit segment --objective all                         every objective, side by side in one table
+  lnz fit tag --data.train train.conllu                   parts of speech or names, softmax beside chain
   lnz fit density --model.objective pcd                   learn to draw handwritten digits
   lnz fit transcribe                                      dialled digits in noise, with forced alignments
   lnz fit segment --help                                  all options

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-SUMMARY = "label new images, or transcribe new recordings, with a trained network"
+SUMMARY = "label images, tag sentences or transcribe recordings with a trained network"
 
 TASKS = {
     "segment": ("lnz.tasks.segment.predict", "images", "images labelled in"),
+    "tag": ("lnz.tasks.tag.predict", "text", "sentences tagged in"),
     "transcribe": ("lnz.tasks.transcribe.predict", "audio", "recordings transcribed in"),
 }
 """Per task of ``lnz fit``, the module whose ``predict`` does it, imported only when asked for; what it takes; and what
@@ -20,11 +21,15 @@ it has done."""
 EXAMPLES = """examples:
   lnz predict runs/segment/2025-01-31-120000 --images photos --output labelled
   lnz predict runs/streets/seed-0/checkpoints/best.ckpt --images photos --output labelled --confidence npy
+  lnz predict runs/tag/2025-01-31-120000 --text new.conllu --output tagged.conllu
+  lnz predict runs/tag/2025-01-31-120000 --text new.txt --output tagged.bio
   lnz predict runs/transcribe/2025-01-31-120000 --audio recordings --output texts
 
 For photos/park.jpg the output folder then holds park_mask.png (the label of each pixel's largest marginal) and
-park_confidence.png (that marginal, 65535 for 1) or park_confidence.npy. For recordings/park.wav it holds park.txt, the
-text of the prefix beam search. Checkpoints are read as tensors and plain values only: no code in them is run."""
+park_confidence.png (that marginal, 65535 for 1) or park_confidence.npy. Of a CoNLL-U file the tags are replaced and all
+else is kept; other text (a .txt file with a sentence per line, or columns with the word first) gives lines of a word, a
+tab and a tag. For recordings/park.wav the output folder holds park.txt, the text of the prefix beam search. Checkpoints
+are read as tensors and plain values only: no code in them is run."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -51,9 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("model", type=Path, help="checkpoint, or run folder of lnz fit (its first seed's last epoch)")
     given = parser.add_mutually_exclusive_group(required=True)
-    given.add_argument("--images", type=Path, help="folder of images, of any size, for a network of lnz fit segment")
-    given.add_argument("--audio", type=Path, help="folder of audio, for a network of lnz fit transcribe")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write to; made where it does not exist")
+    given.add_argument("--images", type=Path, help="of segment: folder of images, of any size")
+    given.add_argument("--text", type=Path, help="of tag: file of sentences: .conllu, .txt or columns; may be gzipped")
+    given.add_argument("--audio", type=Path, help="of transcribe: folder of audio")
+    output = "folder to write to, made where it does not exist; of tag, file to write"
+    parser.add_argument("--output", type=Path, required=True, help=output)
     parser.add_argument("--confidence", choices=("png", "npy", "none"), default="png", help="form of confidence maps")
     return parser
 
@@ -72,10 +79,14 @@ def _predict(arguments: argparse.Namespace) -> int:
     if task not in TASKS:
         raise FormatError(f"{source}: expected a checkpoint of lnz fit {' or '.join(TASKS)}, got task {task!r}")
     module, takes, said = TASKS[task]
-    folder = getattr(arguments, takes)
-    if folder is None:
+    given = getattr(arguments, takes)
+    if given is None:
         raise FormatError(f"{source}: of lnz fit {task}, which takes --{takes}")
-    files = list_images(folder) if takes == "images" else list_audio(folder)
+    if takes == "text":
+        count = import_module(module).predict(checkpoint, str(source), given, arguments.output)
+        print(f"{count} {said} {arguments.output}")
+        return 0
+    files = list_images(given) if takes == "images" else list_audio(given)
     arguments.output.mkdir(parents=True, exist_ok=True)
     options = {"confidence": arguments.confidence} if takes == "images" else {}
     done = import_module(module).predict(checkpoint, str(source), files, arguments.output, **options)

@@ -1,0 +1,197 @@
+"""Files of tagged sentences, in the CoNLL-U format or in columns, with errors that name the line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lnz.errors import FormatError
+from lnz.io.atomic import atomic_write
+from lnz.io.files import Source, read_bytes
+
+Format = Literal["conllu", "columns", "text"]
+Column = Literal["upos", "xpos", "feats", "deprel"]
+FIELDS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+"""The columns of CoNLL-U."""
+DOCUMENT = "-DOCSTART-"
+UNKNOWN = "_"
+"""How CoNLL-U writes what has not been annotated."""
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence and where it stands.
+
+    Attributes:
+        tokens: its words.
+        tags: one for each; ``None`` for a word that has not been tagged.
+        lines: the line of the file, from 1, that each stands on.
+    """
+
+    tokens: tuple[str, ...]
+    tags: tuple[str | None, ...]
+    lines: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def format_of(path: Source) -> Format:
+    """The format that a name stands for: CoNLL-U for ``.conllu``, text for ``.txt``, else columns; ``.gz`` aside."""
+    name = Path(path).name.lower().removesuffix(".gz")
+    return "conllu" if name.endswith(".conllu") else "text" if name.endswith(".txt") else "columns"
+
+
+def read_sentences(
+    path: Source, *, kind: Format | None = None, column: Column = "upos", tag_column: int | None = -1
+) -> list[Sentence]:
+    """Read tagged sentences from a file, gzipped or not, in UTF-8.
+
+    - ``"conllu"``: words with their ``column``; multiword tokens and empty nodes are passed over, ``_`` is no tag. The
+      file ends with an empty line, as the format asks, so that one that was cut short is told.
+    - ``"columns"``: a word per line, columns separated by tabs, or else by spaces, the word first; an empty line after
+      each sentence. Lines of ``-DOCSTART-`` are passed over, and so are comments: lines ``# …`` before a sentence's
+      first word that do not have the columns of the others.
+    - ``"text"``: a sentence per line, words separated by spaces; no tags.
+
+    Args:
+        path: the file.
+        kind: of the file; by default, what the name says; see :func:`format_of`.
+        column: of CoNLL-U.
+        tag_column: of columns, from 0, or from −1 backwards; ``None`` where there are only words to be tagged.
+
+    Raises:
+        FormatError: the file cannot be read, is malformed or cut short, or holds no sentence; names the line.
+    """
+    path, kind = str(path), kind or format_of(path)
+    lines = _lines(path)
+    if kind == "conllu":
+        sentences = list(_conllu(path, lines, column))
+    elif kind == "columns":
+        sentences = list(_columns(path, lines, tag_column))
+    else:
+        rows = ((number, tuple(line.split())) for number, line in enumerate(lines, 1))
+        sentences = [Sentence(row, (None,) * len(row), (number,) * len(row)) for number, row in rows if row]
+    if not sentences:
+        raise FormatError(f"{path}: expected at least one sentence, found none")
+    return sentences
+
+
+def _lines(path: str) -> list[str]:
+    data = read_bytes(path)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise FormatError(f"{path}, line {line}: expected UTF-8, got the byte 0x{data[error.start]:02x}") from error
+    return [line.removesuffix("\r") for line in text.split("\n")]  # splitlines would also split at U+2028 in a word
+
+
+def _conllu(path: str, lines: Sequence[str], column: Column) -> Iterator[Sentence]:
+    if column not in FIELDS[3:]:
+        raise ValueError(f"column: expected one of upos, xpos, feats, deprel, got {column!r}")
+    at = FIELDS.index(column)
+    for rows in _sentences(lines):
+        words = []
+        for number, line in rows:
+            if line.startswith("#") and not words:
+                continue
+            fields = _fields(path, number, line)
+            if not isinstance(fields[0], int):  # of a multiword token or an empty node
+                continue
+            if fields[0] != len(words) + 1:
+                raise FormatError(f"{path}, line {number}: expected word {len(words) + 1}, got {fields[0]}")
+            words.append((number, fields[1], fields[at]))
+        if not words:
+            raise FormatError(f"{path}, line {rows[0][0]}: expected words after the comments, found none")
+        tags = tuple(None if tag == UNKNOWN else tag for _, _, tag in words)
+        yield Sentence(tuple(word for _, word, _ in words), tags, tuple(number for number, _, _ in words))
+    if len(lines) < 2 or lines[-1] or lines[-2].strip():
+        last = next((number for number in range(len(lines), 0, -1) if lines[number - 1].strip()), 0)
+        if last:
+            raise FormatError(
+                f"{path}, line {last}: expected an empty line after the last sentence; is the file whole?"
+            )
+
+
+def _fields(path: str, number: int, line: str) -> list:
+    """The ten columns of a line of CoNLL-U; the first a number for a word.
+
+    The conllu package says what each ``id`` is. Its own reader of lines would also split at two spaces, which may stand
+    in a word, takes lines of any number of columns, and does not say which line is wrong.
+    """
+    from conllu.exceptions import ParseException
+    from conllu.parser import parse_id_value
+
+    fields: list = line.split("\t")
+    if len(fields) != len(FIELDS):
+        raise FormatError(f"{path}, line {number}: expected {len(FIELDS)} columns separated by tabs, got {len(fields)}")
+    try:
+        fields[0] = parse_id_value(fields[0])
+    except ParseException as error:
+        raise FormatError(f"{path}, line {number}: expected the number of a word, got {fields[0]!r}") from error
+    if not all(fields[1:]) or fields[0] is None:
+        raise FormatError(f"{path}, line {number}: expected no empty column, got {line!r}")
+    return fields
+
+
+def _columns(path: str, lines: Sequence[str], tag_column: int | None) -> Iterator[Sentence]:
+    width, first = None, 0
+    for rows in _sentences(lines):
+        words = []
+        for number, line in rows:
+            fields = line.split("\t") if "\t" in line else line.split()
+            if fields[0] == DOCUMENT or (not words and line.startswith("# ") and len(fields) != (width or 2)):
+                continue
+            if width is None:
+                width, first = len(fields), number
+                if tag_column is not None and (width < 2 or not -width < tag_column < width or tag_column == 0):
+                    wanted = f"a word and a tag in column {tag_column}"
+                    raise FormatError(f"{path}, line {number}: expected {wanted}, got {width} columns")
+            if len(fields) != width:
+                expected = f"{width} column{'s' * (width > 1)} as in line {first}"
+                raise FormatError(f"{path}, line {number}: expected {expected}, got {len(fields)}")
+            if not all(field.strip() for field in fields):
+                raise FormatError(f"{path}, line {number}: expected no empty column, got {line!r}")
+            words.append((number, fields[0], None if tag_column is None else fields[tag_column]))
+        if words:
+            numbers, tokens, tags = zip(*words, strict=True)
+            yield Sentence(tokens, tags, numbers)
+
+
+def _sentences(lines: Iterable[str]) -> Iterator[list[tuple[int, str]]]:
+    """Runs of lines that are not empty, each line with its number."""
+    run: list[tuple[int, str]] = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            run.append((number, line))
+        elif run:
+            yield run
+            run = []
+    if run:
+        yield run
+
+
+def write_tagged(path: Source, sentences: Iterable[tuple[Sequence[str], Sequence[str]]]) -> None:
+    """Write words and tags in columns: one word and its tag per line, a tab between, an empty line after a sentence."""
+    with atomic_write(path) as file:
+        for words, tags in sentences:
+            file.writelines(f"{word}\t{tag}\n" for word, tag in zip(words, tags, strict=True))
+            file.write("\n")
+
+
+def retag_conllu(source: Source, path: Source, column: Column, tags: Iterable[Sequence[str]]) -> None:
+    """Write the CoNLL-U file ``source`` with another ``column``: ``tags`` are those of each sentence's words, in order.
+
+    Everything else stays as it is: comments, multiword tokens, empty nodes, the other columns.
+    """
+    at, lines = FIELDS.index(column), _lines(str(source))
+    for sentence, named in zip(_conllu(str(source), lines, column), tags, strict=True):
+        for number, tag in zip(sentence.lines, named, strict=True):
+            fields = lines[number - 1].split("\t")
+            fields[at] = tag
+            lines[number - 1] = "\t".join(fields)
+    with atomic_write(path) as file:
+        file.write("\n".join(lines))

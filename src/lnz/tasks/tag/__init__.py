@@ -1,0 +1,1 @@
+"""Tagging: a label for every element of a sequence, with a chain on top."""

@@ -1,0 +1,130 @@
+"""The data of the tagging task: files of tagged sentences, or composed strings of handwritten digits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from torch.utils.data import DataLoader
+
+from lnz.io.sentences import Column, Sentence, format_of, read_sentences
+from lnz.nn.tag_schemes import Scheme
+from lnz.tasks.streams import Keys, generator
+from lnz.tasks.tag import strings as composed
+from lnz.tasks.tag import text
+from lnz.tasks.tag.batches import LengthBatches
+from lnz.tasks.tag.strings import StringDataset, Strings
+
+
+class TagData(pl.LightningDataModule):
+    """Tagged sentences. Without ``train``, composed strings of handwritten digits: readings of a counter.
+
+    No tagged text comes with lnz, so the strings are made up: images of scikit-learn's digits, noisy, some blotted out;
+    from one to the next the counter moves on by 0, 1 or 2. Everything is read and checked on construction, before
+    training starts.
+
+    Args:
+        train: file of training sentences, CoNLL-U (``.conllu``) or columns; may be gzipped. Without it, strings of
+            handwritten digits are composed.
+        val: file of validation sentences; without it, part of the training sentences is held out.
+        val_fraction: share of the sentences held out where val is not given.
+        file_format: of the files; by default, CoNLL-U where a name ends in .conllu or .conllu.gz, else columns.
+        column: of CoNLL-U, what the tags are; _ is a word without a tag, which is summed over.
+        tag_column: of columns, what the tags are, from 0, or from −1 backwards; the word is column 0.
+        scheme: of tags that mark spans, to forbid what it forbids; by default, nothing is forbidden.
+        min_count: words that occur less often in training are known by their characters only.
+        batch_size: sequences per batch (and per process).
+        num_workers: processes that load batches.
+        strings: how strings are composed, where no train file is given.
+        seed: what splits, order and strings are drawn from.
+    """
+
+    def __init__(
+        self,
+        train: Path | None = None,
+        *,
+        val: Path | None = None,
+        val_fraction: float = 0.1,
+        file_format: Literal["conllu", "columns"] | None = None,
+        column: Column = "upos",
+        tag_column: int = -1,
+        scheme: Scheme | None = None,
+        min_count: int = 2,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        strings: Strings = Strings(),  # noqa: B008  (frozen)
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in {"batch_size": batch_size, "min_count": min_count}.items():
+            if value < 1:
+                raise ValueError(f"data.{name}: expected a positive integer, got {value}")
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.scheme, self.column = scheme, column
+        self.words: list[str] = []
+        self.characters: list[str] = []
+        self.image_size: tuple[int, int] | None = None
+        self.collate: Callable[[Any], dict[str, Any]]
+        if train is None:
+            for name, value in {"val": val, "file_format": file_format, "scheme": scheme}.items():
+                if value is not None:
+                    raise ValueError(f"data.{name}: needs data.train, the file of the training sentences")
+            self.train: StringDataset | text.SentenceDataset = StringDataset(strings, "train", seed)
+            self.val: StringDataset | text.SentenceDataset = StringDataset(strings, "val", seed)
+            self.tags, self.image_size, self.collate = strings.tags, StringDataset.size, composed.collate
+            self.says = "Composed strings of handwritten digits, readings of a counter"
+            return
+
+        def read(path: Path) -> list[Sentence]:
+            return read_sentences(path, kind=file_format or _tagged(path), column=column, tag_column=tag_column)
+
+        sentences = read(train)
+        held_out, source = (read(val), str(val)) if val else ([], str(train))
+        if not val:
+            sentences, held_out = split(sentences, val_fraction, seed)
+        self.tags = text.tags_of(sentences, str(train))
+        self.train = text.SentenceDataset(sentences, self.tags, str(train))
+        self.val = text.SentenceDataset(held_out, self.tags, source)
+        if scheme is not None:
+            text.check_scheme(sentences, self.tags, scheme, str(train))
+            text.check_scheme(held_out, self.tags, scheme, source)
+        self.words, self.characters = text.inventory(sentences, min_count)
+        self.collate = text.collate
+        self.says = f"{len(sentences)} training and {len(held_out)} validation sentences of {train.name}" + (
+            f" and {val.name}" if val else ""
+        )
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        return self._loader(self.train, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        return self._loader(self.val, shuffle=False)
+
+    def _loader(self, dataset: StringDataset | text.SentenceDataset, shuffle: bool) -> DataLoader[dict[str, Any]]:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        keys = Keys(len(dataset), self.seed, rank, world, shuffle=shuffle)
+        return DataLoader(
+            dataset,  # type: ignore[arg-type]
+            batch_sampler=LengthBatches(keys, dataset.lengths, self.batch_size),
+            num_workers=self.num_workers,
+            collate_fn=self.collate,
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+def _tagged(path: Path) -> Literal["conllu", "columns"]:
+    return "conllu" if format_of(path) == "conllu" else "columns"  # a .txt may hold columns: plain text has no tags
+
+
+def split(sentences: Sequence[Sentence], val_fraction: float, seed: int) -> tuple[list[Sentence], list[Sentence]]:
+    """Training and validation sentences, drawn from ``seed``; each in the order of the file."""
+    if not 0 < val_fraction < 1:
+        raise ValueError(f"data.val_fraction: expected a number in (0, 1), got {val_fraction}")
+    order = torch.randperm(len(sentences), generator=generator(seed)).tolist()
+    count = max(1, round(val_fraction * len(sentences)))
+    if count >= len(sentences):
+        raise ValueError(f"data.train: expected at least 2 sentences to split, got {len(sentences)}; or give data.val")
+    return [sentences[k] for k in sorted(order[count:])], [sentences[k] for k in sorted(order[:count])]

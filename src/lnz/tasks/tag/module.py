@@ -1,0 +1,259 @@
+"""The tagging task: a network that ends in a chain, beside one that ends in a softmax per position."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lnz.distributions import LinearChain
+from lnz.errors import FormatError
+from lnz.io.sentences import Column
+from lnz.nn.tag_schemes import Scheme
+from lnz.tasks.streams import generator
+from lnz.tasks.tag.hf_encoder import HuggingFaceEncoder
+from lnz.tasks.tag.image_encoder import ImageEncoder
+from lnz.tasks.tag.measures import Measures
+from lnz.tasks.tag.network import Tagger, inside
+from lnz.tasks.tag.objectives import OBJECTIVES, Name
+from lnz.tasks.tag.word_encoder import WordEncoder
+from lnz.typing import IGNORE
+
+METHODS = ("softmax", "crf")
+TASK = "tag"
+EncoderName = Literal["image", "words", "hf"]
+
+
+class TagModule(pl.LightningModule):
+    """Two networks of one architecture, from the same initial weights, on the same batches with the same dropout.
+
+    ``softmax`` ends in an independent softmax per position, ``crf`` in a :class:`~lnz.nn.LinearChainCRF` that is
+    trained by the ``objective``. They share no parameter: the losses are added, so that each network follows its own
+    gradient. Predictions are best labellings.
+
+    Args:
+        tags: names of the tags.
+        words: with an embedding, of the encoder "words".
+        characters: with an embedding, of the encoder "words".
+        image_size: height and width of each position's image, of the encoder "image".
+        scheme: of tags that mark spans; the chain forbids what it forbids.
+        column: of CoNLL-U, what the tags are.
+        encoder: "image", two convolutions per position; "words", a convolution over characters and word embeddings,
+            then a bidirectional LSTM; "hf", any encoder of Hugging Face's transformers, its features of the first
+            piece of each word. By default, "image" for images and "words" for sentences.
+        pretrained: of "hf", a name on Hugging Face's hub or a folder.
+        width: of the features, of "image" and "words".
+        word_width: of the words' embeddings.
+        character_width: of what the characters of a word are turned into.
+        channels: of the first convolution of "image".
+        dropout: of "image" and "words".
+        word_dropout: how often a word is left to its characters, in training.
+        objective: what the chain is trained by. "nll": maximum likelihood; "pseudolikelihood": each tag given its
+            neighbours; "hinge", "label-adjustment": for the number of wrong tags, by best labellings.
+        epsilon: of "label-adjustment".
+        learning_rate: the peak of a one-cycle schedule of Adam.
+        pretrained_rate: the same of pretrained weights.
+        weight_decay: decoupled weight decay.
+        clip: largest norm of the gradient of each network.
+    """
+
+    def __init__(
+        self,
+        tags: Sequence[str],
+        *,
+        words: Sequence[str] = (),
+        characters: Sequence[str] = (),
+        image_size: tuple[int, int] | None = None,
+        scheme: Scheme | None = None,
+        column: Column = "upos",
+        encoder: EncoderName | None = None,
+        pretrained: str | None = None,
+        width: int = 128,
+        word_width: int = 64,
+        character_width: int = 48,
+        channels: int = 16,
+        dropout: float = 0.3,
+        word_dropout: float = 0.1,
+        objective: Name = "nll",
+        epsilon: float = 1.0,
+        learning_rate: float = 5e-3,
+        pretrained_rate: float = 5e-5,
+        weight_decay: float = 1e-4,
+        clip: float = 5.0,
+        _description: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        encoder = encoder or ("words" if image_size is None else "image")
+        _check(encoder, image_size, pretrained, objective, epsilon, dropout, word_dropout, clip)
+        self.settings = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        self.settings |= {"tags": list(tags), "words": list(words), "characters": list(characters)}
+        self.tags, self.objective, self.epsilon = list(tags), OBJECTIVES[objective], epsilon
+        self.learning_rate, self.pretrained_rate, self.weight_decay = learning_rate, pretrained_rate, weight_decay
+        self.clip = clip
+        features: nn.Module
+        if encoder == "image":
+            assert image_size is not None
+            features = ImageEncoder(image_size, channels, width, dropout)
+        elif encoder == "words":
+            features = WordEncoder(
+                words,
+                characters,
+                width=width,
+                word_width=word_width,
+                character_width=character_width,
+                dropout=dropout,
+                word_dropout=word_dropout,
+            )
+        elif _description is not None:
+            features = HuggingFaceEncoder.from_description(_description)
+        else:
+            assert pretrained is not None
+            features = HuggingFaceEncoder.from_pretrained(pretrained)
+        if isinstance(features, HuggingFaceEncoder):
+            self.settings["_description"] = features.description
+        self.crf = Tagger(features, len(tags), True, tags, scheme)
+        self.softmax = Tagger(copy.deepcopy(features), len(tags), False)
+        self.softmax.nodes.load_state_dict(self.crf.nodes.state_dict())
+        self.softmax_measures, self.crf_measures = Measures(tags), Measures(tags)
+        self.key: Tensor  # what dropout is drawn from
+        self.register_buffer("key", torch.randint(2**62, ()))
+
+    @property
+    def networks(self) -> dict[str, Tagger]:
+        return {"softmax": self.softmax, "crf": self.crf}
+
+    @property
+    def measures(self) -> dict[str, Measures]:
+        return {"softmax": self.softmax_measures, "crf": self.crf_measures}
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Mapping[str, Any], source: str) -> TagModule:
+        """The module of a checkpoint, ready to predict; nothing else is needed, not even for a pretrained encoder.
+
+        Raises:
+            FormatError: the checkpoint is of another task or version; ``source`` names it.
+        """
+        about = checkpoint.get("lnz", {})
+        if about.get("task") != TASK:
+            raise FormatError(f"{source}: expected a checkpoint of lnz fit {TASK}, got task {about.get('task')!r}")
+        try:
+            module = cls(**about["settings"])
+            module.load_state_dict(checkpoint["state_dict"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise FormatError(f"{source}: does not belong to this version of lnz ({error})") from error
+        return module.eval()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["lnz"] = {"task": TASK, "settings": self.settings}
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
+        tags, lengths = batch["tags"], batch["lengths"]
+        observed = (tags != IGNORE).sum().clamp(min=1)
+        scores = {}
+        for method, network in self.networks.items():
+            with self._draws():
+                scores[method] = network.nodes(network.encoder(batch))
+        p = self.crf.joined(scores["crf"], lengths)
+        losses = {
+            "softmax": F.cross_entropy(scores["softmax"].flatten(0, 1), tags.flatten(), reduction="sum"),
+            "crf": self.objective(p, tags, self.epsilon),
+        }
+        for method in METHODS:
+            self.log(
+                f"train/{method}_loss",
+                losses[method] / observed,
+                on_step=False,
+                on_epoch=True,
+                sync_dist=True,
+                prog_bar=True,
+                batch_size=len(lengths),
+            )
+        return (losses["softmax"] + losses["crf"]) / observed
+
+    @contextmanager
+    def _draws(self) -> Iterator[None]:
+        """Dropout as a function of (run, step): the same for both networks, and in a resumed run as in another."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            stream = generator(int(self.key), self.global_step, self.global_rank)
+            torch.manual_seed(int(torch.randint(2**62, (), generator=stream)))
+            yield
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        for network in self.networks.values():  # each by itself: what one does is nothing to the other
+            nn.utils.clip_grad_norm_(network.parameters(), self.clip)
+
+    @torch.no_grad()
+    def beliefs(self, batch: Mapping[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Per method, the best tags ``int64 [B, T]`` (−100 over padding) and the probability of each ``[B, T, L]``."""
+        found = {}
+        for method, network in self.networks.items():
+            p: LinearChain = network(batch)
+            found[method] = (p.argmax(), p.node_marginals)
+        return found
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        for method, (predicted, beliefs) in self.beliefs(batch).items():
+            self.measures[method].update(beliefs, batch["tags"], predicted)
+
+    def on_validation_epoch_end(self) -> None:
+        for method, measures in self.measures.items():
+            values = measures.compute()
+            values["score"] = values.get("f1", values["accuracy"])  # what the best checkpoint is chosen by
+            for name, value in values.items():
+                self.log(f"val/{method}_{name}", value, sync_dist=True)  # equal in all processes already
+            measures.reset()
+
+    @torch.no_grad()
+    def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> list[list[str]]:
+        """The names of the best tags under the chain, one list per sequence."""
+        kept = inside(batch["lengths"], int(batch["lengths"].max()))
+        best = self.crf(batch).argmax()
+        return [[self.tags[tag] for tag in row[there].tolist()] for row, there in zip(best, kept, strict=True)]
+
+    def configure_optimizers(self) -> Any:
+        pretrained, own = [], []
+        for name, parameter in self.named_parameters():
+            (pretrained if ".encoder.model." in name else own).append(parameter)
+        groups, rates = [{"params": own}], [self.learning_rate]
+        if pretrained:
+            groups.append({"params": pretrained})
+            rates.append(self.pretrained_rate)
+        optimizer = torch.optim.AdamW(groups, self.learning_rate, weight_decay=self.weight_decay)
+        steps = max(int(self.trainer.estimated_stepping_batches), 2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _check(
+    encoder: str,
+    image_size: tuple[int, int] | None,
+    pretrained: str | None,
+    objective: str,
+    epsilon: float,
+    dropout: float,
+    word_dropout: float,
+    clip: float,
+) -> None:
+    """Raise where settings are wrong or do not go together."""
+    if encoder not in ("image", "words", "hf"):
+        raise ValueError(f"model.encoder: expected 'image', 'words' or 'hf', got {encoder!r}")
+    if (encoder == "image") != (image_size is not None):
+        needs = "images, which the composed strings have" if encoder == "image" else "sentences: give data.train"
+        raise ValueError(f"model.encoder: {encoder!r} needs {needs}")
+    if (encoder == "hf") != (pretrained is not None):
+        raise ValueError("model.pretrained: expected a name or folder with model.encoder hf, and only there")
+    if objective not in OBJECTIVES:
+        raise ValueError(f"model.objective: expected one of {', '.join(OBJECTIVES)}, got {objective!r}")
+    for name, value in {"epsilon": epsilon, "clip": clip}.items():
+        if value <= 0:
+            raise ValueError(f"model.{name}: expected a positive number, got {value}")
+    for name, value in {"dropout": dropout, "word_dropout": word_dropout}.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"model.{name}: expected a number in [0, 1), got {value}")

@@ -1,0 +1,50 @@
+"""Tags of new sentences, by a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lnz.errors import FormatError
+from lnz.io.sentences import format_of, read_sentences, retag_conllu, write_tagged
+from lnz.tasks.tag.module import TagModule
+
+BATCH = 32
+
+
+def predict(checkpoint: Mapping[str, Any], source: str, text: Path, output: Path) -> int:
+    """Write the sentences of a file with their best tags under the chain; returns how many there are.
+
+    Of a CoNLL-U file only the column of tags is replaced; of columns the word is the first; of text (``.txt``) a line
+    is a sentence. The latter two are written as lines of a word, a tab and a tag. Tags that the file has are not read.
+
+    Args:
+        checkpoint: a loaded checkpoint.
+        source: the file it is from, for messages.
+        text: the file of sentences, gzipped or not.
+        output: the file to write.
+
+    Raises:
+        FormatError: a checkpoint of another task or version, or one that was not trained on sentences; a bad file.
+        OSError: the output cannot be written.
+    """
+    module = TagModule.from_checkpoint(checkpoint, source)
+    if module.settings["image_size"] is not None:
+        raise FormatError(f"{source}: expected a checkpoint trained on sentences, got one of strings of images")
+    column = module.settings["column"]
+    sentences = read_sentences(text, column=column, tag_column=None)
+    order = sorted(range(len(sentences)), key=lambda k: len(sentences[k]))
+    tags: dict[int, list[str]] = {}
+    for start in range(0, len(order), BATCH):
+        part = order[start : start + BATCH]
+        tokens = [sentences[k].tokens for k in part]
+        batch = {"tokens": tokens, "lengths": torch.tensor([len(words) for words in tokens])}
+        tags |= dict(zip(part, module.predict_step(batch, 0), strict=True))
+    if format_of(text) == "conllu":
+        retag_conllu(text, output, column, (tags[k] for k in range(len(sentences))))
+    else:
+        write_tagged(output, ((sentence.tokens, tags[k]) for k, sentence in enumerate(sentences)))
+    return len(sentences)

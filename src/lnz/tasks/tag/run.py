@@ -1,0 +1,113 @@
+"""``lnz fit tag``: what the task is, for the machinery that all tasks share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from rich.table import Table
+
+from lnz import plot
+from lnz.tasks.run import run as run_task
+from lnz.tasks.tag import report
+from lnz.tasks.tag.data import TagData
+from lnz.tasks.tag.measures import TITLES
+from lnz.tasks.tag.module import METHODS, TagModule
+from lnz.tasks.tag.objectives import NAMES
+from lnz.tasks.task import Task
+
+DESCRIPTION = """Train a network that tags every element of a sequence, once ending in an exponential softmax over whole
+taggings (a linear chain) and once, beside it, in an independent softmax per element: same architecture, initial
+weights, batches, dropout and budget. No tagged text comes with lnz: without --data.train, strings of scikit-learn's
+handwritten digits are composed, noisy readings of a counter that moves on by 0, 1 or 2."""
+
+EXAMPLES = """examples:
+  composed strings of handwritten digits, nothing to download, three seeds:
+    lnz fit tag --seeds 3
+  parts of speech, from CoNLL-U files, gzipped or not:
+    lnz fit tag --data.train en-train.conllu --data.val en-dev.conllu
+  names in columns (a word, a tab, its tag; an empty line between sentences), BIO's rules kept:
+    lnz fit tag --data.train train.bio --data.val dev.bio --data.scheme BIO
+  a pretrained encoder of Hugging Face's transformers (pip install 'lnz[transformers]'), a name or a folder:
+    lnz fit tag --data.train train.bio --model.encoder hf --model.pretrained FOLDER --trainer.max_epochs 4
+  another objective than maximum likelihood:
+    lnz fit tag --objective hinge
+  a configuration file, something changed:
+    lnz fit tag --config configs/tag_ewt.yaml --trainer.max_epochs 2 --output runs/short
+  go on after a crash or Ctrl-C:
+    lnz fit tag --config runs/short/config.yaml --ckpt_path last
+The run folder then holds report.html, picture.png, results.json, config.yaml and, per seed, checkpoints (the last, and
+the best by validation F1 of spans, or accuracy) and a TensorBoard log (tensorboard --logdir runs)."""
+
+
+class TagTask(Task):
+    """A tag for every element of a sequence."""
+
+    name = "tag"
+    description = DESCRIPTION
+    examples = EXAMPLES
+    module = TagModule
+    data = TagData
+    result = report.Result
+    best = ("val/crf_score", "max")
+    epochs = 12
+
+    def add_arguments(self, parser: Any) -> None:
+        parser.add_argument(
+            "--objective",
+            type=Literal[NAMES],  # type: ignore[valid-type]
+            default="nll",
+            help="What the chain is trained by (see model.objective).",
+        )
+        parser.link_arguments("objective", "model.objective")
+        for name in ("tags", "words", "characters", "image_size", "scheme", "column"):
+            parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
+
+    def judge(
+        self,
+        seed: int,
+        trainer: pl.Trainer,
+        module: TagModule,
+        data: TagData,
+        seconds: float,
+        history: list[dict[str, float]],
+    ) -> report.Result:
+        """The measures on the validation sequences."""
+        values = trainer.validate(module, datamodule=data, verbose=False)[0]
+        measures = {
+            m: {name: values[f"val/{m}_{name}"] for name in TITLES if f"val/{m}_{name}" in values} for m in METHODS
+        }
+        objective: str = module.settings["objective"]
+        return report.Result(seed, measures, seconds, history, objective, data.says)
+
+    def picture(self, module: TagModule, data: TagData, count: int = 4) -> bytes:
+        """Marginals of the first validation sequences with gold and best tags, and the scores of transitions."""
+        module = module.cpu().eval()
+        rows = []
+        for index in range(min(count, len(data.val))):
+            example = data.val[(0, index)]
+            batch = data.collate([example])
+            with torch.no_grad():
+                found = module.beliefs(batch)
+            rows.append(
+                plot.Tagging(
+                    elements=list(batch["image"][0]) if "image" in batch else list(batch["tokens"][0]),
+                    gold=batch["tags"][0],
+                    predicted={"softmax": found["softmax"][0][0], "chain": found["crf"][0][0]},
+                    marginals=found["crf"][1][0],
+                )
+            )
+        assert module.crf.crf is not None
+        return plot.png(plot.tagging(rows, data.tags, module.crf.crf.transitions.detach()))
+
+    def table(self, results: Sequence[report.Result]) -> Table:
+        return report.table(results)
+
+    def page(self, results: Sequence[report.Result], picture: bytes, config: str, about: Mapping[str, Any]) -> str:
+        return report.page(results, picture, config, about)
+
+
+run = partial(run_task, TagTask())
