@@ -186,8 +186,7 @@ for name, way in ways.items():
 #
 # The last two follow the gradient of another aim, and need not point where the likelihood grows. Label adjustment wants
 # a start at which the best labelling is near to good, and has none here. Its beliefs were never trained, and are far
-# off. (``lnz fit segment --objective label-adjustment --model.warm_start 0.5`` lets the likelihood train the first
-# half.)
+# off. (``lnz fit segment --objective label-adjustment`` lets the likelihood train the first half.)
 
 print(f"{'':34}mIoU %   NLL    ECE   ms/step   gradient error: one, mean of 60   cosine")
 for name in ways:

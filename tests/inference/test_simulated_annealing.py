@@ -17,10 +17,11 @@ def test_small_models(seed):
     )
 
 
-def test_the_best_is_found_on_nearly_all_small_models():
+@pytest.mark.parametrize("moves", ["nodes", "forests"])
+def test_the_best_is_found_on_nearly_all_small_models(moves):
     hits = []
     for seed in range(12):
-        score, _, _, best = solved(random_model(seed), SimulatedAnnealing(sweeps=50))
+        score, _, _, best = solved(random_model(seed), SimulatedAnnealing(sweeps=50, moves=moves))
         hits.append(bool((score >= best - 1e-9).all()))
     assert sum(hits) >= 11
 
@@ -48,6 +49,7 @@ def test_observed_labels_are_kept():
     [
         ({"sweeps": 0}, "sweeps: expected a positive integer, got 0"),
         ({"chains": 0}, "chains: expected a positive integer, got 0"),
+        ({"moves": "trees"}, "moves: expected one of 'nodes', 'forests', got 'trees'"),
         ({"coldest": 0}, "coldest, hottest: expected 0 < coldest"),
         ({"coldest": 2.0}, "coldest, hottest: expected 0 < coldest"),
     ],

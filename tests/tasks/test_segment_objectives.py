@@ -50,7 +50,7 @@ def step(**kwargs):
 @pytest.mark.parametrize("void", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_objective_trains_every_parameter(name, void):
-    made = module(name, inference=BeliefPropagation(max_iterations=5))
+    made = module(name, inference=BeliefPropagation(max_iterations=5), warm_start=0.0)
     with torch.no_grad():  # away from the start, where labels that do not matter would tie
         for parameter in made.mrf.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7)))
@@ -242,7 +242,8 @@ class _Trainer:
 
 
 def test_schedules_follow_the_steps(monkeypatch):
-    made = module("label-adjustment", epsilon=8.0, last_epsilon=1.0, warm_start=0.5)
+    assert module("hinge").warm_start == 0
+    made = module("label-adjustment", epsilon=8.0, last_epsilon=1.0)  # by default, the first half is the likelihood's
     monkeypatch.setattr(SegmentModule, "trainer", _Trainer())
     seen = {}
     for taken in range(8):

@@ -11,7 +11,7 @@ import torch
 from lnz.inference.sampler import Chains, Sampler, Transition
 from lnz.ops.gibbs.op import gibbs_sweeps
 from lnz.ops.tree_gibbs.blocks import blocks_of
-from lnz.ops.tree_gibbs.reference import tree_sweeps
+from lnz.ops.tree_gibbs.op import tree_sweeps
 from lnz.scores import Model
 
 Order = Literal["chromatic", "systematic", "random", "tree"]

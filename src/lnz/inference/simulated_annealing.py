@@ -1,9 +1,9 @@
-"""Simulated annealing: Gibbs sampling while the temperature falls."""
+"""Simulated annealing: Gibbs sampling, of nodes or of whole forests, while the temperature falls."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,12 +14,15 @@ from lnz.inference.mode import Found, ModeSolution
 from lnz.ops.conditionals.reference import label_scores
 from lnz.ops.gibbs.op import gibbs_sweeps
 from lnz.ops.icm.op import icm
+from lnz.ops.tree_gibbs.op import forest_moves
 from lnz.scores import Model
+
+Moves = Literal["nodes", "forests"]
 
 
 @dataclass(frozen=True)
 class SimulatedAnnealing(Method):
-    """A labelling by simulated annealing (Geman and Geman 1984); O(chains · sweeps · Σ_f k_f L) time.
+    """A labelling by simulated annealing (Geman and Geman 1984); O(chains · sweeps · Σ_f k_f L) time, L² with forests.
 
     Chains start at random labellings, or at that of ``start``, and make Gibbs sweeps at temperatures that fall by a
     constant factor. Each ends in iterated conditional modes; the best one counts. No bound, but that of ``start``.
@@ -28,6 +31,8 @@ class SimulatedAnnealing(Method):
         sweeps: per chain, one at each temperature.
         hottest: the first temperature, in units of the mean range of a node's scores given all other nodes.
         coldest: the last one.
+        moves: what a sweep redraws: every node in turn given all others (``"nodes"``), or a random induced forest
+            jointly given the rest (``"forests"``: Hamze and de Freitas 2004), which passes barriers that stop nodes.
         chains: how many.
         start: a method whose ``argmax()`` to start all chains from; it competes with their results.
         seed: of the random numbers.
@@ -36,6 +41,7 @@ class SimulatedAnnealing(Method):
     sweeps: int = 200
     hottest: float = 0.5
     coldest: float = 0.01
+    moves: Moves = "nodes"
     chains: int = 4
     start: Method | None = None
     seed: int = 0
@@ -50,6 +56,8 @@ class SimulatedAnnealing(Method):
             raise ValueError(
                 f"coldest, hottest: expected 0 < coldest ≤ hottest, got {self.coldest!r} and {self.hottest!r}"
             )
+        if self.moves not in get_args(Moves):
+            raise ValueError(f"moves: expected one of {', '.join(map(repr, get_args(Moves)))}, got {self.moves!r}")
         if self.start is not None and not isinstance(self.start, Method):
             raise TypeError(f"start: expected a method of lnz.inference or None, got {self.start!r}")
 
@@ -77,9 +85,12 @@ class SimulatedAnnealingSolution(ModeSolution):
             bound = solution.diagnostics.get("bound")
             labels = rivals.expand_as(labels)
         falling = (settings.coldest / settings.hottest) ** (1 / max(settings.sweeps - 1, 1))
-        for sweep in range(settings.sweeps):
-            temperature = unit * settings.hottest * falling**sweep
-            labels = gibbs_sweeps(model, labels, 1, generator, temperature=temperature)
+        temperatures = [unit * settings.hottest * falling**sweep for sweep in range(settings.sweeps)]
+        if settings.moves == "forests":
+            labels = forest_moves(model, labels, temperatures, generator)
+        else:
+            for temperature in temperatures:
+                labels = gibbs_sweeps(model, labels, 1, generator, temperature=temperature)
         return Found(best_of(model, icm(model, torch.cat((rivals, labels)))), bound)
 
 

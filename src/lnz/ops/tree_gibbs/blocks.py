@@ -68,7 +68,7 @@ def blocks_of(graph: FactorGraph, given: Sequence[Sequence[int]] | None, device:
     kept = _blocks.setdefault(graph, {})
     if (given, device) not in kept:
         chosen = given or _chosen(graph)
-        kept[given, device] = tuple(_planned(graph, i, list(nodes), device) for i, nodes in enumerate(chosen) if nodes)
+        kept[given, device] = tuple(planned(graph, list(nodes), device, i) for i, nodes in enumerate(chosen) if nodes)
     return kept[given, device]
 
 
@@ -91,31 +91,41 @@ def combs(grid: Grid) -> tuple[list[int], list[int]]:
 
 def forests(graph: FactorGraph) -> list[list[int]]:
     """A partition into induced forests: each takes, in order, every node left that closes no cycle in it."""
-    neighbours = wiring_of(graph).neighbours
-    around: list[list[tuple[int, int]]] = [[] for _ in range(graph.num_nodes)]  # the factors of three and more nodes
+    left, blocks = list(range(graph.num_nodes)), []
+    while left:
+        block, left = forest(graph, left)
+        blocks.append(block)
+    return blocks
+
+
+def forest(graph: FactorGraph, candidates: Sequence[int]) -> tuple[list[int], list[int]]:
+    """An induced forest that takes, in order, each of ``candidates`` that closes no cycle in it, and those left out."""
+    neighbours, around = wiring_of(graph).neighbours, _larger_factors(graph)
+    root: dict[int, int] = {}
+    held: dict[tuple[int, int], int] = {}
+    rest = []
+    for node in candidates:
+        trees = [_find(root, other) for other in neighbours[node] if other in root]
+        if len(set(trees)) < len(trees) or any(held.get(factor, 0) == 2 for factor in around[node]):
+            rest.append(node)
+            continue
+        root[node] = node
+        for tree in trees:
+            root[tree] = node
+        for factor in around[node]:
+            held[factor] = held.get(factor, 0) + 1
+    return list(root), rest
+
+
+def _larger_factors(graph: FactorGraph) -> list[list[tuple[int, int]]]:
+    """Per node, the factors of three and more nodes that it is in."""
+    around: list[list[tuple[int, int]]] = [[] for _ in range(graph.num_nodes)]
     for group, scope in enumerate(graph.scopes):
         if scope.shape[1] > 2:
             for f, nodes in enumerate(scope.tolist()):
                 for node in nodes:
                     around[node].append((group, f))
-    left, blocks = list(range(graph.num_nodes)), []
-    while left:
-        root: dict[int, int] = {}
-        held: dict[tuple[int, int], int] = {}
-        rest = []
-        for node in left:
-            trees = [_find(root, other) for other in neighbours[node] if other in root]
-            if len(set(trees)) < len(trees) or any(held.get(factor, 0) == 2 for factor in around[node]):
-                rest.append(node)
-                continue
-            root[node] = node
-            for tree in trees:
-                root[tree] = node
-            for factor in around[node]:
-                held[factor] = held.get(factor, 0) + 1
-        blocks.append(list(root))
-        left = rest
-    return blocks
+    return around
 
 
 def _find(root: dict[int, int], node: int) -> int:
@@ -138,7 +148,8 @@ def _check_covers(blocks: Sequence[Sequence[int]], num_nodes: int) -> None:
             raise ValueError(f"blocks[{i}]: expected distinct nodes, got one twice")
 
 
-def _planned(graph: FactorGraph, number: int, nodes: list[int], device: torch.device) -> Block:
+def planned(graph: FactorGraph, nodes: list[int], device: torch.device, number: int = 0) -> Block:
+    """The block of ``nodes``, the one of that number."""
     slot = {node: i for i, node in enumerate(nodes)}
     member = torch.zeros(graph.num_nodes, dtype=torch.bool)
     member[nodes] = True

@@ -87,7 +87,7 @@ class Run:
 
 
 def _by_kernel(layout: Layout, index: Sequence[int], run: Run) -> tuple[Ints, float, int]:
-    from lnz.ops.trws.cpu import sweep
+    from lnz.ops.trws.cpu.sweep import sweep
 
     scores = layout.scores(index)
     nodes = layout.model.graph.num_nodes

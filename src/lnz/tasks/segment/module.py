@@ -61,8 +61,9 @@ class SegmentModule(pl.LightningModule):
             one and "hamming" (wrong pixels) for the other.
         epsilon: of "label-adjustment", at first.
         last_epsilon: and at the end of training, falling geometrically; by default, the same.
-        warm_start: share of the steps in which "nll-bp" trains, before the objective takes over; best labellings of an
-            untrained network say little.
+        warm_start: share of the steps in which "nll-bp" trains, before the objective takes over; by default, half of
+            them under "label-adjustment", which goes nowhere from the best labellings of an untrained network, else
+            none.
         learning_rate: the peak of a one-cycle schedule of Adam.
         weight_decay: decoupled weight decay.
     """
@@ -83,7 +84,7 @@ class SegmentModule(pl.LightningModule):
         error: ErrorName | None = None,
         epsilon: float = 1.0,
         last_epsilon: float | None = None,
-        warm_start: float = 0.0,
+        warm_start: float | None = None,
         learning_rate: float = 0.02,
         weight_decay: float = 1e-4,
     ) -> None:
@@ -92,6 +93,8 @@ class SegmentModule(pl.LightningModule):
             raise ValueError(f"objective: expected one of {', '.join(OBJECTIVES)}, got {objective!r}")
         if steps < 1:
             raise ValueError(f"steps: expected a positive integer, got {steps}")
+        if warm_start is None:
+            warm_start = 0.5 if objective == "label-adjustment" else 0.0
         if not 0 <= warm_start < 1:
             raise ValueError(f"warm_start: expected a number in [0, 1), got {warm_start}")
         EpsilonSchedule(epsilon, last_epsilon or epsilon, 1)  # refuses now what is not positive

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from lnz.ops.jit.cpu import kernel
+from lnz.ops.trws.cpu.pairs import give, receive, top_of
 
 FLAGS = {"nnan", "nsz"}  # infinities, but never NaN
 
@@ -17,30 +18,6 @@ FLAGS = {"nnan", "nsz"}  # infinities, but never NaN
 @njit(fastmath=FLAGS)
 def more(a, b):
     return b if b > a else a
-
-
-@njit(fastmath=FLAGS)
-def collect_pair(found, table, lent, weight):
-    """``found[x] = max_y lent[y] + weight · table[y, x]``; the table is flat."""
-    card = found.size
-    x = 0
-    while x + 4 <= card:  # four labels at a time, in registers
-        a = b = c = d = -np.inf
-        at = x
-        for y in range(lent.size):
-            a = more(a, lent[y] + weight * table[at])
-            b = more(b, lent[y] + weight * table[at + 1])
-            c = more(c, lent[y] + weight * table[at + 2])
-            d = more(d, lent[y] + weight * table[at + 3])
-            at += card
-        found[x], found[x + 1], found[x + 2], found[x + 3] = a, b, c, d
-        x += 4
-    while x < card:
-        a = -np.inf
-        for y in range(lent.size):
-            a = more(a, lent[y] + weight * table[y * card + x])
-        found[x] = a
-        x += 1
 
 
 @njit(fastmath=FLAGS)
@@ -96,7 +73,7 @@ def sweep(wiring, scores, nodes, forward, lent, labels):
     bound = score = 0.0
     for node in nodes:
         start, card = label_at[node], label_at[node + 1] - label_at[node]
-        belief, choice, found = belief_of[:card], choice_of[:card], found_of[:card]
+        belief, choice = belief_of, choice_of
         for x in range(card):
             belief[x] = choice[x] = scores.nodes[start + x]
         arriving = leaving = 0
@@ -118,36 +95,37 @@ def sweep(wiring, scores, nodes, forward, lent, labels):
             weight = weights[weight_of[factor]]
             if arity == 2:
                 other = low + 1 - own
-                begin, end = slot_at[other], slot_at[other + 1]
-                table = slot_table[slot]
-                collect_pair(found, tables[table : table + card * (end - begin)], lent[begin:end], weight)
-                table += labels[slot_node[other]] * card
-                for x in range(card):
-                    choice[x] += weight * tables[table + x]
-            else:
-                state, held = state_of[:arity], held_of[:arity]
-                strides, starts = slot_stride[low : low + arity], slot_at[low : low + arity + 1]
-                table = slot_table[low]
-                for k in range(arity):
-                    held[k] = k < own if forward else k > own
-                    state[k] = labels[slot_node[low + k]] if held[k] else 0
-                collect_any(found, own, tables[table:], strides, starts, lent, weight, state, held)
-                for x in range(card):
-                    choice[x] += found[x]
-                held[:] = False
-                collect_any(found, own, tables[table:], strides, starts, lent, weight, state, held)
+                begin, table = slot_at[other], slot_table[slot]
+                shown = table + labels[slot_node[other]] * card
+                receive(
+                    belief, choice, tables, lent, table, shown, begin, slot_at[other + 1] - begin, mine, card, weight
+                )
+                continue
+            found = found_of[:card]
+            state, held = state_of[:arity], held_of[:arity]
+            strides, starts = slot_stride[low : low + arity], slot_at[low : low + arity + 1]
+            table = slot_table[low]
+            for k in range(arity):
+                held[k] = k < own if forward else k > own
+                state[k] = labels[slot_node[low + k]] if held[k] else 0
+            collect_any(found, own, tables[table:], strides, starts, lent, weight, state, held)
+            for x in range(card):
+                choice[x] += found[x]
+            held[:] = False
+            collect_any(found, own, tables[table:], strides, starts, lent, weight, state, held)
             for x in range(card):
                 belief[x] += found[x]
                 lent[mine + x] = -found[x] if found[x] > -np.inf else -np.inf
-        best, top = 0, belief[0]
-        for x in range(card):
-            best = x if choice[x] > choice[best] else best
-            top = more(top, belief[x])
+        top, best_choice = top_of(belief, card), top_of(choice, card)
         if top == -np.inf:
             return -np.inf, -np.inf
-        if choice[best] == -np.inf:  # a dead end: go on with what the messages say
-            for x in range(card):
-                best = x if belief[x] > belief[best] else best
+        best = 0
+        if best_choice > -np.inf:
+            while choice[best] < best_choice:
+                best += 1
+        else:  # a dead end: go on with what the messages say
+            while belief[best] < top:
+                best += 1
         labels[node] = best
         bound += top
         score += scores.nodes[start + best]
@@ -157,9 +135,7 @@ def sweep(wiring, scores, nodes, forward, lent, labels):
             factor = slot_factor[slot]
             low, high = factor_at[factor], factor_at[factor + 1]
             if slot != (high - 1 if forward else low):
-                mine = slot_at[slot]
-                for x in range(card):
-                    lent[mine + x] += share * (belief[x] - top)
+                give(lent, belief, slot_at[slot], card, share, top)
                 continue
             row = slot_table[low]
             if high - low == 2:

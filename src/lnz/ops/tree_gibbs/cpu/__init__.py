@@ -1,0 +1,1 @@
+"""Forests in Numba: how one is grown, and the joint draw of its nodes."""

@@ -1,0 +1,1 @@
+"""Sequential message passing in Numba."""
