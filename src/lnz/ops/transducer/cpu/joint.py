@@ -27,7 +27,7 @@ def arcs(x, labels, lengths, sizes, blank, normalise, first, step, at_blank, at_
             inside = t < lengths[b] and u <= sizes[b]
             scales[b, t, u, 0], scales[b, t, u, 1] = 0.0, 1.0
             if inside and normalise:
-                top = highest(row)
+                top = highest(x[b, t], u)  # type: ignore[call-arg]
                 if top == np.inf:
                     shift = np.nan
                 elif top > -np.inf:
