@@ -105,7 +105,6 @@ def test_learns_to_hear_digits(tmp_path):
     assert fit(*options, *QUIET, "--trainer.accelerator", "cpu", "--output", tmp_path / "run") == 0
     (result,) = results(tmp_path / "run")
     assert result["measures"]["greedy"]["wer"] < 0.1
-    assert result["alignment"]["median"] < 30
 
 
 class TestErrors:
