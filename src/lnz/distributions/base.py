@@ -116,6 +116,9 @@ class StructuredDistribution(Distribution, ABC):
             self._cache[key] = compute()
         return self._cache[key]
 
+    def _known(self, name: str) -> bool:
+        return (name, torch.is_grad_enabled()) in self._cache
+
     def _require_feasible(self, what: str) -> None:
         if self._validate_args:
             check_feasible(self.log_partition, f"{type(self).__name__}.{what}")

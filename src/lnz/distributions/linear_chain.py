@@ -18,6 +18,7 @@ from lnz.checks import (
     check_scores,
     concrete,
     joint_batch_shape,
+    plain,
 )
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.mrf import MRF
@@ -72,14 +73,21 @@ class LinearChain(StructuredDistribution):
     def _flat(self) -> tuple[Tensor, Tensor, Tensor]:
         """Scores and lengths with one batch axis, as :mod:`lnz.ops.chain` takes them."""
         (T,), L, B = self.event_shape, self.num_labels, self.batch_shape.numel()
-        node = self.node_scores.expand(*self.batch_shape, T, L).reshape(B, T, L)
-        table = self.edge_scores.shape[-3:] if self.edge_scores.dim() > 2 else (1, L, L)
-        if self.edge_scores.dim() == 2 or self.edge_scores.shape[:-3].numel() == 1:
-            edge = self.edge_scores.reshape(1, *table)  # shared by the batch: not copied per entry
+        node = self.node_scores
+        if node.shape != (B, T, L):
+            node = node.expand(*self.batch_shape, T, L).reshape(B, T, L)
+        if self.edge_scores.dim() == 2:
+            edge = self.edge_scores[None, None]
+        elif self.edge_scores.shape[:-3].numel() == 1:
+            edge = self.edge_scores.reshape(
+                1, *self.edge_scores.shape[-3:]
+            )  # shared by the batch: not copied per entry
         else:
+            table = self.edge_scores.shape[-3:]
             edge = self.edge_scores.expand(*self.batch_shape, *table).reshape(B, *table)
-        lengths = torch.as_tensor(T if self.lengths is None else self.lengths, device=node.device)
-        return node, edge, lengths.expand(self.batch_shape).reshape(B)
+        if self.lengths is None:
+            return node, edge, torch.full((B,), T, device=node.device)
+        return node, edge, self.lengths.expand(self.batch_shape).reshape(B)
 
     @property
     def _inside(self) -> Tensor:
@@ -133,13 +141,23 @@ class LinearChain(StructuredDistribution):
         return total + edge.masked_fill(~inside[..., 1:], 0.0).sum(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if not concrete(value) or value.shape[:-1] != self.batch_shape or self._unobserved(value).any():
+        if self._known("forward_backward") or not self._is_full(value):
             return super().log_prob(value)
-        with torch.no_grad():
-            score = self.score(value)
         node, edge, lengths = self._flat
-        y = self._checked(value).reshape(node.shape[:2])
-        return chain.log_probability(node, edge, lengths, y, score.reshape(-1), self._pass).reshape(self.batch_shape)
+        y = value.reshape(node.shape[:2])
+        log_prob, done = chain.log_probability(node, edge, lengths, y)
+        self._once("forward_backward", lambda: done)
+        return log_prob.reshape(self.batch_shape)
+
+    def _is_full(self, y: Tensor) -> bool:
+        """Whether y is known to be one full labelling per batch entry; raises where it is none, as :meth:`score`."""
+        if not concrete(y) or getattr(y, "shape", None) != self.batch_shape + self.event_shape:
+            return False
+        if plain(y) and y.dtype == torch.int64 and (self.lengths is None or plain(self.lengths)):
+            full = chain.is_full(y, self.lengths, self.num_labels)
+            if full is not None:
+                return full
+        return not self._unobserved(y).any()
 
     def condition(self, y: Tensor) -> Self:
         y = self._checked(y).unsqueeze(-1)

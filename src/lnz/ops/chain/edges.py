@@ -1,9 +1,11 @@
-"""Sums over the pairs of neighbouring labels, in the shape of the edge scores ``[B or 1, T − 1 or 1, L, L]``."""
+"""Sums over the pairs of neighbouring labels, for edge scores ``[B or 1, T − 1 or 1, L, L]``, on any device."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from lnz.ops.chain.reference import accumulator
 
 
 def factored(edge: Tensor, before: Tensor, after: Tensor, weight: Tensor) -> Tensor:
@@ -33,6 +35,19 @@ def factored(edge: Tensor, before: Tensor, after: Tensor, weight: Tensor) -> Ten
     return factor.mul_(sums).mul_(weight[0]) if alike else factor.mul_(sums)
 
 
+def scored(node: Tensor, edge: Tensor, lengths: Tensor, y: Tensor) -> Tensor:
+    """s(y) ``[B]`` of full labellings y ``[B, T]``, whatever they hold from ``lengths`` on."""
+    wide = accumulator(node)
+    inside = torch.arange(y.shape[1], device=y.device) < lengths[:, None]
+    y = torch.where(inside, y, 0)
+    total = node.gather(2, y.unsqueeze(2)).squeeze(2).to(wide).masked_fill(~inside, 0.0).sum(1)
+    if y.shape[1] > 1 and edge.numel():
+        pair = (y[:, :-1] * len(edge[0, 0]) + y[:, 1:]).unsqueeze(2)
+        scores = edge.flatten(-2).expand(len(y), y.shape[1] - 1, -1).gather(2, pair).squeeze(2)
+        total = total + scores.to(wide).masked_fill(~inside[:, 1:], 0.0).sum(1)
+    return total
+
+
 def scattered(shape: torch.Size, y: Tensor, lengths: Tensor, weight: Tensor) -> Tensor:
     """Σ weight_b over the pairs of neighbouring labels in y ``[B, T]``."""
     entries, steps, L, _ = shape
@@ -41,11 +56,11 @@ def scattered(shape: torch.Size, y: Tensor, lengths: Tensor, weight: Tensor) -> 
     if T < 2:
         return total.view(shape)
     device = y.device
-    y = y.clamp(min=0)
+    joined = torch.arange(1, T, device=device) < lengths[:, None]
+    y = torch.where(torch.arange(T, device=device) < lengths[:, None], y, 0)
     pair = y[:, :-1] * L + y[:, 1:]
     if steps > 1:
         pair = pair + L * L * torch.arange(steps, device=device)
     if entries > 1:
         pair = pair + steps * L * L * torch.arange(B, device=device)[:, None]
-    joined = torch.arange(1, T, device=device) < lengths[:, None]
     return total.index_add(0, pair.flatten(), (weight[:, None] * joined).flatten()).view(shape)

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from lnz.ops.jit import buffers
 from lnz.ops.jit.threads import side_by_side
 
 _SHARED = 2**13  # scores of nodes from which threads share the work
@@ -39,50 +41,50 @@ class _Run:
     """The arrays of one run, and its stages."""
 
     def __init__(self, node: Tensor, edge: Tensor, lengths: Tensor) -> None:
-        B, T, _ = node.shape
-        self.node, self.edge, self.lengths = node.contiguous(), edge.contiguous(), lengths.contiguous()
+        from lnz.ops.chain.cpu.sweep import START
+
+        B, T, L = node.shape
         if not edge.numel():
-            self.edge = edge.new_zeros(1, 1, *edge.shape[2:])  # for chains of one step
-        self.banded = bool(torch.isneginf(edge.amin())) if edge.numel() else False
-        self.nodes, self.before, self.after = (torch.empty_like(self.node) for _ in range(3))
-        self.tops, self.scales = node.new_empty(B, T), node.new_empty(B, T)
-        self.log_z = torch.empty(B, dtype=torch.float64)
-        self.report = torch.tensor([1.0, 0, 1, 0, 1, 1], dtype=torch.float64).repeat(B, 1)
-        self.arrays = [
-            t.detach().numpy()
-            for t in (self.log_z, self.nodes, self.before, self.after, self.tops, self.scales, self.report)
-        ]
-        self.inputs = [t.detach().numpy() for t in (self.node, self.edge, self.lengths)]
+            edge = edge.new_zeros(1, 1, L, L)  # for chains of one step
+        self.shape = node.shape
+        self.nodes, self.before, self.after = (buffers.empty(B, T, L, dtype=node.dtype) for _ in range(3))
+        self.log_z, self.exact = torch.empty(B, dtype=torch.float64), torch.empty(B, dtype=torch.bool)
+        self.inputs = arrays(node, edge, lengths)
+        tops, scales = np.empty((2, B, T), self.inputs[0].dtype)
+        report = np.empty((B, len(START)))
+        report[:] = START
+        results = arrays(self.log_z, self.nodes, self.before, self.after)
+        limits = _REACH[node.dtype], _RANGE[node.dtype]
+        self.outputs = [*results, tops, scales, report, limits, self.exact.numpy()]
 
     def __call__(self, *stages: int) -> None:
         """Do the stages, on one thread or on as many as torch has."""
-        from lnz.ops.chain.cpu.sweep import BACKWARD, COLLECT, FORWARD, LIFT, run
+        from lnz.ops.chain.cpu.sweep import BACKWARD, COLLECT, FORWARD, JUDGE, LIFT, run
 
-        B, T, L = self.node.shape
+        B, T, L = self.shape
 
         def task(stages: int, first: int, last: int, begin: int, end: int) -> Callable[[], None]:
-            return lambda: run(stages, *self.inputs, first, last, begin, end, self.banded, *self.arrays)
+            return lambda: run(stages, *self.inputs, first, last, begin, end, *self.outputs)
 
         threads = torch.get_num_threads() if B * T * L >= _SHARED else 1
         if threads == 1 or B > 1:
-            side_by_side([task(sum(stages), first, last, 0, T) for first, last in _shares(B, threads)])
+            side_by_side([task(sum(stages), first, last, 0, T) for first, last in shares(B, threads)])
             return
-        ranges = _shares(T, threads)
+        ranges = shares(T, threads)
         if LIFT in stages:
             side_by_side([task(LIFT, 0, 1, *steps) for steps in ranges])
         side_by_side([task(stage, 0, 1, 0, T) for stage in stages if stage in (FORWARD, BACKWARD)])
         if COLLECT in stages:
             side_by_side([task(COLLECT, 0, 1, *steps) for steps in ranges])
-
-    @property
-    def exact(self) -> Tensor:
-        proper, reach, alpha, local, beta, joint = self.report.unbind(1)
-        small = alpha.minimum(beta).log() + local - reach if self.banded else -reach
-        limit = (_RANGE if self.banded else _REACH)[self.node.dtype]
-        return (proper == 1) & (small > -limit) & ((joint.log() > -limit) | torch.isneginf(self.log_z))
+        if JUDGE in stages:
+            task(JUDGE, 0, 1, 0, T)()
 
 
-def _shares(count: int, parts: int) -> Sequence[tuple[int, int]]:
+def arrays(*tensors: Tensor) -> list[np.ndarray]:
+    return [t.detach().contiguous().numpy() for t in tensors]
+
+
+def shares(count: int, parts: int) -> Sequence[tuple[int, int]]:
     """``count`` tasks as ranges of about equal size, multiples of four where there are enough."""
     unit = 4 if count >= 4 * parts else 1
     units = math.ceil(count / unit)
@@ -93,11 +95,64 @@ def _shares(count: int, parts: int) -> Sequence[tuple[int, int]]:
 
 def forward_backward(node: Tensor, edge: Tensor, lengths: Tensor) -> Factors:
     """ln Z, node marginals and the factors of edge marginals. O(B T L²) time, O(B T L) memory."""
-    from lnz.ops.chain.cpu.sweep import BACKWARD, COLLECT, FORWARD, LIFT
+    from lnz.ops.chain.cpu.sweep import BACKWARD, COLLECT, FORWARD, JUDGE, LIFT
 
     run = _Run(node, edge, lengths)
-    run(LIFT, FORWARD, BACKWARD, COLLECT)
+    run(LIFT, FORWARD, BACKWARD, COLLECT, JUDGE)
     return Factors(run.log_z, run.nodes, run.before, run.after, run.exact)
+
+
+def is_full(y: Tensor, lengths: Tensor | None, labels: int) -> bool | None:
+    """Whether y ``[*batch, T]`` is observed before ``lengths``; ``None`` where it holds what is no label."""
+    from lnz.ops.chain.cpu.gold import FULL, LATENT, inspect
+
+    *batch, T = y.shape
+    counts = np.broadcast_to(T if lengths is None else lengths.numpy(), batch).reshape(-1)
+    rows = np.ascontiguousarray(y.numpy()).reshape(len(counts), T)
+    kind = inspect(rows, np.ascontiguousarray(counts), labels)
+    return kind == FULL if kind in (FULL, LATENT) else None
+
+
+def score(node: Tensor, edge: Tensor, lengths: Tensor, y: Tensor) -> Tensor:
+    """s(y) of full labellings, float64 ``[B]``."""
+    from lnz.ops.chain.cpu.gold import score
+
+    scores = torch.empty(len(node), dtype=torch.float64)
+    score(*arrays(node, edge, lengths, y, scores))
+    return scores
+
+
+def gradient(
+    edge: Tensor,
+    lengths: Tensor,
+    y: Tensor,
+    nodes: Tensor,
+    before: Tensor,
+    after: Tensor,
+    gold: Tensor,
+    model: Tensor,
+    with_node: bool,
+    with_edge: bool,
+) -> tuple[Tensor, Tensor]:
+    """``gold`` · indicators of y + ``model`` · marginals, of nodes and of edges that share one table; or empty."""
+    from lnz.ops.chain.cpu.gold import gradient, merge
+
+    B, T, L = nodes.shape
+    threads = torch.get_num_threads() if B * T * L >= _SHARED else 1
+    parts = shares(B * T, threads)
+    at_node = buffers.empty(B, T, L, dtype=nodes.dtype) if with_node else nodes.new_empty(0)
+    at_edge = torch.empty_like(edge, memory_format=torch.contiguous_format) if with_edge else edge.new_empty(0)
+    inputs = arrays(gold, model, lengths, y, nodes, before, after)
+    out = at_node.numpy() if with_node else np.empty((0, 0, 0), inputs[0].dtype)
+    totals, golds = np.empty((2, len(parts), L, L) if with_edge else (2, len(parts), 0, 0))
+
+    def task(part: int, first: int, last: int) -> Callable[[], None]:
+        return lambda: gradient(*inputs, first, last, with_node, with_edge, out, totals[part], golds[part])
+
+    side_by_side([task(part, *rows) for part, rows in enumerate(parts)])
+    if with_edge:
+        merge(arrays(edge)[0][0, 0], totals, golds, at_edge.numpy()[0, 0])
+    return at_node, at_edge
 
 
 def viterbi(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,24 +163,24 @@ def viterbi(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor
     if not edge.numel():
         edge = edge.new_zeros(1, 1, L, L)
     labels, scores = torch.empty(B, T, dtype=torch.int64), torch.empty(B, dtype=torch.float64)
-    arrays = [t.detach().contiguous().numpy() for t in (node, edge, lengths)]
+    inputs = arrays(node, edge, lengths)
     threads = torch.get_num_threads() if B * T * L >= _SHARED else 1
 
     def task(first: int, last: int) -> Callable[[], None]:
-        return lambda: best(*arrays, first, last, labels.numpy(), scores.numpy())
+        return lambda: best(*inputs, first, last, labels.numpy(), scores.numpy())
 
-    side_by_side([task(*share) for share in _shares(B, threads)])
+    side_by_side([task(*share) for share in shares(B, threads)])
     return labels, scores
 
 
 def sample(node: Tensor, edge: Tensor, lengths: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """Labellings ``int64 [n, B, T]`` by random numbers ``[n, B, T]`` in [0, 1), and which entries are exact."""
     from lnz.ops.chain.cpu.draw import draw
-    from lnz.ops.chain.cpu.sweep import FORWARD, LIFT
+    from lnz.ops.chain.cpu.sweep import FORWARD, JUDGE, LIFT
 
     B = len(node)
     run = _Run(node, edge, lengths)
-    run(LIFT, FORWARD)
+    run(LIFT, FORWARD, JUDGE)
     labels = torch.empty(uniform.shape, dtype=torch.int64)
     nodes, before, (_, edges, counts) = run.nodes.numpy(), run.before.numpy(), run.inputs
 
@@ -133,5 +188,5 @@ def sample(node: Tensor, edge: Tensor, lengths: Tensor, uniform: Tensor) -> tupl
         return lambda: draw(nodes, before, edges, counts, first, last, uniform.numpy(), labels.numpy())
 
     threads = torch.get_num_threads() if uniform.numel() * node.shape[2] >= _SHARED else 1
-    side_by_side([task(*share) for share in _shares(B, threads)])
+    side_by_side([task(*share) for share in shares(B, threads)])
     return labels, run.exact

@@ -2,8 +2,12 @@
 
 ``lnz::chain`` computes ln Z, node marginals and two factors of the edge marginals at once, without a tape over time and
 without a tensor of the size of the edge marginals; ``lnz::chain_edges`` makes those from the factors, summed to the
-shape of the edge scores, in one matrix product where these are shared. The functions here differentiate: ln Z and
-ln P(y) by multiplying with the marginals, the marginals through ``reference.py``.
+shape of the edge scores, in one matrix product where these are shared. ``lnz::chain_log_prob`` and
+``lnz::chain_gradient`` are training's: the same pass with the score of a labelling, and gold − marginals. The functions
+here differentiate: ln Z and ln P(y) by multiplying with the marginals, the marginals through ``reference.py``.
+
+``LogProbability.forward`` takes ``*inputs``: torch binds its signature in every call, which takes longer by names. (The
+compiler, which never sees that function, wants names.)
 """
 
 from __future__ import annotations
@@ -14,9 +18,10 @@ import torch
 from torch import Tensor
 
 from lnz.ops import use_kernels
-from lnz.ops.chain import reference
-from lnz.ops.chain.edges import factored, scattered
-from lnz.ops.chain.kernel import forward_backward as kernel
+from lnz.ops.chain import kernel, reference
+from lnz.ops.chain.edges import factored, scattered, scored
+
+_OWN = 96  # labels up to which our sum of the edge marginals is faster than torch's product of matrices
 
 
 class Pass(NamedTuple):
@@ -37,16 +42,23 @@ class Pass(NamedTuple):
     factored: Tensor
 
 
+Tensors = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
 @torch.library.custom_op("lnz::chain", mutates_args=())
 def _chain(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    dtype = node.dtype
+    log_z, nodes, before, after, exact = _solved(node, edge, lengths)
+    return log_z.to(node.dtype), nodes, before, after, exact
+
+
+def _solved(node: Tensor, edge: Tensor, lengths: Tensor) -> Tensors:
+    """What ``lnz::chain`` returns, but ln Z in the dtype that it was computed in."""
     if not (use_kernels(node, edge) and node.numel()):
         log_z, nodes, _ = _reference(node, edge, lengths)
         return log_z, nodes, torch.zeros_like(nodes), torch.zeros_like(nodes), torch.zeros_like(lengths).bool()
-    log_z, nodes, before, after, exact = kernel(node, edge, lengths)
-    log_z = log_z.to(dtype)
-    lost = (~exact).nonzero()[:, 0]
-    if len(lost):
+    log_z, nodes, before, after, exact = kernel.forward_backward(node, edge, lengths)
+    if not exact.all():
+        lost = (~exact).nonzero()[:, 0]
         before[lost], after[lost] = 0, 0
         log_z[lost], nodes[lost] = _with_more_range(node[lost], _entries(edge, lost), lengths[lost])
     return log_z, nodes, before, after, exact
@@ -57,9 +69,8 @@ def _with_more_range(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tenso
     dtype, lost = node.dtype, torch.ones_like(lengths).bool()
     log_z, nodes = torch.empty_like(node[:, 0, 0], dtype=torch.float64), torch.empty_like(node)
     if dtype == torch.float32:
-        log_z, nodes, _, _, exact = kernel(node.double(), edge.double(), lengths)
+        log_z, nodes, _, _, exact = kernel.forward_backward(node.double(), edge.double(), lengths)
         lost, nodes = ~exact, nodes.to(dtype)
-    log_z = log_z.to(dtype)
     if lost.any():
         log_z[lost], nodes[lost], _ = _reference(node[lost], _entries(edge, lost), lengths[lost])
     return log_z, nodes
@@ -70,9 +81,10 @@ def _entries(edge: Tensor, which: Tensor) -> Tensor:
 
 
 def _reference(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Marginals in the dtype of the scores, ln Z in that of the recursion."""
     wide = reference.accumulator(node)
     log_z, nodes, edges = reference.forward_backward(node.to(wide), edge.to(wide), lengths)
-    return log_z.to(node.dtype), nodes.to(node.dtype), edges.to(node.dtype)
+    return log_z, nodes.to(node.dtype), edges.to(node.dtype)
 
 
 @_chain.register_fake
@@ -85,9 +97,13 @@ def _(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tens
 def _edges(
     node: Tensor, edge: Tensor, lengths: Tensor, before: Tensor, after: Tensor, exact: Tensor, weight: Tensor
 ) -> Tensor:
-    total = factored(edge, before, after, weight)
-    lost = (~exact).nonzero()[:, 0]
-    if len(lost):
+    return _and_lost(factored(edge, before, after, weight), node, edge, lengths, exact, weight)
+
+
+def _and_lost(total: Tensor, node: Tensor, edge: Tensor, lengths: Tensor, exact: Tensor, weight: Tensor) -> Tensor:
+    """Add the weighted edge marginals of chains that the factors do not serve, in place."""
+    if not exact.all():
+        lost = (~exact).nonzero()[:, 0]
         rest = _edges_with_more_range(node[lost], _entries(edge, lost), lengths[lost], weight[lost])
         if len(edge) == 1:
             total += rest
@@ -102,7 +118,7 @@ def _edges_with_more_range(node: Tensor, edge: Tensor, lengths: Tensor, weight: 
     total = torch.zeros_like(edge, memory_format=torch.contiguous_format)
     if node.dtype == torch.float32 and use_kernels(node, edge) and node.numel():
         double = edge.double()
-        _, _, before, after, exact = kernel(node.double(), double, lengths)
+        _, _, before, after, exact = kernel.forward_backward(node.double(), double, lengths)
         lost = ~exact
         total = factored(double, before, after, (weight * exact).double()).to(edge.dtype)
     if lost.any():
@@ -117,6 +133,70 @@ def _edges_with_more_range(node: Tensor, edge: Tensor, lengths: Tensor, weight: 
 @_edges.register_fake
 def _(node: Tensor, edge: Tensor, *_: Tensor) -> Tensor:
     return torch.empty_like(edge, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("lnz::chain_log_prob", mutates_args=())
+def _log_prob(
+    node: Tensor, edge: Tensor, lengths: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """ln P(y), then what ``lnz::chain`` returns; their difference is taken before it is rounded."""
+    log_z, nodes, before, after, exact = _solved(node, edge, lengths)
+    served = use_kernels(node, edge) and node.numel()
+    score = kernel.score(node, edge, lengths, y) if served else scored(node, edge, lengths, y)
+    log_prob = score - log_z.masked_fill(torch.isneginf(log_z), 0.0)  # where Z = 0, the score is −inf already
+    return log_prob.to(node.dtype), log_z.to(node.dtype), nodes, before, after, exact
+
+
+@_log_prob.register_fake
+def _(node: Tensor, edge: Tensor, lengths: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    a, b, c = (torch.empty_like(node, memory_format=torch.contiguous_format) for _ in range(3))
+    size = len(node)
+    return node.new_empty(size), node.new_empty(size), a, b, c, torch.empty_like(lengths, dtype=torch.bool)
+
+
+@torch.library.custom_op("lnz::chain_gradient", mutates_args=())
+def _gradient(
+    node: Tensor,
+    edge: Tensor,
+    lengths: Tensor,
+    y: Tensor,
+    nodes: Tensor,
+    before: Tensor,
+    after: Tensor,
+    exact: Tensor,
+    gold: Tensor,
+    model: Tensor,
+    with_node: bool,
+    with_edge: bool,
+) -> tuple[Tensor, Tensor]:
+    """``gold`` · indicators of y + ``model`` · marginals, weights ``[B]``, for nodes and edges; empty if not wanted."""
+    if edge.shape[:2] == (1, 1) and node.numel() and use_kernels(node, edge):
+        ours = with_edge and node.shape[2] <= _OWN
+        given = nodes, before, after, gold, model
+        at_node, at_edge = kernel.gradient(edge, lengths, y, *given, with_node, ours)
+        if ours:
+            return at_node, _and_lost(at_edge, node, edge, lengths, exact, model)
+    else:
+        at_node = _golden(nodes, lengths, y, gold, model) if with_node else node.new_empty(0)
+        at_edge = edge.new_empty(0)
+    if with_edge:
+        at_edge = _and_lost(factored(edge, before, after, model), node, edge, lengths, exact, model)
+        at_edge += scattered(edge.shape, y, lengths, gold)
+    return at_node, at_edge
+
+
+def _golden(nodes: Tensor, lengths: Tensor, y: Tensor, gold: Tensor, model: Tensor) -> Tensor:
+    inside = torch.arange(y.shape[1], device=y.device) < lengths[:, None]
+    at_node = model[:, None, None] * nodes
+    return at_node.scatter_add_(2, torch.where(inside, y, 0).unsqueeze(2), (gold[:, None] * inside).unsqueeze(2))
+
+
+@_gradient.register_fake
+def _(node: Tensor, edge: Tensor, *inputs: Any) -> tuple[Tensor, Tensor]:
+    return tuple(
+        torch.empty_like(x, memory_format=torch.contiguous_format) if wanted else x.new_empty(0)
+        for x, wanted in zip((node, edge), inputs[-2:], strict=True)
+    )  # type: ignore[return-value]
 
 
 class LogPartition(torch.autograd.Function):
@@ -151,44 +231,43 @@ class LogPartition(torch.autograd.Function):
 
 
 class LogProbability(torch.autograd.Function):
-    """ln P(y) of a labelling per chain, from its score and the pass over its chain."""
+    """ln P(y) of a full labelling per chain, and :class:`Pass`; of these, ln P(y) and ln Z are differentiable here."""
 
     @staticmethod
-    def forward(
-        node: Tensor,
-        edge: Tensor,
-        lengths: Tensor,
-        y: Tensor,
-        score: Tensor,
-        log_z: Tensor,
-        nodes: Tensor,
-        before: Tensor,
-        after: Tensor,
-        exact: Tensor,
-    ) -> Tensor:
-        return score - log_z.masked_fill(torch.isneginf(log_z), 0.0)  # where Z = 0, the score is −inf already
+    def forward(*inputs: Tensor) -> tuple[Tensor, ...]:
+        return _log_prob(*inputs)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        node, edge, lengths, y, _, _, *rest = inputs
-        ctx.save_for_backward(node, edge, lengths, y, *rest)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[2:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs, *output[2:])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None, grad_z: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         node, edge, lengths, y, nodes, *factors = ctx.saved_tensors
+        if grad is None:
+            if grad_z is None:
+                return None, None, None, None
+            grad = torch.zeros_like(grad_z)
+        model = -grad if grad_z is None else grad_z - grad
+        with_node, with_edge = ctx.needs_input_grad[:2]
         at_node = at_edge = None
-        if ctx.needs_input_grad[0]:
-            at_node = -grad[:, None, None] * NodeMarginals.apply(node, edge, lengths, nodes)
-            inside = torch.arange(y.shape[1], device=y.device) < lengths[:, None]
-            at_node = at_node.scatter_add_(2, y.clamp(min=0).unsqueeze(2), (grad[:, None] * inside).unsqueeze(2))
-        if ctx.needs_input_grad[1]:
-            gold = scattered(edge.shape, y, lengths, grad)
-            at_edge = gold - EdgeMarginals.apply(node, edge, lengths, *factors, grad)
-        return at_node, at_edge, *[None] * (len(factors) + 5)
+        if not torch.is_grad_enabled():
+            weights = grad.contiguous(), model.contiguous()
+            both = _gradient(node, edge, lengths, y, nodes, *factors, *weights, with_node, with_edge)
+            return both[0] if with_node else None, both[1] if with_edge else None, None, None
+        if with_node:
+            at_node = _golden(NodeMarginals.apply(node, edge, lengths, nodes), lengths, y, grad, model)
+        if with_edge:
+            at_edge = EdgeMarginals.apply(node, edge, lengths, *factors, model)
+            at_edge = at_edge + scattered(edge.shape, y, lengths, grad)
+        return at_node, at_edge, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, Any]:
-        return LogProbability.apply(*_folded(info.batch_size, in_dims, inputs)).unflatten(0, (info.batch_size, -1)), 0
+        outputs = LogProbability.apply(*_folded(info.batch_size, in_dims, inputs))
+        return tuple(o.unflatten(0, (info.batch_size, -1)) for o in outputs), (0,) * len(outputs)
 
 
 class NodeMarginals(torch.autograd.Function):
@@ -257,9 +336,10 @@ def forward_backward(node: Tensor, edge: Tensor, lengths: Tensor) -> Pass:
     return Pass(*LogPartition.apply(node, edge, lengths))
 
 
-def log_probability(node: Tensor, edge: Tensor, lengths: Tensor, y: Tensor, score: Tensor, done: Pass) -> Tensor:
-    """ln P(y) ``[B]`` of full labellings y ``[B, T]`` whose ``score`` ``[B]`` is known; gradient gold − marginals."""
-    return LogProbability.apply(node, edge, lengths, y, score.detach(), done.log_z.detach(), *done[1:])
+def log_probability(node: Tensor, edge: Tensor, lengths: Tensor, y: Tensor) -> tuple[Tensor, Pass]:
+    """ln P(y) ``[B]`` of full labellings y ``[B, T]``, of gradient gold − marginals; and the pass that it took."""
+    log_prob, *done = LogProbability.apply(node, edge, lengths, y)
+    return log_prob, Pass(*done)
 
 
 def node_marginals(node: Tensor, edge: Tensor, lengths: Tensor, done: Pass) -> Tensor:

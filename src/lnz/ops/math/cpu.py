@@ -15,9 +15,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-_LN2_TAIL = {np.float32: -2.12194440054690583e-4, np.float64: 1.90821492927058770e-10}
+LN2_TAIL = {np.float32: -2.12194440054690583e-4, np.float64: 1.90821492927058770e-10}
 """ln 2 less its leading bits, which are few enough that their integer multiples are exact."""
-_LN2_HEAD = {np.float32: 0.693359375, np.float64: 6.93147180369123816e-1}
+LN2_HEAD = {np.float32: 0.693359375, np.float64: 6.93147180369123816e-1}
 
 
 def exp(x: float) -> float:
@@ -52,7 +52,7 @@ def _exp(x: Any) -> Any:
     if not isinstance(x, types.Float):
         return None
     real, integer, bits, from_bits, mantissa, bias = _format(x)
-    head, tail = real(_LN2_HEAD[real]), real(_LN2_TAIL[real])
+    head, tail = real(LN2_HEAD[real]), real(LN2_TAIL[real])
     log2e, lowest, zero = real(1.0 / math.log(2.0)), real(-math.log(2.0) * (bias - 1)), real(0.0)
     rounding = real(1.5 * 2.0**mantissa)  # adding it leaves the nearest integer in the low bits
     shift, one = integer(mantissa), integer(bias)
@@ -89,7 +89,7 @@ def _log(x: Any) -> Any:
     if not isinstance(x, types.Float):
         return None
     real, integer, bits, from_bits, mantissa, _bias = _format(x)
-    head, tail = real(_LN2_HEAD[real]), real(_LN2_TAIL[real])
+    head, tail = real(LN2_HEAD[real]), real(LN2_TAIL[real])
     zero, one, two, minus_infinity = real(0.0), real(1.0), real(2.0), real(-math.inf)
     shift = integer(mantissa)
     # with m in [√½, √2): take the bits of √½ away, and the exponent field says which power of two to divide by

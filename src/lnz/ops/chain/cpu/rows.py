@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from lnz.ops.math.cpu import exp
-from lnz.ops.registers.cpu.lanes import Lanes, along, arrays, running
+from lnz.ops.registers.cpu import exponential
+from lnz.ops.registers.cpu.lanes import BLOCK, Lanes, along, arrays, running
 
 FLAGS = {"contract"}
 
@@ -23,45 +26,81 @@ def _length(builder: Any, array: tuple[Any, Any]) -> Any:
 
 
 @intrinsic
-def arrive(typing_context: Any, message: Any, local: Any, state: Any, r: Any, b: Any, t: Any) -> Any:
-    """``state[r] = message[r] · local[b, t]``; their sum."""
+def shift(typing_context: Any, x: Any, b: Any, t: Any, top: Any, out: Any) -> Any:
+    """``out[b, t] = exp(x[b, t] − top)``; whether all of ``x[b, t]`` is a number of at most ``top``."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        message, local, state = arrays(context, builder, signature, arguments, 3)
-        r, b, t = arguments[3:]
-        dtype = signature.args[0].dtype
-        total = running(builder, Lanes(context, builder, dtype), 0.0)
+        x, out = (
+            (signature.args[i], context.make_array(signature.args[i])(context, builder, arguments[i])) for i in (0, 4)
+        )
+        b, t, top = arguments[1:4]
+        flags = ir.VectorType(ir.IntType(1), BLOCK)
+        proper = cgutils.alloca_once_value(builder, ir.Constant(flags, [1] * BLOCK))
 
         def step(lanes: Any, at: Any) -> None:
-            product = lanes.product(lanes.load(message, r, at), lanes.load(local, b, t, at))
-            builder.store(builder.fadd(builder.load(total), product), total)
-            lanes.store(product, state, r, at)
+            values, highest = lanes.load(x, b, t, at, other=-math.inf), lanes.spread(top)
+            numbers = builder.fcmp_ordered("<=", values, highest)
+            builder.store(builder.and_(builder.load(proper), numbers), proper)
+            lanes.store(exponential.exp(lanes, builder.fsub(values, highest)), out, b, t, at)
 
-        along(context, builder, dtype, _length(builder, local), step)
-        return Lanes(context, builder, dtype).reduced(builder.load(total), "fadd")
+        along(context, builder, signature.args[0].dtype, _length(builder, x), step)
+        every = ir.FunctionType(ir.IntType(1), [flags])
+        function = cgutils.get_or_insert_function(builder.module, every, f"llvm.vector.reduce.and.v{BLOCK}i1")
+        return builder.call(function, [builder.load(proper)])
 
-    return message.dtype(message, local, state, types.intp, types.intp, types.intp), generate
+    return types.boolean(x, types.intp, types.intp, x.dtype, out), generate
 
 
 @intrinsic
-def scale(typing_context: Any, state: Any, r: Any, factor: Any, source: Any, kept: Any, b: Any, t: Any) -> Any:
-    """``state[r] *= factor``, and ``kept[b, t] = source[r]``, which may be the state."""
+def arrive(typing_context: Any, message: Any, r: Any, factor: Any, local: Any, state: Any, b: Any, t: Any) -> Any:
+    """``message[r] *= factor`` and ``state[r] = message[r] · local[b, t]``; the sum of that."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        state, source, kept = (
+        message, local, state = (
             (signature.args[i], context.make_array(signature.args[i])(context, builder, arguments[i]))
             for i in (0, 3, 4)
         )
         r, factor, b, t = arguments[1], arguments[2], arguments[5], arguments[6]
+        dtype = signature.args[0].dtype
+        total = running(builder, Lanes(context, builder, dtype), 0.0)
 
         def step(lanes: Any, at: Any) -> None:
-            lanes.store(lanes.product(lanes.load(state, r, at), lanes.spread(factor)), state, r, at)
-            lanes.store(lanes.load(source, r, at), kept, b, t, at)
+            arrived = lanes.product(lanes.load(message, r, at), lanes.spread(factor))
+            product = lanes.product(arrived, lanes.load(local, b, t, at))
+            lanes.store(product, state, r, at)
+            builder.store(builder.fadd(builder.load(total), product), total)
+            lanes.store(arrived, message, r, at)
+
+        along(context, builder, dtype, _length(builder, local), step)
+        return Lanes(context, builder, dtype).reduced(builder.load(total), "fadd")
+
+    return message.dtype(message, types.intp, message.dtype, local, state, types.intp, types.intp), generate
+
+
+@intrinsic
+def keep(typing_context: Any, values: Any, r: Any, factor: Any, kept: Any, b: Any, t: Any) -> Any:
+    """``kept[b, t] = values[r] · factor``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        values, kept = (
+            (signature.args[i], context.make_array(signature.args[i])(context, builder, arguments[i])) for i in (0, 3)
+        )
+        r, factor, b, t = arguments[1], arguments[2], arguments[4], arguments[5]
+
+        def step(lanes: Any, at: Any) -> None:
+            lanes.store(lanes.product(lanes.load(values, r, at), lanes.spread(factor)), kept, b, t, at)
 
         along(context, builder, signature.args[0].dtype, _length(builder, kept), step)
         return context.get_dummy_value()
 
-    return types.void(state, types.intp, state.dtype, source, kept, types.intp, types.intp), generate
+    return types.void(values, types.intp, values.dtype, kept, types.intp, types.intp), generate
+
+
+@njit(fastmath=FLAGS)
+def shrink(state, r, size, factor):
+    """``state[r] *= factor``."""
+    for l in range(size):
+        state[r, l] *= factor
 
 
 @intrinsic

@@ -2,7 +2,9 @@
 
 Rows x_t and tables A_t are shifted to a maximum of 0 and exponentiated; α_t, and likewise what goes backward, is
 normalised to sum 1 at every step (Rabiner 1989, section V.A), each direction by itself, so that neither drifts. A step
-multiplies the states of four sequences with one table in registers. Everything is kept in the arrays of the results:
+multiplies the states of a few sequences with one table in registers; where the range allows for it, it does not wait
+for the sum of the state before, by which what arrives is divided only then (``delayed``). Everything is kept in the
+arrays of the results:
 
 - ``nodes [B, T, L]`` holds exp(x_t − max x_t), in the end the marginals;
 - ``before`` holds the message into t from the left, a_t(l) = Σ_k α_{t−1}(k) exp A(k, l), in the end α_t scaled;
@@ -16,7 +18,9 @@ scores, is e^reach times that number in any later sum, nothing if the reach is s
 scores a label that is far behind now may be the only one possible later, so nothing may be lost: the smallest state
 that is not exactly 0, times the smallest factors of a step, must lie inside the range; then zeros are impossible
 labels.
-What cannot be vouched for is said in ``exact``.
+What cannot be vouched for is said in ``exact``, which :func:`judge` makes from the ``report`` float64 ``[B, 7]``:
+whether all scores are numbers; the reach of the edge scores; if any of them is −inf, the smallest α, x − max x (two
+threads may write it, if for one sequence) and exp(x) β; the smallest Σ α β; whether any edge score is −inf.
 """
 
 from __future__ import annotations
@@ -26,12 +30,48 @@ import math
 import numpy as np
 from numba import njit
 
-from lnz.ops.chain.cpu.rows import FLAGS, arrive, exponentiate, largest, overlap, scale, settle, smallest, span
+from lnz.ops.chain.cpu.rows import (
+    FLAGS,
+    arrive,
+    exponentiate,
+    keep,
+    largest,
+    overlap,
+    settle,
+    shift,
+    shrink,
+    smallest,
+    span,
+)
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.registers.cpu.product import matmul
+from lnz.ops.registers.cpu.product import SPLITS, matmul, vecmat
 
 TILE = 8  # sequences side by side; a multiple of the rows of a product
-LIFT, FORWARD, BACKWARD, COLLECT = 1, 2, 4, 8  # the stages of one run, which may be done by different threads
+LIFT, FORWARD, BACKWARD, COLLECT, JUDGE = (
+    1,
+    2,
+    4,
+    8,
+    16,
+)  # the stages of one run, which may be done by different threads
+START = (1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0)  # of a report
+PROPER, REACH, ALPHA, LOCAL, BETA, JOINT, BANDED = range(len(START))
+
+
+@njit
+def tables(size, dtype):
+    """Room for a table of ``size`` labels: rows and columns as the products read them."""
+    # a line more than needed, or rows of a power of two share cache sets
+    return np.zeros(((size + SPLITS - 1) // SPLITS * SPLITS, (size + 15) // 16 * 16 + 16), dtype)
+
+
+@njit(fastmath=FLAGS)
+def multiply(columns, table, message, count, size):
+    """``message[:count] = columns.T[:count] @ table``."""
+    if count == 1:
+        vecmat(columns, table, message, len(table), size)
+    else:
+        matmul(columns, table, message, count, size, size)
 
 
 @njit(fastmath=FLAGS)
@@ -64,10 +104,10 @@ def lift(node, b, n, first, last, banded, nodes, tops, report):
         if top == -math.inf:
             top = node.dtype.type(0)
         tops[b, t] = top
-        proper = exponentiate(nodes[b, t], node[b, t], top) and top < math.inf
-        report[b, 0] = report[b, 0] if proper else 0
+        if not (shift(node, b, t, top, nodes) and top < math.inf):  # type: ignore[call-arg]
+            report[b, PROPER] = 0
         if banded:
-            report[b, 3] = min(report[b, 3], span(node[b, t])[1] - top)
+            report[b, LOCAL] = min(report[b, LOCAL], span(node[b, t])[1] - top)
 
 
 @njit(fastmath=FLAGS)
@@ -76,60 +116,82 @@ def keep_smallest(values, report, b, place):
 
 
 @njit(fastmath=FLAGS)
-def forward(edge, lengths, first, count, longest, nodes, before, tops, banded, log_z, report, table, state, message):
-    """α of sequences first … first + count − 1; ln Z into ``log_z``."""
+def forward(
+    edge, lengths, first, count, longest, delayed, nodes, before, tops, top, log_z, report, table, state, message
+):
+    """α of sequences first … first + count − 1; ln Z into ``log_z``. ``table`` is lifted, with ``top``, if shared."""
     size, several, own = nodes.shape[2], edge.shape[1] > 1, first if edge.shape[0] > 1 else 0
     state[:] = 0
+    columns = state.T  # once: each view of an array counts references
+    one, factors = nodes.dtype.type(1), np.ones(TILE, nodes.dtype)
     sums, totals = np.ones(TILE), np.zeros(TILE)
-    highest = 0.0
+    alone = len(edge) > 1 or several
     for t in range(longest):
-        if t == 1 or (t > 1 and several):
-            high, reach, _, proper = lift_table(edge[own, t - 1 if several else 0], table, False)
-            highest = high
+        if alone and (t == 1 or (t > 1 and several)):
+            top, reach, infinite, proper = lift_table(edge[own, t - 1 if several else 0], table, False)
             for r in range(count):
                 if t < lengths[first + r]:
-                    report[first + r, 1] = max(report[first + r, 1], reach)
-                    report[first + r, 0] = report[first + r, 0] if proper else 0
+                    note(report, first + r, reach, infinite, proper)
         if t:
-            matmul(state.T, table, message, count, size, size)
+            multiply(columns, table, message, count, size)
         else:
             message[:, :size] = 1
         for r in range(count):
             b = first + r
             if t < lengths[b]:
-                total = arrive(message, nodes, state, r, b, t)  # type: ignore[call-arg]
-                scale(state, r, 1 / total if total > 0 else total * 0, message, before, b, t)
-                totals[r] += tops[b, t] + (highest if t else 0.0)
+                total = arrive(message, r, factors[r], nodes, state, b, t)  # type: ignore[call-arg]
+                keep(message, r, one, before, b, t)  # type: ignore[call-arg]
+                inverse = one / total if total > 0 else one - one
+                if delayed:
+                    factors[r] = inverse
+                else:
+                    shrink(state, r, size, inverse)
+                totals[r] += tops[b, t] + (top if t else 0.0)
                 sums[r] *= total
                 if not 1e-200 < sums[r] < 1e200:
                     totals[r] += math.log(sums[r]) if sums[r] > 0 else -math.inf
                     sums[r] = 1
-                if banded:
-                    keep_smallest(state[r, :size], report, b, 2)
+                if alone or report[b, BANDED]:
+                    keep_smallest(state[r, :size], report, b, ALPHA)
     for r in range(count):
         log_z[first + r] = totals[r] + (math.log(sums[r]) if sums[r] > 0 else -math.inf)
 
 
 @njit(fastmath=FLAGS)
-def backward(edge, lengths, first, count, longest, nodes, after, scales, banded, report, table, state, message):
-    """exp(x_t) β_t, normalised, into ``after``; what it was divided by into ``scales``."""
+def note(report, b, reach, infinite, proper):
+    report[b, REACH] = max(report[b, REACH], reach)
+    report[b, BANDED] = max(report[b, BANDED], 1.0 if infinite else 0.0)
+    report[b, PROPER] = report[b, PROPER] if proper else 0
+
+
+@njit(fastmath=FLAGS)
+def backward(edge, lengths, first, count, longest, delayed, nodes, after, scales, report, table, state, message):
+    """exp(x_t) β_t, normalised, into ``after``; what it was divided by into ``scales``. ``table`` is transposed."""
     size, several, own = nodes.shape[2], edge.shape[1] > 1, first if edge.shape[0] > 1 else 0
     state[:] = 0
+    columns = state.T
+    one, factors = nodes.dtype.type(1), np.ones(TILE, nodes.dtype)
+    alone = len(edge) > 1 or several
     for t in range(longest - 1, -1, -1):
         if t < longest - 1:
-            if several or t == longest - 2:
+            if alone and (several or t == longest - 2):
                 lift_table(edge[own, t if several else 0], table, True)
-            matmul(state.T, table, message, count, size, size)
+            multiply(columns, table, message, count, size)
         for r in range(count):
             b = first + r
             if t < lengths[b]:
                 if t == lengths[b] - 1:
                     message[r, :size] = 1
-                total = arrive(message, nodes, state, r, b, t)  # type: ignore[call-arg]
-                scale(state, r, 1 / total if total > 0 else total * 0, state, after, b, t)
+                total = arrive(message, r, factors[r], nodes, state, b, t)  # type: ignore[call-arg]
+                inverse = one / total if total > 0 else one - one
+                keep(state, r, inverse, after, b, t)  # type: ignore[call-arg]
+                if delayed:
+                    factors[r] = inverse
+                else:
+                    shrink(state, r, size, inverse)
                 scales[b, t] = total
-                if banded:
-                    keep_smallest(state[r, :size], report, b, 4)
+                if alone or report[b, BANDED]:
+                    keep_smallest(state[r, :size], report, b, BETA)
 
 
 @njit(fastmath=FLAGS)
@@ -142,22 +204,56 @@ def collect(b, n, first, last, nodes, before, after, scales, log_z, report):
             joint = total * scales[b, t]
             keep = 1 / joint if t < n - 1 and joint > 0 else joint * 0
             settle(before, after, nodes, b, t, 1 / total if total > 0 else total * 0, keep)
-            if not joint >= report[b, 5]:
-                report[b, 5] = joint
+            if not joint >= report[b, JOINT]:
+                report[b, JOINT] = joint
         else:
             nodes[b, t, :] = 0
             before[b, t, :] = 0
             after[b, t, :] = 0
 
 
+@njit
+def judge(report, log_z, b, reach, width):
+    """Whether the results for sequence b are exact: its states and joint sums lie inside the range of the dtype.
+
+    e^−``reach``, and what is left of it, are inside the range; e^−``width`` is at nine tenths of it.
+    """
+    if report[b, PROPER] != 1:
+        return False
+    if report[b, BANDED]:
+        smallest_state = min(report[b, ALPHA], report[b, BETA])
+        small = math.log(smallest_state) + report[b, LOCAL] - report[b, REACH]
+        limit = width
+    else:
+        small, limit = -report[b, REACH], reach
+    joint = report[b, JOINT]
+    return small > -limit and (log_z[b] == -math.inf or (joint > 0 and math.log(joint) > -limit))
+
+
 @kernel(fastmath=FLAGS)
 def run(
-    stages, node, edge, lengths, first, last, begin, end, banded, log_z, nodes, before, after, tops, scales, report
+    stages,
+    node,
+    edge,
+    lengths,
+    first,
+    last,
+    begin,
+    end,
+    log_z,
+    nodes,
+    before,
+    after,
+    tops,
+    scales,
+    report,
+    limits,
+    exact,
 ):
     """The ``stages`` of sequences first … last − 1; ``LIFT`` and ``COLLECT`` at steps begin … end − 1.
 
     Args:
-        stages: a sum of ``LIFT``, ``FORWARD``, ``BACKWARD``, ``COLLECT``.
+        stages: a sum of ``LIFT``, ``FORWARD``, ``BACKWARD``, ``COLLECT``, ``JUDGE``.
         node: ``[B, T, L]``.
         edge: ``[B or 1, T − 1 or 1, L, L]``.
         lengths: ``int64 [B]``.
@@ -165,35 +261,62 @@ def run(
         last: the one after the last.
         begin: the first step.
         end: the step after the last.
-        banded: whether any edge score is −inf.
         log_z: float64 ``[B]``, written.
         nodes: ``[B, T, L]``, written, as are the following.
         before: likewise.
         after: likewise.
         tops: ``[B, T]``.
         scales: ``[B, T]``.
-        report: float64 ``[B, 6]``, starting as (1, 0, 1, 0, 1, 1): whether all scores are numbers; the reach of the
-            edge scores; if ``banded``, the smallest α, x − max x (two threads may write it, if for one sequence) and
-            exp(x) β; the smallest Σ α β.
+        report: float64 ``[B, 7]``, starting as ``START``.
+        limits: of :func:`judge`.
+        exact: bool ``[B]``, written.
     """
     size = node.shape[2]
     padded = (size + 15) // 16 * 16
-    table = np.zeros((size, padded + 16), node.dtype)  # a line more, or rows of a power of two share cache sets
+    shared = len(edge) == 1 and edge.shape[1] == 1
+    table, transposed = tables(size, node.dtype), tables(size, node.dtype)
     state, message = np.zeros((TILE, padded), node.dtype), np.zeros((TILE, padded), node.dtype)
     rows = TILE if len(edge) == 1 else 1
+    top, reach, infinite, proper = node.dtype.type(0), node.dtype.type(0), not shared, True
+    if shared:
+        if stages & (LIFT | FORWARD):
+            top, reach, infinite, proper = lift_table(edge[0, 0], table, False)
+        if stages & BACKWARD:
+            top, reach, infinite, proper = lift_table(edge[0, 0], transposed, True)
+    delayed = not infinite and 2 * reach < limits[0]
     for at in range(first, last, rows):
         count = min(rows, last - at)
         longest = 0
         for b in range(at, at + count):
             longest = max(longest, lengths[b])
             if stages & LIFT:
-                lift(node, b, lengths[b], begin, end, banded, nodes, tops, report)
+                if shared and lengths[b] > 1:
+                    note(report, b, reach, infinite, proper)
+                lift(node, b, lengths[b], begin, end, infinite, nodes, tops, report)
         if stages & FORWARD:
             forward(
-                edge, lengths, at, count, longest, nodes, before, tops, banded, log_z, report, table, state, message
+                edge,
+                lengths,
+                at,
+                count,
+                longest,
+                delayed,
+                nodes,
+                before,
+                tops,
+                top,
+                log_z,
+                report,
+                table,
+                state,
+                message,
             )
         if stages & BACKWARD:
-            backward(edge, lengths, at, count, longest, nodes, after, scales, banded, report, table, state, message)
-        if stages & COLLECT:
-            for b in range(at, at + count):
+            backward(
+                edge, lengths, at, count, longest, delayed, nodes, after, scales, report, transposed, state, message
+            )
+        for b in range(at, at + count):
+            if stages & COLLECT:
                 collect(b, lengths[b], begin, end, nodes, before, after, scales, log_z, report)
+            if stages & JUDGE:
+                exact[b] = judge(report, log_z, b, *limits)

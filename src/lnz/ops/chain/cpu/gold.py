@@ -1,0 +1,162 @@
+"""What one given labelling adds: its score, and gradients gold − marginals without a tensor in between.
+
+The marginals of edges that share one table are sums over pairs of neighbouring rows, P(k, l) = Σ before_t(k) ·
+after_{t+1}(l) · exp(A(k, l) − max A): a product of matrices, done here for a few rows at a time (those of all chains
+one behind the other: ``before`` is 0 at the last label of each), in the dtype of the scores for some hundred rows, in
+float64 beyond.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from lnz.ops.chain.cpu.rows import FLAGS, exponentiate, span
+from lnz.ops.jit.cpu import kernel
+from lnz.ops.registers.cpu.product import add_matmul
+
+FULL, LATENT, WRONG = 0, 1, 2
+IGNORE = -100
+ROWS = 64  # of a product
+PRODUCTS = 8  # between two additions in float64
+
+
+@kernel()
+def inspect(y, lengths, labels):
+    """Whether y ``int64 [B, T]`` holds one of ``labels`` at each position before ``lengths``, is latent, or wrong."""
+    kind = FULL
+    for b in range(len(y)):
+        for t in range(lengths[b]):
+            if y[b, t] == IGNORE:
+                kind = max(kind, LATENT)
+            elif not 0 <= y[b, t] < labels:
+                return WRONG
+    return kind
+
+
+@kernel()
+def score(node, edge, lengths, y, scores):
+    """s(y) of full labellings, into float64 ``scores [B]``. Shapes as in :func:`lnz.ops.chain.cpu.sweep.run`."""
+    several = edge.shape[1] > 1
+    for b in range(len(y)):
+        own, total = b if len(edge) > 1 else 0, 0.0
+        for t in range(lengths[b]):
+            total += node[b, t, y[b, t]]
+            if t:
+                total += edge[own, t - 1 if several else 0, y[b, t - 1], y[b, t]]
+        scores[b] = total
+
+
+@njit(fastmath=FLAGS)
+def weighted(out, x, weight):
+    for l in range(x.size):
+        out[l] = weight * x[l]
+
+
+@njit(fastmath=FLAGS)
+def scaled(out, x, factor):
+    for l in range(x.size):
+        out[l] *= factor
+
+
+@njit
+def flush(sums, total):
+    for k in range(len(total)):
+        for l in range(total.shape[1]):
+            total[k, l] += sums[k, l]
+            sums[k, l] = 0
+
+
+@njit(fastmath=FLAGS)
+def accumulate(weight, before, after, first, last, total):
+    """``total [L, L]`` += Σ weight · before[row] ⊗ after[row + 1] over rows first … last − 1 of all chains."""
+    T, size = before.shape[1:]
+    line = (size + 15) // 16 * 16
+    left, right = np.zeros((ROWS, line + 16), before.dtype), np.zeros((ROWS, line + 16), before.dtype)
+    sums = np.zeros((line, line), before.dtype)
+    for products, at in enumerate(range(first, last, ROWS)):
+        count = min(ROWS, last - at)
+        for r in range(count):
+            b, t = divmod(at + r, T)
+            if t < T - 1:
+                weighted(left[r, :size], before[b, t], weight[b])
+                weighted(right[r, :size], after[b, t + 1], before.dtype.type(1))
+            else:
+                left[r, :size] = 0
+        add_matmul(left, right, sums, size, count, size)
+        if products % PRODUCTS == PRODUCTS - 1:
+            flush(sums, total)
+    flush(sums, total)
+
+
+@kernel(fastmath=FLAGS)
+def gradient(
+    weight_gold,
+    weight_model,
+    lengths,
+    y,
+    nodes,
+    before,
+    after,
+    first,
+    last,
+    with_nodes,
+    with_edges,
+    at_node,
+    total,
+    gold,
+):
+    """Rows first … last − 1 of all chains, one behind the other: their parts of the gradients.
+
+    Args:
+        weight_gold: ``[B]``, of the indicators of y.
+        weight_model: ``[B]``, of the marginals.
+        lengths: ``int64 [B]``.
+        y: ``int64 [B, T]``; what is beyond the lengths is not looked at.
+        nodes: marginals ``[B, T, L]``.
+        before: ``[B, T, L]``.
+        after: ``[B, T, L]``.
+        first: of the rows.
+        last: the one after the last.
+        with_nodes: whether ``at_node`` is asked for.
+        with_edges: whether ``total`` and ``gold`` are.
+        at_node: ``[B, T, L]``, written: weight_gold · indicators + weight_model · marginals.
+        total: float64 ``[L, L]``, written: Σ weight_model · before ⊗ after.
+        gold: float64 ``[L, L]``, written: Σ weight_gold over pairs of labels.
+    """
+    T = nodes.shape[1]
+    if with_nodes:
+        for row in range(first, last):
+            b, t = divmod(row, T)
+            weighted(at_node[b, t], nodes[b, t], weight_model[b])
+            if t < lengths[b]:
+                at_node[b, t, y[b, t]] += weight_gold[b]
+    if with_edges:
+        total[:] = 0
+        gold[:] = 0
+        accumulate(weight_model, before, after, first, last, total)
+        for row in range(first, last):
+            b, t = divmod(row, T)
+            if t + 1 < lengths[b]:
+                gold[y[b, t], y[b, t + 1]] += weight_gold[b]
+
+
+@kernel(fastmath=FLAGS)
+def merge(edge, totals, golds, out):
+    """``out [L, L]`` = Σ golds + exp(edge − max) Σ totals, both float64 ``[parts, L, L]``."""
+    high = edge.dtype.type(-math.inf)
+    for row in edge:
+        high = max(high, span(row)[0])
+    if high == -math.inf:
+        high = edge.dtype.type(0)
+    factor = np.empty(len(edge), edge.dtype)
+    for k in range(len(edge)):
+        exponentiate(factor, edge[k], high)
+        for l in range(len(edge)):
+            total, gold = 0.0, 0.0
+            for part in range(len(totals)):
+                total += totals[part, k, l]
+                gold += golds[part, k, l]
+            out[k, l] = gold + total * factor[l]
