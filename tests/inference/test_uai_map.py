@@ -21,6 +21,12 @@ from lnz.io import read_uai
 pytestmark = pytest.mark.data
 
 ANNEALED = IteratedConditionalModes(0, SimulatedAnnealing(2000, chains=8, start=TRWS()), block_table=2**12, patience=5)
+FORESTS = IteratedConditionalModes(
+    0,
+    SimulatedAnnealing(4000, chains=8, moves="forests", coldest=0.04, start=TRWS()),
+    block_table=2**16,
+    patience=10,
+)
 PROVED: dict[str, Method] = {
     **{f"Segmentation_{number}": TRWS() for number in (11, 13, 15, 17, 19)},
     **{f"Promedas_{number}": IntegerProgram() for number in (51, 57, 61, 69, 71)},
@@ -31,10 +37,13 @@ BETTER: dict[str, Method] = {  # than the best that came with the models; a loca
     **{f"ProteinFolding_{number}": IteratedConditionalModes(2000, TRWS()) for number in (19, 23)},
 }
 GOOD: dict[str, Method] = {  # not always the best known: how far off, as a fraction, is for the results page
-    **{f"Grids_{number}": ANNEALED for number in (19, 21, 23, 25, 27, 29)},
+    **{f"Grids_{number}": FORESTS for number in (19, 21, 23, 25, 29)},
+    "Grids_27": ANNEALED,
     **{f"wcsp_{number}": SimulatedAnnealing(2000, chains=8) for number in (11, 13, 15)},
 }
 METHODS = PROVED | BETTER | GOOD
+SHORT = {"Grids_21": 0.0025, "Grids_27": 0.004}
+"""How far below the best known score a grid may end, as a fraction; the others, 0.0005."""
 
 
 def known(folder: Path) -> dict[str, dict]:
@@ -64,7 +73,7 @@ def check(folder: Path, name: str) -> None:
     elif name in BETTER:
         assert found > best
     elif name.startswith("Grids"):
-        assert found >= best - 0.01 * abs(best)
+        assert found >= best - SHORT.get(name, 0.0005) * abs(best)
 
 
 @pytest.mark.parametrize("name", ["Segmentation_13", "Segmentation_19", "Promedas_71"])
