@@ -15,7 +15,7 @@ from numba import njit
 
 from lnz.ops.chain.cpu.rows import FLAGS, exponentiate, span
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.registers.cpu.product import add_matmul
+from lnz.ops.registers.cpu.product import add_matmul, workspace
 
 FULL, LATENT, WRONG = 0, 1, 2
 IGNORE = -100
@@ -74,8 +74,8 @@ def accumulate(weight, before, after, first, last, total):
     """``total [L, L]`` += Σ weight · before[row] ⊗ after[row + 1] over rows first … last − 1 of all chains."""
     T, size = before.shape[1:]
     line = (size + 15) // 16 * 16
-    left, right = np.zeros((ROWS, line + 16), before.dtype), np.zeros((ROWS, line + 16), before.dtype)
-    sums = np.zeros((line, line), before.dtype)
+    left, right = workspace(ROWS, line + 16, before.dtype), workspace(ROWS, line + 16, before.dtype)
+    sums = workspace(line, line, before.dtype)
     for products, at in enumerate(range(first, last, ROWS)):
         count = min(ROWS, last - at)
         for r in range(count):

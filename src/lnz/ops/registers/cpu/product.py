@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from llvmlite import binding, ir
 from numba import njit, types
 from numba.core import cgutils
@@ -18,6 +19,14 @@ ROWS = 4  # the rows of a product are rounded up to that many
 WIDE = bool(binding.get_host_cpu_features().get("avx512f"))
 SPLITS = 4  # partial sums of a single row, so that one addition need not wait for the one before
 _LINE = 64  # bytes of each
+
+
+@njit
+def workspace(rows, columns, dtype):
+    """Zeros ``[rows, columns]`` from a multiple of a line on: loads across two lines take twice as long."""
+    memory = np.zeros(rows * columns + _LINE, dtype)
+    skipped = -memory.ctypes.data % _LINE // memory.itemsize
+    return memory[skipped : skipped + rows * columns].reshape(rows, columns)
 
 
 class _Block:
