@@ -65,7 +65,7 @@ def tables(size, dtype):
     return workspace((size + SPLITS - 1) // SPLITS * SPLITS, (size + 15) // 16 * 16 + 16, dtype)
 
 
-@njit(fastmath=FLAGS)
+@njit(fastmath=FLAGS, inline="always")
 def multiply(columns, table, message, count, size):
     """``message[:count] = columns.T[:count] @ table``."""
     if count == 1:
