@@ -40,6 +40,11 @@ def plain(tensor: Tensor) -> bool:
     )
 
 
+def constant(*tensors: Tensor) -> bool:
+    """Whether all are :func:`plain` and nobody will differentiate by them: no function need be recorded."""
+    return all(plain(x) and not (x.requires_grad and torch.is_grad_enabled()) for x in tensors)
+
+
 def largest(scores: Tensor) -> float:
     """The largest entry; NaN if any is.
 

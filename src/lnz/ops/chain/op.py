@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lnz.checks import constant
 from lnz.ops import use_kernels
 from lnz.ops.chain import kernel, reference
 from lnz.ops.chain.edges import factored, scattered, scored
@@ -333,6 +334,8 @@ def _folded(size: int, in_dims: tuple[int | None, ...], inputs: tuple[Tensor, ..
 
 def forward_backward(node: Tensor, edge: Tensor, lengths: Tensor) -> Pass:
     """ln Z, differentiable any number of times, and what the other functions here go on from."""
+    if constant(node, edge):
+        return Pass(*_chain(node, edge, lengths))
     return Pass(*LogPartition.apply(node, edge, lengths))
 
 
@@ -344,6 +347,8 @@ def log_probability(node: Tensor, edge: Tensor, lengths: Tensor, y: Tensor) -> t
 
 def node_marginals(node: Tensor, edge: Tensor, lengths: Tensor, done: Pass) -> Tensor:
     """P(y_t = l) ``[B, T, L]``, differentiable any number of times."""
+    if constant(node, edge):
+        return done.nodes
     return NodeMarginals.apply(node, edge, lengths, done.nodes)
 
 

@@ -8,7 +8,6 @@ their step, so that they keep their accuracy in long chains.
 from __future__ import annotations
 
 import math
-
 from typing import Any
 
 import numpy as np

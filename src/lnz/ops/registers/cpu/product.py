@@ -122,7 +122,7 @@ class _Block:
             builder.store(parts[0], self.line(self.place(2, self.number(0), column)), align=self.size)
 
     def in_pairs(self, count: Any, size: int, generate: Callable[[Any, int], None]) -> None:
-        """``generate(at, units)`` up to ``count``, by two units of ``size`` where registers allow for it, then by one."""
+        """``generate(at, units)`` up to ``count``, by two units of ``size`` where there are registers, then by one."""
         builder = self.builder
         units = builder.sdiv(builder.add(count, self.number(size - 1)), self.number(size))
         pairs = builder.sdiv(units, self.number(2)) if WIDE else self.number(0)
