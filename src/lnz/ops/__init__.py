@@ -15,6 +15,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from lnz.checks import plain
+
 Backend = Literal["auto", "reference"]
 
 _KERNEL_DTYPES = (torch.float32, torch.float64)
@@ -38,6 +40,14 @@ def use_kernels(*tensors: Tensor) -> bool:
     """Whether kernels may serve these tensors: all float32 or float64 on the CPU, and the reference not forced."""
     name = _chosen.get() or _checked("LNZ_BACKEND", os.environ.get("LNZ_BACKEND", "auto"))
     return name == "auto" and all(t.device.type == "cpu" and t.dtype in _KERNEL_DTYPES for t in tensors)
+
+
+def unobserved(*tensors: Tensor) -> bool:
+    """Whether no tracer, transform or mode looks on, so that an operation need not go through torch's dispatcher.
+
+    That takes as long as a small operation itself.
+    """
+    return torch._C._len_torch_dispatch_stack() == 0 and all(map(plain, tensors))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _checked(source: str, name: str) -> str:

@@ -113,13 +113,15 @@ def is_full(y: Tensor, lengths: Tensor | None, labels: int) -> bool | None:
     return kind == FULL if kind in (FULL, LATENT) else None
 
 
-def score(node: Tensor, edge: Tensor, lengths: Tensor, y: Tensor) -> Tensor:
-    """s(y) of full labellings, float64 ``[B]``."""
-    from lnz.ops.chain.cpu.gold import score
+def log_prob(node: Tensor, edge: Tensor, lengths: Tensor, y: Tensor, log_z: Tensor) -> Tensor:
+    """s(y) − ln Z of full labellings ``[B]``, in the dtype of the scores; summed in float64, in which ``log_z`` is."""
+    from lnz.ops.chain.cpu.gold import log_prob as differences
 
-    scores = torch.empty(len(node), dtype=torch.float64)
-    score(*arrays(node, edge, lengths, y, scores))
-    return scores
+    if not edge.numel():
+        edge = edge.new_zeros(1, 1, *edge.shape[2:])
+    out = node.new_empty(len(node))
+    differences(*arrays(node, edge, lengths, y, log_z, out))
+    return out
 
 
 def gradient(
