@@ -34,7 +34,7 @@ def plain(tensor: Tensor) -> bool:
     """Whether NumPy may look at a tensor: on the CPU, no subclass, nothing being traced or transformed."""
     return (
         type(tensor) in (Tensor, torch.nn.Parameter)
-        and tensor.device.type == "cpu"
+        and tensor.is_cpu
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()  # pyright: ignore[reportAttributeAccessIssue]
     )

@@ -19,6 +19,7 @@ from lnz.checks import plain
 
 Backend = Literal["auto", "reference"]
 
+_BACKENDS = get_args(Backend)
 _KERNEL_DTYPES = (torch.float32, torch.float64)
 _chosen: ContextVar[str | None] = ContextVar("lnz_backend", default=None)  # per thread and per asyncio task
 
@@ -39,7 +40,7 @@ def backend(name: Backend) -> Iterator[None]:
 def use_kernels(*tensors: Tensor) -> bool:
     """Whether kernels may serve these tensors: all float32 or float64 on the CPU, and the reference not forced."""
     name = _chosen.get() or _checked("LNZ_BACKEND", os.environ.get("LNZ_BACKEND", "auto"))
-    return name == "auto" and all(t.device.type == "cpu" and t.dtype in _KERNEL_DTYPES for t in tensors)
+    return name == "auto" and all(t.is_cpu and t.dtype in _KERNEL_DTYPES for t in tensors)
 
 
 def unobserved(*tensors: Tensor) -> bool:
@@ -51,6 +52,6 @@ def unobserved(*tensors: Tensor) -> bool:
 
 
 def _checked(source: str, name: str) -> str:
-    if name not in get_args(Backend):
-        raise ValueError(f"{source}: expected one of {', '.join(map(repr, get_args(Backend)))}, got {name!r}")
+    if name not in _BACKENDS:
+        raise ValueError(f"{source}: expected one of {', '.join(map(repr, _BACKENDS))}, got {name!r}")
     return name

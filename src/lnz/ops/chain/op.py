@@ -6,12 +6,13 @@ shape of the edge scores, in one matrix product where these are shared. ``lnz::c
 ``lnz::chain_gradient`` are training's: the same pass with the score of a labelling, and gold − marginals. The functions
 here differentiate: ln Z and ln P(y) by multiplying with the marginals, the marginals through ``reference.py``.
 
-``LogProbability.forward`` takes ``*inputs``: torch binds its signature in every call, which takes longer by names. (The
-compiler, which never sees that function, wants names.)
+``LogProbability.forward`` takes ``*inputs``, and keeps its signature: torch works it out and binds it in every call.
+(The compiler, which never sees that function, wants names.)
 """
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple
 
 import torch
@@ -259,7 +260,8 @@ class LogProbability(torch.autograd.Function):
         if not torch.is_grad_enabled():
             weights = grad.contiguous(), model.contiguous()
             compute = _gradient_now if unobserved(node, edge, *weights) else _gradient
-            both = compute(node, edge, lengths, y, nodes, *factors, *weights, with_node, with_edge)
+            inputs = node, edge, lengths, y, nodes, *factors, *weights
+            both = compute(*inputs, with_node, with_edge)  # pyright: ignore[reportCallIssue]
             return both[0] if with_node else None, both[1] if with_edge else None, None, None
         if with_node:
             at_node = _golden(NodeMarginals.apply(node, edge, lengths, nodes), lengths, y, grad, model)
@@ -272,6 +274,9 @@ class LogProbability(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, Any]:
         outputs = LogProbability.apply(*_folded(info.batch_size, in_dims, inputs))
         return tuple(o.unflatten(0, (info.batch_size, -1)) for o in outputs), (0,) * len(outputs)
+
+
+LogProbability.forward.__signature__ = inspect.signature(LogProbability.forward)  # type: ignore[attr-defined]
 
 
 class NodeMarginals(torch.autograd.Function):
