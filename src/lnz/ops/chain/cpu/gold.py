@@ -21,6 +21,7 @@ FULL, LATENT, WRONG = 0, 1, 2
 IGNORE = -100
 ROWS = 64  # of a product
 PRODUCTS = 8  # between two additions in float64
+LARGEST = 64  # labels of rows that are multiplied in place
 
 
 @kernel()
@@ -50,32 +51,43 @@ def log_prob(node, edge, lengths, y, log_z, out):
 
 
 @njit
-def flush(sums, total):
+def flush(sums, total, weight):
     for k in range(len(total)):
         for l in range(total.shape[1]):
-            total[k, l] += sums[k, l]
+            total[k, l] += weight * sums[k, l]
             sums[k, l] = 0
 
 
 @njit(fastmath=FLAGS)
 def accumulate(weight, before, after, first, last, total):
     """``total [L, L]`` += Σ weight · before[row] ⊗ after[row + 1] over rows first … last − 1 of all chains."""
-    T, size = before.shape[1:]
+    B, T, size = before.shape
     one = before.dtype.type(1)
     line = (size + 15) // 16 * 16
     left, right = workspace(ROWS, line + 16, before.dtype), workspace(ROWS, line + 16, before.dtype)
     sums = workspace(line, line, before.dtype)
+    # rows that fill lines, and do not share cache sets, are multiplied where they are, if they all weigh the same
+    direct = size == line and size <= LARGEST
+    for b in range(B):
+        direct = direct and weight[b] == weight[0]
+    if direct:
+        befores, afters = before.reshape(-1, size), after.reshape(-1, size)
+        last = min(last, B * T - 1)  # the row after the last is not there, and nothing follows it
+    share = np.float64(weight[0]) if direct else 1.0
     for products, at in enumerate(range(first, last, ROWS)):
         count = min(ROWS, last - at)
-        for r in range(count):
-            b, t = divmod(at + r, T)
-            take(before, b, t, weight[b], left, r)  # type: ignore[call-arg]
-            if t < T - 1:
-                take(after, b, t + 1, one, right, r)  # type: ignore[call-arg]
-        add_matmul(left, right, sums, size, count, size)
+        if direct:
+            add_matmul(befores[at:], afters[at + 1 :], sums, size, count, size)
+        else:
+            for r in range(count):
+                b, t = divmod(at + r, T)
+                take(before, b, t, weight[b], left, r)  # type: ignore[call-arg]
+                if t < T - 1:
+                    take(after, b, t + 1, one, right, r)  # type: ignore[call-arg]
+            add_matmul(left, right, sums, size, count, size)
         if products % PRODUCTS == PRODUCTS - 1:
-            flush(sums, total)
-    flush(sums, total)
+            flush(sums, total, share)
+    flush(sums, total, share)
 
 
 @kernel(fastmath=FLAGS)
