@@ -34,10 +34,15 @@ def plain(tensor: Tensor) -> bool:
     """Whether NumPy may look at a tensor: on the CPU, no subclass, nothing being traced or transformed."""
     return (
         type(tensor) in (Tensor, torch.nn.Parameter)
-        and tensor.device.type == "cpu"
+        and tensor.is_cpu
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()  # pyright: ignore[reportAttributeAccessIssue]
     )
+
+
+def constant(*tensors: Tensor) -> bool:
+    """Whether all are :func:`plain` and nobody will differentiate by them: no function need be recorded."""
+    return all(plain(x) and not (x.requires_grad and torch.is_grad_enabled()) for x in tensors)
 
 
 def largest(scores: Tensor) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -10,10 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import lnz
 from lnz import ops
 from lnz.ops import chain
 from lnz.ops.chain import kernel, reference
-from lnz.ops.chain.op import _chain, _edges
+from lnz.ops.chain.edges import factored, scattered
+from lnz.ops.chain.op import _chain, _edges, _gradient, _log_prob
+from lnz.ops.jit import buffers
 from tests.suite import equal, impossibilities, random_scores, seeds
 
 
@@ -71,8 +76,11 @@ def test_max_marginals_are_the_best_of_those_with_a_label(arguments: tuple[torch
 @pytest.mark.parametrize("size", [1, 15, 16, 17, 40])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_blocks_of_lanes_and_of_sequences(size: int, dtype: torch.dtype, threads: int) -> None:
+def test_blocks_of_lanes_and_of_sequences(
+    size: int, dtype: torch.dtype, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Labels that fill registers or not, sequences that fill tiles or not, on one thread and on two."""
+    monkeypatch.setattr(kernel, "_SHARED", 1)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -89,13 +97,25 @@ def test_blocks_of_lanes_and_of_sequences(size: int, dtype: torch.dtype, threads
             with ops.backend("reference"):
                 equal(scores, chain.topk(node.double(), edge.double(), lengths, 1)[1][0], **precision)
             assert ((labels == -100) == (torch.arange(T) >= lengths[:, None])).all()
+            y, weight = torch.randint(size, (B, T)), torch.linspace(-1, 2, B, dtype=dtype)
+            given = edge, lengths, y, *done[1:4], weight, -2 * weight
+            at_node, at_edge = kernel.gradient(*given, True, True)
+            alone = kernel.gradient(*given, True, False)[0], kernel.gradient(*given, False, True)[1]
+            assert torch.equal(at_node, alone[0])
+            assert torch.equal(at_edge, alone[1])
+            total = scattered(torch.Size((1, 1, size, size)), y, lengths, weight.double())
+            total -= 2 * factored(edge.double(), *(x.double() for x in (done.before, done.after, weight)))
+            equal(at_edge.double(), total, rtol=precision["rtol"], atol=100 * precision["atol"])
+            inside = torch.arange(T) < lengths[:, None]
+            hot = torch.nn.functional.one_hot(y, size) * inside[..., None]
+            equal(at_node.double(), weight[:, None, None].double() * (hot - 2 * done.nodes.double()), **precision)
     finally:
         torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("scale", [1.0, 20.0, 60.0, 300.0, 1e4])
 @pytest.mark.parametrize("banded", [False, True])
-def test_any_range_of_scores_is_right_in_float32(scale: float, banded: bool) -> None:
+def test_any_range_of_scores_is_right(scale: float, banded: bool) -> None:
     node, edge = (scale * random_scores((3, 20, 4), 0)).float(), (scale * random_scores((1, 1, 4, 4), 1)).float()
     if banded:
         edge = edge.masked_fill((torch.arange(4) - torch.arange(4)[:, None]).abs() > 1, -torch.inf)
@@ -105,6 +125,8 @@ def test_any_range_of_scores_is_right_in_float32(scale: float, banded: bool) -> 
         double = every_answer(node.double(), edge.double(), lengths)
     for a, w in zip(single, double, strict=True):
         equal(a.double(), w, rtol=1e-5, atol=2e-5)
+    for a, w in zip(every_answer(node.double(), edge.double(), lengths), double, strict=True):
+        equal(a, w, rtol=1e-12, atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -155,12 +177,92 @@ def test_long_chains_do_not_drift(T: int) -> None:
     equal(score, wanted, rtol=1e-7)
 
 
+@pytest.mark.slow
+def test_a_million_steps_fit_in_memory() -> None:
+    """ln Z, marginals and Viterbi of 1,000,000 steps and 32 labels in less than 4 GB, right to float64."""
+    program = """
+import resource, torch, lnz
+generator = torch.Generator().manual_seed(0)
+node, edge = torch.randn(1_000_000, 32, generator=generator), torch.randn(32, 32, generator=generator)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+p = lnz.LinearChain(node, edge)
+z, marginals, best = p.log_partition, p.node_marginals, p.argmax()
+score = p.score(best)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+q = lnz.LinearChain(node.double(), edge.double())
+assert abs(z - q.log_partition) < 1e-7 * q.log_partition, (z, q.log_partition)
+assert (marginals - q.node_marginals).abs().max() < 2e-5
+assert abs(q.score(best) - q.score(q.argmax())) < 1e-7 * q.score(best)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) * 1024 < 4e9
+
+
+def test_log_prob_is_the_same_after_the_pass_and_together_with_it() -> None:
+    node, edge = random_scores((3, 5, 4), 0).requires_grad_(), random_scores((4, 4), 1).requires_grad_()
+    lengths, y = torch.tensor([5, 2, 0]), torch.randint(4, (3, 5), generator=torch.Generator().manual_seed(2))
+    y = torch.where(torch.arange(5) < lengths[:, None], y, 10**9)  # padding holds anything
+    results = []
+    for first in (True, False):
+        p = lnz.LinearChain(node, edge, lengths)
+        if not first:
+            p.log_partition  # noqa: B018  (the pass is known from here on)
+        loss = (p.log_prob(y) * torch.tensor([1.0, -2.0, 3.0])).sum() + (p.log_partition * 0.5).sum()
+        results.append((loss, *torch.autograd.grad(loss, (node, edge))))
+    for a, b in zip(*results, strict=True):
+        equal(a, b)
+    p = lnz.LinearChain(node, edge, lengths)
+    p.log_prob(y)
+    grads = torch.autograd.grad(p.log_partition.sum(), (node, edge))  # of ln Z alone, by the function of ln P(y)
+    for a, b in zip(
+        grads, torch.autograd.grad(lnz.LinearChain(node, edge, lengths).log_partition.sum(), (node, edge)), strict=True
+    ):
+        equal(a, b)
+
+
+def test_losses_of_long_chains_keep_their_digits_in_float32() -> None:
+    """ln P(y) is the difference of two large numbers, taken before they are rounded."""
+    node, edge = torch.randn(1, 50_000, 3) + 1000, torch.randn(3, 3)
+    y = lnz.LinearChain(node, edge).argmax()
+    single = lnz.LinearChain(node, edge).log_prob(y)
+    equal(single.double(), lnz.LinearChain(node.double(), edge.double()).log_prob(y), rtol=2e-6)
+
+
+def test_memory_is_used_again_only_when_nothing_refers_to_it() -> None:
+    def address() -> tuple[torch.Tensor, int]:
+        x = buffers.empty(300, 200, dtype=torch.float32)
+        return x, x.data_ptr()
+
+    first, at = address()
+    assert first.is_contiguous()
+    assert at % 64 == 0
+    part = first.view(-1)[5:]
+    del first
+    second, other = address()
+    assert other != at
+    del part
+    third, again = address()
+    assert again == at
+    array = third.numpy()
+    del third, second
+    fourth, last = address()
+    assert last == other
+    assert address()[1] != at  # NumPy still refers to it
+    assert array.shape == tuple(fourth.shape)
+
+
 @pytest.mark.parametrize("edge_shape", [(1, 1, 2, 2), (3, 3, 2, 2), (1, 3, 2, 2), (3, 1, 2, 2)])
 def test_opcheck(edge_shape: tuple[int, ...]) -> None:
     node, edge, lengths = random_scores((3, 4, 2), 0), random_scores(edge_shape, 1), torch.tensor([4, 2, 0])
     torch.library.opcheck(_chain, (node, edge, lengths), raise_exception=True)
-    _, _, *factors = _chain(node, edge, lengths)
-    torch.library.opcheck(_edges, (node, edge, lengths, *factors, node.new_ones(3)), raise_exception=True)
+    _, *done = _chain(node, edge, lengths)
+    torch.library.opcheck(_edges, (node, edge, lengths, *done[1:], node.new_ones(3)), raise_exception=True)
+    y, weight = torch.randint(2, (3, 4)), node.new_ones(3)
+    torch.library.opcheck(_log_prob, (node, edge, lengths, y), raise_exception=True)
+    for wanted in ((True, True), (True, False), (False, True)):
+        given = node, edge, lengths, y, *done, weight, -weight, *wanted
+        torch.library.opcheck(_gradient, given, raise_exception=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lnz.checks import check_feasible, check_lengths, check_same_kind, check_scores, concrete, joint_batch_shape
+from lnz.checks import check_feasible, check_lengths, check_same_kind, check_scores, concrete, joint_batch_shape, plain
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.linear_chain import LinearChain
 from lnz.distributions.mrf import MRF
@@ -79,8 +80,7 @@ class HMM(StructuredDistribution):
         return self._once("chain", self._new_chain)
 
     def _new_chain(self) -> LinearChain:
-        first = self.emission[..., :1, :] + self.initial.unsqueeze(-2)
-        node = torch.cat((first, self.emission[..., 1:, :].expand(*first.shape[:-2], -1, -1)), -2)
+        node = hmm.joined(self.initial, self.emission)
         return LinearChain(node, self.transition, self.lengths, validate_args=False)
 
     # Evidence, filtering, smoothing, prediction --------------------------------------------------------------------
@@ -261,7 +261,10 @@ def _check_rows(name: str, scores: Tensor, used: Tensor | None = None) -> None:
     """Raise unless each row that is ``used`` is a distribution, up to what rounding logarithms does to its sum."""
     if not concrete(scores):
         return
-    totals = scores.detach().double().exp().sum(-1)
+    if plain(scores) and scores.dtype in (torch.float32, torch.float64):  # as in lnz.checks.largest
+        totals = torch.from_numpy(np.exp(scores.detach().numpy().astype(np.float64)).sum(-1, keepdims=True)).squeeze(-1)
+    else:
+        totals = scores.detach().double().exp().sum(-1)
     tolerance = 1e-3 if torch.finfo(scores.dtype).eps < 1e-6 else 0.1
     bad = (totals - 1).abs() > tolerance
     if used is not None:

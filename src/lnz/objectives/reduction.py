@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lnz.checks import concrete
+from lnz.checks import concrete, largest
 from lnz.errors import InfeasibleError
 
 Reduction = Literal["none", "mean", "sum"]
@@ -28,9 +29,10 @@ def reduced(losses: Tensor, reduction: Reduction) -> Tensor:
 
 def check_possible(losses: Tensor, remedy: str = "") -> None:
     """Raise :class:`~lnz.InfeasibleError` naming the batch entries whose loss is +inf: their gold is impossible."""
-    impossible = torch.isposinf(losses)
-    if concrete(losses) and impossible.any():
-        entries = impossible.reshape(-1).nonzero().flatten().tolist()
+    if not concrete(losses) or not losses.numel() or largest(losses) < math.inf:
+        return
+    entries = torch.isposinf(losses).reshape(-1).nonzero().flatten().tolist()
+    if entries:
         raise InfeasibleError(
             f"y: expected gold labellings of positive probability, got probability 0 in batch entries {entries[:8]}"
             f"{'…' if len(entries) > 8 else ''}{remedy}",

@@ -15,8 +15,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from lnz.checks import plain
+
 Backend = Literal["auto", "reference"]
 
+_BACKENDS = get_args(Backend)
 _KERNEL_DTYPES = (torch.float32, torch.float64)
 _chosen: ContextVar[str | None] = ContextVar("lnz_backend", default=None)  # per thread and per asyncio task
 
@@ -37,10 +40,18 @@ def backend(name: Backend) -> Iterator[None]:
 def use_kernels(*tensors: Tensor) -> bool:
     """Whether kernels may serve these tensors: all float32 or float64 on the CPU, and the reference not forced."""
     name = _chosen.get() or _checked("LNZ_BACKEND", os.environ.get("LNZ_BACKEND", "auto"))
-    return name == "auto" and all(t.device.type == "cpu" and t.dtype in _KERNEL_DTYPES for t in tensors)
+    return name == "auto" and all(t.is_cpu and t.dtype in _KERNEL_DTYPES for t in tensors)
+
+
+def unobserved(*tensors: Tensor) -> bool:
+    """Whether no tracer, transform or mode looks on, so that an operation need not go through torch's dispatcher.
+
+    That takes as long as a small operation itself.
+    """
+    return torch._C._len_torch_dispatch_stack() == 0 and all(map(plain, tensors))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _checked(source: str, name: str) -> str:
-    if name not in get_args(Backend):
-        raise ValueError(f"{source}: expected one of {', '.join(map(repr, get_args(Backend)))}, got {name!r}")
+    if name not in _BACKENDS:
+        raise ValueError(f"{source}: expected one of {', '.join(map(repr, _BACKENDS))}, got {name!r}")
     return name

@@ -6,22 +6,22 @@ shape of the edge scores, in one matrix product where these are shared. ``lnz::c
 ``lnz::chain_gradient`` are training's: the same pass with the score of a labelling, and gold − marginals. The functions
 here differentiate: ln Z and ln P(y) by multiplying with the marginals, the marginals through ``reference.py``.
 
-``LogProbability.forward`` takes ``*inputs``: torch binds its signature in every call, which takes longer by names. (The
-compiler, which never sees that function, wants names.)
+``LogProbability.forward`` takes ``*inputs``, and keeps its signature: torch works it out and binds it in every call.
+(The compiler, which never sees that function, wants names.)
 """
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lnz.ops import use_kernels
+from lnz.checks import constant
+from lnz.ops import unobserved, use_kernels
 from lnz.ops.chain import kernel, reference
 from lnz.ops.chain.edges import factored, scattered, scored
-
-_OWN = 96  # labels up to which our sum of the edge marginals is faster than torch's product of matrices
 
 
 class Pass(NamedTuple):
@@ -45,10 +45,12 @@ class Pass(NamedTuple):
 Tensors = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-@torch.library.custom_op("lnz::chain", mutates_args=())
-def _chain(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _chain_now(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     log_z, nodes, before, after, exact = _solved(node, edge, lengths)
     return log_z.to(node.dtype), nodes, before, after, exact
+
+
+_chain = torch.library.custom_op("lnz::chain", _chain_now, mutates_args=())
 
 
 def _solved(node: Tensor, edge: Tensor, lengths: Tensor) -> Tensors:
@@ -135,16 +137,19 @@ def _(node: Tensor, edge: Tensor, *_: Tensor) -> Tensor:
     return torch.empty_like(edge, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("lnz::chain_log_prob", mutates_args=())
-def _log_prob(
+def _log_prob_now(
     node: Tensor, edge: Tensor, lengths: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """ln P(y), then what ``lnz::chain`` returns; their difference is taken before it is rounded."""
     log_z, nodes, before, after, exact = _solved(node, edge, lengths)
-    served = use_kernels(node, edge) and node.numel()
-    score = kernel.score(node, edge, lengths, y) if served else scored(node, edge, lengths, y)
-    log_prob = score - log_z.masked_fill(torch.isneginf(log_z), 0.0)  # where Z = 0, the score is −inf already
+    if use_kernels(node, edge) and node.numel():
+        log_prob = kernel.log_prob(node, edge, lengths, y, log_z)
+    else:
+        log_prob = scored(node, edge, lengths, y) - log_z.masked_fill(torch.isneginf(log_z), 0.0)  # the score is −inf
     return log_prob.to(node.dtype), log_z.to(node.dtype), nodes, before, after, exact
+
+
+_log_prob = torch.library.custom_op("lnz::chain_log_prob", _log_prob_now, mutates_args=())
 
 
 @_log_prob.register_fake
@@ -154,8 +159,7 @@ def _(node: Tensor, edge: Tensor, lengths: Tensor, y: Tensor) -> tuple[Tensor, T
     return node.new_empty(size), node.new_empty(size), a, b, c, torch.empty_like(lengths, dtype=torch.bool)
 
 
-@torch.library.custom_op("lnz::chain_gradient", mutates_args=())
-def _gradient(
+def _gradient_now(
     node: Tensor,
     edge: Tensor,
     lengths: Tensor,
@@ -171,18 +175,18 @@ def _gradient(
 ) -> tuple[Tensor, Tensor]:
     """``gold`` · indicators of y + ``model`` · marginals, weights ``[B]``, for nodes and edges; empty if not wanted."""
     if edge.shape[:2] == (1, 1) and node.numel() and use_kernels(node, edge):
-        ours = with_edge and node.shape[2] <= _OWN
         given = nodes, before, after, gold, model
-        at_node, at_edge = kernel.gradient(edge, lengths, y, *given, with_node, ours)
-        if ours:
-            return at_node, _and_lost(at_edge, node, edge, lengths, exact, model)
-    else:
-        at_node = _golden(nodes, lengths, y, gold, model) if with_node else node.new_empty(0)
-        at_edge = edge.new_empty(0)
+        at_node, at_edge = kernel.gradient(edge, lengths, y, *given, with_node, with_edge)
+        return at_node, _and_lost(at_edge, node, edge, lengths, exact, model) if with_edge else at_edge
+    at_node = _golden(nodes, lengths, y, gold, model) if with_node else node.new_empty(0)
+    at_edge = edge.new_empty(0)
     if with_edge:
         at_edge = _and_lost(factored(edge, before, after, model), node, edge, lengths, exact, model)
         at_edge += scattered(edge.shape, y, lengths, gold)
     return at_node, at_edge
+
+
+_gradient = torch.library.custom_op("lnz::chain_gradient", _gradient_now, mutates_args=())
 
 
 def _golden(nodes: Tensor, lengths: Tensor, y: Tensor, gold: Tensor, model: Tensor) -> Tensor:
@@ -235,7 +239,7 @@ class LogProbability(torch.autograd.Function):
 
     @staticmethod
     def forward(*inputs: Tensor) -> tuple[Tensor, ...]:
-        return _log_prob(*inputs)
+        return (_log_prob_now if unobserved(*inputs) else _log_prob)(*inputs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
@@ -255,7 +259,9 @@ class LogProbability(torch.autograd.Function):
         at_node = at_edge = None
         if not torch.is_grad_enabled():
             weights = grad.contiguous(), model.contiguous()
-            both = _gradient(node, edge, lengths, y, nodes, *factors, *weights, with_node, with_edge)
+            compute = _gradient_now if unobserved(node, edge, *weights) else _gradient
+            inputs = node, edge, lengths, y, nodes, *factors, *weights
+            both = compute(*inputs, with_node, with_edge)  # pyright: ignore[reportCallIssue]
             return both[0] if with_node else None, both[1] if with_edge else None, None, None
         if with_node:
             at_node = _golden(NodeMarginals.apply(node, edge, lengths, nodes), lengths, y, grad, model)
@@ -268,6 +274,9 @@ class LogProbability(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, Any]:
         outputs = LogProbability.apply(*_folded(info.batch_size, in_dims, inputs))
         return tuple(o.unflatten(0, (info.batch_size, -1)) for o in outputs), (0,) * len(outputs)
+
+
+LogProbability.forward.__signature__ = inspect.signature(LogProbability.forward)  # type: ignore[attr-defined]
 
 
 class NodeMarginals(torch.autograd.Function):
@@ -333,6 +342,8 @@ def _folded(size: int, in_dims: tuple[int | None, ...], inputs: tuple[Tensor, ..
 
 def forward_backward(node: Tensor, edge: Tensor, lengths: Tensor) -> Pass:
     """ln Z, differentiable any number of times, and what the other functions here go on from."""
+    if constant(node, edge):
+        return Pass(*(_chain_now if unobserved(node, edge) else _chain)(node, edge, lengths))
     return Pass(*LogPartition.apply(node, edge, lengths))
 
 
@@ -344,6 +355,8 @@ def log_probability(node: Tensor, edge: Tensor, lengths: Tensor, y: Tensor) -> t
 
 def node_marginals(node: Tensor, edge: Tensor, lengths: Tensor, done: Pass) -> Tensor:
     """P(y_t = l) ``[B, T, L]``, differentiable any number of times."""
+    if constant(node, edge):
+        return done.nodes
     return NodeMarginals.apply(node, edge, lengths, done.nodes)
 
 

@@ -1,4 +1,6 @@
-"""Filtering out of the pass that smoothing makes: forward variables are factors of the edge marginals.
+"""Node scores of the chain of a hidden Markov model; filtering out of the pass that smoothing makes.
+
+Forward variables are factors of the edge marginals.
 
 Shapes as in :mod:`lnz.ops.chain.reference`. The derivative goes through ``reference.py``.
 """
@@ -10,9 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lnz.checks import concrete
+from lnz.checks import concrete, constant
 from lnz.ops.chain import Pass
 from lnz.ops.hmm import reference
+from lnz.ops.jit import buffers
+
+
+def joined(initial: Tensor, emission: Tensor) -> Tensor:
+    """``emission [*batch, T, K]`` with ``initial [*batch, K]`` on top at the first step: node scores of the chain."""
+    if constant(initial, emission) and emission.dtype in (torch.float32, torch.float64):
+        batch = torch.broadcast_shapes(initial.shape[:-1], emission.shape[:-2])
+        node = buffers.empty(*batch, *emission.shape[-2:], dtype=emission.dtype)
+        scores = node.numpy()
+        scores[...] = emission.detach().numpy()
+        scores[..., :1, :] += initial.detach().numpy()[..., None, :]
+        return node
+    first = emission[..., :1, :] + initial.unsqueeze(-2)
+    return torch.cat((first, emission[..., 1:, :].expand(*first.shape[:-2], -1, -1)), -2)
 
 
 def filtered(node: Tensor, edge: Tensor, lengths: Tensor, done: Pass) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 _SMALLEST, _LARGEST = 2**17, 2**25  # bytes of what is kept
 _KEPT = 2**27  # bytes in all
+_LINE = 64  # bytes to start at a multiple of
 
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 _free: defaultdict[int, deque[np.ndarray]] = defaultdict(deque)  # whose operations are atomic
@@ -35,7 +36,9 @@ def empty(*shape: int, dtype: torch.dtype) -> Tensor:
     try:
         memory = _free[room].pop()
     except IndexError:
-        memory = np.empty(room, np.uint8)
+        memory = np.empty(room + _LINE, np.uint8)
+        skipped = -memory.ctypes.data % _LINE
+        memory = memory[skipped : skipped + room]
     view: Any = memory[:size].view(_NUMPY[dtype]).reshape(shape)
     weakref.finalize(view, _give_back, memory).atexit = False
     return torch.from_numpy(view)

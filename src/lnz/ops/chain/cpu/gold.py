@@ -13,14 +13,15 @@ import math
 import numpy as np
 from numba import njit
 
-from lnz.ops.chain.cpu.rows import FLAGS, exponentiate, span
+from lnz.ops.chain.cpu.rows import FLAGS, exponentiate, span, take
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.registers.cpu.product import add_matmul
+from lnz.ops.registers.cpu.product import add_matmul, workspace
 
 FULL, LATENT, WRONG = 0, 1, 2
 IGNORE = -100
 ROWS = 64  # of a product
 PRODUCTS = 8  # between two additions in float64
+LARGEST = 64  # labels of rows that are multiplied in place
 
 
 @kernel()
@@ -37,8 +38,8 @@ def inspect(y, lengths, labels):
 
 
 @kernel()
-def score(node, edge, lengths, y, scores):
-    """s(y) of full labellings, into float64 ``scores [B]``. Shapes as in :func:`lnz.ops.chain.cpu.sweep.run`."""
+def log_prob(node, edge, lengths, y, log_z, out):
+    """s(y) − ln Z of full labellings, into ``out [B]``. Shapes as in :func:`lnz.ops.chain.cpu.sweep.run`."""
     several = edge.shape[1] > 1
     for b in range(len(y)):
         own, total = b if len(edge) > 1 else 0, 0.0
@@ -46,49 +47,47 @@ def score(node, edge, lengths, y, scores):
             total += node[b, t, y[b, t]]
             if t:
                 total += edge[own, t - 1 if several else 0, y[b, t - 1], y[b, t]]
-        scores[b] = total
-
-
-@njit(fastmath=FLAGS)
-def weighted(out, x, weight):
-    for l in range(x.size):
-        out[l] = weight * x[l]
-
-
-@njit(fastmath=FLAGS)
-def scaled(out, x, factor):
-    for l in range(x.size):
-        out[l] *= factor
+        out[b] = total - (0.0 if log_z[b] == -math.inf else log_z[b])  # where Z = 0, the score is −inf already
 
 
 @njit
-def flush(sums, total):
+def flush(sums, total, weight):
     for k in range(len(total)):
         for l in range(total.shape[1]):
-            total[k, l] += sums[k, l]
+            total[k, l] += weight * sums[k, l]
             sums[k, l] = 0
 
 
 @njit(fastmath=FLAGS)
 def accumulate(weight, before, after, first, last, total):
     """``total [L, L]`` += Σ weight · before[row] ⊗ after[row + 1] over rows first … last − 1 of all chains."""
-    T, size = before.shape[1:]
+    B, T, size = before.shape
+    one = before.dtype.type(1)
     line = (size + 15) // 16 * 16
-    left, right = np.zeros((ROWS, line + 16), before.dtype), np.zeros((ROWS, line + 16), before.dtype)
-    sums = np.zeros((line, line), before.dtype)
+    left, right = workspace(ROWS, line + 16, before.dtype), workspace(ROWS, line + 16, before.dtype)
+    sums = workspace(line, line, before.dtype)
+    # rows that fill lines, and do not share cache sets, are multiplied where they are, if they all weigh the same
+    direct = size == line and size <= LARGEST
+    for b in range(B):
+        direct = direct and weight[b] == weight[0]
+    if direct:
+        befores, afters = before.reshape(-1, size), after.reshape(-1, size)
+        last = min(last, B * T - 1)  # the row after the last is not there, and nothing follows it
+    share = np.float64(weight[0]) if direct else 1.0
     for products, at in enumerate(range(first, last, ROWS)):
         count = min(ROWS, last - at)
-        for r in range(count):
-            b, t = divmod(at + r, T)
-            if t < T - 1:
-                weighted(left[r, :size], before[b, t], weight[b])
-                weighted(right[r, :size], after[b, t + 1], before.dtype.type(1))
-            else:
-                left[r, :size] = 0
-        add_matmul(left, right, sums, size, count, size)
+        if direct:
+            add_matmul(befores[at:], afters[at + 1 :], sums, size, count, size)
+        else:
+            for r in range(count):
+                b, t = divmod(at + r, T)
+                take(before, b, t, weight[b], left, r)  # type: ignore[call-arg]
+                if t < T - 1:
+                    take(after, b, t + 1, one, right, r)  # type: ignore[call-arg]
+            add_matmul(left, right, sums, size, count, size)
         if products % PRODUCTS == PRODUCTS - 1:
-            flush(sums, total)
-    flush(sums, total)
+            flush(sums, total, share)
+    flush(sums, total, share)
 
 
 @kernel(fastmath=FLAGS)
@@ -128,9 +127,10 @@ def gradient(
     """
     T = nodes.shape[1]
     if with_nodes:
+        rows = at_node.reshape(-1, nodes.shape[2])
         for row in range(first, last):
             b, t = divmod(row, T)
-            weighted(at_node[b, t], nodes[b, t], weight_model[b])
+            take(nodes, b, t, weight_model[b], rows, row)  # type: ignore[call-arg]
             if t < lengths[b]:
                 at_node[b, t, y[b, t]] += weight_gold[b]
     if with_edges:

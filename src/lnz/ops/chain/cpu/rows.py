@@ -96,6 +96,25 @@ def keep(typing_context: Any, values: Any, r: Any, factor: Any, kept: Any, b: An
     return types.void(values, types.intp, values.dtype, kept, types.intp, types.intp), generate
 
 
+@intrinsic
+def take(typing_context: Any, x: Any, b: Any, t: Any, factor: Any, out: Any, r: Any) -> Any:
+    """``out[r] = x[b, t] · factor``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        x, out = (
+            (signature.args[i], context.make_array(signature.args[i])(context, builder, arguments[i])) for i in (0, 4)
+        )
+        b, t, factor, r = arguments[1], arguments[2], arguments[3], arguments[5]
+
+        def step(lanes: Any, at: Any) -> None:
+            lanes.store(lanes.product(lanes.load(x, b, t, at), lanes.spread(factor)), out, r, at)
+
+        along(context, builder, signature.args[0].dtype, _length(builder, x), step)
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, types.intp, x.dtype, out, types.intp), generate
+
+
 @njit(fastmath=FLAGS)
 def shrink(state, r, size, factor):
     """``state[r] *= factor``."""

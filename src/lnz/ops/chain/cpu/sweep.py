@@ -44,7 +44,7 @@ from lnz.ops.chain.cpu.rows import (
     span,
 )
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.registers.cpu.product import SPLITS, matmul, vecmat
+from lnz.ops.registers.cpu.product import SPLITS, matmul, vecmat, workspace
 
 TILE = 8  # sequences side by side; a multiple of the rows of a product
 LIFT, FORWARD, BACKWARD, COLLECT, JUDGE = (
@@ -62,10 +62,10 @@ PROPER, REACH, ALPHA, LOCAL, BETA, JOINT, BANDED = range(len(START))
 def tables(size, dtype):
     """Room for a table of ``size`` labels: rows and columns as the products read them."""
     # a line more than needed, or rows of a power of two share cache sets
-    return np.zeros(((size + SPLITS - 1) // SPLITS * SPLITS, (size + 15) // 16 * 16 + 16), dtype)
+    return workspace((size + SPLITS - 1) // SPLITS * SPLITS, (size + 15) // 16 * 16 + 16, dtype)
 
 
-@njit(fastmath=FLAGS)
+@njit(fastmath=FLAGS, inline="always")
 def multiply(columns, table, message, count, size):
     """``message[:count] = columns.T[:count] @ table``."""
     if count == 1:
@@ -146,15 +146,21 @@ def forward(
                     factors[r] = inverse
                 else:
                     shrink(state, r, size, inverse)
-                totals[r] += tops[b, t] + (top if t else 0.0)
                 sums[r] *= total
                 if not 1e-200 < sums[r] < 1e200:
                     totals[r] += math.log(sums[r]) if sums[r] > 0 else -math.inf
                     sums[r] = 1
                 if alone or report[b, BANDED]:
                     keep_smallest(state[r, :size], report, b, ALPHA)
+                if alone and t:
+                    totals[r] += top
     for r in range(count):
-        log_z[first + r] = totals[r] + (math.log(sums[r]) if sums[r] > 0 else -math.inf)
+        b = first + r
+        if not alone:
+            totals[r] += max(0, lengths[b] - 1) * np.float64(top)
+        for t in range(lengths[b]):
+            totals[r] += tops[b, t]
+        log_z[b] = totals[r] + (math.log(sums[r]) if sums[r] > 0 else -math.inf)
 
 
 @njit(fastmath=FLAGS)
@@ -275,7 +281,7 @@ def run(
     padded = (size + 15) // 16 * 16
     shared = len(edge) == 1 and edge.shape[1] == 1
     table, transposed = tables(size, node.dtype), tables(size, node.dtype)
-    state, message = np.zeros((TILE, padded), node.dtype), np.zeros((TILE, padded), node.dtype)
+    state, message = workspace(TILE, padded, node.dtype), workspace(TILE, padded, node.dtype)
     rows = TILE if len(edge) == 1 else 1
     top, reach, infinite, proper = node.dtype.type(0), node.dtype.type(0), not shared, True
     if shared:

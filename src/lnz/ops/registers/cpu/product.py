@@ -7,8 +7,10 @@ cache line each (AVX-512), so that the arithmetic hides the loads; 8 registers o
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import binding, ir
 from numba import njit, types
 from numba.core import cgutils
@@ -18,6 +20,14 @@ ROWS = 4  # the rows of a product are rounded up to that many
 WIDE = bool(binding.get_host_cpu_features().get("avx512f"))
 SPLITS = 4  # partial sums of a single row, so that one addition need not wait for the one before
 _LINE = 64  # bytes of each
+
+
+@njit
+def workspace(rows, columns, dtype):
+    """Zeros ``[rows, columns]`` from a multiple of a line on: loads across two lines take twice as long."""
+    memory = np.zeros(rows * columns + _LINE, dtype)
+    skipped = -memory.ctypes.data % _LINE // memory.itemsize
+    return memory[skipped : skipped + rows * columns].reshape(rows, columns)
 
 
 class _Block:
@@ -31,6 +41,7 @@ class _Block:
         self.lanes = _LINE // self.size
         self.vector = ir.VectorType(context.get_value_type(kinds[0].dtype), self.lanes)
         self.index = ir.IntType(64)
+        self.start = ir.Constant(self.vector, [-math.inf if maximise else 0.0] * self.lanes)
         self.strides = [
             [builder.sdiv(stride, self.number(self.size)) for stride in cgutils.unpack_tuple(builder, array.strides)]
             for array in self.arrays
@@ -55,9 +66,9 @@ class _Block:
         zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(single, undefined, zeros)
 
-    def zero(self) -> Any:
-        start = ir.Constant(self.vector, [-math.inf if self.maximise else 0.0] * self.lanes)
-        return cgutils.alloca_once_value(self.builder, start)
+    def sums(self) -> Any:
+        """A place in registers for a line of sums."""
+        return cgutils.alloca_once(self.builder, self.vector)
 
     def plus(self, a: Any, b: Any) -> Any:
         if self.maximise:
@@ -68,111 +79,88 @@ class _Block:
         term = self.builder.fadd(a, b) if self.maximise else self.builder.fmul(a, b, flags=("contract",))
         self.builder.store(self.plus(term, self.builder.load(total)), total)
 
-
-def _block(maximise: bool, rows: int, lines: int, add: bool = False) -> Any:
-    @intrinsic
-    def block(typing_context: Any, table: Any, x: Any, out: Any, row: Any, at: Any, inner: Any) -> Any:
+    def block(self, row: Any, at: Any, inner: Any, rows: int, lines: int, add: bool) -> None:
         """``out[row:row+rows, at:at+n] (+)= table[:inner, row:row+rows].T @ x[:inner, at:at+n]``, n of ``lines``."""
-
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            b = _Block(context, builder, signature.args[:3], arguments[:3], maximise)
-            row, at, inner = arguments[3:]
-            lines_at = [builder.add(at, b.number(j * b.lanes)) for j in range(lines)]
-            rows_at = [builder.add(row, b.number(r)) for r in range(rows)]
-            sums = [[b.zero() for _ in lines_at] for _ in rows_at]
-            if add:
-                for r, line in zip(rows_at, sums, strict=True):
-                    for column, total in zip(lines_at, line, strict=True):
-                        builder.store(builder.load(b.line(b.place(2, r, column)), align=b.size), total)
-            with cgutils.for_range(builder, inner) as loop:
-                values = [builder.load(b.line(b.place(1, loop.index, column)), align=b.size) for column in lines_at]
-                for r, line in zip(rows_at, sums, strict=True):
-                    weight = b.spread(b.place(0, loop.index, r))
-                    for value, total in zip(values, line, strict=True):
-                        b.add_product(total, weight, value)
+        builder = self.builder
+        lines_at = [builder.add(at, self.number(j * self.lanes)) for j in range(lines)]
+        rows_at = [builder.add(row, self.number(r)) for r in range(rows)]
+        places = [[self.line(self.place(2, r, column)) for column in lines_at] for r in rows_at]
+        sums = [[self.sums() for _ in lines_at] for _ in rows_at]
+        for line, targets in zip(sums, places, strict=True):
+            for total, target in zip(line, targets, strict=True):
+                start = builder.load(target, align=self.size) if add else self.start
+                builder.store(start, total)
+        with cgutils.for_range(builder, inner) as loop:
+            values = [builder.load(self.line(self.place(1, loop.index, c)), align=self.size) for c in lines_at]
             for r, line in zip(rows_at, sums, strict=True):
-                for column, total in zip(lines_at, line, strict=True):
-                    builder.store(builder.load(total), b.line(b.place(2, r, column)), align=b.size)
-            return context.get_dummy_value()
+                weight = self.spread(self.place(0, loop.index, r))
+                for value, total in zip(values, line, strict=True):
+                    self.add_product(total, weight, value)
+        for line, targets in zip(sums, places, strict=True):
+            for total, target in zip(line, targets, strict=True):
+                builder.store(builder.load(total), target, align=self.size)
 
-        return types.void(table, x, out, types.intp, types.intp, types.intp), generate
-
-    return block
-
-
-def _row(maximise: bool, lines: int) -> Any:
-    @intrinsic
-    def row(typing_context: Any, weights: Any, x: Any, out: Any, at: Any, inner: Any) -> Any:
+    def row(self, at: Any, inner: Any, lines: int) -> None:
         """``out[0, at:at+n] = weights[:inner, 0] @ x[:inner, at:at+n]``, n of ``lines``; inner in ``SPLITS``."""
+        builder = self.builder
+        lines_at = [builder.add(at, self.number(j * self.lanes)) for j in range(lines)]
+        sums = [[self.sums() for _ in lines_at] for _ in range(SPLITS)]
+        for total in (total for line in sums for total in line):
+            builder.store(self.start, total)
+        with cgutils.for_range(builder, builder.udiv(inner, self.number(SPLITS))) as loop:
+            first = builder.mul(loop.index, self.number(SPLITS))
+            for split, line in enumerate(sums):
+                k = builder.add(first, self.number(split))
+                weight = self.spread(self.place(0, k, self.number(0)))
+                for column, total in zip(lines_at, line, strict=True):
+                    value = builder.load(self.line(self.place(1, k, column)), align=self.size)
+                    self.add_product(total, weight, value)
+        for j, column in enumerate(lines_at):
+            parts = [builder.load(line[j]) for line in sums]
+            while len(parts) > 1:
+                parts = [self.plus(*parts[k : k + 2]) for k in range(0, len(parts), 2)]
+            builder.store(parts[0], self.line(self.place(2, self.number(0), column)), align=self.size)
 
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            b = _Block(context, builder, signature.args[:3], arguments[:3], maximise)
-            at, inner = arguments[3:]
-            lines_at = [builder.add(at, b.number(j * b.lanes)) for j in range(lines)]
-            sums = [[b.zero() for _ in lines_at] for _ in range(SPLITS)]
-            with cgutils.for_range(builder, builder.udiv(inner, b.number(SPLITS))) as loop:
-                first = builder.mul(loop.index, b.number(SPLITS))
-                for split, line in enumerate(sums):
-                    k = builder.add(first, b.number(split))
-                    weight = b.spread(b.place(0, k, b.number(0)))
-                    for column, total in zip(lines_at, line, strict=True):
-                        b.add_product(total, weight, builder.load(b.line(b.place(1, k, column)), align=b.size))
-            for j, column in enumerate(lines_at):
-                parts = [builder.load(line[j]) for line in sums]
-                while len(parts) > 1:
-                    parts = [b.plus(*parts[k : k + 2]) for k in range(0, len(parts), 2)]
-                builder.store(parts[0], b.line(b.place(2, b.number(0), column)), align=b.size)
-            return context.get_dummy_value()
-
-        return types.void(weights, x, out, types.intp, types.intp), generate
-
-    return row
+    def in_pairs(self, count: Any, size: int, generate: Callable[[Any, int], None]) -> None:
+        """``generate(at, units)`` up to ``count``, by two units of ``size`` where there are registers, then by one."""
+        builder = self.builder
+        units = builder.sdiv(builder.add(count, self.number(size - 1)), self.number(size))
+        pairs = builder.sdiv(units, self.number(2)) if WIDE else self.number(0)
+        with cgutils.for_range(builder, pairs) as loop:
+            generate(builder.mul(loop.index, self.number(2 * size)), 2)
+        done = builder.mul(pairs, self.number(2))
+        with cgutils.for_range(builder, builder.sub(units, done)) as loop:
+            generate(builder.mul(builder.add(done, loop.index), self.number(size)), 1)
 
 
 def _product(maximise: bool, add: bool = False) -> Any:
-    small, tall, long, large = (_block(maximise, r, n, add) for r, n in ((4, 1), (8, 1), (4, 2), (8, 2)))
-    flags: Any = {"contract"} if not maximise else False
+    @intrinsic  # not a function: calling one with arrays takes as long as a small product
+    def product(typing_context: Any, table: Any, x: Any, out: Any, rows: Any, inner: Any, n: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            b = _Block(context, builder, signature.args[:3], arguments[:3], maximise)
+            rows, inner, n = arguments[3:]
 
-    @njit(fastmath=flags)
-    def product(table, x, out, rows, inner, n):
-        line = _LINE // x.itemsize
-        at = 0
-        while at < n:
-            lines = 2 if WIDE and at + line < n else 1
-            row = 0
-            while row < rows:
-                if WIDE and row + ROWS < rows:
-                    if lines == 2:
-                        large(table, x, out, row, at, inner)
-                    else:
-                        tall(table, x, out, row, at, inner)
-                    row += 2 * ROWS
-                else:
-                    if lines == 2:
-                        long(table, x, out, row, at, inner)
-                    else:
-                        small(table, x, out, row, at, inner)
-                    row += ROWS
-            at += lines * line
+            def columns(at: Any, lines: int) -> None:
+                b.in_pairs(rows, ROWS, lambda row, units: b.block(row, at, inner, units * ROWS, lines, add))
+
+            b.in_pairs(n, b.lanes, columns)
+            return context.get_dummy_value()
+
+        return types.void(table, x, out, types.intp, types.intp, types.intp), generate
 
     return product
 
 
 def _row_product(maximise: bool) -> Any:
-    short, long = _row(maximise, 1), _row(maximise, 2)
-    flags: Any = {"contract"} if not maximise else False
+    @intrinsic
+    def product(typing_context: Any, weights: Any, x: Any, out: Any, inner: Any, n: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            b = _Block(context, builder, signature.args[:3], arguments[:3], maximise)
+            inner, n = arguments[3:]
+            b.in_pairs(n, b.lanes, lambda at, lines: b.row(at, inner, lines))
+            return context.get_dummy_value()
 
-    @njit(fastmath=flags)
-    def product(weights, x, out, inner, n):
-        line = _LINE // x.itemsize
-        at = 0
-        while at < n:
-            if WIDE and at + line < n:
-                long(weights, x, out, at, inner)
-                at += 2 * line
-            else:
-                short(weights, x, out, at, inner)
-                at += line
+        return types.void(weights, x, out, types.intp, types.intp), generate
 
     return product
 
