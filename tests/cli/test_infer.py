@@ -222,11 +222,12 @@ def test_the_command_itself(capsys):
     assert capsys.readouterr().out.startswith("lnz 0.")
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert all(word in out for word in ("fit", "predict", "infer", "examples:"))
+    assert all(word in out for word in ("fit", "predict", "align", "infer", "examples:"))
     assert main([]) == 2
     capsys.readouterr()
     assert main(["inferr"]) == 2
-    assert capsys.readouterr().err == "lnz: expected a command (fit, predict, infer), got 'inferr'; see lnz --help\n"
+    told = "lnz: expected a command (fit, predict, align, infer), got 'inferr'; see lnz --help\n"
+    assert capsys.readouterr().err == told
 
 
 def test_a_closed_pipe_is_quiet(files):
