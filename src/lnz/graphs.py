@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from weakref import WeakValueDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,10 +70,10 @@ class FactorGraph:
         scope = self.scopes[group]
         if scope.shape[0] == 0:  # nothing to read the cardinalities from: only a uniform graph says what they are
             return (self.uniform_cardinality or 0,) * scope.shape[1]
-        labels = torch.tensor(self.cardinalities)[scope]
+        labels = np.array(self.cardinalities)[scope.numpy()]  # quicker than torch where graphs are small
         differs = (labels != labels[0]).any(-1)
         if differs.any():
-            other = int(differs.nonzero()[0])
+            other = int(differs.argmax())
             raise ValueError(
                 f"scopes[{group}]: expected factors of one group to share their cardinalities, but factor 0 has "
                 f"{labels[0].tolist()} and factor {other} has {labels[other].tolist()}; "
@@ -196,14 +197,15 @@ def _checked_scope(group: int, scope: Tensor, num_nodes: int) -> Tensor:
     if scope.dim() != 2:
         raise ValueError(f"{name}: expected shape [F, k], got {list(scope.shape)}")
     scope = scope.detach().cpu().clone()
-    out = (scope < 0) | (scope >= num_nodes)
+    nodes = scope.numpy()
+    out = (nodes < 0) | (nodes >= num_nodes)
     if out.any():
-        factor, position = out.nonzero()[0].tolist()
-        node = int(scope[factor, position])
+        factor, position = np.argwhere(out)[0].tolist()
+        node = int(nodes[factor, position])
         raise ValueError(f"{name}: expected nodes in [0, {num_nodes}), got {node} in factor {factor}")
-    ordered = scope.sort(-1).values
+    ordered = np.sort(nodes, -1)
     twice = (ordered[:, 1:] == ordered[:, :-1]).any(-1)
     if twice.any():
-        factor = int(twice.nonzero()[0])
-        raise ValueError(f"{name}: expected distinct nodes in a scope, got {scope[factor].tolist()} in factor {factor}")
+        factor = int(twice.argmax())
+        raise ValueError(f"{name}: expected distinct nodes in a scope, got {nodes[factor].tolist()} in factor {factor}")
     return scope
