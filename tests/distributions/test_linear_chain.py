@@ -295,3 +295,21 @@ def test_a_full_labelling_is_asked_for_by_score() -> None:
     y[0, 3] = -100
     with pytest.raises(ValueError, match="y: expected a full labelling, got -100"):
         p.score(y)
+
+
+def test_one_pass_serves_any_number_of_backward_calls() -> None:
+    """Each answer is a node of its own in the graph of gradients: none takes what another needs."""
+    node = random_scores((2, 4, 3), 0).requires_grad_()
+    edge = random_scores((3, 3), 1).requires_grad_()
+    y = torch.tensor([[0, 1, 2, 0], [2, 2, 1, 1]])
+    answers = {
+        "log_prob": lambda p: p.log_prob(y).sum(),
+        "log_partition": lambda p: p.log_partition.sum(),
+        "entropy": lambda p: p.entropy().sum(),
+        "marginals": lambda p: p.marginals[0].square().sum(),
+    }
+    alone = {name: torch.autograd.grad(of(lnz.LinearChain(node, edge)), (node, edge)) for name, of in answers.items()}
+    p = lnz.LinearChain(node, edge)
+    for name in ("log_prob", "log_prob", "log_partition", "marginals", "entropy", "log_partition", "log_prob"):
+        for got, wanted in zip(torch.autograd.grad(answers[name](p), (node, edge)), alone[name], strict=True):
+            equal(got, wanted)

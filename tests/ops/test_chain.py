@@ -36,7 +36,8 @@ def every_answer(node: torch.Tensor, edge: torch.Tensor, lengths: torch.Tensor) 
     edge = edge.clone().requires_grad_()
     done = chain.forward_backward(node, edge, lengths)
     weights = torch.arange(1.0, len(node) + 1, dtype=node.dtype)
-    gradient = torch.autograd.grad((done.log_z.nan_to_num(neginf=0) * weights).sum(), edge)[0]
+    log_z = chain.log_partition(node, edge, lengths, done)
+    gradient = torch.autograd.grad((log_z.nan_to_num(neginf=0) * weights).sum(), edge)[0]
     marginals = chain.node_marginals(node, edge, lengths, done), chain.edge_marginals(node, edge, lengths, done)
     return [done.log_z.detach(), *(m.detach() for m in marginals), gradient]
 

@@ -117,6 +117,7 @@ class StructuredDistribution(Distribution, ABC):
         return self._cache[key]
 
     def _known(self, name: str) -> bool:
+        """Whether :meth:`_once` has computed it already."""
         return (name, torch.is_grad_enabled()) in self._cache
 
     def _require_feasible(self, what: str) -> None:

@@ -78,10 +78,8 @@ class LinearChain(StructuredDistribution):
             node = node.expand(*self.batch_shape, T, L).reshape(B, T, L)
         if self.edge_scores.dim() == 2:
             edge = self.edge_scores[None, None]
-        elif self.edge_scores.shape[:-3].numel() == 1:
-            edge = self.edge_scores.reshape(
-                1, *self.edge_scores.shape[-3:]
-            )  # shared by the batch: not copied per entry
+        elif self.edge_scores.shape[:-3].numel() == 1:  # shared by the batch: not copied per entry
+            edge = self.edge_scores.reshape(1, *self.edge_scores.shape[-3:])
         else:
             table = self.edge_scores.shape[-3:]
             edge = self.edge_scores.expand(*self.batch_shape, *table).reshape(B, *table)
@@ -102,7 +100,7 @@ class LinearChain(StructuredDistribution):
 
     @property
     def log_partition(self) -> Tensor:
-        return self._pass.log_z.reshape(self.batch_shape)
+        return chain.log_partition(*self._flat, self._pass).reshape(self.batch_shape)
 
     @property
     def node_marginals(self) -> Tensor:

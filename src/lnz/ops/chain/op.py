@@ -4,7 +4,9 @@
 without a tensor of the size of the edge marginals; ``lnz::chain_edges`` makes those from the factors, summed to the
 shape of the edge scores, in one matrix product where these are shared. ``lnz::chain_log_prob`` and
 ``lnz::chain_gradient`` are training's: the same pass with the score of a labelling, and gold − marginals. The functions
-here differentiate: ln Z and ln P(y) by multiplying with the marginals, the marginals through ``reference.py``.
+here differentiate: ln Z and ln P(y) by multiplying with the marginals, the marginals through ``reference.py``. What a
+pass gives is constant; each answer from it is a node of its own in the graph of gradients, so that one pass serves any
+number of backward calls.
 
 ``LogProbability.forward`` takes ``*inputs``, and keeps its signature: torch works it out and binds it in every call.
 (The compiler, which never sees that function, wants names.)
@@ -25,11 +27,11 @@ from lnz.ops.chain.edges import factored, scattered, scored
 
 
 class Pass(NamedTuple):
-    """What one forward–backward pass over B chains gives.
+    """What one forward–backward pass over B chains gives, as constants; the functions below differentiate.
 
     Attributes:
-        log_z: ln Z ``[B]``, differentiable.
-        nodes: marginals ``[B, T, L]`` (as a constant; :func:`node_marginals` is differentiable).
+        log_z: ln Z ``[B]``.
+        nodes: marginals ``[B, T, L]``.
         before: ``[B, T, L]``, and
         after: ``[B, T, L]``: P(y_t = k, y_{t+1} = l) = before_t(k) · after_{t+1}(l) · exp(A_t(k, l) − max A_t).
         factored: bool ``[B]``, where that holds; elsewhere the range of the dtype is too small for such factors.
@@ -203,8 +205,8 @@ def _(node: Tensor, edge: Tensor, *inputs: Any) -> tuple[Tensor, Tensor]:
     )  # type: ignore[return-value]
 
 
-class LogPartition(torch.autograd.Function):
-    """:class:`Pass`, of which ln Z is differentiable here."""
+class ForwardBackward(torch.autograd.Function):
+    """:class:`Pass`; a function of autograd's for its ``vmap`` rule only."""
 
     @staticmethod
     def forward(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
@@ -212,30 +214,55 @@ class LogPartition(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs, *output[1:])
+        ctx.mark_non_differentiable(*output)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        if grad is None:
-            return None, None, None
+    def backward(ctx: Any, *_: Any) -> tuple[None, ...]:
+        return None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, Any]:
+        outputs = ForwardBackward.apply(*_folded(info.batch_size, in_dims, inputs))
+        return tuple(o.unflatten(0, (info.batch_size, -1)) for o in outputs), (0,) * len(outputs)
+
+
+class LogPartition(torch.autograd.Function):
+    """The ln Z that a pass has computed, as a function of the scores."""
+
+    @staticmethod
+    def forward(
+        node: Tensor,
+        edge: Tensor,
+        lengths: Tensor,
+        log_z: Tensor,
+        nodes: Tensor,
+        before: Tensor,
+        after: Tensor,
+        exact: Tensor,
+    ) -> Tensor:
+        return log_z.view_as(log_z)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:3], *inputs[4:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         node, edge, lengths, nodes, *factors = ctx.saved_tensors
         at_node = at_edge = None
         if ctx.needs_input_grad[0]:
             at_node = grad[:, None, None] * NodeMarginals.apply(node, edge, lengths, nodes)
         if ctx.needs_input_grad[1]:
             at_edge = EdgeMarginals.apply(node, edge, lengths, *factors, grad)
-        return at_node, at_edge, None
+        return at_node, at_edge, *[None] * 6
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, Any]:
-        outputs = LogPartition.apply(*_folded(info.batch_size, in_dims, inputs))
-        return tuple(o.unflatten(0, (info.batch_size, -1)) for o in outputs), (0,) * len(outputs)
+        return LogPartition.apply(*_folded(info.batch_size, in_dims, inputs)).unflatten(0, (info.batch_size, -1)), 0
 
 
 class LogProbability(torch.autograd.Function):
-    """ln P(y) of a full labelling per chain, and :class:`Pass`; of these, ln P(y) and ln Z are differentiable here."""
+    """ln P(y) of a full labelling per chain, and :class:`Pass`."""
 
     @staticmethod
     def forward(*inputs: Tensor) -> tuple[Tensor, ...]:
@@ -243,18 +270,16 @@ class LogProbability(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(*output[2:])
+        ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs, *output[2:])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, grad_z: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        node, edge, lengths, y, nodes, *factors = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if grad is None:
-            if grad_z is None:
-                return None, None, None, None
-            grad = torch.zeros_like(grad_z)
-        model = -grad if grad_z is None else grad_z - grad
+            return None, None, None, None
+        node, edge, lengths, y, nodes, *factors = ctx.saved_tensors
+        model = -grad
         with_node, with_edge = ctx.needs_input_grad[:2]
         at_node = at_edge = None
         if not torch.is_grad_enabled():
@@ -280,7 +305,7 @@ LogProbability.forward.__signature__ = inspect.signature(LogProbability.forward)
 
 
 class NodeMarginals(torch.autograd.Function):
-    """The node marginals that :class:`LogPartition` has computed, as functions of the scores."""
+    """The node marginals that a pass has computed, as functions of the scores."""
 
     @staticmethod
     def forward(node: Tensor, edge: Tensor, lengths: Tensor, nodes: Tensor) -> Tensor:
@@ -341,10 +366,15 @@ def _folded(size: int, in_dims: tuple[int | None, ...], inputs: tuple[Tensor, ..
 
 
 def forward_backward(node: Tensor, edge: Tensor, lengths: Tensor) -> Pass:
-    """ln Z, differentiable any number of times, and what the other functions here go on from."""
+    """The pass that the other functions here go on from."""
     if constant(node, edge):
         return Pass(*(_chain_now if unobserved(node, edge) else _chain)(node, edge, lengths))
-    return Pass(*LogPartition.apply(node, edge, lengths))
+    return Pass(*ForwardBackward.apply(node, edge, lengths))
+
+
+def log_partition(node: Tensor, edge: Tensor, lengths: Tensor, done: Pass) -> Tensor:
+    """ln Z ``[B]``, differentiable any number of times."""
+    return done.log_z if constant(node, edge) else LogPartition.apply(node, edge, lengths, *done)
 
 
 def log_probability(node: Tensor, edge: Tensor, lengths: Tensor, y: Tensor) -> tuple[Tensor, Pass]:
