@@ -20,6 +20,7 @@ from rich.console import Console
 from lnz.errors import FormatError
 from lnz.io.atomic import atomic_write
 from lnz.io.checkpoints import load_checkpoint
+from lnz.tasks.module import TaskModule
 from lnz.tasks.options import TaskCLI
 from lnz.tasks.task import Result, Task
 from lnz.tasks.trainer import History, make_trainer
@@ -118,11 +119,11 @@ def resume_from(task: Task, ckpt_path: str | None, folder: Path, is_first: bool)
         path = given if required else path
     if not required and not path.is_file():
         return None
-    task.module.from_checkpoint(load_checkpoint(path), str(path))  # type: ignore[operator]
+    task.module.from_checkpoint(load_checkpoint(path), str(path))
     return path
 
 
-def check_fits(module: Any, checkpoint: Mapping[str, Any], source: str) -> None:
+def check_fits(module: TaskModule, checkpoint: Mapping[str, Any], source: str) -> None:
     """Raise :class:`~lnz.errors.FormatError` unless a checkpoint holds the weights of a module of these settings."""
     try:
         module.load_state_dict(checkpoint["state_dict"])  # as the trainer will again

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Literal, Protocol
 import lightning.pytorch as pl
 from rich.table import Table
 
+from lnz.tasks.module import TaskModule
+
 
 class Result(Protocol):
     """One seed's outcome: a dataclass of plain values, so that it can be kept as JSON."""
@@ -22,8 +24,7 @@ class Task(ABC):
     name: ClassVar[str]
     description: ClassVar[str]
     examples: ClassVar[str]
-    module: ClassVar[type[pl.LightningModule]]
-    """Has ``from_checkpoint(checkpoint, source)``, which raises :class:`~lnz.errors.FormatError`."""
+    module: ClassVar[type[TaskModule]]
     data: ClassVar[type[pl.LightningDataModule]]
     """Takes the ``seed`` that its splits, order and augmentation are drawn from."""
     result: ClassVar[type[Any]]

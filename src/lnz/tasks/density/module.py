@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, cast, get_args
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lnz.errors import FormatError, LnzError
+from lnz.errors import LnzError
 from lnz.graphs import FactorGraph
 from lnz.inference import Chains
 from lnz.nn import BoltzmannMachine, RestrictedBoltzmannMachine
 from lnz.nn.boltzmann_machine import Objective, base_rates
 from lnz.tasks.density.data import DensityData
 from lnz.tasks.density.judge import ENUMERATED, exact_log_partition, log_numerators
+from lnz.tasks.module import TaskModule
 from lnz.tasks.streams import generator
 
 Kind = Literal["rbm", "grid"]
-TASK = "density"
 WIDEST_GRID = 12
 """ln Z of a grid is exact, by elimination, as long as its shorter side has at most this many pixels."""
 COPY = 4.0
@@ -28,7 +27,7 @@ CURVES = 14
 """The curves show exact log-likelihoods up to this many units on the smaller side, and annealed ones beyond."""
 
 
-class DensityModule(pl.LightningModule):
+class DensityModule(TaskModule):
     """A distribution over images of H × W binary pixels with hidden units, trained by one of four objectives.
 
     Args:
@@ -48,6 +47,8 @@ class DensityModule(pl.LightningModule):
         ais_chains: chains of annealed importance sampling, at the end.
         picture_sweeps: Gibbs sweeps of the chains whose states are drawn, at the end.
     """
+
+    task = "density"
 
     def __init__(
         self,
@@ -84,27 +85,9 @@ class DensityModule(pl.LightningModule):
         self.chains: Chains | None = None
         self.machine = _rbm(height * width, hidden, objective) if kind == "rbm" else _grid(height, width, objective)
 
-    @classmethod
-    def from_checkpoint(cls, checkpoint: Mapping[str, Any], source: str) -> DensityModule:
-        """The module of a checkpoint.
-
-        Raises:
-            FormatError: the checkpoint is of another task or version; ``source`` names it.
-        """
-        about = checkpoint.get("lnz", {})
-        if about.get("task") != TASK:
-            raise FormatError(f"{source}: expected a checkpoint of lnz fit {TASK}, got task {about.get('task')!r}")
-        try:
-            module = cls(**about["settings"])
-            module.load_state_dict(checkpoint["state_dict"])
-            module.on_load_checkpoint(checkpoint)  # type: ignore[arg-type]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise FormatError(f"{source}: does not belong to this version of lnz ({error})") from error
-        return module.eval()
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        chains = self.chains.state_dict() if self.chains else None
-        checkpoint["lnz"] = {"task": TASK, "settings": self.settings, "chains": chains}
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["lnz"]["chains"] = self.chains.state_dict() if self.chains else None
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         state = checkpoint["lnz"]["chains"]

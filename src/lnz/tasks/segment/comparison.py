@@ -19,7 +19,7 @@ from lnz.tasks.segment import report
 from lnz.tasks.segment.objectives import NAMES
 from lnz.tasks.task import Task
 
-HEADINGS = [*report.headings()[1:], "beliefs converged %", "ms per step"]
+HEADINGS = [*report.VERSUS.headings(), "beliefs converged %", "ms per step"]
 
 
 def run(task: Task, argv: Sequence[str], config: Any, console: Console) -> None:
@@ -50,8 +50,8 @@ def rows(results: dict[str, list[report.Result]]) -> dict[str, list[str]]:
     """Per objective, the cells below :data:`HEADINGS`; means over seeds, with their standard deviation."""
     shown = {}
     for name, of in results.items():
-        measured = report.summary(of)["mrf"]
-        cells = [report.cell("mrf", measure, *value) for measure, value in measured.items()]
+        measured = report.VERSUS.summary(of)["mrf"]
+        cells = [report.VERSUS.cell("mrf", measure, *value) for measure, value in measured.items()]
         converged, step = (
             statistics.fmean(values) for values in zip(*((r.converged, r.step_seconds) for r in of), strict=True)
         )

@@ -11,6 +11,7 @@ from lnz.typing import IGNORE
 
 TITLES = {"accuracy": "accuracy", "miou": "mIoU", "nll": "marginal NLL", "ece": "ECE"}
 HIGHER_IS_BETTER = {"accuracy": True, "miou": True, "nll": False, "ece": False}
+PERCENT = ("accuracy", "miou")
 
 
 class Measures(torch.nn.Module):

@@ -10,18 +10,18 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
 from lnz.distributions import MRF
-from lnz.errors import ConvergenceWarning, FormatError
+from lnz.errors import ConvergenceWarning
 from lnz.inference import BeliefPropagation, Gibbs
 from lnz.nn import ConvNet, GridMRF
 from lnz.nn.grid_mrf import Edges
 from lnz.objectives import EpsilonSchedule, nll
+from lnz.tasks.module import TaskModule
 from lnz.tasks.segment.chains import ImageChains
 from lnz.tasks.segment.measures import Measures
 from lnz.tasks.segment.objectives import OBJECTIVES, ErrorName, Name, Step, by, decoder
@@ -29,10 +29,9 @@ from lnz.tasks.streams import generator
 from lnz.typing import IGNORE
 
 METHODS = ("softmax", "mrf")
-TASK = "segment"
 
 
-class SegmentModule(pl.LightningModule):
+class SegmentModule(TaskModule):
     """Two networks of one architecture, from the same initial weights, on the same batches.
 
     ``softmax`` ends in an independent softmax per pixel, ``mrf`` in a :class:`~lnz.nn.GridMRF` that is trained by the
@@ -67,6 +66,8 @@ class SegmentModule(pl.LightningModule):
         learning_rate: the peak of a one-cycle schedule of Adam.
         weight_decay: decoupled weight decay.
     """
+
+    task = "segment"
 
     def __init__(
         self,
@@ -141,27 +142,12 @@ class SegmentModule(pl.LightningModule):
         return {"softmax": self.softmax_measures, "mrf": self.mrf_measures}
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Mapping[str, Any], source: str) -> SegmentModule:
-        """The module of a checkpoint, ready to predict.
-
-        Raises:
-            FormatError: the checkpoint is of another task or version; ``source`` names it.
-        """
-        about = checkpoint.get("lnz", {})
-        if about.get("task") != TASK:
-            raise FormatError(f"{source}: expected a checkpoint of lnz fit {TASK}, got task {about.get('task')!r}")
-        try:
-            settings = dict(about["settings"])
-            settings["inference"] = BeliefPropagation(**settings["inference"])
-            settings["sampler"] = Gibbs(**settings["sampler"])
-            module = cls(**settings)
-            module.load_state_dict(checkpoint["state_dict"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise FormatError(f"{source}: does not belong to this version of lnz ({error})") from error
-        return module.eval()
+    def arguments(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        inference, sampler = BeliefPropagation(**settings["inference"]), Gibbs(**settings["sampler"])
+        return {**settings, "inference": inference, "sampler": sampler}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["lnz"] = {"task": TASK, "settings": self.settings}
+        super().on_save_checkpoint(checkpoint)
         if self.chains is not None:  # under several processes, those of the first
             checkpoint["lnz"]["chains"] = self.chains.state_dict()
 

@@ -7,15 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lnz.distributions import LinearChain
-from lnz.errors import FormatError
 from lnz.io.sentences import Column
 from lnz.nn.tag_schemes import Scheme
+from lnz.tasks.module import TaskModule
 from lnz.tasks.streams import generator
 from lnz.tasks.tag.hf_encoder import HuggingFaceEncoder
 from lnz.tasks.tag.image_encoder import ImageEncoder
@@ -26,11 +25,10 @@ from lnz.tasks.tag.word_encoder import WordEncoder
 from lnz.typing import IGNORE
 
 METHODS = ("softmax", "crf")
-TASK = "tag"
 EncoderName = Literal["image", "words", "hf"]
 
 
-class TagModule(pl.LightningModule):
+class TagModule(TaskModule):
     """Two networks of one architecture, from the same initial weights, on the same batches with the same dropout.
 
     ``softmax`` ends in an independent softmax per position, ``crf`` in a :class:`~lnz.nn.LinearChainCRF` that is
@@ -62,6 +60,8 @@ class TagModule(pl.LightningModule):
         weight_decay: decoupled weight decay.
         clip: largest norm of the gradient of each network.
     """
+
+    task = "tag"
 
     def __init__(
         self,
@@ -131,26 +131,6 @@ class TagModule(pl.LightningModule):
     @property
     def measures(self) -> dict[str, Measures]:
         return {"softmax": self.softmax_measures, "crf": self.crf_measures}
-
-    @classmethod
-    def from_checkpoint(cls, checkpoint: Mapping[str, Any], source: str) -> TagModule:
-        """The module of a checkpoint, ready to predict; nothing else is needed, not even for a pretrained encoder.
-
-        Raises:
-            FormatError: the checkpoint is of another task or version; ``source`` names it.
-        """
-        about = checkpoint.get("lnz", {})
-        if about.get("task") != TASK:
-            raise FormatError(f"{source}: expected a checkpoint of lnz fit {TASK}, got task {about.get('task')!r}")
-        try:
-            module = cls(**about["settings"])
-            module.load_state_dict(checkpoint["state_dict"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise FormatError(f"{source}: does not belong to this version of lnz ({error})") from error
-        return module.eval()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["lnz"] = {"task": TASK, "settings": self.settings}
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         tags, lengths = batch["tags"], batch["lengths"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -15,18 +14,18 @@ from lnz.distributions import CTC
 from lnz.errors import FormatError
 from lnz.nn import CTCHead, LogMel, SpeechEncoder
 from lnz.nn.functional import ctc_loss
+from lnz.tasks.module import TaskModule
 from lnz.tasks.streams import generator
 from lnz.tasks.transcribe.alphabet import BLANK, Alphabet, Units
 from lnz.tasks.transcribe.augment import spec_augment
 from lnz.tasks.transcribe.data import Recording, TranscribeData
 from lnz.typing import IGNORE
 
-TASK = "transcribe"
 RAREST = 1e-4
 """The smallest average probability of a class that the prior takes for true."""
 
 
-class TranscribeModule(pl.LightningModule):
+class TranscribeModule(TaskModule):
     """Waveforms to a distribution over texts, trained by the probability of the transcript, whatever its alignment.
 
     Log-mel features, an encoder of convolutions, a linear layer, and :class:`lnz.CTC` over its logits.
@@ -55,6 +54,8 @@ class TranscribeModule(pl.LightningModule):
         learning_rate: the peak of a one-cycle schedule of AdamW.
         weight_decay: decoupled weight decay.
     """
+
+    task = "transcribe"
 
     def __init__(
         self,
@@ -100,26 +101,6 @@ class TranscribeModule(pl.LightningModule):
         self.register_buffer("log_prior", torch.zeros(len(self.alphabet)))
         self.register_buffer("seen", torch.zeros(len(self.alphabet)), persistent=False)
         self.errors = torch.nn.ModuleDict({"cer": CharErrorRate(), "wer": WordErrorRate()})
-
-    @classmethod
-    def from_checkpoint(cls, checkpoint: Mapping[str, Any], source: str) -> TranscribeModule:
-        """The module of a checkpoint, ready to transcribe and align.
-
-        Raises:
-            FormatError: the checkpoint is of another task or version; ``source`` names it.
-        """
-        about = checkpoint.get("lnz", {})
-        if about.get("task") != TASK:
-            raise FormatError(f"{source}: expected a checkpoint of lnz fit {TASK}, got task {about.get('task')!r}")
-        try:
-            module = cls(**about["settings"])
-            module.load_state_dict(checkpoint["state_dict"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise FormatError(f"{source}: does not belong to this version of lnz ({error})") from error
-        return module.eval()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["lnz"] = {"task": TASK, "settings": self.settings}
 
     @property
     def sample_rate(self) -> int:

@@ -1,0 +1,47 @@
+"""What the modules of all tasks share: settings that a checkpoint keeps, and the way back from one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import lightning.pytorch as pl
+
+from lnz.errors import FormatError
+
+
+class TaskModule(pl.LightningModule):
+    """A module that is made again from ``settings``, plain values by argument, and its weights.
+
+    More to keep is added in ``on_save_checkpoint`` under ``checkpoint["lnz"]``, and read in ``on_load_checkpoint``.
+    """
+
+    task: ClassVar[str]
+    """The name of the task of ``lnz fit``."""
+    settings: dict[str, Any]
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Mapping[str, Any], source: str) -> Self:
+        """The module of a checkpoint, ready to be applied; nothing else is needed.
+
+        Raises:
+            FormatError: the checkpoint is of another task or version; ``source`` names it.
+        """
+        about = checkpoint.get("lnz", {})
+        if about.get("task") != cls.task:
+            raise FormatError(f"{source}: expected a checkpoint of lnz fit {cls.task}, got task {about.get('task')!r}")
+        try:
+            module = cls(**cls.arguments(about["settings"]))
+            module.load_state_dict(checkpoint["state_dict"])
+            module.on_load_checkpoint(dict(checkpoint))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise FormatError(f"{source}: does not belong to this version of lnz ({error})") from error
+        return module.eval()
+
+    @classmethod
+    def arguments(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The constructor's arguments from ``settings`` as a checkpoint keeps them."""
+        return dict(settings)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["lnz"] = {"task": self.task, "settings": self.settings}

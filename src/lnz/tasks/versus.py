@@ -1,0 +1,116 @@
+"""A structured method beside the independent softmax: both, and the gain of the one over the other, seed by seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rich.table import Table
+
+from lnz import plot
+from lnz.tasks.page import Row, mean_and_spread
+
+
+class Compared(Protocol):
+    """One seed's outcome."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def measures(self) -> dict[str, dict[str, float]]:
+        """Per method and measure, a number."""
+        ...
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The logged values of each epoch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Versus:
+    """How a structured method is compared with the softmax beside it.
+
+    Attributes:
+        method: the structured one, among the measures.
+        name: of it, as it is shown.
+        titles: of the measures, in the order of the table.
+        higher_is_better: of each measure.
+        percent: measures that are shares, and shown in percent.
+    """
+
+    method: str
+    name: str
+    titles: Mapping[str, str]
+    higher_is_better: Mapping[str, bool]
+    percent: Collection[str]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The rows."""
+        return {"softmax": "softmax", self.method: self.name, "gain": f"gain of {self.name}"}
+
+    def measures(self, results: Sequence[Compared]) -> list[str]:
+        """Those that there are, in the order of the table."""
+        return [measure for measure in self.titles if measure in results[0].measures[self.method]]
+
+    def summary(self, results: Sequence[Compared]) -> dict[str, dict[str, tuple[float, float]]]:
+        """Per row and measure, mean and standard deviation over seeds; NaN is the deviation of one seed alone.
+
+        The gain is positive where the structured method is better; its spread is over the differences.
+        """
+        return {
+            row: {m: mean_and_spread([self._value(row, m, of) for of in results]) for m in self.measures(results)}
+            for row in self.names
+        }
+
+    def _value(self, row: str, measure: str, result: Compared) -> float:
+        if row != "gain":
+            return result.measures[row][measure]
+        gain = result.measures[self.method][measure] - result.measures["softmax"][measure]
+        return gain if self.higher_is_better[measure] else -gain
+
+    def cell(self, row: str, measure: str, mean: float, spread: float) -> str:
+        """A number as it is shown: shares in percent, the rest in nats and probability."""
+        scale, digits = (100, 2) if measure in self.percent else (1, 4)
+        text = f"{scale * mean:{'+' if row == 'gain' else ''}.{digits}f}"
+        return text if math.isnan(spread) else f"{text} ± {scale * spread:.{digits}f}"
+
+    def rows(self, results: Sequence[Compared]) -> list[Row]:
+        """The table's rows, as they are shown."""
+        return [
+            Row(self.names[row], [self.cell(row, key, *value) for key, value in cells.items()], strong=row == "gain")
+            for row, cells in self.summary(results).items()
+        ]
+
+    def headings(self, measures: Iterable[str] | None = None) -> list[str]:
+        """Of the columns of measures; by default, of all."""
+        return [f"{self.titles[m]}{' %' if m in self.percent else ''}" for m in measures or self.titles]
+
+    def table(self, title: str, caption: str, results: Sequence[Compared]) -> Table:
+        """The table for a terminal."""
+        shown = Table(title=title, caption=caption, caption_justify="left")
+        for column, heading in enumerate(["", *self.headings(self.measures(results))]):
+            shown.add_column(heading, justify="right" if column else "left")
+        for row in self.rows(results):
+            shown.add_row(row.name, *row.cells, style="bold" if row.strong else None)
+        return shown
+
+    def curves(self, results: Sequence[Compared], wanted: Mapping[str, str]) -> list[bytes]:
+        """Curves of both methods as PNG, one picture per logged value with ``{}`` for the method, and its title."""
+        figures = []
+        for pattern, title in wanted.items():
+            series = {
+                f"{result.seed} {self.names[method]}": [
+                    (point["epoch"], point[pattern.format(method)])
+                    for point in result.history
+                    if pattern.format(method) in point
+                ]
+                for result in results
+                for method in ("softmax", self.method)
+            }
+            figures.append(plot.png(plot.curves(series, title)))
+        return figures
