@@ -1,7 +1,7 @@
 """What every structured distribution shares: a ``torch.distributions.Distribution`` over labellings.
 
-A family supplies scores, ln Z, marginals, the score of a labelling, conditioning, argmax, top-k, sampling and
-``map_scores``; everything else follows from them here.
+A family supplies scores, ln Z, marginals, the score of a labelling, conditioning, top-k, sampling and ``map_scores``;
+everything else follows from them here.
 """
 
 from __future__ import annotations
@@ -76,10 +76,6 @@ class StructuredDistribution(Distribution, ABC):
     @abstractmethod
     def condition(self, y: Tensor) -> Self:
         """The distribution with the observed entries of ``y`` (those that are not −100) clamped."""
-
-    @abstractmethod
-    def argmax(self) -> Tensor:
-        """A best labelling ``[*batch, *event]``. Raises :class:`InfeasibleError` where there is none."""
 
     @abstractmethod
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
@@ -198,6 +194,13 @@ class StructuredDistribution(Distribution, ABC):
         if isinstance(temperature, int | float) and not temperature > 0:
             raise ValueError(f"temperature: expected a positive number, got {temperature}")
         return self.map_scores(lambda scores: scores / temperature)
+
+    def argmax(self) -> Tensor:
+        """A best labelling ``[*batch, *event]``. Raises :class:`InfeasibleError` where there is none."""
+        labels, scores = self.topk(1)
+        if self._validate_args:
+            check_feasible(scores[0], f"{type(self).__name__}.argmax")
+        return labels[0]
 
     @property
     def mode(self) -> Tensor:

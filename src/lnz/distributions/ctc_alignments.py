@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from lnz.checks import check_broadcast, check_event_shape, check_feasible, check_labels, check_scores, concrete
+from lnz.checks import check_broadcast, check_event_shape, check_labels, check_scores, concrete
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.ctc_targets import checked_frames, checked_targets
 from lnz.ops import ctc
@@ -114,10 +114,7 @@ class CTCAlignments(StructuredDistribution):
 
     def argmax(self) -> Tensor:
         """The best alignment, ``int64 [*batch, T]``: forced alignment."""
-        labels, scores = self.topk(1)
-        if self._validate_args:
-            check_feasible(scores[0], "CTCAlignments.argmax")
-        return labels[0]
+        return super().argmax()
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         if k < 1:

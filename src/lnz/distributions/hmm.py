@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lnz.checks import check_feasible, check_lengths, check_same_kind, check_scores, concrete, joint_batch_shape, plain
+from lnz.checks import check_lengths, check_same_kind, check_scores, concrete, joint_batch_shape, plain
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.linear_chain import LinearChain
 from lnz.distributions.mrf import MRF
@@ -161,12 +161,6 @@ class HMM(StructuredDistribution):
     def condition(self, y: Tensor) -> Self:
         clamped = LinearChain(self.emission, self.transition, self.lengths, validate_args=False).condition(y)
         return self._with(self.initial, self.transition, clamped.node_scores)
-
-    def argmax(self) -> Tensor:
-        states, scores = self.topk(1)
-        if self._validate_args:
-            check_feasible(scores[0], "HMM.argmax")
-        return states[0]
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         return self._chain.topk(k)

@@ -11,7 +11,6 @@ from torch import Tensor
 from lnz.checks import (
     check_broadcast,
     check_event_shape,
-    check_feasible,
     check_labels,
     check_lengths,
     check_same_kind,
@@ -230,12 +229,6 @@ class LinearChain(StructuredDistribution):
         at = torch.stack([step.expand(shape) for step in steps], -1).unsqueeze(-1).expand(*shape, 2, L)
         values = torch.stack([scores.expand(*shape, L) for scores in added], -2)
         return self._with(node.expand(*shape, T, L).scatter_add(-2, at, values), self.edge_scores)
-
-    def argmax(self) -> Tensor:
-        labels, scores = self.topk(1)
-        if self._validate_args:
-            check_feasible(scores[0], "LinearChain.argmax")
-        return labels[0]
 
     def max_marginals(self) -> tuple[Tensor, Tensor]:
         """The largest score of a labelling with each label, and with each pair of neighbouring ones.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lnz.checks import check_feasible, check_same_kind, check_scores, joint_batch_shape
+from lnz.checks import check_same_kind, check_scores, joint_batch_shape
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.linear_chain import LinearChain
 from lnz.distributions.mrf import MRF
@@ -181,12 +181,6 @@ class SecondOrderChain(StructuredDistribution):
 
     def with_node_scores(self, added: Tensor) -> Self:
         return self._with(self.node_scores + added, self.edge_scores, self.triple_scores)
-
-    def argmax(self) -> Tensor:
-        labels, scores = self.topk(1)
-        if self._validate_args:
-            check_feasible(scores[0], "SecondOrderChain.argmax")
-        return labels[0]
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         states, scores = self._pairs.topk(k)

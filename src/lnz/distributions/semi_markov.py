@@ -11,7 +11,6 @@ from torch import Tensor
 from lnz.checks import (
     check_broadcast,
     check_event_shape,
-    check_feasible,
     check_labels,
     check_lengths,
     check_same_kind,
@@ -172,12 +171,6 @@ class SemiMarkov(StructuredDistribution):
         wrong = (starts.unsqueeze(-1) & (y.unsqueeze(-1) != labels)) | (y == CONTINUED).unsqueeze(-1)
         excluded = interrupted.unsqueeze(-1) | wrong.unsqueeze(-2)
         return self._with(torch.where(excluded, -torch.inf, self.segment_scores), self.edge_scores)
-
-    def argmax(self) -> Tensor:
-        labels, scores = self.topk(1)
-        if self._validate_args:
-            check_feasible(scores[0], "SemiMarkov.argmax")
-        return labels[0]
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         if k < 1:

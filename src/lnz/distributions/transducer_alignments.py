@@ -11,7 +11,6 @@ from torch import Tensor
 from lnz.checks import (
     check_broadcast,
     check_event_shape,
-    check_feasible,
     check_labels,
     check_lengths,
     check_same_kind,
@@ -149,10 +148,7 @@ class TransducerAlignments(StructuredDistribution):
 
     def argmax(self) -> Tensor:
         """The best alignment, ``int64 [*batch, U]``, the frame of each label: forced alignment."""
-        frames, scores = self.topk(1)
-        if self._validate_args:
-            check_feasible(scores[0], "TransducerAlignments.argmax")
-        return frames[0]
+        return super().argmax()
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         if k < 1:
