@@ -19,11 +19,12 @@ _COUNTS = {"repeats", "threads"}
 _INTRODUCTION = """\
 # Speed against the field
 
-Every contender computes the same numbers from the same inputs; they are compared with a reference first, and a shape at
-which anybody is wrong is not timed. Repeats are interleaved in one process (A B A B …) after warm-up, so that a machine
-whose speed drifts treats all alike; compilation and the building of graphs are left out. Times are medians with their
-quartiles; "× lnz" is the contender's time over lnz's of the same round, again median and quartiles, so above 1 lnz is
-faster. "Error" is the largest deviation from the reference, relative to the largest number where that is above 1.
+Every contender computes the same numbers from the same inputs; they are compared with a reference first, and nobody is
+timed whose numbers are wrong (where lnz's are, nobody at all). Repeats are interleaved in one process (A B A B …) after
+warm-up, so that a machine whose speed drifts treats all alike; compilation and the building of graphs are left out.
+Times are medians with their quartiles; "× lnz" is the contender's time over lnz's of the same round, again median and
+quartiles, so above 1 lnz is faster. "Error" is the largest deviation from the reference, relative to the largest number
+where that is above 1.
 
 This page is generated from `{source}` by `python -m benchmarks --render {source} --out {target}`;
 `benchmarks/README.md` says how to install the peers and measure again.
