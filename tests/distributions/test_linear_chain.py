@@ -239,6 +239,7 @@ def test_edge_marginals_are_made_only_when_asked_for() -> None:
     p = lnz.LinearChain(torch.zeros(200, T, L), torch.zeros(L, L), torch.full((200,), 2))
     assert p.marginals[0].shape == (200, T, L)
     assert len(p.marginals) == 2
+    assert p.max_marginals()[0].shape == (200, T, L)
 
 
 def test_a_long_chain_keeps_its_accuracy_in_float32() -> None:

@@ -230,15 +230,19 @@ class LinearChain(StructuredDistribution):
         values = torch.stack([scores.expand(*shape, L) for scores in added], -2)
         return self._with(node.expand(*shape, T, L).scatter_add(-2, at, values), self.edge_scores)
 
-    def max_marginals(self) -> tuple[Tensor, Tensor]:
+    def max_marginals(self) -> LazyTuple:
         """The largest score of a labelling with each label, and with each pair of neighbouring ones.
 
-        ``[*batch, T, L]`` and ``[*batch, T-1, L, L]``; −inf where there is none, and over padding. The largest of each
-        position is the score of :meth:`argmax`; how far the others stay behind says how sure it is. O(T L²) time.
+        ``[*batch, T, L]`` and ``[*batch, T-1, L, L]``, each computed when asked for; −inf where there is none, and over
+        padding. The largest of each position is the score of :meth:`argmax`; how far the others stay behind says how
+        sure it is. Accurate to the rounding of the scores' dtype in chains of any length; no gradients. O(T L²) time.
         """
+        return LazyTuple((lambda: self._max_marginals(False), lambda: self._max_marginals(True)))
+
+    def _max_marginals(self, of_edges: bool) -> Tensor:
         with torch.no_grad():
-            nodes, edges = chain.max_marginals(*self._flat)
-        return nodes.reshape(*self.batch_shape, *nodes.shape[1:]), edges.reshape(*self.batch_shape, *edges.shape[1:])
+            scores = (chain.edge_max_marginals if of_edges else chain.max_marginals)(*self._flat)
+        return scores.reshape(*self.batch_shape, *scores.shape[1:])
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         if k < 1:

@@ -136,14 +136,19 @@ class SecondOrderChain(StructuredDistribution):
             )
         )
 
-    def max_marginals(self) -> tuple[Tensor, Tensor, Tensor]:
+    def max_marginals(self) -> LazyTuple:
         """The largest score of a labelling with each label, each pair and each triple; shaped as :attr:`marginals`.
 
-        −inf where there is none, and over padding.
+        Each computed when asked for; −inf where there is none, and over padding.
         """
-        nodes, edges = self._pairs.max_marginals()
-        pairs, of_edges = self._by_pair(nodes)
-        return pairs.amax(-2), of_edges, self._by_triple(edges)
+        pairs = self._pairs.max_marginals()
+        return LazyTuple(
+            (
+                lambda: self._by_pair(pairs[0])[0].amax(-2),
+                lambda: self._by_pair(pairs[0])[1],
+                lambda: self._by_triple(pairs[1]),
+            )
+        )
 
     def score(self, y: Tensor) -> Tensor:
         total = self._first_order.score(y)

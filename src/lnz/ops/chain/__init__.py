@@ -1,12 +1,13 @@
 """Linear chains: ln Z, marginals, best labellings and samples. Shapes as in :mod:`lnz.ops.chain.reference`."""
 
-from lnz.ops.chain.decode import max_marginals, sample, topk
+from lnz.ops.chain.decode import edge_max_marginals, max_marginals, sample, topk
 from lnz.ops.chain.kernel import is_full
 from lnz.ops.chain.op import Pass, edge_marginals, forward_backward, log_partition, log_probability, node_marginals
 
 __all__ = [
     "Pass",
     "edge_marginals",
+    "edge_max_marginals",
     "forward_backward",
     "is_full",
     "log_partition",

@@ -1,8 +1,9 @@
-"""Best labellings and samples of linear chains: one forward recursion, one walk back along it.
+"""Best labellings, samples and max-marginals of linear chains.
 
-The walk chooses the last label, then each label given the next one: the r-th best way to reach it (Viterbi 1967, and
-its k-best form), or one drawn in proportion to its weight (forward filtering, backward sampling). Shapes as in
-:mod:`lnz.ops.chain.reference`; O(B T L²) time, times k (log k) for the k best.
+One forward recursion and one walk back along it, which chooses the last label, then each label given the next one: the
+r-th best way to reach it (Viterbi 1967, and its k-best form), or one drawn in proportion to its weight (forward
+filtering, backward sampling). Shapes as in :mod:`lnz.ops.chain.reference`. O(B T L²) time; for the k best O(B T k L)
+more where the kernels do, times k (log k) elsewhere.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from lnz.checks import concrete
 from lnz.ops import backend, use_kernels
-from lnz.ops.chain import kernel, reference
+from lnz.ops.chain import best, kernel, reference
 from lnz.ops.chain.reference import accumulator, forward, table
 from lnz.semirings import KMax, Log
 from lnz.typing import IGNORE
@@ -30,9 +31,12 @@ def _serves(node: Tensor, edge: Tensor, lengths: Tensor) -> bool:
 
 def topk(node: Tensor, edge: Tensor, lengths: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k best labellings ``int64 [k, B, T]`` and their scores ``[k, B]``; beyond the possible ones −100 and −inf."""
-    if k == 1 and _serves(node, edge, lengths):
-        labels, best = kernel.viterbi(node, edge, lengths)
-        return labels.unsqueeze(0), best.to(node.dtype).unsqueeze(0)
+    if _serves(node, edge, lengths):
+        if k == 1:
+            labels, scores = (x.unsqueeze(0) for x in kernel.viterbi(node, edge, lengths))
+        else:
+            labels, scores = best.topk(node, edge, lengths, k)
+        return labels, scores.to(node.dtype)
     rank = torch.arange(k, device=node.device)[:, None].expand(k, len(node))
     wide = accumulator(node)
     labels, scores = _walk(forward(KMax(k), node.to(wide), edge.to(wide)), edge, lengths, rank, _ranked)
@@ -54,11 +58,21 @@ def sample(node: Tensor, edge: Tensor, lengths: Tensor, n: int, generator: torch
     return _walk(alphas, edge, lengths, torch.zeros(n, len(node), dtype=torch.int64, device=node.device), drawn)[0]
 
 
-def max_marginals(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+def max_marginals(node: Tensor, edge: Tensor, lengths: Tensor) -> Tensor:
     """As :func:`lnz.ops.chain.reference.max_marginals`, in the dtype of the scores."""
-    wide = accumulator(node)
-    nodes, edges = reference.max_marginals(node.to(wide), edge.to(wide), lengths)
-    return nodes.to(node.dtype), edges.to(node.dtype)
+    return _max_marginals(node, edge, lengths, False)
+
+
+def edge_max_marginals(node: Tensor, edge: Tensor, lengths: Tensor) -> Tensor:
+    """As :func:`lnz.ops.chain.reference.edge_max_marginals`, in the dtype of the scores."""
+    return _max_marginals(node, edge, lengths, True)
+
+
+def _max_marginals(node: Tensor, edge: Tensor, lengths: Tensor, of_edges: bool) -> Tensor:
+    if _serves(node, edge, lengths):
+        return best.max_marginals(node, edge, lengths, of_edges)
+    wide, of = accumulator(node), reference.edge_max_marginals if of_edges else reference.max_marginals
+    return of(node.to(wide), edge.to(wide), lengths).to(node.dtype)
 
 
 def _sampled_by_kernel(

@@ -42,21 +42,30 @@ def forward_backward(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tenso
     )
 
 
-def max_marginals(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest score of a labelling with each label ``[B, T, L]``, and with each pair ``[B, T − 1, L, L]``.
+def max_marginals(node: Tensor, edge: Tensor, lengths: Tensor) -> Tensor:
+    """The largest score of a labelling with each label, ``[B, T, L]``: max over y with y_t = l of s(y).
 
-    Those of :func:`forward_backward` in the (max, +) semiring: max over y with y_t = l of s(y) = α_t(l) + β_t(l).
-    −inf over padding and where no labelling is possible.
+    The α_t(l) + β_t(l) of :func:`forward_backward` in the (max, +) semiring. −inf over padding and where there is none.
+    """
+    alpha, beta = forward(Max(), node, edge), backward(Max(), node, edge, lengths)
+    nodes = torch.full_like(node, -torch.inf)
+    for t in range(node.shape[1]):
+        nodes[:, t] = torch.where((lengths > t)[:, None], alpha[t] + beta[t], -torch.inf)
+    return nodes
+
+
+def edge_max_marginals(node: Tensor, edge: Tensor, lengths: Tensor) -> Tensor:
+    """The largest score of a labelling with each pair of neighbouring labels, ``[B, T − 1, L, L]``.
+
+    α_t(k) + A_t(k, l) + x_{t+1}(l) + β_{t+1}(l) in the (max, +) semiring.
     """
     B, T, L = node.shape
     alpha, beta = forward(Max(), node, edge), backward(Max(), node, edge, lengths)
-    nodes, edges = torch.full_like(node, -torch.inf), node.new_full((B, max(0, T - 1), L, L), -torch.inf)
-    for t in range(T):
-        nodes[:, t] = torch.where((lengths > t)[:, None], alpha[t] + beta[t], -torch.inf)
+    edges = node.new_full((B, max(0, T - 1), L, L), -torch.inf)
     for t in range(T - 1):
         joint = alpha[t].unsqueeze(-1) + table(edge, t) + (node[:, t + 1] + beta[t + 1]).unsqueeze(-2)
         edges[:, t] = torch.where((lengths > t + 1)[:, None, None], joint, -torch.inf)
-    return nodes, edges
+    return edges
 
 
 def forward(semiring: Semiring, node: Tensor, edge: Tensor) -> list[Tensor]:

@@ -1,0 +1,150 @@
+"""The (max, +) recursion forward in float64, in blocks of steps that can be had again.
+
+What is far behind the best label of a step is what max-marginals and k-best labellings are about, so values are held in
+float64 whatever the scores are, relative to the best one of their step: they are as accurate after a million steps as
+after ten. A long chain keeps only the state before each block, and computes a block again when the way back comes to
+it: √T blocks of √T steps, so that nothing of the length of the chain is held beside the answers (the checkpoints of
+Griewank 1992).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from lnz.ops.chain.cpu.rows import FLAGS
+from lnz.ops.chain.cpu.sweep import TILE
+from lnz.ops.registers.cpu.lanes import Lanes, along, running
+from lnz.ops.registers.cpu.product import SPLITS, best, best_of_row, workspace
+
+
+def widened(lanes: Lanes, array: tuple[Any, Any], dtype: Any, *index: Any) -> Any:
+    """Numbers of an array of a dtype as those of ``lanes``, of float64."""
+    own = Lanes(lanes.context, lanes.builder, dtype)
+    own.mask = lanes.mask
+    values = own.load(array, *index)
+    return values if own.size == lanes.size else lanes.builder.fpext(values, lanes.vector)
+
+
+@intrinsic
+def advance(typing_context: Any, message: Any, r: Any, x: Any, b: Any, t: Any, state: Any) -> Any:
+    """``state[r] = (message[r] − its largest) + x[b, t]``; that largest, or 0 where it is −inf."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        message, x, state = (
+            (signature.args[i], context.make_array(signature.args[i])(context, builder, arguments[i]))
+            for i in (0, 2, 5)
+        )
+        r, b, t = arguments[1], arguments[3], arguments[4]
+        dtype, size = signature.args[0].dtype, builder.extract_value(x[1].shape, 2)
+        narrow = Lanes(context, builder, dtype)
+        top = running(builder, narrow, -math.inf)
+
+        def look(lanes: Any, at: Any) -> None:
+            builder.store(lanes.larger(lanes.load(message, r, at, other=-math.inf), builder.load(top)), top)
+
+        along(context, builder, dtype, size, look)
+        highest = narrow.reduced(builder.load(top), "fmax")
+        lost = builder.fcmp_ordered("==", highest, ir.Constant(narrow.scalar, -math.inf))
+        highest = builder.select(lost, ir.Constant(narrow.scalar, 0.0), highest)
+
+        def step(lanes: Any, at: Any) -> None:
+            value = builder.fsub(lanes.load(message, r, at), lanes.spread(highest))
+            lanes.store(builder.fadd(value, widened(lanes, x, signature.args[2].dtype, b, t, at)), state, r, at)
+
+        along(context, builder, dtype, size, step)
+        return highest
+
+    return types.float64(message, types.intp, x, types.intp, types.intp, state), generate
+
+
+@njit(fastmath=FLAGS)
+def lay(scores, table):
+    """``table [≥ L, ≥ L] = scores [L, L]``."""
+    for i in range(len(scores)):
+        for j in range(len(scores)):
+            table[i, j] = scores[i, j]
+
+
+@njit(fastmath=FLAGS)
+def lay_transposed(scores, table):
+    for i in range(len(scores)):
+        for j in range(len(scores)):
+            table[j, i] = scores[i, j]
+
+
+@njit
+def table_of(size):
+    """Room for a table as the products read it; the rows of a power of two would share cache sets."""
+    return workspace((size + SPLITS - 1) // SPLITS * SPLITS, (size + 15) // 16 * 16 + 16, np.float64)
+
+
+@njit
+def rows_of(count, size):
+    """Room for rows of labels; what is beyond the labels is impossible."""
+    rows = workspace(count, (size + 15) // 16 * 16, np.float64)
+    rows[:] = -math.inf
+    return rows
+
+
+@njit(fastmath=FLAGS, inline="always")
+def step(columns, table, message, count, size):
+    """``message[r] = max_k columns[k, r] + table[k]``."""
+    if count == 1:
+        best_of_row(columns, table, message, len(table), size)
+    else:
+        best(columns, table, message, count, size, size)
+
+
+@njit(fastmath=FLAGS, inline="always")
+def exact_sum(sums, r, x):
+    """Add x to ``sums[r]``, a sum and what its rounding has lost (Neumaier 1974)."""
+    total = sums[r, 0] + x
+    if abs(sums[r, 0]) >= abs(x):
+        sums[r, 1] += (sums[r, 0] - total) + x
+    else:
+        sums[r, 1] += (x - total) + sums[r, 0]
+    sums[r, 0] = total
+
+
+@njit(fastmath=FLAGS)
+def forward(node, edge, own, lengths, first, count, start, stop, table, state, message, kept, offsets):
+    """α of steps start … stop − 1 of a few sequences into ``kept [rows, ≥ stop − start, ≥ L]``.
+
+    ``state [rows, ≥ L]`` is α before start, then before stop; ``offsets [rows, 2]`` gather what makes α absolute.
+    Where there is one table for all steps, ``table`` holds it.
+    """
+    size, several = node.shape[2], edge.shape[1] > 1
+    columns = state.T  # once: each view of an array counts references
+    for t in range(start, stop):
+        if t:
+            if several:
+                lay(edge[own, t - 1], table)
+            step(columns, table, message, count, size)
+        else:
+            message[:, :size] = 0
+        for r in range(count):
+            if t < lengths[first + r]:
+                exact_sum(offsets, r, advance(message, r, node, first + r, t, state))  # type: ignore[call-arg]
+                for l in range(size):
+                    kept[r, t - start, l] = state[r, l]
+
+
+@njit(fastmath=FLAGS)
+def forward_to_the_end(node, edge, own, lengths, first, count, longest, block, table, message, kept, offsets):
+    """α of all steps, those of the last block left in ``kept``; returns α before each block ``[blocks, rows, ≥ L]``."""
+    size = node.shape[2]
+    blocks = (longest + block - 1) // block
+    before = rows_of(max(1, blocks) * TILE, size).reshape(max(1, blocks), TILE, -1)
+    state = rows_of(TILE, size)
+    offsets[:] = 0
+    for c in range(blocks):
+        before[c] = state
+        stop = min(longest, (c + 1) * block)
+        forward(node, edge, own, lengths, first, count, c * block, stop, table, state, message, kept, offsets)
+    return before

@@ -1,0 +1,129 @@
+"""Max-marginals: the best score of a labelling with each label, or with each pair of neighbours.
+
+The best labelling through label l at step t scores α_t(l) + β_t(l), which is as far behind the largest of that step as
+the labelling is behind the best of all: s* + (α_t(l) + β_t(l) − max). Both recursions are in float64, relative to the
+best label of each step, and s* is the compensated sum of what they were made relative to; so the largest entry of every
+step is the same number, and what is rounded to the dtype of the scores is the answer only.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import intrinsic
+
+from lnz.ops.chain.cpu.best import (
+    advance,
+    forward,
+    forward_to_the_end,
+    lay,
+    lay_transposed,
+    rows_of,
+    step,
+    table_of,
+)
+from lnz.ops.chain.cpu.rows import FLAGS
+from lnz.ops.chain.cpu.sweep import TILE
+from lnz.ops.jit.cpu import kernel
+from lnz.ops.registers.cpu.lanes import Lanes, along, running
+
+
+@intrinsic
+def highest(typing_context: Any, kept: Any, r: Any, s: Any, message: Any) -> Any:
+    """``max_l kept[r, s, l] + message[r, l]``; both are −inf beyond the labels, or numbers."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kept, message = (
+            (signature.args[i], context.make_array(signature.args[i])(context, builder, arguments[i])) for i in (0, 3)
+        )
+        r, s = arguments[1:3]
+        dtype = signature.args[0].dtype
+        narrow = Lanes(context, builder, dtype)
+        top = running(builder, narrow, -math.inf)
+
+        def look(lanes: Any, at: Any) -> None:
+            total = builder.fadd(lanes.load(kept, r, s, at, other=-math.inf), lanes.load(message, r, at))
+            builder.store(lanes.larger(total, builder.load(top)), top)
+
+        along(context, builder, dtype, builder.extract_value(kept[1].shape, 2), look)
+        return narrow.reduced(builder.load(top), "fmax")
+
+    return types.float64(kept, types.intp, types.intp, message), generate
+
+
+@njit(fastmath=FLAGS)
+def write_row(out, score, top, alpha, beta):
+    """``out = score + (alpha + beta − top)``."""
+    for l in range(out.size):
+        out[l] = score + ((alpha[l] + beta[l]) - top)
+
+
+@njit(fastmath=FLAGS)
+def write_table(out, score, top, alpha, table, onward):
+    """``out [L, L] = score + (alpha_k + table_kl + onward_l − top)``, onward being x + β of the next step."""
+    for k in range(len(out)):
+        for l in range(len(out)):
+            out[k, l] = score + ((alpha[k] + (table[k, l] + onward[l])) - top)
+
+
+@kernel(fastmath=FLAGS)
+def max_marginals(node, edge, lengths, first, last, block, nodes, edges):
+    """Of sequences first … last − 1: ``nodes [B, T, L]`` and ``edges [B, T − 1, L, L]``, written unless empty.
+
+    ``node [B, T, L]``, ``edge [B or 1, T − 1 or 1, L, L]``. −inf over padding and where there is no labelling.
+    α is kept of ``block`` steps at a time.
+    """
+    size = node.shape[2]
+    several, rows = edge.shape[1] > 1, TILE if len(edge) == 1 else 1
+    with_nodes, with_edges = len(nodes) > 0, len(edges) > 0
+    table, into = table_of(size), table_of(size)
+    message, offsets, scores = rows_of(TILE, size), np.zeros((TILE, 2)), np.zeros(TILE)
+    kept = np.empty((rows, block, size))
+    for at in range(first, last, rows):
+        count, own, longest = min(rows, last - at), at if len(edge) > 1 else 0, 0
+        for b in range(at, at + count):
+            longest = max(longest, lengths[b])
+            if with_nodes:
+                nodes[b, lengths[b] :] = -math.inf
+            if with_edges:
+                edges[b, max(0, lengths[b] - 1) :] = -math.inf
+        if not several and (at == first or len(edge) > 1):
+            lay(edge[own, 0], table)
+            lay_transposed(edge[own, 0], into)
+        before = forward_to_the_end(node, edge, own, lengths, at, count, longest, block, table, message, kept, offsets)
+        state = rows_of(TILE, size)
+        columns, blocks = state.T, (longest + block - 1) // block
+        for c in range(blocks - 1, -1, -1):
+            start, stop = c * block, min(longest, (c + 1) * block)
+            if c < blocks - 1:
+                again = np.zeros((TILE, 2))
+                forward(node, edge, own, lengths, at, count, start, stop, table, before[c], message, kept, again)
+            for t in range(stop - 1, start - 1, -1):
+                if t < longest - 1:
+                    if several:
+                        lay_transposed(edge[own, t], into)
+                        if with_edges:
+                            lay(edge[own, t], table)
+                    step(columns, into, message, count, size)
+                for r in range(count):
+                    b = at + r
+                    if t < lengths[b]:
+                        if t == lengths[b] - 1:
+                            message[r, :size] = 0
+                        top = highest(kept, r, t - start, message)  # type: ignore[call-arg]
+                        if t == lengths[b] - 1:
+                            scores[r] = top + (offsets[r, 0] + offsets[r, 1])
+                        if top == -math.inf:  # then no labelling is possible
+                            if with_nodes:
+                                nodes[b, t] = -math.inf
+                            if with_edges and t < lengths[b] - 1:
+                                edges[b, t] = -math.inf
+                        else:
+                            if with_nodes:
+                                write_row(nodes[b, t], scores[r], top, kept[r, t - start], message[r])
+                            if with_edges and t < lengths[b] - 1:
+                                write_table(edges[b, t], scores[r], top, kept[r, t - start], table, state[r])
+                        advance(message, r, node, b, t, state)  # type: ignore[call-arg]
