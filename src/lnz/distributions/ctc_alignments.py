@@ -113,7 +113,11 @@ class CTCAlignments(StructuredDistribution):
         return self.map_scores(lambda scores: torch.where(excluded, -torch.inf, scores))
 
     def argmax(self) -> Tensor:
-        """The best alignment, ``int64 [*batch, T]``: forced alignment."""
+        """The best alignment, ``int64 [*batch, T]``: forced alignment.
+
+        Scores are summed in float64, whatever their type: none is better by more than the rounding of that. Of equal
+        ones always the same is given.
+        """
         return super().argmax()
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:

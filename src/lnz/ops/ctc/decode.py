@@ -25,7 +25,11 @@ Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def topk(scores: Tensor, of: Lattice, k: int) -> tuple[Tensor, Tensor]:
-    """The k best alignments ``int64 [k, B, T]`` and their scores ``[k, B]``; beyond the possible ones −100 and −inf."""
+    """The k best alignments ``int64 [k, B, T]`` and their scores ``[k, B]``; beyond the possible ones −100 and −inf.
+
+    Scores are summed in float64, where the device has it: in float32, sums over thousands of frames no longer tell
+    alignments apart.
+    """
     if k == 1 and use_kernels(scores) and scores.numel():
         best, score = kernel.viterbi(scores, of)
         return best.unsqueeze(0), score.unsqueeze(0)

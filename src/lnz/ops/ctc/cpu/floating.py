@@ -53,7 +53,8 @@ class Eight:
 
     def spread(self, value: Any) -> Any:
         """One number in every lane."""
-        nothing, zero = ir.Constant(_REALS, ir.Undefined), ir.Constant(ir.IntType(32), 0)
+        nothing = ir.Constant(ir.VectorType(value.type, WIDE), ir.Undefined)
+        zero = ir.Constant(ir.IntType(32), 0)
         single = self.builder.insert_element(nothing, value, zero)
         return self.builder.shuffle_vector(single, nothing, ir.Constant(ir.VectorType(zero.type, WIDE), [0] * WIDE))
 
@@ -68,6 +69,9 @@ class Eight:
 
     def load(self, array: Number, at: Any, row: int = 0) -> Any:
         return self.builder.load(self._pointer(array, row, at), align=8)
+
+    def integers(self, array: Number, at: Any) -> Any:
+        return self.builder.bitcast(self.load(array, at), _INTS)
 
     def store(self, value: Any, array: Number, at: Any, row: int = 0) -> None:
         self.builder.store(value, self._pointer(array, row, at), align=8)
