@@ -8,7 +8,7 @@ from scipy.stats import chi2
 
 import lnz
 from lnz.ops import backend
-from lnz.ops.gibbs import grid, spins
+from lnz.ops.gibbs import checkerboard, spins
 from lnz.ops.gibbs.op import gibbs_sweeps
 from lnz.scores import Weighted, checked_model, observe
 
@@ -230,10 +230,10 @@ def test_scores_may_require_gradients_and_dtypes_may_differ():
     _assert_law(mixed, gibbs_sweeps(mixed, _start(mixed, 4000), 20, _generator()))
 
 
-def test_the_kernel_layout_names_its_step():
-    from lnz.ops.gibbs.cpu.grid import STEP
+def test_the_layout_names_the_block_of_the_kernel():
+    from lnz.ops.registers.cpu.lanes import BLOCK
 
-    assert grid._STEP == STEP
+    assert checkerboard.BLOCK == BLOCK
 
 
 def test_wrong_arguments():
