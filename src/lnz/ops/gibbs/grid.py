@@ -58,7 +58,10 @@ def _prepared(model: Model, index: tuple[int, ...], temperature: float) -> tuple
     sides = [_side(entry, index) for entry in split_edges(model)]
     beta = 1.0 / temperature
     exponential = _fits(node, sides, beta)
-    if exponential:
+    binary = exponential and _has_odds(node, sides)
+    if binary:
+        node, sides = _odds(node, sides, height, width, beta)
+    elif exponential:
         node = node.mul_(beta).exp_()
         sides = [
             (True, (weight * beta).exp_(), table) if equal
@@ -69,9 +72,9 @@ def _prepared(model: Model, index: tuple[int, ...], temperature: float) -> tuple
     if model.observed is not None:
         free = (image_of(model.observed, 1, index) == IGNORE).reshape(height, width).to(torch.uint8)
     if len(node) > 1:
-        node = node_blocks(node.reshape(height, width, labels))
+        node = node_blocks(node.reshape(height, width, -1))
     else:
-        node = node.reshape(1, 1, 1, labels, 1).expand(1, 1, 1, labels, BLOCK).contiguous()
+        node = node.reshape(1, 1, 1, -1, 1).expand(1, 1, 1, -1, BLOCK).contiguous()
     return (
         EXP if exponential else LOG, by_colour(free).numpy(), node.numpy(),
         *(
@@ -80,6 +83,30 @@ def _prepared(model: Model, index: tuple[int, ...], temperature: float) -> tuple
         ),
         node.new_tensor([beta]).numpy(),
     )  # fmt: skip
+
+
+def _has_odds(node: Tensor, sides: list[Side]) -> bool:
+    """Whether labels are two, matter by being equal alone, and are all possible."""
+    return (
+        node.shape[-1] == 2
+        and all(equal and bool(torch.isfinite(weight).all()) for equal, weight, _ in sides)
+        and bool(torch.isfinite(node).all())
+    )
+
+
+def _odds(node: Tensor, sides: list[Side], height: int, width: int, beta: float) -> tuple[Tensor, list[Side]]:
+    """The odds of label 1 where all neighbours have label 0, ``[N, 1]``, and what one of label 1 multiplies them by.
+
+    What keeps them in the range of the dtype is beyond the resolution of a uniform number: see :func:`_fits`.
+    """
+    limit = 700.0 if node.dtype == torch.float64 else 85.0
+    score = (node[:, 1] - node[:, 0]).expand(height * width).reshape(height, width).clone()
+    for (_, weight, _), rows, columns in zip(sides, (height, height - 1), (width - 1, width), strict=True):
+        each = weight.expand(rows * columns).reshape(rows, columns)
+        score[height - rows :, width - columns :] -= each
+        score[:rows, :columns] -= each
+    odds = score.mul_(beta).clamp_(-limit, limit).exp_().reshape(-1, 1)
+    return odds, [(True, (weight * (2 * beta)).exp_(), table) for _, weight, table in sides]
 
 
 def _ends(weight: Tensor, height: int, width: int, across: bool) -> Tensor:

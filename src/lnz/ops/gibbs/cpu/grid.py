@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lnz.ops.gibbs.cpu.binary import row_of_odds
 from lnz.ops.gibbs.cpu.draw import FLAGS, row_of_equals, row_of_tables
 from lnz.ops.jit.cpu import kernel
 from lnz.ops.registers.cpu.lanes import BLOCK
@@ -22,7 +23,8 @@ def sweep(
         domain: ``EXP`` or ``LOG`` of :mod:`.draw`.
         states: ``int8 or int32 [images, 2, H + 2, K + 16]``, the labels with −1 around, the first at [1, 1].
         free: ``uint8 [2, H, K]``, 1 at the nodes that may change.
-        node: ``[2, H, K / 16, L, 16]``, the scores of nodes, or ``[1, 1, 1, L, 16]``, those of all.
+        node: ``[2, H, K / 16, L, 16]``, the scores of nodes, or ``[1, 1, 1, L, 16]``, those of all. With L = 1 labels are
+            binary, and these and the weights are the odds of :mod:`.binary`.
         across: of the horizontal edges ``(whether labels only matter by being equal, weights [2, 2, H, K] of the edges
             before and after each node, or [2, 2, 1, 16] of all, tables [E · L · L] or [L · L])``; in the first case
             weights are what equal labels gain, and tables are not read; otherwise they scale the tables in ``LOG``.
@@ -41,13 +43,18 @@ def sweep(
     """
     equal_across, across_weight, across_table = across
     equal_down, down_weight, down_table = down
-    sums = workspace(node.shape[3], BLOCK, node.dtype)
+    labels = node.shape[3]
+    sums = workspace(labels, BLOCK, node.dtype)
     words = workspace(4, BLOCK, np.uint32)
     for image in range(begin, end, stride):
         for step in range(first_step, first_step + steps):
             ready, t = -1, step - first_step
             for r in range(low + t * up, high + t * down_by):
-                if equal_across and equal_down:
+                if labels == 1:
+                    ready = row_of_odds(
+                        states, free, node, across_weight, down_weight, key, words, ready, image, step, r
+                    )  # fmt: skip
+                elif equal_across and equal_down:
                     ready = row_of_equals(
                         domain, states, free, node, across_weight, down_weight, beta[0], key, words, ready, sums, image,
                         step, r,

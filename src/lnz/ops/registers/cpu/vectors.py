@@ -57,7 +57,6 @@ def _vector_of(kinds: Any) -> Vector | None:
 
 def _operator(symbol: Any, emit: Callable[[Any, Any, Any, Any], Any], logical: bool = False) -> None:
     """Make ``symbol`` work on vectors: ``emit(builder, dtype, a, b)``, booleans if ``logical``."""
-
     typed: Any = infer_global(symbol)
 
     @typed
