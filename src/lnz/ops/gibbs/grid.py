@@ -54,13 +54,14 @@ def _prepared(model: Model, index: tuple[int, ...], temperature: float) -> tuple
     entry = model.entries[0]
     node = entry.expand() if isinstance(entry, Weighted) else entry
     node = image_of(node.detach(), 1 if node.dim() == 1 else 2, index).reshape(-1, labels)
-    node = node - node.amax(-1, keepdim=True).nan_to_num(neginf=0.0)
     sides = [_side(entry, index) for entry in split_edges(model)]
     beta = 1.0 / temperature
-    exponential = _fits(node, sides, beta)
-    binary = exponential and _has_odds(node, sides)
-    if binary:
-        node, sides = _odds(node, sides, height, width, beta)
+    binary = _odds(node, sides, height, width, beta)
+    if binary is None:
+        node = node - node.amax(-1, keepdim=True).nan_to_num(neginf=0.0)
+    exponential = binary is not None or _fits(node, sides, beta)
+    if binary is not None:
+        node, sides = binary
     elif exponential:
         node = node.mul_(beta).exp_()
         sides = [
@@ -85,26 +86,23 @@ def _prepared(model: Model, index: tuple[int, ...], temperature: float) -> tuple
     )  # fmt: skip
 
 
-def _has_odds(node: Tensor, sides: list[Side]) -> bool:
-    """Whether labels are two, matter by being equal alone, and are all possible."""
-    return (
-        node.shape[-1] == 2
-        and all(equal and bool(torch.isfinite(weight).all()) for equal, weight, _ in sides)
-        and bool(torch.isfinite(node).all())
-    )
-
-
-def _odds(node: Tensor, sides: list[Side], height: int, width: int, beta: float) -> tuple[Tensor, list[Side]]:
+def _odds(node: Tensor, sides: list[Side], height: int, width: int, beta: float) -> tuple[Tensor, list[Side]] | None:
     """The odds of label 1 where all neighbours have label 0, ``[N, 1]``, and what one of label 1 multiplies them by.
 
-    What keeps them in the range of the dtype is beyond the resolution of a uniform number: see :func:`_fits`.
+    None where labels are not two, matter by more than being equal, are impossible, or edges do not fit: see
+    :func:`_fits`. What keeps the odds in the range of the dtype is beyond the resolution of a uniform number.
     """
-    limit = 700.0 if node.dtype == torch.float64 else 85.0
-    score = (node[:, 1] - node[:, 0]).expand(height * width).reshape(height, width).clone()
+    if node.shape[-1] != 2 or not all(side[0] for side in sides) or not _moderate(node.dtype, sides, beta):
+        return None
+    score = node[:, 1] - node[:, 0]
+    if not bool(torch.isfinite(score).all()):
+        return None
+    score = score.expand(height * width).reshape(height, width).clone()
     for (_, weight, _), rows, columns in zip(sides, (height, height - 1), (width - 1, width), strict=True):
         each = weight.expand(rows * columns).reshape(rows, columns)
         score[height - rows :, width - columns :] -= each
         score[:rows, :columns] -= each
+    limit = 700.0 if node.dtype == torch.float64 else 85.0
     odds = score.mul_(beta).clamp_(-limit, limit).exp_().reshape(-1, 1)
     return odds, [(True, (weight * (2 * beta)).exp_(), table) for _, weight, table in sides]
 
@@ -147,11 +145,20 @@ def _fits(node: Tensor, sides: list[Side], beta: float) -> bool:
     below the resolution of a uniform number, and node scores may have any range. Where some are −inf, none that is
     possible may underflow, as it may be the only one left.
     """
-    wide = node.dtype == torch.float64
+    if _finite(sides):
+        return _moderate(node.dtype, sides, beta)
     reach = 2 * beta * sum(_reach(*side) for side in sides)
-    if all(bool(torch.isfinite(weight if equal else table).all()) for equal, weight, table in sides):
-        return reach < (600.0 if wide else 40.0)
-    return reach + beta * _range(node) < (700.0 if wide else 80.0)
+    return reach + beta * _range(node) < (700.0 if node.dtype == torch.float64 else 80.0)
+
+
+def _finite(sides: list[Side]) -> bool:
+    return all(bool(torch.isfinite(weight if equal else table).all()) for equal, weight, table in sides)
+
+
+def _moderate(dtype: torch.dtype, sides: list[Side], beta: float) -> bool:
+    """Whether edges are finite and change odds by so little that node scores may have any range."""
+    limit = 600.0 if dtype == torch.float64 else 40.0
+    return _finite(sides) and 2 * beta * sum(_reach(*side) for side in sides) < limit
 
 
 def _range(scores: Tensor) -> float:

@@ -23,8 +23,8 @@ def sweep(
         domain: ``EXP`` or ``LOG`` of :mod:`.draw`.
         states: ``int8 or int32 [images, 2, H + 2, K + 16]``, the labels with −1 around, the first at [1, 1].
         free: ``uint8 [2, H, K]``, 1 at the nodes that may change.
-        node: ``[2, H, K / 16, L, 16]``, the scores of nodes, or ``[1, 1, 1, L, 16]``, those of all. With L = 1 labels are
-            binary, and these and the weights are the odds of :mod:`.binary`.
+        node: ``[2, H, K / 16, L, 16]``, the scores of nodes, or ``[1, 1, 1, L, 16]``, those of all. With L = 1 labels
+            are binary, and these and the weights are the odds of :mod:`.binary`.
         across: of the horizontal edges ``(whether labels only matter by being equal, weights [2, 2, H, K] of the edges
             before and after each node, or [2, 2, 1, 16] of all, tables [E · L · L] or [L · L])``; in the first case
             weights are what equal labels gain, and tables are not read; otherwise they scale the tables in ``LOG``.
