@@ -8,7 +8,7 @@ from scipy.stats import chi2
 
 import lnz
 from lnz.ops import backend
-from lnz.ops.gibbs import grid, spins
+from lnz.ops.gibbs import checkerboard, spins
 from lnz.ops.gibbs.op import gibbs_sweeps
 from lnz.scores import Weighted, checked_model, observe
 
@@ -108,20 +108,22 @@ def test_the_reference_draws_from_the_same_law():
     _assert_law(model, drawn)
 
 
-@pytest.mark.parametrize("scale", [1.0, 200.0])  # 200: out of the range of the exponential domain
+@pytest.mark.parametrize(("scale", "strength"), [(1.0, 1.0), (2000.0, 1.0), (400.0, 400.0)])  # the last in logarithms
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("form", ["potts", "table", "weighted"])
-def test_conditionals_of_wide_grids_equal_the_reference(form, scale):
+def test_conditionals_of_wide_grids_equal_the_reference(form, dtype, scale, strength):
     """One colour of a grid wider than a tile, given the other: frequencies over chains against the conditionals."""
     height, width, labels, chains = 4, 301, 3, 400
     graph = lnz.FactorGraph.grid(height, width, labels)
-    node = _random(height * width, labels, scale=scale)
+    node = _random(height * width, labels, scale=scale, dtype=dtype)
     node[::7, 1] = -torch.inf
     edges = graph.num_factors[1]
-    table = _random(labels, labels, seed=3)
+    table = _random(labels, labels, seed=3, dtype=dtype, scale=strength)
+    weight = _random(edges, seed=1, dtype=dtype, scale=strength if form == "potts" else 1.0)
     edge = {
-        "potts": Weighted(_random(edges, seed=1), torch.eye(labels, dtype=torch.float64)),
+        "potts": Weighted(weight, torch.eye(labels, dtype=dtype)),
         "table": table,
-        "weighted": Weighted(_random(edges, seed=1), table),
+        "weighted": Weighted(weight, table),
     }[form]
     model = checked_model(graph, (node, edge))
     y = node.argmax(-1)
@@ -131,7 +133,7 @@ def test_conditionals_of_wide_grids_equal_the_reference(form, scale):
     assert (drawn[:, last] == y[last]).all()
     from lnz.ops.conditionals.reference import label_scores
 
-    p = label_scores(model, y).softmax(-1)[~last]
+    p = label_scores(model, y).double().softmax(-1)[~last]
     counts = torch.nn.functional.one_hot(drawn[:, ~last], labels).double().sum(0)
     assert (counts[p == 0] == 0).all()
     expected = p * chains
@@ -211,6 +213,19 @@ def test_a_node_without_a_possible_label_keeps_its_own():
         assert torch.equal(gibbs_sweeps(model, start, 3, _generator(), order)[:, 4], start[:, 4])
 
 
+def test_strong_fields_hide_no_label_that_is_the_last_one_left():
+    """Node scores beyond the range of exponentials where tables of edges rule the better labels out."""
+    node = torch.tensor([0.0, -500.0, -501.0]).expand(6, 3).clone()
+    node[::2] = torch.tensor([0.0, -1e4, -1e4])
+    table = torch.zeros(3, 3)
+    table[0, 0] = -torch.inf
+    model = checked_model(lnz.FactorGraph.grid(2, 3, 3), (node, table))
+    y = torch.tensor([0, 1, 0, 1, 0, 1])
+    model = observe(model, torch.where(y == 0, y, -100))
+    drawn = gibbs_sweeps(model, y.expand(4000, -1), 1, _generator())
+    _assert_law(model, drawn)
+
+
 def test_directions_with_tables_of_their_own_and_many_labels():
     graph = lnz.FactorGraph.grid(2, 2, 3, by_direction=True)
     model = checked_model(graph, (_random(4, 3), _random(3, 3, seed=1), _random(2, 2, 3, 3, seed=2)))
@@ -230,10 +245,10 @@ def test_scores_may_require_gradients_and_dtypes_may_differ():
     _assert_law(mixed, gibbs_sweeps(mixed, _start(mixed, 4000), 20, _generator()))
 
 
-def test_the_kernel_layout_names_its_step():
-    from lnz.ops.gibbs.cpu.grid import STEP
+def test_the_layout_names_the_block_of_the_kernel():
+    from lnz.ops.registers.cpu.lanes import BLOCK
 
-    assert grid._STEP == STEP
+    assert checkerboard.BLOCK == BLOCK
 
 
 def test_wrong_arguments():

@@ -8,30 +8,32 @@ import torch
 from torch import Tensor
 
 from lnz.ops.gibbs.bands import advance
+from lnz.ops.gibbs.checkerboard import BLOCK, by_colour, labels_of, node_blocks, state_of
 from lnz.ops.gibbs.images import batch_indices, image_of, key_from
 from lnz.ops.grid_belief.forms import split_edges
 from lnz.scores import Entry, Model, Weighted
 from lnz.typing import IGNORE
 
-_STEP = 16  # the kernel's: rows are padded to multiples of it
+Side = tuple[bool, Tensor, Tensor]
 
 
 def run(model: Model, labels: Tensor, sweeps: int, generator: torch.Generator | None, temperature: float) -> Tensor:
     """The labellings after ``sweeps`` sweeps; as :func:`lnz.ops.gibbs.reference.gibbs_sweeps`.
 
-    Beside the state (one byte per node up to 127 labels, else four) there is a copy of the node scores, in the order of
-    the kernel, and none of the edge scores.
+    A label is drawn by one uniform number of 24 bits in float32, of 53 in float64. Beside the state (one byte per node
+    up to 127 labels, else four) there is a copy of the node scores, in the order of the kernel, and of the edges'
+    weights at either end; tables of edges are not copied.
     """
     from lnz.ops.gibbs.cpu.grid import sweep
 
     grid = model.graph.grid_layout
     assert grid is not None
     height, width = grid.height, grid.width
-    key = key_from(generator).numpy().view("uint64")
+    key = torch.cat((key_from(generator), torch.tensor([width]))).numpy().view("uint64")
     indices = batch_indices(model)
     prepared = [_prepared(model, index, temperature) for index in indices]
-    state = labels.reshape(-1, height, width).to(torch.int8 if model.graph.max_cardinality < 128 else torch.int32)
-    state = torch.nn.functional.pad(state, (1, 1, 1, 1), value=-1)
+    narrow = torch.int8 if model.graph.max_cardinality < 128 else torch.int32
+    state = state_of(labels.reshape(-1, height, width), narrow)
 
     def part(images: range, first: int, steps: int, low: int, high: int, up: int, down: int) -> None:
         domain, *scores = prepared[images.start % len(indices)]
@@ -39,55 +41,85 @@ def run(model: Model, labels: Tensor, sweeps: int, generator: torch.Generator | 
         sweep(domain, state.numpy(), *scores, key, *of, first, steps, low, high, up, down)
 
     advance(part, len(state), len(indices), height, width, 2 * sweeps)
-    return state[:, 1:-1, 1:-1].reshape(labels.shape).long()
+    return labels_of(state, width).reshape(labels.shape)
 
 
 def _prepared(model: Model, index: tuple[int, ...], temperature: float) -> tuple[Any, ...]:
     """The kernel's arguments for one batch entry: domain, free nodes, node scores, sides, inverse temperature."""
-    from lnz.ops.gibbs.cpu.grid import EXP, LOG
+    from lnz.ops.gibbs.cpu.draw import EXP, LOG
 
     grid, labels = model.graph.grid_layout, model.graph.max_cardinality
     assert grid is not None
+    height, width = grid.height, grid.width
     entry = model.entries[0]
     node = entry.expand() if isinstance(entry, Weighted) else entry
     node = image_of(node.detach(), 1 if node.dim() == 1 else 2, index).reshape(-1, labels)
-    node = node - node.amax(-1, keepdim=True).nan_to_num(neginf=0.0)
     sides = [_side(entry, index) for entry in split_edges(model)]
-    reach = _range(node) + 2 * sum(_reach(*side) for side in sides)
     beta = 1.0 / temperature
-    exponential = reach * beta < (80.0 if node.dtype == torch.float32 else 700.0)
-    if exponential:
-        node = (node * beta).exp_()
+    binary = _odds(node, sides, height, width, beta)
+    if binary is None:
+        node = node - node.amax(-1, keepdim=True).nan_to_num(neginf=0.0)
+    exponential = binary is not None or _fits(node, sides, beta)
+    if binary is not None:
+        node, sides = binary
+    elif exponential:
+        node = node.mul_(beta).exp_()
         sides = [
             (True, (weight * beta).exp_(), table) if equal
             else (False, weight, ((weight * table - (weight * table).amax().nan_to_num(neginf=0.0)) * beta).exp_())
             for equal, weight, table in sides
         ]  # fmt: skip
-    free = torch.zeros(0, 0, dtype=torch.bool)
+    free = torch.ones(height, width, dtype=torch.uint8)
     if model.observed is not None:
-        free = (image_of(model.observed, 1, index) == IGNORE).reshape(grid.height, grid.width)
+        free = (image_of(model.observed, 1, index) == IGNORE).reshape(height, width).to(torch.uint8)
+    if len(node) > 1:
+        node = node_blocks(node.reshape(height, width, -1))
+    else:
+        node = node.reshape(1, 1, 1, -1, 1).expand(1, 1, 1, -1, BLOCK).contiguous()
     return (
-        EXP if exponential else LOG, free.numpy(), _in_order(node, grid.height, grid.width).numpy(),
-        *((equal, weight.contiguous().numpy(), table.numpy()) for equal, weight, table in sides),
+        EXP if exponential else LOG, by_colour(free).numpy(), node.numpy(),
+        *(
+            (equal, _ends(weight, height, width, across).numpy(), table.flatten().numpy())
+            for across, (equal, weight, table) in zip((True, False), sides, strict=True)
+        ),
         node.new_tensor([beta]).numpy(),
     )  # fmt: skip
 
 
-def _in_order(node: Tensor, height: int, width: int) -> Tensor:
-    """``[H or 1, 2, L, K]``: rows, columns of even or odd number, labels, K a multiple of the kernel's step."""
-    labels = node.shape[-1]
-    half = (width + 1) // 2
-    padded = (half + _STEP - 1) // _STEP * _STEP
-    if len(node) == 1:
-        return node.reshape(1, 1, labels, 1).expand(1, 2, labels, padded).contiguous()
-    ordered = node.new_zeros(height, 2, labels, padded)
-    rows = node.reshape(height, width, labels).mT
-    ordered[:, 0, :, :half] = rows[..., 0::2]
-    ordered[:, 1, :, : width // 2] = rows[..., 1::2]
-    return ordered
+def _odds(node: Tensor, sides: list[Side], height: int, width: int, beta: float) -> tuple[Tensor, list[Side]] | None:
+    """The odds of label 1 where all neighbours have label 0, ``[N, 1]``, and what one of label 1 multiplies them by.
+
+    None where labels are not two, matter by more than being equal, are impossible, or edges do not fit: see
+    :func:`_fits`. What keeps the odds in the range of the dtype is beyond the resolution of a uniform number.
+    """
+    if node.shape[-1] != 2 or not all(side[0] for side in sides) or not _moderate(node.dtype, sides, beta):
+        return None
+    score = node[:, 1] - node[:, 0]
+    if not bool(torch.isfinite(score).all()):
+        return None
+    score = score.expand(height * width).reshape(height, width).clone()
+    for (_, weight, _), rows, columns in zip(sides, (height, height - 1), (width - 1, width), strict=True):
+        each = weight.expand(rows * columns).reshape(rows, columns)
+        score[height - rows :, width - columns :] -= each
+        score[:rows, :columns] -= each
+    limit = 700.0 if node.dtype == torch.float64 else 85.0
+    odds = score.mul_(beta).clamp_(-limit, limit).exp_().reshape(-1, 1)
+    return odds, [(True, (weight * (2 * beta)).exp_(), table) for _, weight, table in sides]
 
 
-def _side(entry: Entry, index: tuple[int, ...]) -> tuple[bool, Tensor, Tensor]:
+def _ends(weight: Tensor, height: int, width: int, across: bool) -> Tensor:
+    """One direction's weights where the kernel needs them: of the edges before and after each node."""
+    if len(weight) == 1:
+        return weight.expand(2, 2, 1, BLOCK).contiguous()
+    both = weight.new_zeros(2, height, width)
+    if across:
+        both[0, :, 1:] = both[1, :, :-1] = weight.reshape(height, width - 1)
+    else:
+        both[0, 1:] = both[1, :-1] = weight.reshape(height - 1, width)
+    return by_colour(both)
+
+
+def _side(entry: Entry, index: tuple[int, ...]) -> Side:
     """One direction's edges: whether labels only matter by being equal, weights ``[E or 1]``, table ``[E or 1, L, L]``.
 
     In the first case the weights are what equal labels gain.
@@ -103,6 +135,30 @@ def _side(entry: Entry, index: tuple[int, ...]) -> tuple[bool, Tensor, Tensor]:
         if torch.isfinite(other) and torch.equal(form, table[0]):
             return True, weight * (equal - other), table
     return False, weight, table
+
+
+def _fits(node: Tensor, sides: list[Side], beta: float) -> bool:
+    """Whether labels can be drawn in the domain of exponentials; node scores have maximum 0.
+
+    The four edges of a node change the odds of two labels by a factor of at most e^reach. Where all of their scores are
+    finite, a label whose node score underflows is less probable than e^(reach − 87) (float32) or e^(reach − 708), far
+    below the resolution of a uniform number, and node scores may have any range. Where some are −inf, none that is
+    possible may underflow, as it may be the only one left.
+    """
+    if _finite(sides):
+        return _moderate(node.dtype, sides, beta)
+    reach = 2 * beta * sum(_reach(*side) for side in sides)
+    return reach + beta * _range(node) < (700.0 if node.dtype == torch.float64 else 80.0)
+
+
+def _finite(sides: list[Side]) -> bool:
+    return all(bool(torch.isfinite(weight if equal else table).all()) for equal, weight, table in sides)
+
+
+def _moderate(dtype: torch.dtype, sides: list[Side], beta: float) -> bool:
+    """Whether edges are finite and change odds by so little that node scores may have any range."""
+    limit = 600.0 if dtype == torch.float64 else 40.0
+    return _finite(sides) and 2 * beta * sum(_reach(*side) for side in sides) < limit
 
 
 def _range(scores: Tensor) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from lnz.ops.philox.reference import MULTIPLIERS, ROUNDS, WEYL
+from lnz.ops.registers.cpu.vectors import converted
 
 U32, U64 = np.uint32, np.uint64
 _M0, _M1 = U64(MULTIPLIERS[0]), U64(MULTIPLIERS[1])
@@ -27,7 +28,10 @@ def _round(c0, c1, c2, c3, k0, k1):
 
 @njit(inline="always")
 def philox4x32(c0, c1, c2, c3, k0, k1):
-    """Four uint32 at counter (c0 … c3) under key (k0, k1), all uint64 whose upper halves are ignored."""
+    """Four uint32 at counter (c0 … c3) under key (k0, k1), all uint64 whose upper halves are ignored.
+
+    Counters may be vectors (:mod:`lnz.ops.registers.cpu.vectors`), for as many words at once.
+    """
     c0, c1, c2, c3 = _round(c0, c1, c2, c3, k0, k1)
     c0, c1, c2, c3 = _round(c0, c1, c2, c3, k0 + _W0[1], k1 + _W1[1])
     c0, c1, c2, c3 = _round(c0, c1, c2, c3, k0 + _W0[2], k1 + _W1[2])
@@ -38,7 +42,7 @@ def philox4x32(c0, c1, c2, c3, k0, k1):
     c0, c1, c2, c3 = _round(c0, c1, c2, c3, k0 + _W0[7], k1 + _W1[7])
     c0, c1, c2, c3 = _round(c0, c1, c2, c3, k0 + _W0[8], k1 + _W1[8])
     c0, c1, c2, c3 = _round(c0, c1, c2, c3, k0 + _W0[9], k1 + _W1[9])
-    return U32(c0 & _LOW), U32(c1 & _LOW), U32(c2 & _LOW), U32(c3 & _LOW)
+    return converted(c0, U32), converted(c1, U32), converted(c2, U32), converted(c3, U32)
 
 
 @njit
@@ -52,10 +56,11 @@ def fill_row(out, first, c1, c2, c3, k0, k1):
 @njit
 def uniform24(word):
     """float32 in [0, 1) of 24 bits."""
-    return np.float32(np.int32(U32(word >> U32(8)))) * np.float32(2.0**-24)
+    return converted(converted(word >> U32(8), np.int32), np.float32) * np.float32(2.0**-24)
 
 
 @njit
 def uniform53(high, low):
     """float64 in [0, 1) of 53 bits."""
-    return (np.float64(U32(high >> U32(5))) * 2.0**26 + np.float64(U32(low >> U32(6)))) * 2.0**-53
+    upper, lower = converted(high >> U32(5), np.int32), converted(low >> U32(6), np.int32)
+    return (converted(upper, np.float64) * 2.0**26 + converted(lower, np.float64)) * 2.0**-53

@@ -1,0 +1,49 @@
+"""Uniform numbers for sixteen nodes at a time, every word of Philox used."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numba.extending import overload
+
+from lnz.ops.philox.cpu import U64, philox4x32, uniform24, uniform53
+from lnz.ops.registers.cpu.lanes import BLOCK
+from lnz.ops.registers.cpu.vectors import converted, load, spread, store
+
+LANES = np.arange(BLOCK)
+
+
+def sharing(like):
+    """How many blocks of nodes share the words of one call of :func:`ready_words`, as a power of two."""
+    raise NotImplementedError("only for use inside compiled functions")
+
+
+def uniform(words, block, like):
+    """Uniform numbers in [0, 1) for a block, in the dtype of ``like``: 24 bits of a word, or 53 bits of two."""
+    raise NotImplementedError("only for use inside compiled functions")
+
+
+@overload(sharing, inline="always")
+def _sharing(like):
+    share = 2 if like.dtype.bitwidth == 32 else 1
+    return lambda like: share
+
+
+@overload(uniform, inline="always")
+def _uniform(words, block, like):
+    if like.dtype.bitwidth == 32:
+        return lambda words, block, like: uniform24(load(words, (block & 3, 0)))
+    return lambda words, block, like: uniform53(
+        load(words, (2 * (block & 1), 0)), load(words, (2 * (block & 1) + 1, 0))
+    )
+
+
+@njit(inline="always")
+def ready_words(words, call, chain, step, key):
+    """Words at sixteen successive counters into ``words``, ``uint32 [4, 16]``: number 16 · ``call`` and on."""
+    first = converted(load(LANES, (0,)) + call * BLOCK, np.uint64)
+    w0, w1, w2, w3 = philox4x32(first, first >> U64(32), spread(U64(chain)), spread(U64(step)), key[0], key[1])
+    store(w0, words, (0, 0))
+    store(w1, words, (1, 0))
+    store(w2, words, (2, 0))
+    store(w3, words, (3, 0))

@@ -1,0 +1,95 @@
+"""Vectors in kernels: every operator and function against NumPy on the same sixteen numbers."""
+
+import numpy as np
+import pytest
+from numba import njit
+
+from lnz.ops.registers.cpu.vectors import converted, exp, gather, load, select, spread, store
+
+
+@njit
+def _arithmetic(a, b, out):
+    x, y = load(a, (0,)), load(b, (0,))
+    store(x + y, out, (0, 0))
+    store(x - y, out, (1, 0))
+    store(x * y, out, (2, 0))
+    store(select(x < y, x, y), out, (3, 0))
+    store(select((x > y) | (x == y), 7, y), out, (4, 0))
+    store(select(x <= 2, spread(a[3]), x), out, (5, 0))
+    total = x * 2
+    total += y
+    total *= 3
+    total -= x
+    store(total, out, (6, 0))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int8, np.int32, np.int64, np.uint32, np.uint64])
+def test_arithmetic_and_comparisons_equal_numpy(dtype):
+    x, y = (np.random.default_rng(seed).integers(0, 6, 16).astype(dtype) for seed in range(2))
+    out = np.empty((7, 16), dtype)
+    _arithmetic(x, y, out)
+    chosen = np.where(x >= y, dtype(7), y), np.where(x <= 2, x[3], x)
+    expected = [x + y, x - y, x * y, np.minimum(x, y), *chosen, (x * dtype(2) + y) * dtype(3) - x]
+    assert (out == np.stack(expected)).all()
+
+
+@njit
+def _bits(a, b, out):
+    x, y = load(a, (0,)), load(b, (0,))
+    store(x & y, out, (0, 0))
+    store(x ^ y, out, (1, 0))
+    store(x >> 3, out, (2, 0))
+    store(x << 2, out, (3, 0))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int64, np.uint64])
+def test_bits_equal_numpy(dtype):
+    info = np.iinfo(dtype)
+    x, y = (np.random.default_rng(seed).integers(info.min, info.max, 16, dtype) for seed in range(2))
+    out = np.empty((4, 16), dtype)
+    _bits(x, y, out)
+    assert (out == np.stack((x & y, x ^ y, x >> dtype(3), x << dtype(2)))).all()
+
+
+@njit
+def _converted(x, real, narrow, wide):
+    store(converted(load(x, (0,)), np.float32), real, (0,))
+    store(converted(load(x, (0,)), np.int8), narrow, (0,))
+    store(converted(load(x, (0,)), np.int64), wide, (0,))
+
+
+def test_conversions_equal_numpy():
+    x = np.arange(-900, 700, 100, dtype=np.int32)
+    real, narrow, wide = np.empty(16, np.float32), np.empty(16, np.int8), np.empty(16, np.int64)
+    _converted(x, real, narrow, wide)
+    assert (real == x).all()
+    assert (narrow == x.astype(np.int8)).all()
+    assert (wide == x).all()
+
+
+@njit
+def _gathered(table, index, where, out):
+    store(gather(table, load(index, (0,)), load(where, (0,)) == 1, 5), out, (0,))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_gather_touches_only_what_it_is_asked_for(dtype):
+    table, out = np.arange(40, dtype=dtype) / 2, np.empty(16, dtype)
+    index, where = np.arange(16) * 2, (np.arange(16) % 3 > 0).astype(np.uint8)
+    index[where == 0] = 2**60
+    _gathered(table, index, where, out)
+    assert (out == np.where(where, table[np.minimum(index, 39)], 5)).all()
+
+
+@njit
+def _exponential(x, out):
+    store(exp(load(x, (0,))), out, (0,))
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(np.float32, 2e-7), (np.float64, 1e-15)])
+def test_exp(dtype, error):
+    x, out = np.linspace(-80, 80, 16, dtype=dtype), np.empty(16, dtype)
+    x[0] = -np.inf
+    _exponential(x, out)
+    assert out[0] == 0
+    np.testing.assert_allclose(out[1:], np.exp(x[1:].astype(np.float64)), rtol=error)
