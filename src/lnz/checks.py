@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from lnz.errors import InfeasibleError
 from lnz.typing import IGNORE
@@ -37,6 +38,7 @@ def plain(tensor: Tensor) -> bool:
         and tensor.is_cpu
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()  # pyright: ignore[reportAttributeAccessIssue]
+        and forward_ad._current_level < 0  # a tangent would be lost
     )
 
 

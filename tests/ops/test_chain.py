@@ -17,7 +17,8 @@ from lnz import ops
 from lnz.ops import chain
 from lnz.ops.chain import kernel, reference
 from lnz.ops.chain.edges import factored, scattered
-from lnz.ops.chain.op import _chain, _edges, _gradient, _log_prob
+from lnz.ops.chain.labelling import _gradient, _log_prob
+from lnz.ops.chain.op import _chain, _edges
 from lnz.ops.jit import buffers
 from tests.suite import equal, impossibilities, random_scores, seeds
 

@@ -135,6 +135,10 @@ class StructuredDistribution(Distribution, ABC):
         z = self.log_partition
         return numerator - z.masked_fill(torch.isneginf(z), 0.0)  # where Z = 0 the numerator is −inf already
 
+    def _log_prob(self, value: Tensor, weight: float) -> Tensor:
+        """:meth:`log_prob`, told by what its gradient will most likely be multiplied: that may save a pass over it."""
+        return self.log_prob(value)
+
     @property
     def num_labels(self) -> int:
         """L, the number of labels of a node; the largest, where they differ."""

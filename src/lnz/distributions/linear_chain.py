@@ -138,7 +138,17 @@ class LinearChain(StructuredDistribution):
         return total + edge.masked_fill(~inside[..., 1:], 0.0).sum(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self._known("forward_backward") or not self._is_full(value):
+        return self._log_prob(value, 1.0)
+
+    def _log_prob(self, value: Tensor, weight: float) -> Tensor:
+        if self._known("forward_backward"):
+            return super().log_prob(value)
+        if not self._known("likelihood"):  # of a second labelling, the pass that serves all of them is cheaper
+            log_prob = chain.likelihood(*self.scores, self.lengths, value, weight)
+            if log_prob is not None:
+                self._once("likelihood", lambda: True)
+                return log_prob
+        if not self._is_full(value):
             return super().log_prob(value)
         node, edge, lengths = self._flat
         y = value.reshape(node.shape[:2])

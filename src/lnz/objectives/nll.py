@@ -48,7 +48,7 @@ def nll(
     if isinstance(p, MRF) and isinstance(p.inference, Sampler):
         losses = _sampled(p, y, p.inference.chains, generator)
     else:
-        losses = -p.log_prob(y)
+        losses = -p._log_prob(y, -1.0 / max(1, p.batch_shape.numel()) if reduction == "mean" else -1.0)
     if zero_infinity:
         losses = torch.where(torch.isposinf(losses), 0.0, losses)
     else:

@@ -2,7 +2,9 @@
 
 from lnz.ops.chain.decode import edge_max_marginals, max_marginals, sample, topk
 from lnz.ops.chain.kernel import is_full
-from lnz.ops.chain.op import Pass, edge_marginals, forward_backward, log_partition, log_probability, node_marginals
+from lnz.ops.chain.labelling import log_probability
+from lnz.ops.chain.op import Pass, edge_marginals, forward_backward, log_partition, node_marginals
+from lnz.ops.chain.training import likelihood
 
 __all__ = [
     "Pass",
@@ -10,6 +12,7 @@ __all__ = [
     "edge_max_marginals",
     "forward_backward",
     "is_full",
+    "likelihood",
     "log_partition",
     "log_probability",
     "max_marginals",

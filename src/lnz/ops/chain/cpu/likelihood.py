@@ -1,0 +1,283 @@
+"""ln P(y) of full labellings and its gradients, gold − marginals, in one pass over chains that share one edge table.
+
+The recursions of :mod:`lnz.ops.chain.cpu.sweep`, eight sequences side by side, on scratch that stays in the cache: only
+the gradients leave it. α and what goes backward are kept up to a factor per step and sequence, so that no row is
+touched twice: of a row before[t] = α_{t−1} exp A and a state exp(x_t) β_t, whatever their scale,
+
+- the marginals are before[t] · state / Σ, and
+- those of edges α_{t−1}(k) exp A(k, l) state(l) / Σ, with the same Σ = Σ_l before[t] · state where α_{t−1} is as it was
+  when it was multiplied: a product of the matrices of all α and of all states / Σ, in the dtype of the scores for some
+  hundred rows, in float64 beyond.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from lnz.ops.chain.cpu.gold import FULL, IGNORE, LATENT, PRODUCTS, ROWS, WRONG, flush
+from lnz.ops.chain.cpu.octets import EIGHT, arrive, lift, meet, part
+from lnz.ops.chain.cpu.rows import FLAGS, shrink, span
+from lnz.ops.chain.cpu.sweep import (
+    ALPHA,
+    BANDED,
+    BETA,
+    JOINT,
+    LOCAL,
+    PROPER,
+    REACH,
+    START,
+    judge,
+    keep_smallest,
+    lift_table,
+    tables,
+)
+from lnz.ops.jit.cpu import kernel
+from lnz.ops.registers.cpu.product import add_matmul, matmul, workspace
+
+
+@njit
+def kind_of(y, lengths, labels):
+    """``FULL``, ``LATENT`` or ``WRONG``, as :func:`lnz.ops.chain.cpu.gold.inspect`."""
+    latent, wrong = 0, 0
+    for b in range(len(y)):
+        for t in range(lengths[b]):
+            label = y[b, t]
+            latent |= label == IGNORE
+            wrong |= (label != IGNORE) & ((label < 0) | (label >= labels))
+    return WRONG if wrong else LATENT if latent else FULL
+
+
+@njit(fastmath=FLAGS)
+def forward(
+    node, at, counts, longest, delayed, banded, table, local, before, state, message, into, gains, shifts, report
+):
+    """α of eight sequences; ln Z, but for the maximum of the edge scores, into ``shifts``."""
+    size = node.shape[2]
+    columns = state.T
+    factors, tops, masses = np.ones(EIGHT, node.dtype), np.empty(EIGHT, node.dtype), np.ones(EIGHT)
+    proper = True
+    shifts[:] = 0
+    message[:] = 1
+    for t in range(longest):
+        proper = lift(node, at, counts, t, local, tops, shifts) and proper  # type: ignore[call-arg]
+        if t:
+            matmul(columns, table, message, EIGHT, size, size)
+        for r in range(EIGHT):
+            into[t, r] = factors[r]
+        inside = arrive(message, factors, local, before, state, t, counts, masses, size)  # type: ignore[call-arg]
+        if not inside:
+            for r in range(EIGHT):
+                if not 1e-200 < masses[r] < 1e200:
+                    shifts[r] += math.log(masses[r]) if masses[r] > 0 else -math.inf
+                    masses[r] = 1
+        if not delayed:
+            for r in range(EIGHT):
+                shrink(state, r, size, factors[r])
+                gains[t, r] = factors[r]
+                factors[r] = 1
+        if banded:
+            for r in range(EIGHT):
+                if t < counts[r]:
+                    keep_smallest(state[r, :size], report, r, ALPHA)
+                    low = span(node[at[r], t])[1] - tops[r]
+                    report[r, LOCAL] = min(report[r, LOCAL], low)
+    if delayed:
+        gains[:] = 1
+    for r in range(EIGHT):
+        shifts[r] += math.log(masses[r]) if masses[r] > 0 else -math.inf
+        if not proper:
+            report[r, PROPER] = 0
+
+
+@njit(fastmath=FLAGS)
+def backward(
+    size,
+    at,
+    counts,
+    count,
+    longest,
+    delayed,
+    banded,
+    table,
+    local,
+    before,
+    state,
+    message,
+    into,
+    gains,
+    weights,
+    at_node,
+    report,
+):
+    """exp(x_t) β_t of eight sequences; the gradients by the node scores, the factors of those by the edge scores."""
+    dtype = state.dtype
+    columns = state.T
+    factors, shares, joints = np.ones(EIGHT, dtype), np.empty(EIGHT, dtype), np.full(EIGHT, math.inf, dtype)
+    nodes, edges = np.empty(EIGHT, dtype), np.empty(EIGHT, dtype)
+    shortest = counts[:count].min()
+    state[:] = 0
+    for t in range(longest - 1, -1, -1):
+        matmul(columns, table, message, EIGHT, size, size)
+        if t >= shortest - 1:
+            for r in range(EIGHT):
+                if t == counts[r] - 1:
+                    message[r] = 1
+                    factors[r] = 1
+        meet(message, factors, local, before, state, t, counts, joints, shares, size)  # type: ignore[call-arg]
+        for r in range(EIGHT):
+            nodes[r] = -weights[r] * shares[r]
+            edges[r] = nodes[r] * into[t, r]
+        part(local, before, state, t, gains, nodes, edges, at, count, at_node, size)  # type: ignore[call-arg]
+        if not delayed:
+            for r in range(EIGHT):
+                shrink(state, r, size, factors[r])
+                factors[r] = 1
+        if banded:
+            for r in range(EIGHT):
+                if t < counts[r]:
+                    keep_smallest(state[r, :size], report, r, BETA)
+    for r in range(EIGHT):
+        report[r, JOINT] = min(report[r, JOINT], joints[r]) if joints[r] == joints[r] else math.nan
+
+
+@njit(fastmath=FLAGS)
+def pairs(alphas, states, steps, size, sums, total):
+    """``total [L, L]`` += Σ alphas[t] ⊗ states[t + 1] over the rows ``[T · 8, labels]`` of the first ``steps``."""
+    last = (steps - 1) * EIGHT
+    for products, row in enumerate(range(0, last, ROWS)):
+        add_matmul(alphas[row:], states[row + EIGHT :], sums, size, min(ROWS, last - row), size)
+        if products % PRODUCTS == PRODUCTS - 1:
+            flush(sums, total, 1.0)
+    flush(sums, total, 1.0)
+
+
+@kernel(fastmath=FLAGS)
+def likelihood(
+    node,
+    edge,
+    lengths,
+    y,
+    weights,
+    first,
+    last,
+    with_edges,
+    limits,
+    scratch,
+    log_prob,
+    exact,
+    at_node,
+    total,
+    gold,
+):
+    """Sequences first … last − 1; ``FULL``, or what else y is, and then nothing is done.
+
+    Args:
+        node: ``[B, T, L]``.
+        edge: ``[L, L]``.
+        lengths: ``int64 [B]``.
+        y: ``int64 [B, T]``; what is beyond the lengths is not looked at.
+        weights: ``[B]``, of the gradients of ln P(y).
+        first: of the sequences.
+        last: the one after the last.
+        with_edges: whether ``total`` and ``gold`` are asked for.
+        limits: of :func:`lnz.ops.chain.cpu.sweep.judge`.
+        scratch: ``[2, 8 T, labels rounded up]``, aligned.
+        log_prob: ``[B]``, written; the difference is taken in float64.
+        exact: bool ``[B]``, written: where it is false, nothing of the sequence is in what follows, and what is in
+            ``log_prob`` means nothing.
+        at_node: ``[B, T, L]``, written: weights · (indicators of y − marginals); or ``[0, 0, 0]``.
+        total: float64 ``[L, L]``, written: −Σ weights · Σ_t α_{t−1} ⊗ state_t.
+        gold: float64 ``[L, L]``, written: Σ weights over pairs of labels.
+    """
+    kind = kind_of(y, lengths, len(edge))
+    if kind != FULL:
+        return kind
+    T, size = node.shape[1:]
+    dtype = node.dtype
+    table, transposed = tables(size, dtype), tables(size, dtype)
+    line = scratch.shape[2]
+    local, before = scratch[0].reshape(T, EIGHT, line), scratch[1].reshape(T, EIGHT, line)
+    state, message = workspace(EIGHT, line, dtype), workspace(EIGHT, line, dtype)
+    sums = workspace(line if with_edges else 0, line, dtype)
+    into, gains = np.empty((T, EIGHT), dtype), np.empty((T, EIGHT), dtype)
+    at, counts, report = np.empty(EIGHT, np.int64), np.empty(EIGHT, np.int64), np.empty((EIGHT, len(START)))
+    own, log_z = np.empty(EIGHT, dtype), np.empty(EIGHT)
+    with_nodes = at_node.size > 0
+    top, reach, banded, proper = lift_table(edge, table, False)
+    if with_nodes or with_edges:
+        lift_table(edge, transposed, True)
+    delayed = not banded and 3 * reach < limits[0]
+    if with_edges:
+        total[:] = 0
+        gold[:] = 0
+    for begin in range(first, last, EIGHT):
+        count = min(EIGHT, last - begin)
+        longest = 0
+        for r in range(EIGHT):
+            there = r < count
+            at[r] = begin + r if there else last - 1
+            counts[r] = lengths[begin + r] if there else 0
+            own[r] = weights[begin + r] if there else 0
+            longest = max(longest, counts[r])
+            for k in range(len(START)):
+                report[r, k] = START[k]
+            if counts[r] > 1:
+                report[r, REACH] = reach
+                report[r, BANDED] = 1.0 if banded else 0.0
+                report[r, PROPER] = 1.0 if proper else 0.0
+        forward(
+            node, at, counts, longest, delayed, banded, table, local, before, state, message, into, gains, log_z, report
+        )
+        for r in range(EIGHT):
+            log_z[r] += max(0, counts[r] - 1) * np.float64(top)
+        if with_nodes or with_edges:
+            backward(
+                size, at, counts, count, longest, delayed, banded, transposed, local, before, state, message, into,
+                gains, own, at_node, report,
+            )  # fmt: skip
+        for r in range(count):
+            b = begin + r
+            exact[b] = judge(report, log_z, r, limits[0], limits[1])
+            log_prob[b] = score(node, edge, y, b, lengths[b]) - (0.0 if log_z[r] == -math.inf else log_z[r])
+            if with_nodes:
+                at_node[b, longest:] = 0
+            if exact[b]:
+                add_gold(y, b, lengths[b], own[r], at_node, gold, with_nodes, with_edges)
+            else:
+                forget(b, r, longest, at_node, local, before, with_nodes)
+        if with_edges and longest > 1:
+            pairs(local.reshape(-1, line), before.reshape(-1, line), longest, size, sums, total)
+    return FULL
+
+
+@njit
+def score(node, edge, y, b, n):
+    """s(y) of sequence b in float64; −inf where it is impossible."""
+    total = 0.0
+    for t in range(n):
+        total += node[b, t, y[b, t]]
+        if t:
+            total += edge[y[b, t - 1], y[b, t]]
+    return total
+
+
+@njit
+def add_gold(y, b, n, weight, at_node, gold, with_nodes, with_edges):
+    for t in range(n):
+        if with_nodes:
+            at_node[b, t, y[b, t]] += weight
+        if with_edges and t:
+            gold[y[b, t - 1], y[b, t]] += weight
+
+
+@njit
+def forget(b, r, longest, at_node, local, before, with_nodes):
+    """Take a sequence out of all gradients."""
+    for t in range(longest):
+        if with_nodes:
+            at_node[b, t] = 0
+        local[t, r] = 0
+        before[t, r] = 0

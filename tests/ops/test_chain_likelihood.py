@@ -1,0 +1,190 @@
+"""ln P(y) of full labellings and its gradients in one pass: against the reference, and what autograd does with it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+
+import lnz
+from lnz import ops
+from lnz.ops import chain
+from lnz.ops.chain import kernel, training
+from tests.suite import equal, random_scores
+
+
+def wanted(
+    node: torch.Tensor, edge: torch.Tensor, lengths: torch.Tensor, y: torch.Tensor, weight: torch.Tensor
+) -> list[torch.Tensor]:
+    """ln P(y) and the gradients by the scores, by the reference in float64."""
+    scores = [x.detach().double().requires_grad_() for x in (node, edge)]
+    with ops.backend("reference"):
+        log_prob = chain.log_probability(scores[0], scores[1][None, None], lengths, y)[0]
+        return [log_prob.detach(), *torch.autograd.grad((log_prob * weight.double()).sum(), scores)]
+
+
+def served(
+    node: torch.Tensor, edge: torch.Tensor, lengths: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, hint: float
+) -> list[torch.Tensor]:
+    scores = [x.detach().requires_grad_() for x in (node, edge)]
+    log_prob = chain.likelihood(scores[0], scores[1], lengths, y, hint)
+    assert log_prob is not None
+    return [log_prob.detach(), *torch.autograd.grad((log_prob * weight).sum(), scores)]
+
+
+@pytest.mark.parametrize("size", [1, 3, 16, 40, 70])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_equals_the_reference(size: int, dtype: torch.dtype, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels that fill registers or not, sequences that fill eight rows or not; any weights."""
+    monkeypatch.setattr(kernel, "_SHARED", 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for B, T in ((4, 1), (8, 9), (21, 150)):
+            generator = torch.Generator().manual_seed(B)
+            node, edge = random_scores((B, T, size), 0).to(dtype), random_scores((size, size), 1).to(dtype)
+            lengths = torch.randint(T + 1, (B,), generator=generator)
+            padding = torch.arange(T) >= lengths[:, None]
+            y = torch.randint(size, (B, T), generator=generator).masked_fill(padding, 10**9)
+            node = node.masked_fill(padding[..., None], torch.nan)
+            rtol, atol = (1e-5, 1e-5) if dtype == torch.float32 else (1e-12, 1e-9)
+            clean = node.nan_to_num(nan=0.0)
+            for weight, hint in (
+                (torch.full((B,), -0.5, dtype=dtype), -0.5),
+                (torch.full((B,), -0.5, dtype=dtype), 1.0),
+                (torch.linspace(-1, 2, B, dtype=dtype), 1.0),
+            ):
+                actual = served(node, edge, lengths, y, weight, hint)
+                many = 100 * atol  # in the sum over all pairs of labels
+                for a, w, small in zip(
+                    actual, wanted(clean, edge, lengths, y, weight), (atol, atol, many), strict=True
+                ):
+                    assert a.dtype == dtype
+                    equal(a.double(), w, rtol=rtol, atol=small)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("scale", [1.0, 8.0, 30.0, 100.0, 1e4])
+@pytest.mark.parametrize("banded", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_any_range_of_scores_is_right(scale: float, banded: bool, dtype: torch.dtype) -> None:
+    node, edge = (scale * random_scores((9, 40, 12), 0)).to(dtype), (scale * random_scores((12, 12), 1)).to(dtype)
+    y = torch.randint(12, (9, 40), generator=torch.Generator().manual_seed(0))
+    if banded:
+        edge = edge.masked_fill((torch.arange(12) - torch.arange(12)[:, None]).abs() > 1, -torch.inf)
+        y = (torch.arange(40) % 2).expand(9, 40) + torch.arange(9)[:, None]
+    lengths = torch.tensor([40, 7, 1, 0, 40, 39, 20, 0, 12])
+    weight = torch.linspace(-1, 2, 9, dtype=dtype)
+    for hint in (1.0, -1.0):
+        actual = served(node, edge, lengths, y, weight, hint)
+        for a, w in zip(actual, wanted(node, edge, lengths, y, weight), strict=True):
+            equal(a.double(), w, **({"rtol": 1e-5, "atol": 3e-5} if dtype == torch.float32 else {"atol": 1e-9}))
+
+
+def test_gradients_by_banded_tables_of_a_wide_range_are_numbers() -> None:
+    """Chains that neither float32 nor float64 serves leave nothing behind in the sums over all chains."""
+    for seed in range(4):
+        node, edge = (100 * random_scores((16, 40, 100), seed)).float(), (100 * random_scores((100, 100), seed)).float()
+        edge = edge.masked_fill((torch.arange(100) - torch.arange(100)[:, None]).abs() > 2, -torch.inf)
+        edge.requires_grad_()
+        log_z = lnz.LinearChain(node, edge, torch.arange(16) * 2).log_partition
+        assert torch.autograd.grad(log_z.sum(), edge)[0].isfinite().all()
+
+
+def test_impossible_labellings_and_models() -> None:
+    node, edge = torch.randn(5, 4, 3), torch.randn(3, 3)
+    node[1, 2, 0] = -torch.inf
+    node[2, 1] = -torch.inf
+    node.requires_grad_()
+    log_prob = lnz.LinearChain(node, edge).log_prob(torch.zeros(5, 4, dtype=torch.int64))
+    assert torch.isneginf(log_prob).tolist() == [False, True, True, False, False]
+    gradient = torch.autograd.grad(log_prob[[0, 3, 4]].sum(), node)[0]
+    assert gradient.isfinite().all()
+    assert (gradient[[1, 2]] == 0).all()
+
+
+def test_both_derivatives() -> None:
+    node, edge = random_scores((4, 3, 2), 0).requires_grad_(), random_scores((2, 2), 1).requires_grad_()
+    lengths, y = torch.tensor([3, 2, 0, 1]), torch.tensor([[0, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 1]])
+
+    def loss(node: torch.Tensor, edge: torch.Tensor) -> torch.Tensor:
+        log_prob = chain.likelihood(node, edge, lengths, y, 1.0)
+        assert log_prob is not None
+        return log_prob
+
+    assert torch.autograd.gradcheck(loss, (node, edge))
+    assert torch.autograd.gradgradcheck(loss, (node, edge))
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_what_is_handed_over_is_not_kept_and_what_is_kept_is_not_handed_over(reduction: str) -> None:
+    """Backward gives what forward made, without a copy; a graph that is kept serves again, whatever became of that."""
+    node, edge = torch.randn(6, 50, 9).requires_grad_(), torch.randn(9, 9).requires_grad_()
+    y = torch.randint(9, (6, 50))
+    loss = lnz.objectives.nll(lnz.LinearChain(node, edge), y, reduction=reduction)  # type: ignore[arg-type]
+    made = loss.grad_fn
+    while made is not None and not hasattr(made, "saved_tensors"):
+        made = made.next_functions[0][0]
+    assert made is not None
+    kept = made.saved_tensors[4].data_ptr()
+    loss.backward(retain_graph=True)
+    assert node.grad is not None
+    assert edge.grad is not None
+    assert node.grad.data_ptr() != kept
+    first = node.grad.clone(), edge.grad.clone()
+    node.grad.zero_()
+    edge.grad.zero_()
+    loss.backward(retain_graph=True)
+    equal(node.grad, first[0])
+    equal(edge.grad, first[1])
+    node.grad = edge.grad = None
+    loss.backward()
+    assert node.grad.data_ptr() == kept  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def test_latent_and_wrong_labels_are_left_to_others() -> None:
+    node, edge = torch.randn(5, 4, 3), torch.randn(3, 3)
+    p = lnz.LinearChain(node, edge)
+    y = torch.zeros(5, 4, dtype=torch.int64)
+    y[4, 3] = -100
+    assert chain.likelihood(node, edge, None, y, 1.0) is None
+    equal(p.log_prob(y), p.condition(y).log_partition - p.log_partition)
+    y[4, 3] = 3
+    with pytest.raises(ValueError, match=r"y: expected labels in \[0, 3\), or -100 for unobserved, got 3 at \[4, 3\]"):
+        lnz.LinearChain(node, edge).log_prob(y)
+
+
+def test_only_what_is_asked_for_is_made() -> None:
+    node, edge, y = torch.randn(5, 4, 3), torch.randn(3, 3), torch.zeros(5, 4, dtype=torch.int64)
+    assert not lnz.LinearChain(node, edge).log_prob(y).requires_grad
+    gradient = torch.autograd.grad(lnz.LinearChain(node, edge.requires_grad_()).log_prob(y).sum(), edge)[0]
+    both = torch.autograd.grad(lnz.LinearChain(node.requires_grad_(), edge).log_prob(y).sum(), (node, edge))
+    equal(gradient, both[1])
+    with torch.no_grad():
+        p = lnz.LinearChain(node, edge)
+        equal(p.log_prob(y), p.log_prob(y))  # the second by ln Z
+        equal(p.log_prob(y), p.score(y) - p.log_partition)
+
+
+def test_a_tangent_is_not_lost_in_silence() -> None:
+    node, edge, y = torch.randn(5, 4, 3), torch.randn(3, 3), torch.zeros(5, 4, dtype=torch.int64)
+    with forward_ad.dual_level():
+        p = lnz.LinearChain(forward_ad.make_dual(node, torch.ones_like(node)), edge)
+        for answer in (lambda: p.log_prob(y), lambda: p.log_partition):
+            with pytest.raises(NotImplementedError, match="jvp"):
+                answer()
+
+
+def test_long_chains_in_float32() -> None:
+    generator = torch.Generator().manual_seed(0)
+    node, edge = torch.randn(4, 20_000, 5, generator=generator), torch.randn(5, 5, generator=generator)
+    y, lengths = torch.randint(5, (4, 20_000), generator=generator), torch.tensor([20_000, 19_999, 1, 12_345])
+    weight = torch.ones(4)
+    single = served(node, edge, lengths, y, weight, 1.0)
+    double = served(node.double(), edge.double(), lengths, y, weight.double(), 1.0)
+    equal(single[0].double(), double[0], rtol=1e-6)
+    assert (single[1] - double[1]).abs().max() < 2e-5
+    equal(single[2].double(), double[2], rtol=1e-4, atol=1e-2)
+    assert training._FEWEST <= 4
