@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from lnz.checks import check_broadcast, check_event_shape, check_labels, check_scores, concrete
+from lnz.checks import check_broadcast, check_event_shape, check_labels, check_scores, concrete, joint_batch_shape
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.ctc_targets import checked_frames, checked_targets
 from lnz.ops import ctc
@@ -49,9 +49,14 @@ class CTCAlignments(StructuredDistribution):
         check_scores("scores", scores, values=self._validate_args if validate_args is None else validate_args)
         lengths = checked_frames("scores", scores, lengths, blank)
         targets, target_lengths = checked_targets(targets, target_lengths, scores.shape[-1], blank)
-        shapes = (scores.shape[:-2], lengths.shape, targets.shape[:-1], target_lengths.shape)
-        check_broadcast("targets", torch.broadcast_shapes(*shapes[2:]), torch.broadcast_shapes(*shapes[:2]))
-        super().__init__(torch.broadcast_shapes(*shapes), scores.shape[-2:-1], validate_args)
+        check_broadcast("targets", targets.shape[:-1], scores.shape[:-2])
+        batch_shape = joint_batch_shape(
+            scores=scores.shape[:-2],
+            lengths=lengths.shape,
+            targets=targets.shape[:-1],
+            target_lengths=target_lengths.shape,
+        )
+        super().__init__(batch_shape, scores.shape[-2:-1], validate_args)
         self._scores = scores
         self.targets, self.target_lengths, self.lengths = targets, target_lengths, lengths
         self.blank, self.collapse_repeats = blank, collapse_repeats
