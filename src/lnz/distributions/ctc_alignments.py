@@ -133,15 +133,15 @@ class CTCAlignments(StructuredDistribution):
         return labels.reshape(k, *self.batch_shape, *self.event_shape), scores.reshape(k, *self.batch_shape)
 
     def spans(self, z: Tensor | None = None, seconds_per_frame: float = 1.0) -> Tensor:
-        """Where each label of the target begins and ends, ``[*batch, S, 2]``, NaN beyond the target.
+        """Where each label of the target begins and ends, ``[*sample, *batch, S, 2]``, NaN beyond the target.
 
         Args:
-            z: ``int64 [*batch, T]`` an alignment, such as a sample; ``None`` is the best one.
+            z: ``int64 [*sample, *batch, T]`` alignments, such as samples; ``None`` is the best one.
             seconds_per_frame: the unit: 1 gives frames (the end is the first frame after the label), the hop of the
                 spectrogram times the stride of the network, in seconds, gives seconds.
         """
-        z = self._checked(self.argmax() if z is None else z).expand(*self.batch_shape, *self.event_shape)
-        (T,), S = self.event_shape, self.targets.shape[-1]
+        z, (T,), S = self._checked(self.argmax() if z is None else z), self.event_shape, self.targets.shape[-1]
+        z = z.expand(*torch.broadcast_shapes(z.shape[:-1], self.batch_shape), T)
         same = torch.zeros_like(z, dtype=torch.bool)
         if T and self.collapse_repeats:
             same[..., 1:] = z[..., 1:] == z[..., :-1]
