@@ -258,6 +258,16 @@ LOGITS = torch.zeros(2, 5, 4)
             ValueError,
             r"target_lengths: expected values in \[0, 1\], the labels of targets, got 2 at \[1\]",
         ),
+        (
+            lambda: lnz.CTC(LOGITS).log_prob(torch.ones(2, 1).long(), torch.tensor([1, 1, 1])),
+            ValueError,
+            r"target_lengths: expected a batch shape that broadcasts with \[2\], got \[3\]",
+        ),
+        (
+            lambda: lnz.CTC(LOGITS, torch.tensor([1, 1, 1])),
+            ValueError,
+            r"lengths: expected a batch shape that broadcasts with \[2\], got \[3\]",
+        ),
         (lambda: lnz.CTC(LOGITS).argmax(), TypeError, r"intractable: use decode\(beam"),
         (lambda: lnz.CTC(LOGITS).topk(3), TypeError, r"use decode\(beam=…, k=3\)"),
         (lambda: lnz.CTC(LOGITS).entropy(), TypeError, r"average −log_prob over sample"),

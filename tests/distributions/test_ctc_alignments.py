@@ -124,6 +124,20 @@ def test_spans_say_where_labels_begin_and_end() -> None:
     equal(kept.spans(torch.tensor([1, 1, 0, 0])), torch.tensor([[0.0, 1.0], [1.0, 2.0]]))
 
 
+def test_spans_of_many_samples_are_those_of_each(generator: torch.Generator) -> None:
+    """Samples have axes in front of the batch; one alignment may serve a batch of targets that it spells."""
+    targets, lengths = torch.tensor([[1, 1, 2], [2, -100, -100]]), torch.tensor([7, 5])
+    p = CTCAlignments(torch.randn(2, 7, 3, generator=generator), targets, lengths=lengths)
+    z = p.sample((3, 4), generator)
+    spans = p.spans(z)
+    assert spans.shape == (3, 4, 2, 3, 2)
+    for i, j in itertools.product(range(3), range(4)):
+        equal(spans[i, j], p.spans(z[i, j]), equal_nan=True)
+    equal(p.spans(p.topk(2)[0])[0], p.spans(), equal_nan=True)
+    same = CTCAlignments(torch.zeros(2, 3, 3), torch.tensor([1, 2]))
+    equal(same.spans(torch.tensor([1, 0, 2])), torch.tensor([[[0.0, 1.0], [2.0, 3.0]]] * 2))
+
+
 def test_alignments_of_other_targets_cannot_be_compared() -> None:
     x = torch.zeros(4, 3)
     p, q = (CTCAlignments(x, torch.tensor(y)) for y in ([1, 2], [2, 1]))

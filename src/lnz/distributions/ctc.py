@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from lnz.checks import check_broadcast, check_scores
+from lnz.checks import check_broadcast, check_scores, joint_batch_shape
 from lnz.distributions.ctc_alignments import CTCAlignments
 from lnz.distributions.ctc_targets import checked_frames, checked_targets
 from lnz.ops import ctc
@@ -58,12 +58,12 @@ class CTC(Distribution):
     ) -> None:
         validate = type(self)._validate_args if validate_args is None else validate_args
         check_scores("logits", logits, values=validate)
-        self.lengths = checked_frames("logits", logits, lengths, blank)
+        self.lengths, self._lengths_given = checked_frames("logits", logits, lengths, blank), lengths is not None
         if log_prior is not None:
             check_scores("log_prior", log_prior)
             if log_prior.shape != logits.shape[-1:] or not torch.isfinite(log_prior).all():
                 raise ValueError(f"log_prior: expected {logits.shape[-1]} finite values, got {list(log_prior.shape)}")
-        batch_shape = torch.broadcast_shapes(logits.shape[:-2], self.lengths.shape)
+        batch_shape = joint_batch_shape(logits=logits.shape[:-2], lengths=self.lengths.shape)
         super().__init__(batch_shape, torch.Size(), validate_args=False)
         self._validate_args = validate
         self.logits, self.blank, self.collapse_repeats, self.log_prior = logits, blank, collapse_repeats, log_prior
@@ -97,9 +97,8 @@ class CTC(Distribution):
             TypeError, ValueError: arguments of the wrong type, shape or value.
         """
         labels, sizes = checked_targets(value, target_lengths, self.num_labels, self.blank)
-        target_shape = torch.broadcast_shapes(labels.shape[:-1], sizes.shape)
-        check_broadcast("targets", target_shape, self.batch_shape)
-        shape = torch.broadcast_shapes(target_shape, self.batch_shape)
+        check_broadcast("targets", labels.shape[:-1], self.batch_shape)
+        shape = joint_batch_shape(logits=self.batch_shape, targets=labels.shape[:-1], target_lengths=sizes.shape)
         B = shape.numel()
         logits = self.logits.expand(*shape, *self.logits.shape[-2:])
         logits = logits if logits.dim() == 3 else logits.reshape(B, *self.logits.shape[-2:])
@@ -120,15 +119,11 @@ class CTC(Distribution):
         where these are normalised, in general ln Q(y) + Σ_t ln Σ_c exp x[t, c].
         """
         scores = self.logits if self.log_prior is None else self.logits - self.log_prior.detach().to(self.logits)
-        return CTCAlignments(
-            scores,
-            targets,
-            target_lengths,
-            None if self.lengths.dim() == 0 and self.lengths == self.logits.shape[-2] else self.lengths,
-            self.blank,
-            self.collapse_repeats,
-            validate_args=self._validate_args,
-        )
+        lengths = self.lengths if self._lengths_given else None
+        topology = self.blank, self.collapse_repeats
+        alignments = CTCAlignments(scores, targets, target_lengths, lengths, *topology, validate_args=False)
+        alignments._validate_args = self._validate_args  # the logits have been looked at
+        return alignments
 
     def greedy(self) -> Tensor:
         """What the best class of every frame spells, ``int64 [*batch, S]``, −100 beyond; S is the longest."""

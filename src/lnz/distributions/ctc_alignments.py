@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from lnz.checks import check_broadcast, check_event_shape, check_labels, check_scores, concrete
+from lnz.checks import check_broadcast, check_event_shape, check_labels, check_scores, concrete, joint_batch_shape
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.ctc_targets import checked_frames, checked_targets
 from lnz.ops import ctc
@@ -49,9 +49,14 @@ class CTCAlignments(StructuredDistribution):
         check_scores("scores", scores, values=self._validate_args if validate_args is None else validate_args)
         lengths = checked_frames("scores", scores, lengths, blank)
         targets, target_lengths = checked_targets(targets, target_lengths, scores.shape[-1], blank)
-        shapes = (scores.shape[:-2], lengths.shape, targets.shape[:-1], target_lengths.shape)
-        check_broadcast("targets", torch.broadcast_shapes(*shapes[2:]), torch.broadcast_shapes(*shapes[:2]))
-        super().__init__(torch.broadcast_shapes(*shapes), scores.shape[-2:-1], validate_args)
+        check_broadcast("targets", targets.shape[:-1], scores.shape[:-2])
+        batch_shape = joint_batch_shape(
+            scores=scores.shape[:-2],
+            lengths=lengths.shape,
+            targets=targets.shape[:-1],
+            target_lengths=target_lengths.shape,
+        )
+        super().__init__(batch_shape, scores.shape[-2:-1], validate_args)
         self._scores = scores
         self.targets, self.target_lengths, self.lengths = targets, target_lengths, lengths
         self.blank, self.collapse_repeats = blank, collapse_repeats
@@ -128,15 +133,15 @@ class CTCAlignments(StructuredDistribution):
         return labels.reshape(k, *self.batch_shape, *self.event_shape), scores.reshape(k, *self.batch_shape)
 
     def spans(self, z: Tensor | None = None, seconds_per_frame: float = 1.0) -> Tensor:
-        """Where each label of the target begins and ends, ``[*batch, S, 2]``, NaN beyond the target.
+        """Where each label of the target begins and ends, ``[*sample, *batch, S, 2]``, NaN beyond the target.
 
         Args:
-            z: ``int64 [*batch, T]`` an alignment, such as a sample; ``None`` is the best one.
+            z: ``int64 [*sample, *batch, T]`` alignments, such as samples; ``None`` is the best one.
             seconds_per_frame: the unit: 1 gives frames (the end is the first frame after the label), the hop of the
                 spectrogram times the stride of the network, in seconds, gives seconds.
         """
-        z = self._checked(self.argmax() if z is None else z).expand(*self.batch_shape, *self.event_shape)
-        (T,), S = self.event_shape, self.targets.shape[-1]
+        z, (T,), S = self._checked(self.argmax() if z is None else z), self.event_shape, self.targets.shape[-1]
+        z = z.expand(*torch.broadcast_shapes(z.shape[:-1], self.batch_shape), T)
         same = torch.zeros_like(z, dtype=torch.bool)
         if T and self.collapse_repeats:
             same[..., 1:] = z[..., 1:] == z[..., :-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lnz.checks import concrete
+from lnz.checks import check_broadcast, check_lengths, concrete
 from lnz.typing import IGNORE
 
 
@@ -20,14 +20,8 @@ def checked_frames(name: str, scores: Tensor, lengths: Tensor | None, blank: int
         raise ValueError(f"blank: expected a class in [0, {C}) or None, got {blank}")
     if lengths is None:
         return torch.full((), T, dtype=torch.int64, device=scores.device)
-    _check_counts("lengths", lengths, T, f"the frames of {name}")
-    try:
-        torch.broadcast_shapes(lengths.shape, scores.shape[:-2])
-    except RuntimeError as error:
-        shapes = f"{list(lengths.shape)} and {list(scores.shape[:-2])}"
-        raise ValueError(
-            f"lengths: expected a batch shape that broadcasts with that of {name}, got {shapes}"
-        ) from error
+    check_lengths(lengths, T, of=f"the frames of {name}")
+    check_broadcast("lengths", lengths.shape, scores.shape[:-2])
     return lengths
 
 
@@ -42,9 +36,10 @@ def checked_targets(
     if targets.dim() < 1:
         raise ValueError(f"targets: expected shape [*batch, S], got {list(targets.shape)}")
     if target_lengths is None:
-        target_lengths = (targets != IGNORE).long().cumprod(-1).sum(-1)
+        target_lengths = (targets != IGNORE).cumprod(-1).sum(-1)
     else:
-        _check_counts("target_lengths", target_lengths, targets.shape[-1], "the labels of targets")
+        check_lengths(target_lengths, targets.shape[-1], "target_lengths", "the labels of targets")
+        check_broadcast("target_lengths", target_lengths.shape, targets.shape[:-1])
     inside = torch.arange(targets.shape[-1], device=targets.device) < target_lengths.unsqueeze(-1)
     targets = torch.where(inside, targets, IGNORE)
     if concrete(targets, target_lengths):
@@ -54,17 +49,3 @@ def checked_targets(
             without, got = "" if blank is None else f" other than the blank, {blank}", targets[tuple(where)].item()
             raise ValueError(f"targets: expected labels in [0, {num_classes}){without}, got {got} at {where}")
     return targets, target_lengths
-
-
-def _check_counts(name: str, counts: Tensor, most: int, of: str) -> None:
-    if not isinstance(counts, Tensor):
-        raise TypeError(f"{name}: expected a torch.Tensor, got {type(counts).__name__}")
-    if counts.dtype != torch.int64:
-        raise TypeError(f"{name}: expected dtype torch.int64, got {counts.dtype}")
-    if concrete(counts):
-        out = (counts < 0) | (counts > most)
-        if out.any():
-            where = out.nonzero()[0].tolist()
-            raise ValueError(
-                f"{name}: expected values in [0, {most}], {of}, got {counts[tuple(where)].item()} at {where}"
-            )

@@ -69,11 +69,11 @@ def viterbi(x: Tensor, of: Lattice) -> tuple[Tensor, Tensor]:
 
     flat, strides = rows(x)
     B, T, _ = x.shape
-    best, scores = torch.empty(B, T, dtype=torch.int64), torch.empty(B, dtype=torch.float64)
+    best, scores = torch.empty(B, T, dtype=torch.int64), torch.empty(B, dtype=x.dtype)
     arguments = (flat.numpy(), strides, *_arrays(of), of.blank, of.stays)
     results = (best.numpy(), scores.numpy())
     _share(lambda: lambda first, last: kernel(*arguments, first, last, *results), B, x.numel(), 4)
-    return best, scores.to(x.dtype)
+    return best, scores
 
 
 def _arrays(of: Lattice) -> tuple[Any, ...]:

@@ -46,10 +46,9 @@ class Lattice(NamedTuple):
 def lattice(
     labels: Tensor, lengths: Tensor, target_lengths: Tensor, blank: int | None, collapse_repeats: bool
 ) -> Lattice:
-    """The lattice of targets ``int64 [B, S]``; ``blank`` is ``None`` where there is none."""
-    inside = torch.arange(labels.shape[1], device=labels.device) < target_lengths[:, None]
-    labels = torch.where(inside, labels, 0)
-    direct = torch.ones_like(inside)
+    """The lattice of targets ``int64 [B, S]``, classes or negative beyond their lengths; ``blank`` may be ``None``."""
+    labels = labels.clamp(min=0)
+    direct = labels >= 0
     if collapse_repeats:
         direct = torch.cat((direct[:, :1], labels[:, 1:] != labels[:, :-1]), 1)
     return Lattice(labels, direct, lengths, target_lengths, -1 if blank is None else blank, collapse_repeats)

@@ -143,8 +143,8 @@ def viterbi(x, strides, labels, direct, lengths, sizes, blank, stays, first, las
             skips[u // WIDE] |= np.uint8(direct[b, u]) << np.uint8(u % WIDE)
         _forward(x, b * strides[0], strides[1], n, U, places, blank, skips, stays, states, came)
         in_label = U > 0 and states[LABEL, U - 1] > states[BLANK, U]
-        scores[b] = states[LABEL, U - 1] if in_label else states[BLANK, U]
-        possible = scores[b] > -math.inf
+        score = states[LABEL, U - 1] if in_label else states[BLANK, U]
+        scores[b], possible = score, score > -math.inf
         if possible:
             _walk(n, y, in_label, blank, skips, came, best[b])
         fill(best[b, n if possible else 0 :], IGNORE)
