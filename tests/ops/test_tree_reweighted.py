@@ -11,7 +11,11 @@ from torch import Tensor
 import lnz
 from lnz.inference import Enumeration, TreeReweighted
 from lnz.ops import backend
+from lnz.ops.belief.gradient import gathered
+from lnz.ops.belief.reference import beliefs as factors
+from lnz.ops.belief.reference import factor_beliefs, node_beliefs
 from lnz.ops.belief.schedule import Run, iterate
+from lnz.ops.grid_belief.solve import pairs, pull_back, slots_of, solve
 from lnz.ops.tree_reweighted import kernel
 from lnz.ops.tree_reweighted.appearance import components, forest, packed, resistances, uniform
 from lnz.ops.tree_reweighted.polytope import shortfall
@@ -154,11 +158,27 @@ def test_exponential_domain_is_the_reference(name: str) -> None:
 
 
 def assert_kernel_is_the_reference(model: Model, run: Run, rho: Tensor, atol: float = 1e-12) -> None:
+    """Messages, the bound (relative to its size), beliefs of nodes and edges, and the gradient in every form."""
     assert kernel.serves(model, run)
-    ours, expected = kernel.iterate(model, rho, run), iterate(Reweighted(model, rho), run)
-    assert_same(ours.messages.exp(), expected.messages.exp(), atol=atol)
-    assert torch.equal(ours.iterations, expected.iterations)
-    assert_same(ours.residual, expected.residual, atol=atol)
+    prepared = kernel.reweighted(model, rho)
+    value, beliefs, messages, iterations, residual = solve(
+        model, prepared, run.max_iterations, run.tolerance, run.damping
+    )
+    passing = Reweighted(model, rho)
+    expected = iterate(passing, run)
+    assert_same(slots_of(model, prepared, messages).exp(), expected.messages.exp(), atol=atol)
+    assert torch.equal(iterations, expected.iterations)
+    assert_same(residual, expected.residual, atol=atol)
+    bound = upper_bound(passing, expected.messages)
+    torch.testing.assert_close(value, bound, rtol=10 * atol, atol=10 * atol)
+    assert_same(beliefs, node_beliefs(passing, expected.messages), atol=10 * atol)
+    for group in range(1, model.graph.num_groups):
+        ours = pairs(model, prepared, messages, group)
+        assert_same(ours, factor_beliefs(passing, expected.messages, group), atol=10 * atol)
+    grad = torch.linspace(1.0, -2.0, bound.numel(), dtype=model.dtype).reshape(bound.shape)
+    pulled = gathered(passing, passing.node_to_factor(expected.messages), grad, factors)
+    for ours, known in zip(pull_back(model, prepared, messages, grad), pulled, strict=True):
+        torch.testing.assert_close(ours, known, rtol=100 * atol, atol=100 * atol)
 
 
 @pytest.mark.parametrize("scale", [1.0, 300.0])  # 300: out of the range of probabilities
@@ -208,7 +228,7 @@ def test_grid_kernel_stops_each_image_by_itself_and_shares_rows() -> None:
                 assert_kernel_is_the_reference(shared, Run(12, 1e-4, 0.0, "flooding"), rho)
     finally:
         torch.set_num_threads(threads)
-    iterations = kernel.iterate(model, rho, Run(12, 1e-4, 0.0, "flooding")).iterations
+    iterations = solve(model, kernel.reweighted(model, rho), 12, 1e-4, 0.0)[3]
     assert iterations[0] > iterations[1]
 
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from lnz.caching import cached_property
 from lnz.checks import concrete
 from lnz.inference.base import Method, Solution
-from lnz.ops.belief.reference import factor_beliefs, node_beliefs
 from lnz.ops.belief.schedule import Outcome, Run
 from lnz.ops.belief.spec import warn_unless_converged
-from lnz.ops.envelope import State, evaluated, settled
+from lnz.ops.envelope import State, answered, evaluated, settled
+from lnz.ops.tree_reweighted.grid import GridTreeReweighting
+from lnz.ops.tree_reweighted.kernel import serves
 from lnz.ops.tree_reweighted.op import Appearance, TreeReweighting
-from lnz.ops.tree_reweighted.reference import Reweighted
 from lnz.scores import Model
 from lnz.typing import LazyTuple
 
@@ -95,7 +95,10 @@ class TreeReweighted(Method):
 
     def solve(self, model: Model) -> TreeReweightedSolution:
         """Nothing is computed yet."""
-        return TreeReweightedSolution(model, self.functional(model.dtype))
+        functional = self.functional(model.dtype)
+        if serves(model, functional.run) and not functional.optimises:
+            functional = GridTreeReweighting(functional.run, functional.appearance, functional.steps)
+        return TreeReweightedSolution(model, functional)
 
 
 class TreeReweightedSolution(Solution):
@@ -130,26 +133,15 @@ class TreeReweightedSolution(Solution):
         return evaluated(self.functional, self.model, self._state)
 
     @cached_property
-    def _messages(self) -> Tensor:
-        """The final messages; where a gradient may be asked for, with the tape of their iterations."""
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.model.tensors):
-            return self.functional.replayed(self.model, self._state)[0]
-        return self._state[0]
-
-    @cached_property
-    def _passing(self) -> Reweighted:
-        return Reweighted(self.model, self._state[1])
-
-    @cached_property
     def marginals(self) -> tuple[Tensor, ...]:
         def belief(group: int) -> Callable[[], Tensor]:
-            return lambda: factor_beliefs(self._passing, self._messages, group).to(self.model.dtype)
+            return lambda: answered(self.functional, self.model, self._state, group)
 
         return LazyTuple([belief(group) for group in range(self.model.graph.num_groups)])
 
     @cached_property
     def node_marginals(self) -> Tensor:
-        return node_beliefs(self._passing, self._messages).to(self.model.dtype)
+        return answered(self.functional, self.model, self._state, None)
 
     @property
     def appearance(self) -> Tensor:
@@ -158,7 +150,7 @@ class TreeReweightedSolution(Solution):
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        _, rho, iterations, residual = self._state
+        _, rho, iterations, residual, *_ = self._state
         return {
             "iterations": iterations,
             "residual": residual,

@@ -36,6 +36,10 @@ class Functional(ABC):
     def gradient(self, model: Model, state: State, grad: Tensor) -> list[Tensor]:
         """``grad`` times the derivative of the value, the state held, to each of ``model.tensors``; plain torch."""
 
+    def pulled(self, model: Model, state: State, grad: Tensor) -> list[Tensor]:
+        """:meth:`gradient`, where nobody differentiates it: a kernel's, where there is one."""
+        return self.gradient(model, state, grad)
+
     @abstractmethod
     def replayed(self, model: Model, state: State) -> State:
         """The state once more, with the tape of the iterations that lead to it."""
@@ -53,6 +57,26 @@ def evaluated(functional: Functional, model: Model, state: State) -> Tensor:
     if not model.tensors:
         return functional.value(model, state)
     return _Value.apply(functional, taken_apart(model), len(state), model.observed, *state, *model.tensors)  # type: ignore[return-value]
+
+
+class Answering(Functional):
+    """A functional with answers besides its value, which are differentiated through the iterations."""
+
+    @abstractmethod
+    def answer(self, model: Model, state: State, which: int | None) -> Tensor:
+        """One answer at a state."""
+
+    @abstractmethod
+    def plain(self, model: Model, state: State, which: int | None) -> Tensor:
+        """The same at a replayed state, in plain torch."""
+
+
+def answered(functional: Answering, model: Model, state: State, which: int | None) -> Tensor:
+    """An answer at ``state``; its derivative goes through the iterations, once it is asked for."""
+    if not model.tensors:
+        return functional.answer(model, state, which)
+    spec = (taken_apart(model), len(state), which)
+    return _Answer.apply(functional, spec, model.observed, *state, *model.tensors)  # type: ignore[return-value]
 
 
 class _State(torch.autograd.Function):
@@ -102,7 +126,7 @@ class _Gradient(torch.autograd.Function):
     def forward(
         functional: Functional, spec: Spec, size: int, observed: Tensor | None, grad: Tensor, *rest: Tensor
     ) -> tuple[Tensor, ...]:
-        return tuple(functional.gradient(put_together(rest[size:], observed, *spec), rest[:size], grad))
+        return tuple(functional.pulled(put_together(rest[size:], observed, *spec), rest[:size], grad))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -126,3 +150,34 @@ class _Gradient(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
         return one_by_one(_Gradient, info.batch_size, in_dims, inputs)
+
+
+class _Answer(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        functional: Answering, spec: tuple[Spec, int, int | None], observed: Tensor | None, *rest: Tensor
+    ) -> Tensor:
+        of, size, which = spec
+        return functional.answer(put_together(rest[size:], observed, *of), rest[:size], which)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.functional, (ctx.spec, ctx.size, ctx.which), *tensors = inputs
+        hold_graph(ctx)
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        observed, *rest = ctx.saved_tensors
+        state = tuple(rest[: ctx.size])
+
+        def plain(*tensors: Tensor) -> Tensor:
+            model = put_together(tensors, observed, *ctx.spec)
+            return ctx.functional.plain(model, ctx.functional.replayed(model, state), ctx.which)
+
+        pull = torch.func.vjp(plain, *rest[ctx.size :])[1]
+        return (None,) * (3 + ctx.size) + tuple(pull(grad))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
+        return one_by_one(_Answer, info.batch_size, in_dims, inputs)

@@ -25,10 +25,12 @@ class Side:
     Attributes:
         kind: ``TABLE``: ``table [entries, 1, L, L]``; ``WEIGHTED``, or ``POTTS`` where the table says no more than
             whether labels are equal, and equal ones score no less: ``weight [entries, rows, columns]`` and
-            ``table [1, 1, L, L]``; ``FULL``: ``table [entries, rows · columns, L, L]``.
+            ``table [1, 1, L, L]``; ``FULL``: ``table [entries, rows · columns, L, L]``, and ``None`` or a ``weight``
+            that multiplies it.
         which: ``int64 [B]``, the entry that each image reads.
         top: float64 ``[entries]``, the sum over edges of the largest score of each.
         reach: float64 ``[entries]``, the largest difference of two scores of one edge; inf where one is −inf.
+        choice: with ``TABLE``, ``None`` or ``int32 [entries, rows, columns]``: the table that each edge has.
     """
 
     kind: int
@@ -39,6 +41,7 @@ class Side:
     which: Tensor
     top: Tensor
     reach: Tensor
+    choice: Tensor | None = None
 
 
 def covers(model: Model) -> bool:
@@ -138,3 +141,14 @@ def fits(dtype: torch.dtype, node_reach: Tensor, across: Side, down: Side) -> Te
     """
     limit = 80.0 if dtype == torch.float32 else 700.0
     return node_reach + 2 * across.reach[across.which] + 2 * down.reach[down.which] < limit - 4 * math.log(2.0)
+
+
+def fits_reweighted(dtype: torch.dtype, node_reach: Tensor, across: Side, down: Side) -> Tensor:
+    """:func:`fits` where messages are reweighted, of the scores that kernels read; nodes may span any range.
+
+    With r the reach of an edge, messages of mean one lie between e^−r and L, so that what a node sends, which is at
+    least 1 at its best label, is at most L² e^2r: quotients by two messages stay inside the range. Labels count at
+    least 1e-32 (1e-300 in float64) of the best; what that adds to a sum over a table is below rounding.
+    """
+    limit = 25.0 if dtype == torch.float32 else 300.0
+    return torch.maximum(across.reach[across.which], down.reach[down.which]) < limit

@@ -22,15 +22,24 @@ _SHARED = 2**13  # scores of nodes from which threads share the work
 
 @dataclass(frozen=True)
 class Prepared:
-    """Scores of one model, flat over the batch; see :mod:`.forms`."""
+    """Scores of one model, flat over the batch; see :mod:`.forms`.
+
+    Attributes:
+        given: the scores of edges as they were given, and
+        sides: as kernels read them; where messages are reweighted, over the appearance probabilities.
+        rho: ``None``, or which entry each image reads of these, and they; see
+            :func:`~lnz.ops.grid_belief.cpu.sweep.sweep`.
+    """
 
     node: Tensor
     which: Tensor
     top: Tensor
     reach: Tensor
+    given: tuple[Side, Side]
     sides: tuple[Side, Side]
     height: int
     width: int
+    rho: tuple[Tensor, Tensor, Tensor] | None = None
 
 
 def prepared_for(model: Model) -> Prepared:
@@ -42,12 +51,12 @@ def prepared_for(model: Model) -> Prepared:
         low = node.masked_fill(torch.isneginf(node), torch.inf).amin(-1)
     high = high.masked_fill(torch.isneginf(high), 0.0)
     across, down = split_edges(model)
-    return Prepared(
-        node, which, high, (high - low).clamp(min=0).amax(1).double(),
-        (side(across, grid.height, grid.width - 1, model.batch_shape),
-         side(down, grid.height - 1, grid.width, model.batch_shape)),
-        grid.height, grid.width,
-    )  # fmt: skip
+    sides = (
+        side(across, grid.height, grid.width - 1, model.batch_shape),
+        side(down, grid.height - 1, grid.width, model.batch_shape),
+    )
+    reach = (high - low).clamp(min=0).amax(1).double()
+    return Prepared(node, which, high, reach, sides, sides, grid.height, grid.width)
 
 
 def _edges(side: Side, domain: tuple[int, ...]) -> tuple[Any, ...]:
@@ -65,17 +74,27 @@ def _edges(side: Side, domain: tuple[int, ...]) -> tuple[Any, ...]:
         square = table.new_zeros(len(table), *square.shape[1:])
         square[:, 0, :, :labels] = table[:, 0]
         weight = side.weight
-    else:
-        high = table.amax((-2, -1), keepdim=True)
-        shifted = table - high.masked_fill(torch.isneginf(high), 0.0)
-        shifted = shifted if domain else shifted.exp_()
-        if side.kind == TABLE:
-            square = table.new_zeros(len(table), *square.shape[1:])
-            square[:, 0, :, :labels] = shifted[:, 0]
-            square[:, 1, :, :labels] = shifted[:, 0].mT
-        else:
-            full = shifted.reshape(len(table), side.rows, side.columns, labels, labels).permute(0, 1, 3, 4, 2)
-    return side.kind, *(t.contiguous().numpy() for t in (square, weight, full, extent))
+    elif side.kind == TABLE:
+        shifted = _shifted(table.clone(), (-2, -1), domain)
+        square = table.new_zeros(len(table), *square.shape[1:])
+        square[:, 0, :, :labels] = shifted[:, 0]
+        square[:, 1, :, :labels] = shifted[:, 0].mT
+    else:  # one copy, the label pair before the column
+        full = table.reshape(len(table), side.rows, side.columns, labels, labels).permute(0, 1, 3, 4, 2)
+        full = _shifted(full.clone(memory_format=torch.contiguous_format), (2, 3), domain, side.weight)
+    choice = torch.zeros(0, 0, 0, dtype=torch.int32) if side.choice is None else side.choice
+    return side.kind, *(t.contiguous().numpy() for t in (square, weight, full, extent, choice))
+
+
+def _shifted(
+    table: Tensor, labels: tuple[int, int], domain: tuple[int, ...], weight: Tensor | None = None
+) -> Tensor:
+    """Tables, in place, with the largest of each 0, times a ``weight [entries, rows, columns]``, in a domain."""
+    high = table.amax(labels, keepdim=True)
+    table -= high.masked_fill(torch.isneginf(high), 0.0)
+    if weight is not None:
+        table *= weight[:, :, None, None]
+    return table if domain else table.exp_()
 
 
 @dataclass
@@ -85,6 +104,7 @@ class Sums:
     counts: Tensor
     weights: Tensor
     beliefs: Tensor
+    given: Tensor
 
     def add(self, other: Sums, entries: Tensor) -> None:
         """Add those of images to those of the entries they read."""
@@ -105,11 +125,19 @@ class Sums:
             weights = (images, side.rows, side.columns)
         if wanted and side.kind == FULL:
             beliefs = (len(table), side.rows, side.columns, labels, labels)
-        return cls(table.new_zeros(counts), table.new_zeros(weights), table.new_zeros(beliefs))
+        given = table.new_zeros(0, 0, 0) if side.weight is None else side.weight.contiguous()
+        return cls(table.new_zeros(counts), table.new_zeros(weights), table.new_zeros(beliefs), given)
+
+    @classmethod
+    def into(cls, beliefs: Tensor, rows: int, columns: int, bands: int) -> Sums:
+        """Beliefs of one image alone, into ``[rows · columns, L, L]``, or none where that is empty."""
+        labels, new = beliefs.shape[-1], beliefs.new_zeros
+        full = beliefs.view(1, rows, columns, labels, labels) if beliefs.numel() else new(0, 0, 0, 0, 0)
+        return cls(new(1, 2 * bands, 0, 0), new(1, 0, 0), full, new(0, 0, 0))
 
     @property
     def arrays(self) -> tuple[Any, ...]:
-        return self.counts.numpy(), self.weights.numpy(), self.beliefs.numpy()
+        return tuple(t.numpy() for t in (self.counts, self.weights, self.beliefs, self.given))
 
 
 def run(
@@ -121,39 +149,39 @@ def run(
     tolerance: float,
     damping: float,
     grad: Tensor | None,
+    sums: tuple[Sums, Sums] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Sums, Sums]]:
-    """Iterate (``limit`` may be 0) and collect: iterations, residual, ln Z without shifts, node beliefs, edge sums."""
+    """Iterate (``limit`` may be 0) and collect: iterations, residual, ln Z without shifts, node beliefs, edge sums.
+
+    ``sums``: what edge beliefs of a single image are added to, in entry 0; else new ones, in the form of the scores.
+    """
     from lnz.ops.grid_belief.cpu.collect import collect
 
-    count, height, labels, sides = len(images), prepared.height, prepared.node.shape[-1], prepared.sides
-    model, threads, cuts = arranged(prepared, images, domain, domain, messages)
-    bands = len(cuts) - 1
-    sums = (Sums.empty(sides[0], count, bands, grad is not None), Sums.empty(sides[1], count, bands, grad is not None))
+    count, height, labels, given = len(images), prepared.height, prepared.node.shape[-1], prepared.given
+    model, threads, cuts = arranged(prepared, images, domain, messages, alone=sums is not None)
+    bands, wanted = len(cuts) - 1, grad is not None
+    if sums is None:
+        sums = (Sums.empty(given[0], count, bands, wanted), Sums.empty(given[1], count, bands, wanted))
     factor = messages.new_zeros(count) if grad is None else grad[images].to(messages.dtype)
-    scale = tuple(torch.cat((factor[:, None], s.table[0, 0].flatten().expand(count, -1)), 1).numpy() for s in sides)
-    bethe = torch.zeros(count, bands, 2, dtype=torch.float64)
+    scale = tuple(torch.cat((factor[:, None], s.table[0, 0].flatten().expand(count, -1)), 1).numpy() for s in given)
+    value = torch.zeros(count, bands, 2, dtype=torch.float64)
     beliefs = messages.new_empty(count, height, prepared.width, labels)
-    written = (bethe.numpy(), beliefs.numpy(), tuple(side.arrays for side in sums))
+    written = (value.numpy(), beliefs.numpy(), tuple(side.arrays for side in sums))
     iterations, residual = iterated(model, threads, cuts, limit, tolerance, damping)
     with ThreadPoolExecutor(threads) as pool:
         each = pool.map if threads > 1 else map
         list(each(lambda share: collect(*model, *share, cuts, scale, *written), _shares(count * bands, threads)))
-    total, impossible = bethe.sum(1).unbind(-1)
+    total, impossible = value.sum(1).unbind(-1)
     total = total.masked_fill(impossible > 0, -torch.inf)
     return iterations, residual.to(messages.dtype), total, beliefs.flatten(1, 2), sums
 
 
 def arranged(
-    prepared: Prepared,
-    images: Tensor,
-    domain: tuple[int, ...],
-    stored: tuple[int, ...],
-    messages: Tensor,
-    rho: tuple[Tensor, Tensor, Tensor] | None = None,
+    prepared: Prepared, images: Tensor, domain: tuple[int, ...], messages: Tensor, *, alone: bool = False
 ) -> tuple[tuple[Any, ...], int, np.ndarray]:
     """The first arguments of the kernels, how many threads, and the rows where bands for them begin and end.
 
-    ``rho`` is which entry each image reads, and the entries; see :func:`~lnz.ops.grid_belief.cpu.sweep.sweep`.
+    ``alone``: beliefs of edges count for entry 0.
     """
     count, labels = len(images), prepared.node.shape[-1]
     height, width, sides = prepared.height, prepared.width, prepared.sides
@@ -161,14 +189,15 @@ def arranged(
     even = count % threads == 0 or count >= 4 * threads
     bands = 1 if even else max(1, min(height // 4, 4 * threads))
     node = prepared.node - prepared.top[..., None]
-    node = (node if stored else node.exp_()).reshape(-1, height, width, labels).mT.contiguous()
-    nothing = node.new_zeros(0, 0, 0)
-    chosen, across, down = (torch.zeros_like(prepared.which), nothing, nothing) if rho is None else rho
-    which = torch.stack([w[images] for w in (prepared.which, sides[0].which, sides[1].which, chosen)])
+    logarithms = bool(domain) or prepared.rho is not None
+    node = (node if logarithms else node.exp_()).reshape(-1, height, width, labels).mT.contiguous()
+    nothing, zero = node.new_zeros(0, 0, 0), torch.zeros_like(prepared.which)
+    chosen, across, down = (zero, nothing, nothing) if prepared.rho is None else prepared.rho
+    own = (zero, zero) if alone else tuple(s.which for s in prepared.given)
+    read = (prepared.which, sides[0].which, sides[1].which, chosen, *own)
+    which = torch.stack([w[images] for w in read])
     edges = (_edges(sides[0], domain), _edges(sides[1], domain))
-    model = (
-        domain, stored, node.numpy(), which.numpy(), edges, (across.numpy(), down.numpy()), messages.numpy()
-    )  # fmt: skip
+    model = (domain, node.numpy(), which.numpy(), edges, (across.numpy(), down.numpy()), messages.numpy())
     return model, threads, np.array([band * height // bands for band in range(bands + 1)])
 
 
@@ -176,8 +205,8 @@ def iterated(
     model: tuple[Any, ...], threads: int, cuts: np.ndarray, limit: int, tolerance: float, damping: float
 ) -> tuple[Tensor, Tensor]:
     """Iterate what was :func:`arranged`: messages are updated; iterations and residual."""
-    _, stored, node, which, *_ = model
-    settings = np.array([1 if stored else node.shape[2], damping, 1 - damping, tolerance], node.dtype)
+    domain, node, which, *_ = model
+    settings = np.array([1 if domain else node.shape[2], damping, 1 - damping, tolerance], node.dtype)
     with ThreadPoolExecutor(threads) as pool:
         each = pool.map if threads > 1 else map
         return _iterate(each, model, settings, limit, cuts, _shares(which.shape[1], threads, tolerance))
@@ -204,7 +233,7 @@ def _iterate(
     """
     from lnz.ops.grid_belief.cpu.sweep import TILE, sweep, sweep_images
 
-    node, bands, count = model[2], len(cuts) - 1, model[3].shape[1]
+    node, bands, count = model[1], len(cuts) - 1, model[2].shape[1]
     labels, width = node.shape[2:]
     iterations, residual = torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.float64)
     if limit == 0:

@@ -21,6 +21,7 @@ from lnz.ops.belief.reference import Passing, log_sum, node_beliefs
 from lnz.ops.belief.schedule import Outcome, Run, unrolled
 from lnz.ops.belief.spec import Spec, hold_graph, one_by_one, put_together, taken_apart, warn_unless_converged
 from lnz.ops.grid_belief.forms import covers
+from lnz.ops.grid_belief.kernel import prepared_for
 from lnz.ops.grid_belief.solve import pull_back, slots_of, solve
 from lnz.scores import Model
 
@@ -44,7 +45,7 @@ def _solved(
     maximise: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     model = put_together(tensors, observed, graph, weighted, batch)
-    result = solve(model, max_iterations, tolerance, damping, maximise)
+    result = solve(model, prepared_for(model), max_iterations, tolerance, damping, maximise)
     outcome = Outcome(result[2], result[3], result[4])
     warn_unless_converged(outcome, tolerance, f"BeliefPropagation, {'max' if maximise else 'sum'}-product")
     return result  # type: ignore[return-value]
@@ -70,7 +71,8 @@ def _gradient(
     weighted: Sequence[bool],
     batch: Sequence[int],
 ) -> list[Tensor]:
-    return pull_back(put_together(tensors, observed, graph, weighted, batch), messages, log_z, grad)
+    model = put_together(tensors, observed, graph, weighted, batch)
+    return pull_back(model, prepared_for(model), messages, grad.masked_fill(torch.isneginf(log_z), 0.0))
 
 
 @_gradient.register_fake
@@ -176,4 +178,4 @@ def solved(model: Model, run: Run, *, maximise: bool = False) -> GridOutcome:
 
 def slots(model: Model, outcome: GridOutcome, *, maximise: bool = False) -> Tensor:
     """The messages as :mod:`lnz.ops.belief` lays them out, ``[*batch, M, L]``, normalised, in logarithms."""
-    return slots_of(model, outcome.messages, maximise)
+    return slots_of(model, prepared_for(model), outcome.messages, maximise)

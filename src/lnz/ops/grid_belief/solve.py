@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lnz.ops.grid_belief.forms import FULL, fits, split_edges
-from lnz.ops.grid_belief.kernel import Prepared, Sums, prepared_for, run
+from lnz.ops.grid_belief.forms import FULL, fits, fits_reweighted, split_edges
+from lnz.ops.grid_belief.kernel import Prepared, Sums, run
 from lnz.scores import Entry, Model, Weighted
 
 
@@ -18,28 +18,45 @@ def _domains(prepared: Prepared, maximise: bool) -> list[tuple[tuple[int, ...], 
     everything = torch.arange(len(prepared.which))
     if maximise or not len(everything):
         return [((0, 0) if maximise else (), everything)]
-    safe = fits(prepared.node.dtype, prepared.reach[prepared.which], *prepared.sides)
+    reaches = prepared.reach[prepared.which], *prepared.sides
+    safe = (fits if prepared.rho is None else fits_reweighted)(prepared.node.dtype, *reaches)
     return [(domain, images) for domain, images in (((), everything[safe]), ((0,), everything[~safe])) if len(images)]
 
 
-def solve(model: Model, limit: int, tolerance: float, damping: float, maximise: bool) -> tuple[Tensor, ...]:
-    prepared = prepared_for(model)
+def solve(
+    model: Model,
+    prepared: Prepared,
+    limit: int,
+    tolerance: float,
+    damping: float,
+    maximise: bool = False,
+    start: Tensor | None = None,
+) -> tuple[Tensor, ...]:
+    """ln Z, node beliefs, messages ``[4, B, H, L, W]``, iterations and residual; from uniform messages, or a ``start``.
+
+    Of reweighted messages, ln Z is the upper bound, in float64.
+    """
     nodes, labels = prepared.node.shape[1:]
     chosen, parts = [], []
     for domain, images in _domains(prepared, maximise):
-        start = 1.0 if not domain else 0.0 if maximise else -math.log(labels)
-        messages = start_messages(prepared, len(images), domain, start)
+        even = 1.0 if not domain else 0.0 if maximise else -math.log(labels)
+        if start is None:
+            messages = start_messages(prepared, len(images), domain, even)
+        else:
+            messages = start[:, images].contiguous()
         iterations, residual, log_z, beliefs, _ = run(
             prepared, images, domain, messages, limit, tolerance, damping, None
         )
         chosen.append(images)
         parts.append((log_z, beliefs, messages.movedim(1, 0), iterations, residual))
     log_z, beliefs, messages, iterations, residual = (in_order(chosen, part) for part in (zip(*parts, strict=True)))
-    shift = prepared.top.double().sum(1)[prepared.which] + sum(s.top[s.which] for s in prepared.sides)
-    log_z = (log_z + shift).to(model.dtype)
-    impossible = torch.isneginf(log_z)
-    if impossible.any():
-        beliefs = beliefs.masked_fill(impossible[:, None, None], 0.0)
+    shift = prepared.top.double().sum(1)[prepared.which] + sum(s.top[s.which] for s in prepared.given)
+    log_z = log_z + shift
+    if prepared.rho is None:
+        log_z = log_z.to(model.dtype)
+        impossible = torch.isneginf(log_z)
+        if impossible.any():
+            beliefs = beliefs.masked_fill(impossible[:, None, None], 0.0)
     batch = model.batch_shape
     return (
         log_z.reshape(batch), beliefs.reshape(*batch, nodes, labels), messages.movedim(0, 1),
@@ -63,22 +80,21 @@ def in_order(chosen: list[Tensor], parts: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(parts))[torch.cat(chosen).argsort()]
 
 
-def pull_back(model: Model, messages: Tensor, log_z: Tensor, grad: Tensor) -> list[Tensor]:
+def pull_back(model: Model, prepared: Prepared, messages: Tensor, grad: Tensor) -> list[Tensor]:
     """Σ over images of ``grad`` times the beliefs, in the forms the scores were given in."""
-    prepared = prepared_for(model)
-    grad = grad.masked_fill(torch.isneginf(log_z), 0.0).reshape(-1)
+    grad = grad.reshape(-1)
     at_nodes = torch.zeros(len(grad), *prepared.node.shape[1:], dtype=model.dtype)
     totals = [
-        Sums.empty(s, len(s.table) if s.weight is None else len(s.weight), 1, wanted=True) for s in prepared.sides
+        Sums.empty(s, len(s.table) if s.weight is None else len(s.weight), 1, wanted=True) for s in prepared.given
     ]
     for domain, chosen in _domains(prepared, maximise=False):
         # where several images read one table per edge, their beliefs are added one image after the other
-        shared = any(s.kind == FULL and len(s.table) < len(grad) for s in prepared.sides)
+        shared = any(s.kind == FULL and len(s.table) < len(grad) for s in prepared.given)
         for images in chosen.split(1) if shared else [chosen]:
             part = messages[:, images].contiguous()
             *_, beliefs, sums = run(prepared, images, domain, part, 0, 0.0, 0.0, grad)
             at_nodes[images] = beliefs * grad[images, None, None]
-            for s, total, added in zip(prepared.sides, totals, sums, strict=True):
+            for s, total, added in zip(prepared.given, totals, sums, strict=True):
                 total.add(added, s.which[images])
     gradients = _at_nodes(model, at_nodes)
     sides = [_at_edges(e, t) for e, t in zip(split_edges(model), totals, strict=True)]
@@ -90,6 +106,24 @@ def pull_back(model: Model, messages: Tensor, log_z: Tensor, grad: Tensor) -> li
     shared = (lead.dim() == 2 and axis == -3) or lead.shape[axis] == 1
     first = sides[0][0] + sides[1][0] if shared else torch.cat((sides[0][0], sides[1][0]), axis)
     return [*gradients, first, *(a + b for a, b in zip(sides[0][1:], sides[1][1:], strict=True))]
+
+
+def pairs(model: Model, prepared: Prepared, messages: Tensor, group: int) -> Tensor:
+    """The beliefs of the edges of a group, ``[*batch, F, L, L]``; nothing else of that size is held."""
+    count, labels = len(prepared.which), prepared.node.shape[-1]
+    shapes = [(s.rows, s.columns) for s in prepared.given]
+    result = torch.zeros(count, model.graph.num_factors[group], labels, labels, dtype=prepared.node.dtype)
+    whole = model.graph.num_groups == 2
+    for domain, images in _domains(prepared, maximise=False):
+        for image in images.tolist():
+            parts = list(result[image].split([rows * columns for rows, columns in shapes])) if whole else []
+            if not whole:
+                parts = [result[image] if group == 1 + side else result[image, :0] for side in range(2)]
+            sums = tuple(Sums.into(p, *shape, prepared.height) for p, shape in zip(parts, shapes, strict=True))
+            one = torch.tensor([image])
+            part = messages[:, one].contiguous()
+            run(prepared, one, domain, part, 0, 0.0, 0.0, part.new_ones(count), (sums[0], sums[1]))
+    return result.reshape(*model.batch_shape, *result.shape[1:])
 
 
 def _at_nodes(model: Model, total: Tensor) -> list[Tensor]:
@@ -113,17 +147,13 @@ def _at_edges(entry: Entry, total: Sums) -> list[Tensor]:
     return [(counts * table).sum((1, 2)).reshape(entry.weight.shape), (counts * weight).sum(0)]
 
 
-def slots_of(model: Model, messages: Tensor, maximise: bool = False, *, logarithms: bool = False) -> Tensor:
-    """The messages as :mod:`lnz.ops.belief` lays them out, ``[*batch, M, L]``, normalised, in logarithms.
-
-    ``logarithms``: they already are, whatever domain the scores fit in.
-    """
+def slots_of(model: Model, prepared: Prepared, messages: Tensor, maximise: bool = False) -> Tensor:
+    """The messages as :mod:`lnz.ops.belief` lays them out, ``[*batch, M, L]``, normalised, in logarithms."""
     labels, batch = model.graph.max_cardinality, model.batch_shape
-    if not logarithms:
-        messages = messages.clone()
-        for domain, images in _domains(prepared_for(model), maximise):
-            if not domain:
-                messages[:, images] = (messages[:, images] / labels).log()
+    messages = messages.clone()
+    for domain, images in _domains(prepared, maximise):
+        if not domain:
+            messages[:, images] = (messages[:, images] / labels).log()
     from_left, from_right, from_up, from_down = messages.movedim(3, 4)
     across = [from_right[:, :, :-1], from_left[:, :, 1:]]  # to the earlier node, to the later one
     down = [from_down[:, :-1], from_up[:, 1:]]

@@ -1,23 +1,26 @@
-"""Tree-reweighted messages on 4-neighbour grids, by the kernel of belief propagation.
+"""Tree-reweighted messages on 4-neighbour grids, by the kernels of belief propagation.
 
-That kernel is told how much each message counts at the node where it arrives, and given the scores over ρ: a table that
-edges share becomes one with weights 1/ρ. Messages are logarithms. Edges are computed in probabilities where no table
-spans more than half the range of exponents: then what a sum loses to underflow is far below rounding.
+These are told how much each message counts at the node where it arrives, and given the scores over ρ: a table that
+edges share becomes one per value of ρ where these are few, in runs, as packed forests have them; else one with weights
+1/ρ. Messages are probabilities where the range of the tables allows, else logarithms.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from lnz.ops.belief.schedule import Outcome, Run
+from lnz.ops.belief.schedule import Run
 from lnz.ops.grid_belief.forms import FULL, POTTS, TABLE, WEIGHTED, Side, covers, is_potts, which_entry
-from lnz.ops.grid_belief.kernel import Prepared, arranged, iterated, prepared_for
-from lnz.ops.grid_belief.solve import in_order, slots_of, start_messages
+from lnz.ops.grid_belief.kernel import Prepared, prepared_for
 from lnz.scores import Model
+
+MOST = 16
+"""From more different appearance probabilities, a shared table is not copied for each."""
+RUN = 4
+"""The least mean number of neighbouring edges with one table for which it is."""
 
 
 def serves(model: Model, run: Run) -> bool:
@@ -25,35 +28,15 @@ def serves(model: Model, run: Run) -> bool:
     return run.schedule == "flooding" and covers(model)
 
 
-@torch.no_grad()
-def iterate(model: Model, appearance: Tensor, run: Run) -> Outcome:
-    """From uniform messages, as :func:`lnz.ops.belief.schedule.iterate` does; ``appearance [*batch', F]``."""
+def reweighted(model: Model, appearance: Tensor) -> Prepared:
+    """A model as the kernels read it, with ``appearance [*batch', F]``; for :mod:`lnz.ops.grid_belief.solve`."""
     prepared = prepared_for(model)
     rho = _by_direction(model, prepared, appearance.to(prepared.node.dtype))
     which = which_entry(appearance.shape[:-1], model.batch_shape)
-    sides = tuple(_reweighted(s, r, which) for s, r in zip(prepared.sides, rho, strict=True))
-    prepared = replace(prepared, sides=(sides[0], sides[1]))
-    across = torch.nn.functional.pad(rho[0], (1, 1))
-    down = torch.nn.functional.pad(rho[1], (0, 0, 1, 1))
-    reach = torch.maximum(*(s.reach[s.which] for s in prepared.sides))
-    safe = reach < (40.0 if prepared.node.dtype == torch.float32 else 350.0)
-    everything = torch.arange(len(which))
-    chosen, parts = [], []
-    for domain, images in (((), everything[safe]), ((0,), everything[~safe])):
-        if len(images):
-            messages = start_messages(prepared, len(images), (0,), -math.log(prepared.node.shape[-1]))
-            arrays, threads, cuts = arranged(
-                prepared, images, domain, (0,), messages, (which, across.contiguous(), down.contiguous())
-            )
-            iterations, residual = iterated(arrays, threads, cuts, run.max_iterations, run.tolerance, run.damping)
-            chosen.append(images)
-            parts.append((messages.movedim(1, 0), iterations, residual.to(messages.dtype)))
-    if not parts:
-        parts, chosen = [(start_messages(prepared, 0, (0,), 0.0).movedim(1, 0), which, reach)], [everything]
-    messages, iterations, residual = (in_order(chosen, part) for part in zip(*parts, strict=True))
-    batch = model.batch_shape
-    slots = slots_of(model, messages.movedim(0, 1), logarithms=True)
-    return Outcome(slots, iterations.reshape(batch), residual.to(slots.dtype).reshape(batch))
+    sides = tuple(_over(s, r, which) for s, r in zip(prepared.given, rho, strict=True))
+    across = torch.nn.functional.pad(rho[0], (1, 1)).contiguous()
+    down = torch.nn.functional.pad(rho[1], (0, 0, 1, 1)).contiguous()
+    return replace(prepared, sides=(sides[0], sides[1]), rho=(which, across, down))
 
 
 def _by_direction(model: Model, prepared: Prepared, appearance: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,32 +47,29 @@ def _by_direction(model: Model, prepared: Prepared, appearance: Tensor) -> tuple
     return across.unflatten(-1, (height, width - 1)), down.unflatten(-1, (height - 1, width))
 
 
-def _reweighted(given: Side, rho: Tensor, which: Tensor) -> Side:
+def _over(given: Side, rho: Tensor, which: Tensor) -> Side:
     """The scores of one direction over ``rho [entries, rows, columns]``, of which each image reads ``which [B]``."""
     entries = max(len(given.table), len(rho)) if given.weight is None else max(len(given.weight), len(rho))
-    if entries == 1:
-        own = other = which
-    else:  # an entry per image, since images may combine any entry of the scores with any of the appearance
-        own, other = given.which, which
+    # an entry per image, where images may combine any entry of the scores with any of the appearance
+    own, other = (torch.zeros(1, dtype=torch.int64),) * 2 if entries == 1 else (given.which, which)
     index = which if entries == 1 else torch.arange(len(which))
-    lowest = rho.amin((1, 2))[which if entries > 1 else slice(None)]
+    reach = given.reach[own] / rho.amin((1, 2))[other].double()
+    new = replace(given, which=index, top=given.top[own], reach=reach)
     if given.kind == FULL:
-        rows, columns = given.rows, given.columns
-        table = given.table if entries == 1 else given.table[own]
-        scale = (rho if entries == 1 else rho[other]).reshape(-1, rows * columns, 1, 1)
-        reach = (given.reach if entries == 1 else given.reach[own]) / lowest.double()
-        return replace(given, table=table / scale, which=index, reach=reach)
-    weight = 1 / (rho if entries == 1 else rho[other])
-    reach = (given.reach if entries == 1 else given.reach[own]) / lowest.double()
-    table = given.table
-    if given.kind == TABLE:
-        top = table.amax((-2, -1), keepdim=True)
-        table = table - top.masked_fill(torch.isneginf(top), 0.0)
-        table = table if len(table) == 1 else table[own]
-        potts = len(table) == 1 and is_potts(table[0, 0], weight)
-        kind = POTTS if potts else WEIGHTED
-    else:
-        assert given.weight is not None
-        weight = weight * (given.weight if entries == 1 else given.weight[own])
-        kind = given.kind
-    return replace(given, kind=kind, table=table, weight=weight, which=index, reach=reach)
+        table = given.table if len(given.table) == 1 else given.table[own]
+        return replace(new, table=table.expand(len(own), *table.shape[1:]), weight=1 / rho[other])
+    if given.weight is not None:
+        return replace(new, weight=given.weight[own] / rho[other])
+    top = given.table.amax((-2, -1), keepdim=True)
+    table = given.table - top.masked_fill(torch.isneginf(top), 0.0)
+    values, value = rho.unique(return_inverse=True)
+    changes = (rho.diff(dim=-1) != 0).double().mean().item() if rho.shape[-1] > 1 else 0.0
+    if len(values) <= MOST and changes * RUN <= 1:
+        tables = (table.unsqueeze(1) / values.reshape(1, -1, 1, 1, 1)).flatten(0, 1)
+        first = given.which if len(table) > 1 else torch.zeros_like(which)
+        first = first[:, None, None] if entries > 1 else first.new_zeros(1, 1, 1)
+        choice = (first * len(values) + value[other]).to(torch.int32)
+        return replace(new, kind=TABLE, table=tables, choice=choice)
+    weight = 1 / rho[other]
+    kind = POTTS if len(table) == 1 and is_potts(table[0, 0], weight) else WEIGHTED
+    return replace(new, kind=kind, table=table if len(table) == 1 else table[own], weight=weight)

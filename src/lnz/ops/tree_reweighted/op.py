@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lnz.graphs import FactorGraph
 from lnz.ops.belief.gradient import gathered
-from lnz.ops.belief.reference import beliefs
+from lnz.ops.belief.reference import beliefs, factor_beliefs, node_beliefs
 from lnz.ops.belief.schedule import Outcome, Run, iterate, replayed
-from lnz.ops.envelope import Functional, State
-from lnz.ops.tree_reweighted import kernel
+from lnz.ops.envelope import Answering, State
 from lnz.ops.tree_reweighted.appearance import uniform
 from lnz.ops.tree_reweighted.optimise import optimised
 from lnz.ops.tree_reweighted.polytope import check_appearance
@@ -23,7 +23,7 @@ Appearance = Literal["uniform", "optimised"]
 
 
 @dataclass(frozen=True, eq=False)
-class TreeReweighting(Functional):
+class TreeReweighting(Answering):
     """The state is messages ``[*batch, M, L]``, appearance ``[*batch', F]``, iterations and residual ``[*batch]``.
 
     What of the bound stems from messages that have not converged is held constant in the derivative.
@@ -34,20 +34,20 @@ class TreeReweighting(Functional):
     steps: int
 
     def state(self, model: Model) -> State:
-        if self._optimises:
+        if self.optimises:
             rho, outcome = optimised(model, self.run, self.steps)
         else:
-            given = self.appearance
-            rho = check_appearance(model.graph, given) if isinstance(given, Tensor) else uniform(model.graph)
-            outcome = (
-                kernel.iterate(model, rho, self.run)
-                if kernel.serves(model, self.run)
-                else iterate(reweighted(model, rho), self.run)
-            )
+            rho = self.probabilities(model.graph)
+            outcome = iterate(reweighted(model, rho), self.run)
         return outcome.messages, rho.to(outcome.messages), outcome.iterations, outcome.residual
 
+    def probabilities(self, graph: FactorGraph) -> Tensor:
+        """Those given, once they are checked, or uniform ones, ``[*batch', F]`` float64."""
+        given = self.appearance
+        return check_appearance(graph, given) if isinstance(given, Tensor) else uniform(graph)
+
     @property
-    def _optimises(self) -> bool:
+    def optimises(self) -> bool:
         return isinstance(self.appearance, str) and self.appearance == "optimised"
 
     def value(self, model: Model, state: State) -> Tensor:
@@ -57,9 +57,18 @@ class TreeReweighting(Functional):
         passing = Reweighted(model, state[1])
         return gathered(passing, passing.node_to_factor(state[0]), grad, beliefs)
 
+    def answer(self, model: Model, state: State, which: int | None) -> Tensor:
+        """Beliefs of the factors of a group ``[*batch, F, L1, …, Lk]``, or (``None``) of the nodes ``[*batch, N, L]``."""
+        return self.plain(model, state, which)
+
+    def plain(self, model: Model, state: State, which: int | None) -> Tensor:
+        passing = Reweighted(model, state[1])
+        found = node_beliefs(passing, state[0]) if which is None else factor_beliefs(passing, state[0], which)
+        return found.to(model.dtype)
+
     def replayed(self, model: Model, state: State) -> State:
         outcome = Outcome(state[0], state[2], state[3])
-        onward = self._optimises  # messages that were not made from uniform ones
+        onward = self.optimises  # messages that were not made from uniform ones
         messages = replayed(Reweighted(model, state[1]), self.run, outcome, onward=onward)
         if onward:  # what they are is the state, only how they change is of the iterations
             finite = messages.masked_fill(torch.isneginf(messages), 0.0)

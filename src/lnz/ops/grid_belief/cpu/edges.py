@@ -34,14 +34,32 @@ def scaled(domain, out, weight, score, low, high):
 @njit(fastmath=FLAGS)
 def pair(domain, edges, entry, row, column, i, j, out):
     """The table's entry (i, j) at consecutive edges."""
-    kind, square, weight, full, extent = edges
-    if kind == TABLE:
+    kind, square, weight, full, extent, choice = edges
+    if kind == TABLE and choice.size:
+        for k in range(out.size):
+            out[k] = square[choice[entry, row, column + k], 0, i, j]
+    elif kind == TABLE:
         fill(out, square[entry, 0, i, j])
     elif kind == FULL:
         copy(out, full[entry, row, i, j, column : column + out.size])
     else:
         score = square[min(entry, square.shape[0] - 1), 0, i, j]
         scaled(domain, out, weight[entry, row, column : column + out.size], score, extent[0], extent[1])
+
+
+@njit(fastmath=FLAGS)
+def multiply_runs(square, chosen, ends, out, first, n):
+    """Products with the tables ``square[chosen[k]]``, ``chosen [first:n]``: a product per run of edges with one table.
+
+    From the left, as each spills over its end.
+    """
+    labels, start = square.shape[2], first
+    for k in range(first + 1, n + 1):
+        if k == n or chosen[k - first] != chosen[start - first]:
+            table = square[chosen[start - first]]
+            for end in range(2):
+                matmul(table[end], ends[end, :, start:], out[end, :, start:], labels, labels, k - start)
+            start = k
 
 
 @njit(fastmath=FLAGS)
@@ -63,9 +81,13 @@ def add_both(there, back, x, y, weight, score, shift):
 @njit(fastmath=FLAGS)
 def transfer(domain, edges, entry, row, column, ends, side, first, n, out, lanes):
     """What edges ``first … n − 1`` from (row, column) on make of their ends: ``out[0]`` onwards, ``out[1]`` back."""
-    kind, square, weight, _, extent = edges
+    kind, square, weight, _, extent, choice = edges
     labels = square.shape[2]
     t = lanes[3, first:n]
+    if len(domain) == 0 and kind == TABLE and choice.size:
+        chosen = choice[entry, row, column + first : column + n]
+        multiply_runs(square, chosen, ends[2 * side : 2 * side + 2], out, first, n)
+        return
     if len(domain) == 0 and kind == TABLE:
         for end in range(2):
             matmul(square[entry, end], ends[2 * side + end], out[end], labels, labels, n)

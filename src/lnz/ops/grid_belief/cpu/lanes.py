@@ -86,12 +86,6 @@ def add_exp_difference(out, a, top):
 
 
 @njit(fastmath=FLAGS)
-def exp_difference(out, top):
-    for k in range(out.size):
-        out[k] = exp(out[k] - top[k])
-
-
-@njit(fastmath=FLAGS)
 def add_log(out, total):
     for k in range(out.size):
         out[k] += log(total[k])

@@ -18,16 +18,12 @@ from lnz.ops.grid_belief.cpu.lanes import (
     combine,
     compare,
     copy,
-    exp_difference,
-    fill,
     include,
     invert,
-    larger,
-    logarithm,
     mix,
-    multiply_add,
     sum_out,
 )
+from lnz.ops.grid_belief.cpu.reweighted import gather_reweighted
 from lnz.ops.jit.cpu import kernel
 from lnz.ops.registers.cpu.lanes import BLOCK
 
@@ -37,56 +33,20 @@ COLUMNS = TILE + BLOCK  # room for what spills over a tile
 
 
 @njit(fastmath=FLAGS)
-def send_but(out, total, received):
-    """What is left of a sum without a part of it: −inf stays, whatever the part."""
-    for k in range(out.size):
-        out[k] = total[k] - received[k] if total[k] > -np.inf else total[k]
-
-
-@njit(fastmath=FLAGS)
-def gather_reweighted(u, M, across, down, b, h, w, n, ends, below, total):
-    """:func:`gather` in logarithms where incoming messages count ``across [H, W + 1]`` and ``down [H + 1, W]`` times,
-    by the edges before and after each pixel, and then one is taken away in full.
-    """
-    for l in range(u.shape[0]):
-        from_left, from_right = M[LEFT, b, h, l, w : w + n], M[RIGHT, b, h, l, w : w + n]
-        from_up, from_down = M[UP, b, h, l, w : w + n], M[DOWN, b, h, l, w : w + n]
-        copy(total, u[l, w : w + n])
-        multiply_add(total, across[h, w : w + n], from_left)
-        multiply_add(total, across[h, w + 1 : w + 1 + n], from_right)
-        multiply_add(total, down[h, w : w + n], from_up)
-        multiply_add(total, down[h + 1, w : w + n], from_down)
-        send_but(ends[0, l, 1 : n + 1], total, from_right)
-        send_but(ends[1, l, :n], total, from_left)
-        copy(ends[2, l, :n], below[l, w : w + n])
-        send_but(below[l, w : w + n], total, from_down)
-        send_but(ends[3, l, :n], total, from_up)
-
-
-@njit(fastmath=FLAGS)
-def exponentiate(x, labels, first, n, top):
-    """Logarithms to probabilities of maximum one, in place."""
-    fill(top[first:n], -np.inf)
-    for l in range(labels):
-        larger(top[first:n], x[l, first:n])
-    for l in range(labels):
-        exp_difference(x[l, first:n], top[first:n])
-
-
-@njit(fastmath=FLAGS)
-def gather(domain, u, M, rho, entry, b, h, w, n, ends, below, total):
+def gather(domain, u, M, rho, entry, b, h, w, n, ends, below, x, top):
     """All incoming but one, at n pixels of a row, into ``ends``: what goes right (a lane late), left, and up.
 
-    What goes down is left in ``below``, and what the row above left there taken into ``ends``.
+    What goes down is left in ``below``, and what the row above left there taken into ``ends``. Where messages are
+    reweighted by ``rho``, all incoming are left in ``x`` and ``top``, see :func:`.reweighted.gather_reweighted`.
     """
     for l in range(u.shape[0]):
         ends[0, l, 0] = ends[0, l, TILE]
+    if rho[0].size:
+        gather_reweighted(domain, u, M, rho[0][entry], rho[1][entry], b, h, w, n, ends, below, x, top)
+        return
     if len(domain) == 0:
         for at in range(0, n, BLOCK):
             gather_block(u, M, ends, below, b, h, w, at, n - at)  # type: ignore[call-arg]
-        return
-    if rho[0].size:
-        gather_reweighted(u, M, rho[0][entry], rho[1][entry], b, h, w, n, ends, below, total[:n])
         return
     for l in range(u.shape[0]):
         scores = u[l, w : w + n]
@@ -134,7 +94,7 @@ def commit(domain, x, first, n, M, direction, b, h, w, settings, lanes, check):
 
 
 @kernel(fastmath=FLAGS)
-def sweep(domain, stored, node, which, edges, rho, M, b, top, bottom, settings, limit, measured, above, below):
+def sweep(domain, node, which, edges, rho, M, b, top, bottom, settings, limit, measured, above, below):
     """Iterate rows top … bottom − 1 of image b up to ``limit`` times; the number of iterations and the last residual.
 
     The edges into row ``top`` wait: what it sends up is left in ``above``, and what row ``bottom − 1`` sends down in
@@ -142,16 +102,15 @@ def sweep(domain, stored, node, which, edges, rho, M, b, top, bottom, settings, 
 
     Args:
         domain: ``EXP``, ``LOG`` or ``MAX``; tables come in it.
-        stored: what messages and node scores come in: ``domain``, or ``LOG`` where that is ``EXP``; what ends of edges
-            send is then brought to maximum one and exponentiated.
-        node: ``[entries, H, L, W]``, largest of each pixel 1 (in logarithms 0).
-        which: ``int64 [4, B]``: the node, horizontal, vertical and ``rho`` entry that each image reads.
+        node: ``[entries, H, L, W]``, largest of each pixel 1 (in logarithms 0); in logarithms where there is ``rho``.
+        which: ``int64 [6, B]``: the node, horizontal, vertical and ``rho`` entry that each image reads, and the entries
+            of horizontal and vertical edges that its beliefs count for.
         edges: of the horizontal and of the vertical edges ``(kind, square [entries, 2, L, L rounded up to 4]
             (transposed the second time), weight [entries, rows, columns], full [entries, rows, L, L, columns],
-            (least, greatest))``.
+            (least, greatest), choice [entries, rows, columns])``; the last says which square table edges have, where
+            not all of an entry have one.
         rho: how much messages count at nodes where that is not once: ``across [entries, H, W + 1]`` and ``down
-            [entries, H + 1, W]``, by the edges before and after each pixel, 0 on the border; in logarithms only.
-            Empty otherwise.
+            [entries, H + 1, W]``, by the edges before and after each pixel, 0 on the border. Empty otherwise.
         M: messages ``[4, B, H, L, W]``, updated.
         b: the image.
         top: the first row.
@@ -166,6 +125,7 @@ def sweep(domain, stored, node, which, edges, rho, M, b, top, bottom, settings, 
     padded = (labels + 3) // 4 * 4
     ends = np.zeros((4, padded, COLUMNS), node.dtype)  # sent right, left, down (by the row above), up
     out = np.zeros((4, padded, COLUMNS), node.dtype)
+    x = np.zeros((padded, COLUMNS), node.dtype)
     lanes = np.zeros((6, COLUMNS), node.dtype)
     joins = top == bottom
     u = node[which[0, b]]
@@ -181,25 +141,18 @@ def sweep(domain, stored, node, which, edges, rho, M, b, top, bottom, settings, 
                         copy(ends[2, l, :n], below[l, w : w + n])
                         copy(ends[3, l, :n], above[l, w : w + n])
                 else:
-                    gather(stored, u[h], M, rho, which[3, b], b, h, w, n, ends, below, lanes[0])
+                    gather(domain, u[h], M, rho, which[3, b], b, h, w, n, ends, below, x, lanes[0])
                 if not joins and h == top:
                     for l in range(labels):
                         copy(above[l, w : w + n], ends[3, l, :n])
-                if len(stored) > len(domain):
-                    for end in range(2 if joins else 0, 4):
-                        late = 1 if end == 0 else 0
-                        exponentiate(ends[end], labels, late, n + late, lanes[0])
                 for side in range(1 if joins else 0, 2 if joins or h > top else 1):
                     first = 1 if side == 0 and w == 0 else 0
                     row, column = (h - 1, w) if side else (h, w - 1)
                     transfer(domain, edges[side], which[1 + side, b], row, column, ends, side, first, n, out, lanes)
                     for end in range(2):
                         at_row, at_column = (row, column) if end else (h, w)
-                        if len(stored) > len(domain):
-                            for l in range(labels):
-                                logarithm(domain, out[end, l, first:n])
                         commit(
-                            stored, out[end], first, n, M, 2 * side + end, b, at_row, at_column, settings, lanes, check
+                            domain, out[end], first, n, M, 2 * side + end, b, at_row, at_column, settings, lanes, check
                         )
         residual = lanes[2].max() / settings[0]
         if settings[3] > 0 and residual <= settings[3]:
@@ -208,11 +161,11 @@ def sweep(domain, stored, node, which, edges, rho, M, b, top, bottom, settings, 
 
 
 @kernel(fastmath=FLAGS)
-def sweep_images(domain, stored, node, which, edges, rho, M, first, last, settings, limit, iterations, residual):
+def sweep_images(domain, node, which, edges, rho, M, first, last, settings, limit, iterations, residual):
     """:func:`sweep` of whole images first … last − 1; ``iterations`` and ``residual [B]`` are written."""
     height, labels, width = node.shape[1:]
     lines = np.zeros((2, labels, (width + TILE - 1) // TILE * TILE), node.dtype)
     for b in range(first, last):
         iterations[b], residual[b] = sweep(
-            domain, stored, node, which, edges, rho, M, b, 0, height, settings, limit, True, lines[0], lines[1]
+            domain, node, which, edges, rho, M, b, 0, height, settings, limit, True, lines[0], lines[1]
         )

@@ -1,0 +1,52 @@
+"""Tree-reweighted inference on grids that kernels serve: the bound, pseudo-marginals and gradient as kernels give them.
+
+What is computed is defined by :mod:`.reference`, through which second derivatives go.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lnz.ops.envelope import State
+from lnz.ops.grid_belief.kernel import Prepared
+from lnz.ops.grid_belief.solve import pairs, pull_back, slots_of, solve
+from lnz.ops.tree_reweighted import kernel
+from lnz.ops.tree_reweighted.op import TreeReweighting
+from lnz.scores import Model
+
+
+class GridTreeReweighting(TreeReweighting):
+    """The state is messages ``[4, B, H, L, W]`` as the kernels hold them, then as of :class:`TreeReweighting`, then the
+    bound ``[*batch]`` in float64 and node beliefs ``[*batch, N, L]``, which one pass over the messages gives.
+
+    For uniform and given appearance probabilities; those that are optimised come with messages of the general path.
+    """
+
+    def state(self, model: Model) -> State:
+        rho = self.probabilities(model.graph)
+        run = self.run
+        value, beliefs, messages, iterations, residual = solve(
+            model, kernel.reweighted(model, rho), run.max_iterations, run.tolerance, run.damping
+        )
+        return messages, rho.to(messages), iterations, residual, value, beliefs
+
+    def value(self, model: Model, state: State) -> Tensor:
+        return state[4].to(model.dtype, copy=True)
+
+    def pulled(self, model: Model, state: State, grad: Tensor) -> list[Tensor]:
+        return pull_back(model, self._prepared(model, state), state[0], grad)
+
+    def answer(self, model: Model, state: State, which: int | None) -> Tensor:
+        if which is None or which == 0:
+            return state[5].clone()
+        return pairs(model, self._prepared(model, state), state[0], which)
+
+    def messages(self, model: Model, state: State) -> Tensor:
+        """As :mod:`lnz.ops.belief` lays them out, ``[*batch, M, L]``."""
+        return slots_of(model, self._prepared(model, state), state[0])
+
+    @staticmethod
+    @torch.no_grad()
+    def _prepared(model: Model, state: State) -> Prepared:
+        return kernel.reweighted(model, state[1])
