@@ -58,7 +58,7 @@ def test_every_objective_trains_every_parameter(name, void):
     made.training_step(batch(void), 0).backward()
     gradients = {key: p.grad for key, p in made.mrf.named_parameters() if p.requires_grad}
     assert all(torch.isfinite(g).all() for g in gradients.values())
-    assert gradients["1.nodes.bias"].abs().sum() > 0
+    assert gradients["1.nodes.weight"].abs().sum() > 0  # those of the bias are differences of counts: 0 may be right
     assert ("1.tables" in gradients) == (name != "softmax")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.mrf import MRF
@@ -12,7 +13,7 @@ from lnz.objectives.reduction import Reduction, check_possible, check_reduction,
 
 
 def nll(
-    p: StructuredDistribution,
+    p: Distribution,
     y: Tensor,
     reduction: Reduction = "mean",
     zero_infinity: bool = False,
@@ -33,7 +34,7 @@ def nll(
     :func:`contrastive_divergence` with ``chains``.
 
     Args:
-        p: any structured distribution.
+        p: any structured distribution; :class:`~lnz.CTC` and :class:`~lnz.Transducer` too.
         y: ``int64 [*batch, *event]`` gold labels; −100 entries are latent and summed over.
         reduction: ``"none"`` keeps ``[*batch]``; ``"mean"`` and ``"sum"`` are over the batch.
         zero_infinity: a gold labelling of probability 0 gives loss 0 and gradient 0 instead of an error. (Under a
@@ -47,8 +48,10 @@ def nll(
     check_reduction(reduction)
     if isinstance(p, MRF) and isinstance(p.inference, Sampler):
         losses = _sampled(p, y, p.inference.chains, generator)
-    else:
+    elif isinstance(p, StructuredDistribution):
         losses = -p._log_prob(y, -1.0 / max(1, p.batch_shape.numel()) if reduction == "mean" else -1.0)
+    else:
+        losses = -p.log_prob(y)
     if zero_infinity:
         losses = torch.where(torch.isposinf(losses), 0.0, losses)
     else:
