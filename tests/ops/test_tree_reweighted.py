@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import lnz
-from lnz.inference import Enumeration, TreeReweighted
+from lnz.inference import Enumeration, MeanField, TreeReweighted
 from lnz.ops import backend
 from lnz.ops.belief.gradient import gathered
 from lnz.ops.belief.reference import beliefs as factors
 from lnz.ops.belief.reference import factor_beliefs, node_beliefs
 from lnz.ops.belief.schedule import Run, iterate
+from lnz.ops.grid_belief.forms import fits_reweighted
 from lnz.ops.grid_belief.solve import pairs, pull_back, slots_of, solve
 from lnz.ops.tree_reweighted import kernel
 from lnz.ops.tree_reweighted.appearance import components, forest, packed, resistances, uniform
@@ -232,6 +235,108 @@ def test_grid_kernel_stops_each_image_by_itself_and_shares_rows() -> None:
     assert iterations[0] > iterations[1]
 
 
+@pytest.mark.parametrize("appearance", ["packed", "per image"])
+@pytest.mark.parametrize("form", ["shared", "per image", "potts"])
+@pytest.mark.parametrize("scale", [1.0, 60.0])  # 60: out of the range of probabilities
+def test_grid_kernel_with_a_table_per_probability(form: str, appearance: str, scale: float) -> None:
+    """Few different ones, in runs that tiles cut: products with one table after the other; wider than a tile."""
+    model = grid_model("shared" if form == "potts" else form, height=6, width=133)
+    table = torch.eye(LABELS, dtype=torch.float64) if form == "potts" else model.entries[1]
+    model = checked_model(model.graph, (model.entries[0], table * scale))  # type: ignore[operator]
+    rho = packed(model.graph)
+    if appearance == "per image":
+        rho = torch.stack((rho, torch.where(torch.arange(len(rho)) % 50 < 20, rho * 0.9, rho)))
+        rho[:, : 6 * 133] = 1.0
+    prepared = kernel.reweighted(model, rho)
+    assert all(s.choice is not None and len(s.table) <= kernel.MOST * len(rho) for s in prepared.sides)
+    assert_kernel_is_the_reference(model, Run(5, 0.0, 0.0, "flooding"), rho)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_grid_kernel_stays_in_probabilities_whatever_the_nodes_span(dtype: torch.dtype) -> None:
+    """Scores of nodes that no exponential reaches: a label is ruled out by −inf only, and the bound holds."""
+    model = grid_model("shared", dtype)
+    nodes = model.entries[0] * 300.0  # type: ignore[operator]
+    nodes[0, 2, 1] = -torch.inf
+    table = model.entries[1] * 3.0  # type: ignore[operator]
+    model = checked_model(model.graph, (nodes, table))
+    prepared = kernel.reweighted(model, uniform(model.graph))
+    assert fits_reweighted(dtype, prepared.reach[prepared.which], *prepared.sides).all()
+    single = dtype == torch.float32
+    assert_kernel_is_the_reference(
+        model, Run(6, 0.0, 0.0, "flooding"), uniform(model.graph), atol=2e-4 if single else 1e-11
+    )
+
+
+@pytest.mark.parametrize("scale", [1.0, 20.0])
+@pytest.mark.parametrize("iterations", [1, 4, 50])
+def test_grid_kernel_encloses_the_exact_value_in_single_precision(iterations: int, scale: float) -> None:
+    graph = lnz.FactorGraph.grid(3, 4, 3)
+    generator = torch.Generator().manual_seed(5)
+    scores = [torch.randn(20, *shape, generator=generator) * scale for shape in ((12, 3), (17, 3, 3))]
+    scores[0][3, 5, 0] = scores[1][4, 2, 1, 2] = -torch.inf
+    p = lnz.MRF(graph, scores, TreeReweighted(iterations, 0.0))
+    lower = lnz.MRF(graph, scores, MeanField(iterations, 0.0)).log_partition
+    exact = lnz.MRF(graph, [entry.double() for entry in scores], Enumeration()).log_partition
+    rounding = 1e-6 * (1 + exact.abs())
+    assert (lower.double() <= exact + rounding).all()
+    assert (p.log_partition.double() >= exact - rounding).all()
+
+
+def test_impossible_images_are_the_reference_and_leave_the_others_alone() -> None:
+    model = grid_model("per image")
+    model.entries[0][0, 3] = -torch.inf  # type: ignore[index]
+    prepared, passing = kernel.reweighted(model, uniform(model.graph)), Reweighted(model, uniform(model.graph))
+    value, beliefs, messages, *_ = solve(model, prepared, 6, 0.0, 0.0)
+    expected = iterate(passing, Run(6, 0.0, 0.0, "flooding")).messages
+    assert torch.isneginf(value[0])
+    assert_same(value, upper_bound(passing, expected), atol=1e-10)
+    assert_same(beliefs, node_beliefs(passing, expected), atol=1e-11)
+    grad = torch.ones(BATCH, dtype=torch.float64)
+    pulled = gathered(passing, passing.node_to_factor(expected), grad, factors)
+    for ours, known in zip(pull_back(model, prepared, messages, grad), pulled, strict=True):
+        assert_same(ours, known, atol=1e-10)
+
+
+def test_buffers_need_not_be_clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = grid_model("weighted")
+    clean = solve(model, kernel.reweighted(model, uniform(model.graph)), 5, 0.0, 0.0)
+    new_empty = Tensor.new_empty
+    monkeypatch.setattr(Tensor, "new_empty", lambda self, *a, **k: new_empty(self, *a, **k).fill_(torch.nan))
+    again = solve(model, kernel.reweighted(model, uniform(model.graph)), 5, 0.0, 0.0)
+    assert all(torch.equal(a, b) for a, b in zip(clean, again, strict=True))
+
+
+def test_no_tables_of_edges_are_held_unless_they_are_the_answer() -> None:
+    height, width, labels = 40, 40, 32
+    edges = height * (width - 1) * 2
+    graph = lnz.FactorGraph.grid(height, width, labels)
+    node, table = (torch.randn(*shape, dtype=torch.float64) for shape in ((height * width, labels), (labels, labels)))
+    p = lnz.MRF(graph, (node.requires_grad_(), table.requires_grad_()), TreeReweighted(3, 0.0))
+    largest: list[int] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            out = func(*args, **(kwargs or {}))
+            outs = out if isinstance(out, tuple | list) else (out,)
+            if func is not torch.ops.aten.view.default:
+                largest.extend(t.numel() for t in outs if isinstance(t, Tensor))
+            return out
+
+    with Watch():
+        p.log_partition.backward()
+        _ = p.node_marginals
+    assert max(largest) <= 4 * height * width * labels  # the messages
+    largest.clear()
+    tracemalloc.start()
+    with Watch():
+        _ = p.solution.marginals[1]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert max(largest) == edges * labels**2
+    assert peak < edges * labels**2  # bytes: nothing beside the answer, which torch holds
+
+
 @pytest.mark.parametrize("by_direction", [False, True])
 def test_bound_and_its_gradient_do_not_depend_on_the_backend(by_direction: bool) -> None:
     graph = lnz.FactorGraph.grid(HEIGHT, WIDTH, LABELS, by_direction=by_direction)
@@ -243,7 +348,12 @@ def test_bound_and_its_gradient_do_not_depend_on_the_backend(by_direction: bool)
     results = []
     for name in ("auto", "reference"):
         with backend(name):  # type: ignore[arg-type]
-            value = lnz.MRF(graph, scores, TreeReweighted(20, 0.0)).log_partition
-            results.append((value, *torch.autograd.grad(value.sum(), scores)))
+            p = lnz.MRF(graph, scores, TreeReweighted(20, 0.0))
+            value = p.log_partition
+            slopes = torch.autograd.grad(value.sum(), scores, create_graph=True)
+            curvature = torch.autograd.grad(slopes[0][0, 3, 1], scores, retain_graph=True)
+            answers = (p.node_marginals, *p.marginals)
+            derivatives = [torch.autograd.grad(a.square().sum(), scores, retain_graph=True) for a in answers]
+            results.append((value, *slopes, *curvature, *answers, *(d for ds in derivatives for d in ds)))
     for ours, expected in zip(*results, strict=True):
-        assert_same(ours, expected, atol=1e-10)
+        assert_same(ours.detach(), expected.detach(), atol=1e-10)

@@ -86,9 +86,7 @@ def _edges(side: Side, domain: tuple[int, ...]) -> tuple[Any, ...]:
     return side.kind, *(t.contiguous().numpy() for t in (square, weight, full, extent, choice))
 
 
-def _shifted(
-    table: Tensor, labels: tuple[int, int], domain: tuple[int, ...], weight: Tensor | None = None
-) -> Tensor:
+def _shifted(table: Tensor, labels: tuple[int, int], domain: tuple[int, ...], weight: Tensor | None = None) -> Tensor:
     """Tables, in place, with the largest of each 0, times a ``weight [entries, rows, columns]``, in a domain."""
     high = table.amax(labels, keepdim=True)
     table -= high.masked_fill(torch.isneginf(high), 0.0)

@@ -58,7 +58,7 @@ class TreeReweighting(Answering):
         return gathered(passing, passing.node_to_factor(state[0]), grad, beliefs)
 
     def answer(self, model: Model, state: State, which: int | None) -> Tensor:
-        """Beliefs of the factors of a group ``[*batch, F, L1, …, Lk]``, or (``None``) of the nodes ``[*batch, N, L]``."""
+        """Beliefs of the factors of a group ``[*batch, F, L1, …, Lk]``, or (``None``) of nodes ``[*batch, N, L]``."""
         return self.plain(model, state, which)
 
     def plain(self, model: Model, state: State, which: int | None) -> Tensor:

@@ -60,7 +60,7 @@ def node_beliefs(domain, x, h, w, n, lanes, beliefs):
 
 @njit(fastmath=FLAGS)
 def edge_totals(domain, labels, later, first, n, out, lanes):
-    """Σ over joint labels, into ``lanes[5]``, from what edges make of their earlier ends and what the ``later`` send."""
+    """Σ over joint labels, into ``lanes[5]``: of what edges make of their earlier ends, times what ``later`` send."""
     for l in range(labels):
         include(domain, out[0, l, first:n], later[l, first:n])
     sum_out(domain, out[0], labels, n, lanes[5], lanes[1])

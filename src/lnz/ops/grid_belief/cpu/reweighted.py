@@ -1,7 +1,7 @@
 """Tree-reweighted messages on a grid: what nodes send, and what an edge adds to the upper bound.
 
 Messages count ρ times at the node where they arrive, by the edge they come over, and then one is taken away in full:
-see :mod:`lnz.ops.tree_reweighted.reference`. Node scores are logarithms. In probabilities, powers of messages are
+see the reference of tree-reweighted messages. Node scores are logarithms. In probabilities, powers of messages are
 taken through their logarithms, and a quotient takes one away: that costs a fourth of the exponentials that four
 messages sent in logarithms would.
 """
@@ -114,7 +114,7 @@ def gather_reweighted(domain, u, M, across, down, b, h, w, n, ends, below, x, to
         send_but(ends[3, l, :n], total, from_up)
 
 
-@njit(fastmath=FLAGS)
+@njit(fastmath=FLAGS, error_model="numpy")
 def larger_quotient(domain, worst, new, old, possible):
     """The larger of ``worst`` and new / old (in logarithms new − old), where the label is possible."""
     if len(domain) == 0:
@@ -127,7 +127,7 @@ def larger_quotient(domain, worst, new, old, possible):
             worst[k] = value if value > worst[k] else worst[k]
 
 
-@njit(fastmath=FLAGS)
+@njit(fastmath=FLAGS, error_model="numpy")
 def excess(domain, M, b, h, w, row, column, side, first, n, ends, out, senders, lanes):
     """δ of edges ``first … n − 1`` from (row, column) on, into ``lanes[5]``: how much sums of theirs exceed 1, at most.
 
