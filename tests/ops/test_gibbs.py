@@ -110,17 +110,19 @@ def test_the_reference_draws_from_the_same_law():
 
 @pytest.mark.parametrize(("scale", "strength"), [(1.0, 1.0), (2000.0, 1.0), (400.0, 400.0)])  # the last in logarithms
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("form", ["potts", "table", "weighted"])
+@pytest.mark.parametrize("form", ["binary", "potts", "table", "weighted"])
 def test_conditionals_of_wide_grids_equal_the_reference(form, dtype, scale, strength):
     """One colour of a grid wider than a tile, given the other: frequencies over chains against the conditionals."""
-    height, width, labels, chains = 4, 301, 3, 400
+    height, width, labels, chains = 4, 301, 2 if form == "binary" else 3, 400
     graph = lnz.FactorGraph.grid(height, width, labels)
     node = _random(height * width, labels, scale=scale, dtype=dtype)
-    node[::7, 1] = -torch.inf
+    if form != "binary":
+        node[::7, 1] = -torch.inf
     edges = graph.num_factors[1]
     table = _random(labels, labels, seed=3, dtype=dtype, scale=strength)
-    weight = _random(edges, seed=1, dtype=dtype, scale=strength if form == "potts" else 1.0)
+    weight = _random(edges, seed=1, dtype=dtype, scale=strength if form in ("binary", "potts") else 1.0)
     edge = {
+        "binary": Weighted(weight, torch.eye(labels, dtype=dtype)),
         "potts": Weighted(weight, torch.eye(labels, dtype=dtype)),
         "table": table,
         "weighted": Weighted(weight, table),
@@ -143,12 +145,13 @@ def test_conditionals_of_wide_grids_equal_the_reference(form, dtype, scale, stre
     assert abs(statistic - freedom) < 6 * (2 * freedom) ** 0.5 + 1e-6 * len(p) + 50
 
 
-@pytest.mark.parametrize("kind", ["spins", "potts"])
+@pytest.mark.parametrize("kind", ["spins", "fields", "potts"])
 @pytest.mark.parametrize(("height", "width"), [(70, 140), (41, 33)])
 def test_answers_do_not_depend_on_the_number_of_threads(kind, height, width):
-    labels = 2 if kind == "spins" else 3
+    labels = 3 if kind == "potts" else 2
     graph = lnz.FactorGraph.grid(height, width, labels)
-    model = checked_model(graph, (torch.zeros(1, labels), Weighted(torch.ones(1), torch.eye(labels))))
+    node = _random(height * width, labels).float() if kind == "fields" else torch.zeros(1, labels)
+    model = checked_model(graph, (node, Weighted(torch.ones(1), torch.eye(labels))))
     start = torch.randint(labels, (1, height * width), generator=_generator())
     threads, answers = torch.get_num_threads(), []
     try:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lnz.ops.gibbs.bands import advance
-from lnz.ops.gibbs.checkerboard import BLOCK, by_colour, labels_of, node_blocks, state_of
+from lnz.ops.gibbs.checkerboard import BLOCK, by_colour, labels_of, node_blocks, places, state_of
 from lnz.ops.gibbs.images import batch_indices, image_of, key_from
 from lnz.ops.grid_belief.forms import split_edges
+from lnz.ops.jit.buffers import empty
 from lnz.scores import Entry, Model, Weighted
 from lnz.typing import IGNORE
 
@@ -57,27 +59,23 @@ def _prepared(model: Model, index: tuple[int, ...], temperature: float) -> tuple
     sides = [_side(entry, index) for entry in split_edges(model)]
     beta = 1.0 / temperature
     binary = _odds(node, sides, height, width, beta)
-    if binary is None:
-        node = node - node.amax(-1, keepdim=True).nan_to_num(neginf=0.0)
-    exponential = binary is not None or _fits(node, sides, beta)
     if binary is not None:
-        node, sides = binary
-    elif exponential:
-        node = node.mul_(beta).exp_()
-        sides = [
-            (True, (weight * beta).exp_(), table) if equal
-            else (False, weight, ((weight * table - (weight * table).amax().nan_to_num(neginf=0.0)) * beta).exp_())
-            for equal, weight, table in sides
-        ]  # fmt: skip
-    free = torch.ones(height, width, dtype=torch.uint8)
-    if model.observed is not None:
-        free = (image_of(model.observed, 1, index) == IGNORE).reshape(height, width).to(torch.uint8)
-    if len(node) > 1:
-        node = node_blocks(node.reshape(height, width, -1))
+        exponential, node, sides = True, *binary
     else:
-        node = node.reshape(1, 1, 1, -1, 1).expand(1, 1, 1, -1, BLOCK).contiguous()
+        node = node - node.amax(-1, keepdim=True).nan_to_num(neginf=0.0)
+        exponential = _fits(node, sides, beta)
+        if exponential:
+            node = node.mul_(beta).exp_()
+            sides = [_exponential(side, beta) for side in sides]
+        if len(node) > 1:
+            node = node_blocks(node.reshape(height, width, -1))
+        else:
+            node = node.reshape(1, 1, 1, -1, 1).expand(1, 1, 1, -1, BLOCK).contiguous()
+    free = _everywhere(height, width)
+    if model.observed is not None:
+        free = by_colour((image_of(model.observed, 1, index) == IGNORE).reshape(height, width).to(torch.uint8))
     return (
-        EXP if exponential else LOG, by_colour(free).numpy(), node.numpy(),
+        EXP if exponential else LOG, free.numpy(), node.numpy(),
         *(
             (equal, _ends(weight, height, width, across).numpy(), table.flatten().numpy())
             for across, (equal, weight, table) in zip((True, False), sides, strict=True)
@@ -86,25 +84,39 @@ def _prepared(model: Model, index: tuple[int, ...], temperature: float) -> tuple
     )  # fmt: skip
 
 
+@lru_cache(maxsize=8)
+def _everywhere(height: int, width: int) -> Tensor:
+    return by_colour(torch.ones(height, width, dtype=torch.uint8))
+
+
+def _exponential(side: Side, beta: float) -> Side:
+    equal, weight, table = side
+    if equal:
+        return True, (weight * beta).exp_(), table
+    scores = weight * table
+    return False, weight, ((scores - scores.amax().nan_to_num(neginf=0.0)) * beta).exp_()
+
+
 def _odds(node: Tensor, sides: list[Side], height: int, width: int, beta: float) -> tuple[Tensor, list[Side]] | None:
-    """The odds of label 1 where all neighbours have label 0, ``[N, 1]``, and what one of label 1 multiplies them by.
+    """The odds of label 1 where all neighbours have label 0, laid out, and what one of label 1 multiplies them by.
 
     None where labels are not two, matter by more than being equal, are impossible, or edges do not fit: see
     :func:`_fits`. What keeps the odds in the range of the dtype is beyond the resolution of a uniform number.
     """
+    from lnz.ops.gibbs.cpu.binary import odds_of
+
     if node.shape[-1] != 2 or not all(side[0] for side in sides) or not _moderate(node.dtype, sides, beta):
         return None
-    score = node[:, 1] - node[:, 0]
-    if not bool(torch.isfinite(score).all()):
-        return None
-    score = score.expand(height * width).reshape(height, width).clone()
-    for (_, weight, _), rows, columns in zip(sides, (height, height - 1), (width - 1, width), strict=True):
-        each = weight.expand(rows * columns).reshape(rows, columns)
-        score[height - rows :, width - columns :] -= each
-        score[:rows, :columns] -= each
     limit = 700.0 if node.dtype == torch.float64 else 85.0
-    odds = score.mul_(beta).clamp_(-limit, limit).exp_().reshape(-1, 1)
-    return odds, [(True, (weight * (2 * beta)).exp_(), table) for _, weight, table in sides]
+    laid = empty(2, height, places(width) // BLOCK, 1, BLOCK, dtype=node.dtype)
+    across, down = (
+        weight.expand(rows * columns).reshape(rows, columns).contiguous().numpy()
+        for (_, weight, _), rows, columns in zip(sides, (height, height - 1), (width - 1, width), strict=True)
+    )
+    scores = node.expand(height * width, 2).reshape(height, width, 2).contiguous().numpy()
+    if not odds_of(scores, across, down, *node.new_tensor([beta, limit]).numpy(), laid.numpy()):
+        return None
+    return laid, [(True, (weight * (2 * beta)).exp_(), table) for _, weight, table in sides]
 
 
 def _ends(weight: Tensor, height: int, width: int, across: bool) -> Tensor:
