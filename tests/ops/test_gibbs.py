@@ -64,6 +64,8 @@ GRIDS = {
     "spins float32": lambda: (2, _random(2).float(), torch.eye(2)),
     "fields": lambda: (2, _random(2, 6, 2), torch.eye(2, dtype=torch.float64)),
     "antisymmetric": lambda: (2, _random(6, 2), _random(2, 2, seed=1)),
+    "binary weighted": lambda: (2, _random(6, 2), Weighted(_random(2, EDGES, seed=1), _random(2, 2, seed=2))),
+    "binary full": lambda: (2, _random(6, 2), _random(2, EDGES, 2, 2, seed=1)),
     "potts float32": lambda: (3, _random(6, 3).float(), Weighted(_random(EDGES, seed=1).float(), torch.eye(3))),
     "potts per image": lambda: (3, _random(1, 3), Weighted(_random(2, 1, seed=1), torch.eye(3, dtype=torch.float64))),
     "shared table": lambda: (3, _random(6, 3), _random(3, 3, seed=1)),
@@ -227,6 +229,23 @@ def test_strong_fields_hide_no_label_that_is_the_last_one_left():
     model = observe(model, torch.where(y == 0, y, -100))
     drawn = gibbs_sweeps(model, y.expand(4000, -1), 1, _generator())
     _assert_law(model, drawn)
+
+
+@pytest.mark.parametrize(("dtype", "field", "weight"), [
+    (torch.float32, -130.0, 9.9), (torch.float32, 130.0, -9.9), (torch.float32, -62.0, 14.0),
+    (torch.float64, -1600.0, 149.0),
+])  # fmt: skip
+def test_strong_edges_do_not_hide_a_stronger_field(dtype, field, weight):
+    """Odds that are out of range where all neighbours have label 0, and given neighbours of label 1 as well, or not."""
+    node = torch.zeros(9, 2, dtype=dtype)
+    node[4, 1] = field
+    edge = Weighted(torch.tensor([weight], dtype=dtype), torch.eye(2, dtype=dtype))
+    y = torch.ones(9, dtype=torch.int64)
+    model = checked_model(lnz.FactorGraph.grid(3, 3, 2), (node, edge))
+    model = observe(model, torch.where(torch.arange(9) == 4, -100, y))
+    drawn = gibbs_sweeps(model, y.expand(4000, -1), 1, _generator())
+    expected = torch.tensor(field + 4 * weight).sigmoid().item()
+    assert abs(drawn[:, 4].double().mean().item() - expected) < 5 * (expected * (1 - expected) / 4000) ** 0.5 + 1e-9
 
 
 def test_directions_with_tables_of_their_own_and_many_labels():

@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from lnz.ops.gibbs.bands import advance
-from lnz.ops.gibbs.checkerboard import BLOCK, by_colour, labels_of, node_blocks, places, state_of
+from lnz.ops.gibbs.checkerboard import BLOCK, by_colour, labels_of, node_blocks, state_of
 from lnz.ops.gibbs.images import batch_indices, image_of, key_from
+from lnz.ops.gibbs.odds import Side, odds
 from lnz.ops.grid_belief.forms import split_edges
-from lnz.ops.jit.buffers import empty
 from lnz.scores import Entry, Model, Weighted
 from lnz.typing import IGNORE
-
-Side = tuple[bool, Tensor, Tensor]
 
 
 def run(model: Model, labels: Tensor, sweeps: int, generator: torch.Generator | None, temperature: float) -> Tensor:
@@ -58,9 +56,10 @@ def _prepared(model: Model, index: tuple[int, ...], temperature: float) -> tuple
     node = image_of(node.detach(), 1 if node.dim() == 1 else 2, index).reshape(-1, labels)
     sides = [_side(entry, index) for entry in split_edges(model)]
     beta = 1.0 / temperature
-    binary = _odds(node, sides, height, width, beta)
+    binary = odds(node, sides, height, width, beta) if labels == 2 else None
     if binary is not None:
-        exponential, node, sides = True, *binary
+        exponential, (node, gains) = True, binary
+        sides = [(True, gain, table) for gain, (_, _, table) in zip(gains, sides, strict=True)]
     else:
         node = node - node.amax(-1, keepdim=True).nan_to_num(neginf=0.0)
         exponential = _fits(node, sides, beta)
@@ -95,28 +94,6 @@ def _exponential(side: Side, beta: float) -> Side:
         return True, (weight * beta).exp_(), table
     scores = weight * table
     return False, weight, ((scores - scores.amax().nan_to_num(neginf=0.0)) * beta).exp_()
-
-
-def _odds(node: Tensor, sides: list[Side], height: int, width: int, beta: float) -> tuple[Tensor, list[Side]] | None:
-    """The odds of label 1 where all neighbours have label 0, laid out, and what one of label 1 multiplies them by.
-
-    None where labels are not two, matter by more than being equal, are impossible, or edges do not fit: see
-    :func:`_fits`. What keeps the odds in the range of the dtype is beyond the resolution of a uniform number.
-    """
-    from lnz.ops.gibbs.cpu.binary import odds_of
-
-    if node.shape[-1] != 2 or not all(side[0] for side in sides) or not _moderate(node.dtype, sides, beta):
-        return None
-    limit = 700.0 if node.dtype == torch.float64 else 85.0
-    laid = empty(2, height, places(width) // BLOCK, 1, BLOCK, dtype=node.dtype)
-    across, down = (
-        weight.expand(rows * columns).reshape(rows, columns).contiguous().numpy()
-        for (_, weight, _), rows, columns in zip(sides, (height, height - 1), (width - 1, width), strict=True)
-    )
-    scores = node.expand(height * width, 2).reshape(height, width, 2).contiguous().numpy()
-    if not odds_of(scores, across, down, *node.new_tensor([beta, limit]).numpy(), laid.numpy()):
-        return None
-    return laid, [(True, (weight * (2 * beta)).exp_(), table) for _, weight, table in sides]
 
 
 def _ends(weight: Tensor, height: int, width: int, across: bool) -> Tensor:
@@ -157,20 +134,12 @@ def _fits(node: Tensor, sides: list[Side], beta: float) -> bool:
     below the resolution of a uniform number, and node scores may have any range. Where some are −inf, none that is
     possible may underflow, as it may be the only one left.
     """
-    if _finite(sides):
-        return _moderate(node.dtype, sides, beta)
-    reach = 2 * beta * sum(_reach(*side) for side in sides)
-    return reach + beta * _range(node) < (700.0 if node.dtype == torch.float64 else 80.0)
-
-
-def _finite(sides: list[Side]) -> bool:
-    return all(bool(torch.isfinite(weight if equal else table).all()) for equal, weight, table in sides)
-
-
-def _moderate(dtype: torch.dtype, sides: list[Side], beta: float) -> bool:
-    """Whether edges are finite and change odds by so little that node scores may have any range."""
-    limit = 600.0 if dtype == torch.float64 else 40.0
-    return _finite(sides) and 2 * beta * sum(_reach(*side) for side in sides) < limit
+    if not all(equal or max(len(weight), len(table)) == 1 for equal, weight, table in sides):
+        return False  # the exponential domain has no form of its own for these
+    change = 2 * beta * sum(_reach(*side) for side in sides)
+    if all(bool(torch.isfinite(weight if equal else table).all()) for equal, weight, table in sides):
+        return change < (600.0 if node.dtype == torch.float64 else 40.0)
+    return change + beta * _range(node) < (700.0 if node.dtype == torch.float64 else 80.0)
 
 
 def _range(scores: Tensor) -> float:
@@ -183,11 +152,9 @@ def _range(scores: Tensor) -> float:
 
 
 def _reach(equal: bool, weight: Tensor, table: Tensor) -> float:
-    """The largest difference that an edge makes; inf where the exponential domain has no form of its own for it."""
+    """The largest difference that an edge makes."""
     if weight.numel() == 0 or table.numel() == 0:
         return 0.0
     if equal:
         return float(weight.masked_fill(torch.isneginf(weight), 0.0).abs().amax())
-    if len(table) > 1 or len(weight) > 1:
-        return torch.inf
     return float(weight.abs()) * _range(table.reshape(1, -1))

@@ -63,14 +63,25 @@ def rows_of_odds(states, free, odds, across, down, key, words, image, step, low,
             store(drawn, states, (image, colour, r + 1, at + 1))
 
 
+@njit
+def _add(line, edges):
+    if edges.size == 1:
+        for w in range(line.size):
+            line[w] += edges[0]
+    else:
+        for w in range(line.size):
+            line[w] += edges[w]
+
+
 @kernel(fastmath={"contract"})
 def odds_of(node, across, down, beta, limit, odds):
     """Fill in the odds of label 1 where all neighbours have label 0; whether all scores of nodes are finite.
 
     Args:
         node: ``[H, W, 2]``.
-        across: what equal labels gain, ``[H, W − 1]``.
-        down: likewise ``[H − 1, W]``.
+        across: what a neighbour of label 0 adds to the score of label 1 at the first ends of horizontal edges and at
+            the second, ``[H, W − 1]`` each, or ``[1, 1]`` for all.
+        down: likewise, of vertical edges, ``[H − 1, W]``.
         beta: one over the temperature.
         limit: of the logarithms of odds, either way.
         odds: ``[2, H, K / 16, 1, 16]``.
@@ -82,14 +93,10 @@ def odds_of(node, across, down, beta, limit, odds):
         for w in range(width):
             line[w] = node[r, w, 1] - node[r, w, 0]
             finite += abs(line[w]) < np.inf
-        for w in range(width - 1):
-            line[w] -= across[r, w]
-        for w in range(1, width):
-            line[w] -= across[r, w - 1]
-        for edges in (r - 1, r):
-            if 0 <= edges < height - 1:
-                for w in range(width):
-                    line[w] -= down[edges, w]
+        for end in range(2):
+            _add(line[end : width - 1 + end], across[end][r % len(across[end])])
+            if 0 <= r - end < height - 1:
+                _add(line, down[end][(r - end) % len(down[end])])
         for w in range(width):
             line[w] = exp(min(max(line[w] * beta, -limit), limit))
         for colour in range(2):
