@@ -2,8 +2,9 @@
 
 The summands of the pass back stay where the marginals will be. Going forward, the probability that a segment of label l
 starts at t is shared out among the widths in proportion to these summands, and what ends at t among the labels that
-follow: products only, no second exponential, and nothing that could drift. So there is one exponential per score and
-L² products per step. Shapes as in :mod:`lnz.ops.semi_markov.reference`.
+follow: products only, and no second exponential. So there is one exponential per score and L² products per step. Where
+rounding would be to one side, sums and quotients are float64, and what is shared out is held to 1 in all, so that
+float32 does not drift. Shapes as in :mod:`lnz.ops.semi_markov.reference`.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def run(kind, segment, edge, lengths, steps, W, first, last, limit, log_z, weigh
     padded = begins.shape[2]
     state, message = workspace(TILE, padded, dtype), workspace(TILE, padded, dtype)
     starts, tops, folds = workspace(TILE, padded, dtype), workspace(TILE, padded, np.float64), room_to_fold()
-    rare, peaks = np.zeros((rows, steps), np.bool_), np.zeros(rows)
+    rare, peaks, scales = np.zeros((rows, steps), np.bool_), np.zeros(rows), np.ones(rows)
     extra = np.zeros((rows, size, size) if len(kind) > 0 else (rows, 0, 0))
     columns, proper = state.T, True
     for at in range(first, last, rows):
@@ -67,14 +68,15 @@ def run(kind, segment, edge, lengths, steps, W, first, last, limit, log_z, weigh
         for r in range(count):
             log_z[at + r] = first_starts(lengths[at + r], size, r, ahead, peaks, starts)
         ends[:] = 0
+        scales[:] = 1
         extra[:] = 0
         for t in range(longest):
             if t > 0:
                 start(
-                    kind, edge, lengths, at, count, size, t, table[0], columns, state, message, begins, ahead, afters,
-                    ends, leaves, rare, starts, edges, extra,
+                    kind, edge, lengths, at, count, W, size, t, table[0], columns, state, message, begins, ahead,
+                    afters, ends, leaves, rare, starts, scales, edges, extra,
                 )  # fmt: skip
-            share_widths(lengths, at, count, steps, W, size, t, starts, inverses, weights, ends, folds)
+            share_widths(lengths, at, count, steps, W, size, t, starts, scales, inverses, weights, ends, folds)
         for r in range(count):
             b, n = at + r, lengths[at + r]
             weights[(b * steps + n) * W * size : (b + 1) * steps * W * size] = 0

@@ -17,9 +17,11 @@ from lnz.ops.registers.cpu.product import matmul, vecmat
 from lnz.ops.registers.cpu.vectors import converted, load, spread, store
 from lnz.ops.semi_markov.cpu.widths import FLAGS, REPEAT, packing
 
+OFTEN = 16  # steps after which the sum of all probability is looked at
+
 
 @njit(fastmath=FLAGS)
-def share_widths(lengths, first, count, steps, W, size, t, starts, inverses, weights, ends, folds):
+def share_widths(lengths, first, count, steps, W, size, t, starts, scales, inverses, weights, ends, folds):
     """``weights`` become the marginals of segments that start at t, and ``ends`` grow by them where they end.
 
     Args:
@@ -30,7 +32,8 @@ def share_widths(lengths, first, count, steps, W, size, t, starts, inverses, wei
         W: the largest width.
         size: L.
         t: the step.
-        starts: the probability that a segment of each label starts here, ``[count, L rounded up to 16]``.
+        starts: the probability that a segment of each label starts here, ``[count, L rounded up to 16]``, but for
+        scales: float64 ``[count]``, what to multiply it by.
         inverses: 1 / Σ_w weights, ``[count, T, L rounded up to 16]``.
         weights: as :func:`sum_widths` leaves them, flat.
         ends: ``[count, ≥ (T + W) L + 16]``.
@@ -49,11 +52,13 @@ def share_widths(lengths, first, count, steps, W, size, t, starts, inverses, wei
             lanes = min(BLOCK, stride - column)
             last = lanes if packed == 1 else (widths - (blocks - 1) * packed) * size
             at, end = row + column, t * size + column
-            factor = load(starts, (r, column)) * load(inverses, (r, t, column))
+            wide = converted(load(starts, (r, column)), np.float64) * scales[r]
+            wide = wide * converted(load(inverses, (r, t, column)), np.float64)
             if packed > 1:
                 for k in range(packed):
-                    store(converted(factor, np.float64), folds, (REPEAT, k * size))
-                factor = converted(load(folds, (REPEAT, 0)), weights.dtype)
+                    store(wide, folds, (REPEAT, k * size))
+                wide = load(folds, (REPEAT, 0))
+            factor = converted(wide, weights.dtype)
             for i in range(blocks):
                 n = lanes if i < blocks - 1 else last
                 share = load_first(weights, (at + i * stride,), n, 0) * factor
@@ -63,8 +68,8 @@ def share_widths(lengths, first, count, steps, W, size, t, starts, inverses, wei
 
 @njit(fastmath=FLAGS)
 def start(
-    kind, edge, lengths, first, count, size, t, table, columns, state, message, begins, ahead, afters, ends, leaves,
-    rare, starts, edges, extra,
+    kind, edge, lengths, first, count, W, size, t, table, columns, state, message, begins, ahead, afters, ends, leaves,
+    rare, starts, scales, edges, extra,
 ):  # fmt: skip
     """``starts``, the probabilities of segments that start at t, from the ``ends`` of those that end at t − 1.
 
@@ -74,6 +79,7 @@ def start(
         lengths: see there.
         first: see there.
         count: see there.
+        W: the largest width.
         size: L.
         t: the step, above 0.
         table: exp(A − top), ``AS_ONE``.
@@ -83,10 +89,11 @@ def start(
         begins: see there.
         ahead: see there.
         afters: see there.
-        ends: ``[count, ≥ T L]``.
+        ends: ``[count, ≥ (T + W) L + 16]``.
         leaves: see there; multiplied by ``ends``.
         rare: see there.
-        starts: ``[count, L …]``, written.
+        starts: ``[count, L …]``, written but for
+        scales: float64 ``[count]``, what to multiply it by, written.
         edges: ``[B · S, L, L]``; ``ROWWISE`` exp(A − top) becomes the marginals.
         extra: float64 ``[count, L, L]``; ``AS_ONE`` it grows by the marginals of rows done with logarithms.
     """
@@ -107,10 +114,10 @@ def start(
         if t >= lengths[first + r]:
             continue
         row = (first + r) * edge.shape[1] + t - 1 if len(kind) == 0 else 0
-        old = new = spread(ends.dtype.type(0))
+        old = new = spread(0.0)
         for column in range(0, size, BLOCK):
             n = min(BLOCK, size - column)
-            old += load_first(ends, (r, (t - 1) * size + column), n, 0)
+            old += converted(load_first(ends, (r, (t - 1) * size + column), n, 0), np.float64)
             here = load(ahead, (r, t, column))
             if len(kind) > 0:
                 arrived = load(message, (r, column)) * here
@@ -134,9 +141,18 @@ def start(
                         else:
                             extra[r, k, l] += joint
         for column in range(0, size, BLOCK):
-            new += load(starts, (r, column))
-        # each step rounds: what starts is what has ended
+            new += converted(load(starts, (r, column)), np.float64)
+        # what starts is what has ended, but each step rounds; a factor of almost 1 would round to one side in float32
         mass = total(new)
-        factor = total(old) / mass if mass > 0 else mass
-        for column in range(0, size, BLOCK):
-            store(load(starts, (r, column)) * factor, starts, (r, column))
+        if t % OFTEN == 0:
+            mass *= under_way(ends, r, t - 1, W, size)
+        scales[r] = total(old) / mass if mass > 0 else 0.0
+
+
+@njit(fastmath=FLAGS)
+def under_way(ends, r, t, W, size):
+    """The probability of all segments that end at t or later and have started by then: 1, but for rounding."""
+    mass = spread(0.0)
+    for at in range(t * size, (t + W) * size, BLOCK):
+        mass += converted(load(ends, (r, at)), np.float64)  # zeros after the last
+    return total(mass)

@@ -103,7 +103,7 @@ def sum_widths(segment, lengths, first, count, steps, W, size, t, after, weights
             at, ahead = row + column, (t + 1) * size + column
             top = top_of_widths(segment, at, after, r, ahead, blocks, size, lanes, last, folds)
             top = select(top > -math.inf, top, 0.0)
-            total, proper = spread(segment.dtype.type(0)), top < math.inf
+            total, proper = spread(0.0), top < math.inf  # in float32, small weights would vanish one by one
             for i in range(blocks):
                 n = lanes if i < blocks - 1 else last
                 score = converted(load_first(segment, (at + i * stride,), n, -math.inf), np.float64)
@@ -112,15 +112,13 @@ def sum_widths(segment, lengths, first, count, steps, W, size, t, after, weights
                 proper = proper & (below <= 0)
                 weight = exp(below)
                 store_first(weight, weights, (at + i * stride,), n)
-                total += weight
+                total += converted(weight, np.float64)
             if packed > 1:
-                wide = converted(total, np.float64)
-                store(wide, folds, (SUM, 0))
+                store(total, folds, (SUM, 0))
                 for k in range(1, packed):
-                    wide += load(folds, (SUM, k * size))
-                total = converted(wide, segment.dtype)
+                    total += load(folds, (SUM, k * size))
             store(top, shifts, (r, column))
-            store(total, sums, (r, column))
+            store(converted(total, segment.dtype), sums, (r, column))
             if not every(proper):
                 exact[first + r] = False
         for i in range(row + widths * size, row + W * size):
