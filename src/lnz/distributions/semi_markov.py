@@ -32,7 +32,9 @@ class SemiMarkov(StructuredDistribution):
     first step, −1 at its other steps**; −100 is padding, or *unobserved*: neither a start nor its label is known there.
     So ``condition`` takes any mixture: a label says that a segment of that label starts here, −1 that none does.
 
-    All exact and streaming: O(T (W L + L²)) time per batch entry, O(T L) memory beside the marginals.
+    All exact and streaming: O(T (W L + L²)) time per batch entry, O(T L) memory beside the marginals. For float32 and
+    float64 on the CPU, ln Z, marginals, argmax and samples run on kernels: one exponential per segment score, right at
+    any range of scores. The k best for k > 1, and second derivatives, go through the reference.
 
     Args:
         segment_scores: s ``[*batch, T, W, L]``, of the segment that starts at step t, is w + 1 steps wide and has label
