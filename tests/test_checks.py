@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from lnz import InfeasibleError
-from lnz.checks import check_broadcast, check_event_shape, check_feasible, check_labels, check_scores, concrete
+from lnz.checks import (
+    as_counts,
+    as_labels,
+    as_sample_shape,
+    check_broadcast,
+    check_event_shape,
+    check_feasible,
+    check_integer,
+    check_labels,
+    check_positive,
+    check_scores,
+    concrete,
+)
 
 
 def test_concrete_sees_through_gradients_but_not_vmap() -> None:
@@ -43,6 +57,61 @@ def test_labels() -> None:
         check_labels("y", torch.tensor([2, 2]), torch.tensor([1, 3]))
     with pytest.raises(ValueError, match=r"y: expected labels in \[0, 3\), got -100 at \[1\]"):
         check_labels("y", torch.tensor([0, -100]), 3, unobserved=False)
+
+
+def test_labels_of_any_integer_dtype() -> None:
+    for dtype in (torch.uint8, torch.int32, torch.int64):
+        assert as_labels("y", torch.tensor([0, 2], dtype=dtype)).tolist() == [0, 2]
+        assert as_labels("y", torch.tensor([0, 2], dtype=dtype)).dtype == torch.int64
+    for dtype in (torch.bool, torch.float32):
+        with pytest.raises(TypeError, match=f"y: expected a torch.Tensor of integers, got {dtype}"):
+            as_labels("y", torch.zeros(2, dtype=dtype))
+    with pytest.raises(TypeError, match="y: expected a torch.Tensor of integers, got list"):
+        as_labels("y", [0, 2])
+
+
+def test_integers() -> None:
+    check_integer("k", 1)
+    check_integer("k", torch.tensor(3))
+    check_integer("k", 0, least=0)
+    for value in (1.5, "3", None):
+        with pytest.raises(TypeError, match=f"k: expected a positive integer, got {value!r}"):
+            check_integer("k", value)
+    with pytest.raises(ValueError, match="k: expected a positive integer, got 0"):
+        check_integer("k", 0)
+    with pytest.raises(ValueError, match="k: expected an integer of at least 0, got -1"):
+        check_integer("k", -1, least=0)
+
+
+def test_numbers_above_0() -> None:
+    check_positive("t", 0.5)
+    check_positive("t", 2)
+    for value in (0, -1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"t: expected a positive number, got {value}"):
+            check_positive("t", value)
+    with pytest.raises(TypeError, match="t: expected a positive number, got 'a'"):
+        check_positive("t", "a")
+
+
+def test_shapes_of_samples() -> None:
+    assert as_sample_shape([2, 0]) == (2, 0)
+    for value in (3, (1.5,), "a"):
+        with pytest.raises(TypeError, match="sample_shape: expected a sequence of integers, such as"):
+            as_sample_shape(value)
+    with pytest.raises(ValueError, match=r"sample_shape: expected sizes of at least 0, got \(2, -1\)"):
+        as_sample_shape((2, -1))
+
+
+def test_counts() -> None:
+    cpu = torch.device("cpu")
+    assert as_counts("n", torch.tensor([[1], [2]], dtype=torch.int32), 2, cpu).tolist() == [1, 2]
+    for value in (["a", "b"], None):
+        with pytest.raises(TypeError, match="n: expected integers, got "):
+            as_counts("n", value, 2, cpu)
+    with pytest.raises(TypeError, match="n: expected integers, got dtype torch.float32"):
+        as_counts("n", [1.0, 2.0], 2, cpu)
+    with pytest.raises(ValueError, match="n: expected 2 numbers, one per batch entry, got 1"):
+        as_counts("n", [1], 2, cpu)
 
 
 def test_shapes() -> None:

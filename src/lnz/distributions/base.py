@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.distributions.kl import register_kl
 
-from lnz.checks import check_feasible, concrete
+from lnz.checks import as_sample_shape, check_feasible, check_tensor, concrete
 from lnz.ops.conditionals.normalised import log_softmax_at
 from lnz.typing import IGNORE, SampleShape
 
@@ -130,6 +130,7 @@ class StructuredDistribution(Distribution, ABC):
 
         Where y holds −100, the unobserved entries are summed over: ln Z(y) − ln Z.
         """
+        check_tensor("y", value)
         observed = concrete(value) and not self._unobserved(value).any()
         numerator = self.score(value) if observed else self.condition(value).log_partition
         z = self.log_partition
@@ -214,7 +215,7 @@ class StructuredDistribution(Distribution, ABC):
     def sample(self, sample_shape: SampleShape = (), generator: torch.Generator | None = None) -> Tensor:
         """Independent labellings, ``[*sample_shape, *batch, *event]``."""
         self._require_feasible("sample")
-        shape = torch.Size(sample_shape)
+        shape = as_sample_shape(sample_shape)
         with torch.no_grad():
             drawn = self._sample(shape.numel(), generator)
         return drawn.reshape(*shape, *drawn.shape[1:])

@@ -11,6 +11,7 @@ from torch import Tensor
 from lnz.checks import (
     check_broadcast,
     check_event_shape,
+    check_integer,
     check_labels,
     check_lengths,
     check_same_kind,
@@ -255,8 +256,7 @@ class LinearChain(StructuredDistribution):
         return scores.reshape(*self.batch_shape, *scores.shape[1:])
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        if k < 1:
-            raise ValueError(f"k: expected a positive integer, got {k}")
+        check_integer("k", k)
         with torch.no_grad():
             labels, scores = chain.topk(*self._flat, k)
         return labels.reshape(k, *self.batch_shape, *self.event_shape), scores.reshape(k, *self.batch_shape)

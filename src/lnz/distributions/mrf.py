@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from lnz.checks import check_feasible, concrete
+from lnz.checks import check_feasible, check_full, check_integer, concrete
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.node_scores import with_node_scores
 from lnz.graphs import FactorGraph
@@ -117,8 +117,8 @@ class MRF(StructuredDistribution):
 
     def score(self, y: Tensor) -> Tensor:
         check_labelling("y", self.graph, y, self.batch_shape)
-        if self._validate_args and self._unobserved(y).any():
-            raise ValueError("y: expected a full labelling, got -100 (unobserved); use log_prob or condition")
+        if self._validate_args:
+            check_full("y", self._unobserved(y))
         return self.model.score(y)
 
     def condition(self, y: Tensor) -> Self:
@@ -163,8 +163,7 @@ class MRF(StructuredDistribution):
         return best
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        if k < 1:
-            raise ValueError(f"k: expected a positive integer, got {k}")
+        check_integer("k", k)
         return self.solution.topk(k)
 
     def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from lnz.checks import check_broadcast, check_scores
+from lnz.checks import check_broadcast, check_positive, check_scores
 from lnz.distributions.transducer_alignments import TransducerAlignments
 from lnz.distributions.transducer_arguments import checked_joint, fitted_targets
 from lnz.ops import transducer
@@ -135,8 +135,8 @@ class Transducer(Distribution):
 
     def tempered(self, temperature: float | Tensor) -> Self:
         """The distribution with all logits divided by ``temperature`` > 0."""
-        if isinstance(temperature, int | float) and not temperature > 0:
-            raise ValueError(f"temperature: expected a positive number, got {temperature}")
+        if not isinstance(temperature, Tensor):
+            check_positive("temperature", temperature)
         return self._with(self.logits / temperature)
 
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
@@ -167,6 +167,20 @@ class Transducer(Distribution):
     def entropy(self) -> Never:
         """Raise: joint scores say nothing of other targets."""
         raise TypeError(f"{_NEEDS_THE_NETWORK}; alignments(targets).entropy() is that of the alignments")
+
+    def condition(self, y: Tensor) -> Never:
+        """Raise: joint scores say nothing of other targets."""
+        raise TypeError(f"{_NEEDS_THE_NETWORK}; alignments(targets).condition(z) clamps frames of labels")
+
+    @property
+    def marginals(self) -> Never:
+        """Raise: joint scores say nothing of other targets."""
+        raise TypeError(f"{_NEEDS_THE_NETWORK}; alignments(targets).marginals are those of arcs")
+
+    @property
+    def log_count(self) -> Never:
+        """Raise: joint scores say nothing of other targets."""
+        raise TypeError(f"{_NEEDS_THE_NETWORK}; alignments(targets).log_count is for alignments")
 
     @property
     def mode(self) -> Never:
