@@ -7,8 +7,9 @@ traced (``torch.compile``) or vectorised (``torch.vmap``); :func:`concrete` says
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -57,13 +58,56 @@ def largest(scores: Tensor) -> float:
     return scores.detach().amax().item()
 
 
+def check_tensor(name: str, value: object) -> None:
+    """Raise unless ``value`` is a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+
+
+def check_generator(generator: object) -> None:
+    """Raise unless ``generator`` is one of random numbers, or ``None``."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator: expected a torch.Generator or None, got {generator!r}")
+
+
+def check_integer(name: str, value: object, least: int | None = None) -> None:
+    """Raise unless a setting is an integer, and at least ``least``."""
+    if isinstance(value, int) and (least is None or value >= least):
+        return
+    kind = "an integer" if least is None else "a positive integer" if least == 1 else f"an integer of at least {least}"
+    error = ValueError if isinstance(value, _NUMBERS) else TypeError
+    raise error(f"{name}: expected {kind}, got {value!r}")
+
+
+def _any(value: float) -> bool:
+    return not math.isnan(value)
+
+
+def check_number(name: str, value: object, kind: str = "a number", fits: Callable[[float], bool] = _any) -> None:
+    """Raise unless a setting is a number that ``fits``, which ``kind`` says in words; by default, any but NaN."""
+    if not isinstance(value, _NUMBERS):
+        raise TypeError(f"{name}: expected {kind}, got {value!r}")
+    if not fits(float(value)):
+        raise ValueError(f"{name}: expected {kind}, got {value!r}")
+
+
+def numbers(name: str, values: object) -> tuple[float, ...]:
+    """The setting ``values``, a sequence of numbers, as a tuple of floats; raises where it is none."""
+    listed = values.tolist() if isinstance(values, Tensor | np.ndarray) else values
+    if not isinstance(listed, Sequence) or not all(isinstance(value, _NUMBERS) for value in listed):
+        raise TypeError(f"{name}: expected a sequence of numbers, got {values!r}")
+    return tuple(float(value) for value in listed)
+
+
+_NUMBERS = (int, float, np.integer, np.floating)  # not numbers.Real, whose instance checks torch.compile cannot trace
+
+
 def check_scores(name: str, scores: Tensor, *, values: bool = True) -> None:
     """Raise unless ``scores`` are floating point and hold no NaN and no +inf (−inf is an ordinary score).
 
     The values are looked at only if ``values``.
     """
-    if not isinstance(scores, Tensor):
-        raise TypeError(f"{name}: expected a torch.Tensor, got {type(scores).__name__}")
+    check_tensor(name, scores)
     if not scores.is_floating_point():
         raise TypeError(f"{name}: expected floating point scores, got dtype {scores.dtype}")
     if values and scores.numel() and concrete(scores):
@@ -84,8 +128,7 @@ def check_labels(name: str, labels: Tensor, cardinalities: Tensor | int, *, unob
 
     ``cardinalities`` broadcasts against ``labels``.
     """
-    if not isinstance(labels, Tensor):
-        raise TypeError(f"{name}: expected a torch.Tensor, got {type(labels).__name__}")
+    check_tensor(name, labels)
     if labels.dtype != torch.int64:
         raise TypeError(f"{name}: expected dtype torch.int64, got {labels.dtype}")
     if not labels.numel() or not concrete(labels):
@@ -146,8 +189,7 @@ def check_same_kind(name: str, tensor: Tensor, like_name: str, like: Tensor) -> 
 
 def check_lengths(lengths: Tensor, steps: int, name: str = "lengths", of: str = "the steps") -> None:
     """Raise unless ``lengths`` is int64 and each entry lies in [0, steps]."""
-    if not isinstance(lengths, Tensor):
-        raise TypeError(f"{name}: expected a torch.Tensor, got {type(lengths).__name__}")
+    check_tensor(name, lengths)
     if lengths.dtype != torch.int64:
         raise TypeError(f"{name}: expected dtype torch.int64, got {lengths.dtype}")
     if concrete(lengths):

@@ -197,6 +197,15 @@ def test_settings_are_checked() -> None:
     ]:
         with pytest.raises(ValueError, match=why):
             make()
+    for make, why in [
+        (lambda: Gibbs(seed="a"), "seed: expected an integer, got 'a'"),  # type: ignore[arg-type]
+        (lambda: Gibbs(blocks=3), "blocks: expected the nodes of each block, got 3"),  # type: ignore[arg-type]
+        (lambda: DiscreteLangevin(step_size="a"), "step_size: expected a positive number, got 'a'"),  # type: ignore[arg-type]
+        (lambda: ParallelTempering(3), "temperatures: expected a sequence of numbers, got 3"),  # type: ignore[arg-type]
+        (lambda: lnz.inference.MeanField(damping="a"), "damping: expected a number in"),  # type: ignore[arg-type]
+    ]:
+        with pytest.raises(TypeError, match=why):
+            make()
     with pytest.raises(TypeError, match="proposal: expected None or a function"):
         MetropolisHastings(3)  # type: ignore[arg-type]
 

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from lnz.checks import check_labels, check_tensor, concrete
 from lnz.inference.acceptance import acceptance, accepted, tallied
 from lnz.inference.sampler import Chains, Sampler, Transition
 from lnz.ops.conditionals.random import uniform
@@ -28,8 +29,8 @@ class MetropolisHastings(Sampler):
         proposal: ``None`` proposes for one node a label drawn uniformly from all that it has (the present one too, so
             that no order is periodic), and a sweep visits the nodes as ``order`` says. Else a function
             ``(model, labels [n, *batch, N], generator) -> (proposed labels, log_ratio [n, *batch])`` with
-            ``log_ratio = ln q(labels | proposed) − ln q(proposed | labels)``, called once per sweep; proposals that
-            move an observed node have score −inf.
+            ``log_ratio = ln q(labels | proposed) − ln q(proposed | labels)``, called once per sweep; 0.0 will do where
+            proposals are symmetric. Proposals that move an observed node have score −inf.
         order: of the sites, as for :class:`~lnz.inference.Gibbs`; ``"random"`` is reversible. Without effect on
             proposals of the user's own.
     """
@@ -75,7 +76,11 @@ class MetropolisHastings(Sampler):
 def _jumped(
     model: Model, labels: Tensor, proposal: Proposal, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    proposed, log_ratio = proposal(model, labels, generator)
+    made = proposal(model, labels, generator)
+    if not isinstance(made, tuple) or len(made) != 2:
+        raise TypeError(f"proposal: expected a pair (labels, log ratio), got {type(made).__name__}")
+    proposed, log_ratio = made[0], torch.as_tensor(made[1], device=labels.device)
+    check_tensor("proposal", proposed)
     if proposed.shape != labels.shape or proposed.dtype != torch.int64:
         raise ValueError(
             f"proposal: expected int64 labels of shape {list(labels.shape)}, "
@@ -85,5 +90,9 @@ def _jumped(
         raise ValueError(
             f"proposal: expected a log ratio of shape {list(labels.shape[:-1])}, got {list(log_ratio.shape)}"
         )
+    cards = model.graph.uniform_cardinality or torch.tensor(model.graph.cardinalities, device=labels.device)
+    check_labels("proposal", proposed, cards, unobserved=False)
+    if concrete(log_ratio) and not (log_ratio < torch.inf).all():
+        raise ValueError("proposal: expected log ratios below +inf, got NaN or +inf")
     accept = accepted(model.score(proposed) - model.score(labels) + log_ratio, generator)
     return torch.where(accept[..., None], proposed, labels), accept
