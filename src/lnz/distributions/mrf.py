@@ -14,6 +14,7 @@ from lnz.distributions.node_scores import with_node_scores
 from lnz.graphs import FactorGraph
 from lnz.inference import Exact
 from lnz.inference.base import Method, Solution
+from lnz.inference.mode import judged
 from lnz.ops.conditionals.latent import latent_label_scores
 from lnz.ops.conditionals.normalised import keep_observed
 from lnz.ops.conditionals.reference import label_scores
@@ -76,9 +77,21 @@ class MRF(StructuredDistribution):
         return self._once("solution", lambda: self.inference.solve(self.model))
 
     @property
+    def _asked(self) -> Solution | None:
+        """The solution that has been at work already, that of this gradient mode before that of the other."""
+        mode = torch.is_grad_enabled()
+        return self._cache.get(("solution", mode)) or self._cache.get(("solution", not mode))
+
+    @property
     def diagnostics(self) -> dict[str, Any]:
-        """What the inference method says about its own work: iterations, residual, converged, treewidth …"""
-        return self.solution.diagnostics
+        """What the inference method says about its own work: iterations, residual, converged, treewidth …
+
+        After :meth:`argmax` also about its answer, each ``[*batch]``, scores in float64: ``score``; ``bound``, which no
+        labelling's score exceeds (+inf where the method has none); and whether it is thereby proved ``optimal``.
+        """
+        solution = self._asked or self.solution
+        answer = self._cache.get(("argmax", False))  # made without gradient
+        return solution.diagnostics if answer is None else judged(solution, answer) | solution.diagnostics
 
     @property
     def log_partition(self) -> Tensor:
@@ -143,7 +156,7 @@ class MRF(StructuredDistribution):
 
     def argmax(self) -> Tensor:
         with torch.no_grad():
-            best = self.solution.argmax()
+            best = self._cache["argmax", False] = self.solution.argmax()
             if self._validate_args:  # by the score of the answer: ln Z may never have been asked for
                 decoded = "" if self.solution.exact else f" that {self.solution.method} found"
                 check_feasible(self.model.score(best), "MRF.argmax", f"no labelling{decoded} has a finite score")

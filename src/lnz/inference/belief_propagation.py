@@ -131,5 +131,4 @@ class BeliefSolution(Solution):
             "residual": outcome.residual,
             "converged": outcome.residual <= self.run.tolerance,
             "schedule": self.run.schedule,
-            "optimal": torch.full(self.model.batch_shape, self.exact),  # of a labelling: proved on forests
         }

@@ -145,5 +145,4 @@ class EnumerationSolution(Solution):
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        optimal = torch.ones(self.model.batch_shape, dtype=torch.bool)
-        return {"labellings": math.prod(self.model.graph.cardinalities), "optimal": optimal}
+        return {"labellings": math.prod(self.model.graph.cardinalities)}

@@ -282,10 +282,7 @@ class ExactSolution(Solution):
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        """The order's heuristic and what it needs: treewidth, entries and bytes of the largest table, of all tables.
-
-        A labelling is always ``optimal``.
-        """
+        """The order's heuristic and what it needs: treewidth, entries and bytes of the largest table, of all tables."""
         order = self.order
         width = torch.finfo(torch.promote_types(self.model.dtype, torch.float32)).bits // 8
         return {
@@ -294,5 +291,4 @@ class ExactSolution(Solution):
             "largest_table": order.largest,
             "table_bytes": order.largest * width,
             "total_entries": order.total,
-            "optimal": torch.ones(self.model.batch_shape, dtype=torch.bool),
         }

@@ -60,6 +60,13 @@ def precise_score(model: Model, labels: Tensor) -> Tensor:
     return model.map_scores(lambda scores: scores.double()).score(labels).double()
 
 
+def judged(solution: Solution, labels: Tensor) -> dict[str, Tensor]:
+    """``score``, ``bound`` and ``optimal`` of a labelling from a method that proves either nothing or everything."""
+    score = precise_score(solution.model, labels)
+    bound = score if solution.exact else torch.full_like(score, torch.inf)
+    return {"score": score, "bound": bound, "optimal": torch.full_like(score, solution.exact, dtype=torch.bool)}
+
+
 def proved(score: Tensor, bound: Tensor) -> Tensor:
     """Where no labelling can be better, as far as float64 can tell."""
     return (bound <= score + 2 * ROUNDING * (1 + score.abs())) & score.isfinite()
