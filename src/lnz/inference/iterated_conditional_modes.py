@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lnz.checks import check_integer
+from lnz.checks import check_integer, check_number
 from lnz.inference.base import Method
 from lnz.inference.blocks import improved
 from lnz.inference.mode import Found, ModeSolution, precise_score
@@ -48,7 +48,8 @@ class IteratedConditionalModes(Method):
         if self.restarts == 0 and self.start is None:
             raise ValueError("restarts: expected a positive integer, or 0 with a start, got 0")
         if self.block_table is not None:
-            check_integer("block_table", self.block_table, 1)
+            kind = "None or a positive integer"
+            check_number("block_table", self.block_table, kind, lambda n: n >= 1 and n.is_integer())
         check_integer("patience", self.patience, 1)
         check_integer("seed", self.seed)
 

@@ -12,9 +12,8 @@ from torch import Tensor
 from lnz.checks import check_labels, check_tensor, concrete
 from lnz.inference.acceptance import acceptance, accepted, tallied
 from lnz.inference.sampler import Chains, Sampler, Transition
-from lnz.ops.conditionals.random import uniform
 from lnz.ops.conditionals.sites import Order
-from lnz.ops.conditionals.sweep import sweep
+from lnz.ops.metropolis.op import metropolis_sweeps
 from lnz.scores import Model
 
 Proposal = Callable[[Model, Tensor, torch.Generator | None], tuple[Tensor, Tensor]]
@@ -47,24 +46,15 @@ class MetropolisHastings(Sampler):
 
     def transition(self, model: Model) -> Transition:
         def advance(chains: Chains, sweeps: int, generator: torch.Generator | None) -> Chains:
-            labels = chains.labels.clone()
-            count = torch.zeros(labels.shape[:-1], device=labels.device)
-
-            def moved(scores: Tensor, before: Tensor, cardinalities: Tensor, free: Tensor) -> Tensor:
-                nonlocal count
-                drawn = (uniform(before.shape, scores, generator) * cardinalities).long().minimum(cardinalities - 1)
-                ratio = scores.gather(-1, drawn[..., None]) - scores.gather(-1, before[..., None])
-                accept = accepted(ratio.squeeze(-1), generator)
-                count = count + (accept & free).sum(-1)
-                return torch.where(accept, drawn, before)
-
-            for _ in range(sweeps):
-                if self.proposal is None:
-                    sweep(model, labels, self.order, generator, moved)
-                else:
+            if self.proposal is None:
+                labels, count = metropolis_sweeps(model, chains.labels, sweeps, generator, self.order)
+                proposed = sweeps * model.graph.num_nodes
+            else:
+                labels, proposed = chains.labels, sweeps
+                count = torch.zeros(labels.shape[:-1], device=labels.device)
+                for _ in range(sweeps):
                     labels, accept = _jumped(model, labels, self.proposal, generator)
                     count = count + accept
-            proposed = sweeps * (1 if self.proposal is not None else model.graph.num_nodes)
             return Chains(labels, tallied(chains, count, proposed), chains.sweeps + sweeps)
 
         return advance
