@@ -229,3 +229,13 @@ def test_the_gaussian_relaxation_has_the_scores_of_the_model() -> None:
     torch.testing.assert_close(difference, difference[:1].expand(6))
     with pytest.raises(IntractableError, match="max_table=10"):
         HamiltonianMonteCarlo(max_table=10).solve(p.model)
+
+
+def test_what_a_method_lacks_it_says_who_has() -> None:
+    scores = (random_scores((6, 2), 1), random_scores((7, 2, 2), 2))
+    p = lnz.MRF(lnz.FactorGraph.grid(2, 3, 2), scores, Gibbs())
+    with pytest.raises(TypeError, match=r"Gibbs has no argmax; .*IntegerProgram\(\).* TRWS\(\), GraphCuts\(\), Belief"):
+        p.argmax()
+    p = lnz.MRF(p.graph, scores, lnz.inference.MeanField())
+    with pytest.raises(TypeError, match=r"MeanField has no sample; .* Gibbs\(\) and the other samplers"):
+        p.sample((2,))

@@ -22,6 +22,9 @@ from lnz.scores import Model
 class Chains:
     """The state of n Markov chains per model: plain tensors, so that it can be saved and gone on from.
 
+    To draw after that what would have been drawn without it, save the generator's ``get_state()`` too, and make the
+    same calls of ``step`` in the same order: how many sweeps are in each call matters to which numbers are drawn.
+
     Attributes:
         labels: ``int64 [n, *batch, N]``, the labelling of each chain.
         carried: what else a sampler carries from step to step, by name.
