@@ -21,9 +21,9 @@ Order = Literal["chromatic", "systematic", "random", "tree"]
 class Gibbs(Sampler):
     """Gibbs sampling (Geman & Geman 1984). A sweep redraws every node once; O(Σ_f k_f · L) time per chain.
 
-    A call of ``step`` takes one key from the generator, from which all its random numbers follow: six sweeps in one call
-    and twice three are equally good draws, but not the same ones. A resumed run draws what an uninterrupted one would
-    where it makes the same calls in the same order, with the generator's state saved beside the chains.
+    A call of ``step`` takes one key from the generator, from which all its random numbers follow: six sweeps in one
+    call and twice three are equally good draws, but not the same ones. A resumed run draws what an uninterrupted one
+    would where it makes the same calls in the same order, with the generator's state saved beside the chains.
 
     Args:
         order: what a sweep is.
