@@ -7,9 +7,10 @@ traced (``torch.compile``) or vectorised (``torch.vmap``); :func:`concrete` says
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import SupportsIndex
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -66,21 +67,47 @@ def check_tensor(name: str, value: object) -> None:
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
 
 
-def check_integer(name: str, value: object, least: int = 1) -> None:
-    """Raise unless ``value`` is an integer of at least ``least``."""
-    wanted = "a positive integer" if least == 1 else f"an integer of at least {least}"
-    if not isinstance(value, SupportsIndex):
-        raise TypeError(f"{name}: expected {wanted}, got {value!r}")
-    if int(value) < least:
-        raise ValueError(f"{name}: expected {wanted}, got {value}")
+def check_generator(generator: object) -> None:
+    """Raise unless ``generator`` is one of random numbers, or ``None``."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator: expected a torch.Generator or None, got {generator!r}")
+
+
+def check_integer(name: str, value: object, least: int | None = 1) -> None:
+    """Raise unless ``value`` is an integer, and at least ``least``."""
+    if isinstance(value, SupportsIndex) and (least is None or int(value) >= least):
+        return
+    kind = "an integer" if least is None else "a positive integer" if least == 1 else f"an integer of at least {least}"
+    error = ValueError if isinstance(value, _NUMBERS | SupportsIndex) else TypeError
+    raise error(f"{name}: expected {kind}, got {value!r}")
+
+
+def _any(value: float) -> bool:
+    return not math.isnan(value)
+
+
+def check_number(name: str, value: object, kind: str = "a number", fits: Callable[[float], bool] = _any) -> None:
+    """Raise unless a setting is a number that ``fits``, which ``kind`` says in words; by default, any but NaN."""
+    if not isinstance(value, _NUMBERS):
+        raise TypeError(f"{name}: expected {kind}, got {value!r}")
+    if not fits(float(value)):
+        raise ValueError(f"{name}: expected {kind}, got {value!r}")
 
 
 def check_positive(name: str, value: object) -> None:
     """Raise unless ``value`` is a finite number above 0."""
-    if not isinstance(value, int | float):
-        raise TypeError(f"{name}: expected a positive number, got {value!r}")
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name}: expected a positive number, got {value}")
+    check_number(name, value, "a positive number", lambda number: 0 < number < math.inf)
+
+
+def numbers(name: str, values: object) -> tuple[float, ...]:
+    """The setting ``values``, a sequence of numbers, as a tuple of floats; raises where it is none."""
+    listed = values.tolist() if isinstance(values, Tensor | np.ndarray) else values
+    if not isinstance(listed, Sequence) or not all(isinstance(value, _NUMBERS) for value in listed):
+        raise TypeError(f"{name}: expected a sequence of numbers, got {values!r}")
+    return tuple(float(value) for value in listed)
+
+
+_NUMBERS = int | float | np.integer | np.floating  # not numbers.Real, whose instance checks torch.compile cannot trace
 
 
 def as_sample_shape(sample_shape: Sequence[int]) -> torch.Size:

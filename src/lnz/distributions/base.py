@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.distributions.kl import register_kl
 
-from lnz.checks import as_sample_shape, check_feasible, check_tensor, concrete
+from lnz.checks import as_sample_shape, check_feasible, check_generator, check_tensor, concrete
 from lnz.ops.conditionals.normalised import log_softmax_at
 from lnz.typing import IGNORE, SampleShape
 
@@ -214,10 +214,12 @@ class StructuredDistribution(Distribution, ABC):
 
     def sample(self, sample_shape: SampleShape = (), generator: torch.Generator | None = None) -> Tensor:
         """Independent labellings, ``[*sample_shape, *batch, *event]``."""
-        self._require_feasible("sample")
+        check_generator(generator)
         shape = as_sample_shape(sample_shape)
+        self._require_feasible("sample")
+        n = shape.numel()
         with torch.no_grad():
-            drawn = self._sample(shape.numel(), generator)
+            drawn = self._sample(max(n, 1), generator)[:n]  # to draw none, too, tells what cannot be drawn from
         return drawn.reshape(*shape, *drawn.shape[1:])
 
 

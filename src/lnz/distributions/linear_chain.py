@@ -16,6 +16,7 @@ from lnz.checks import (
     check_lengths,
     check_same_kind,
     check_scores,
+    check_tensor,
     concrete,
     joint_batch_shape,
     plain,
@@ -142,6 +143,7 @@ class LinearChain(StructuredDistribution):
         return self._log_prob(value, 1.0)
 
     def _log_prob(self, value: Tensor, weight: float) -> Tensor:
+        check_tensor("y", value)
         if self._known("forward_backward"):
             return super().log_prob(value)
         if not self._known("likelihood"):  # of a second labelling, the pass that serves all of them is cheaper

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lnz.caching import cached_property, constant
+from lnz.checks import check_integer
 from lnz.errors import IntractableError
 from lnz.graphs import FactorGraph
 from lnz.inference.base import Method, Solution
@@ -31,6 +32,9 @@ class Enumeration(Method):
 
     max_table: int = 2**24
     exact: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_integer("max_table", self.max_table, 1)
 
     def solve(self, model: Model) -> EnumerationSolution:
         labellings = math.prod(model.graph.cardinalities)

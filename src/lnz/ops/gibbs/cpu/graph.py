@@ -1,4 +1,7 @@
-"""Any factor graph: one node after the other, from the factors around it, scores read where the user's tensors lie."""
+"""Any factor graph: one node after the other, from the factors around it, scores read where the user's tensors lie.
+
+By the rule of Gibbs, a draw from the node's conditional distribution, or by that of Metropolis, a uniform proposal.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +29,9 @@ def _pointer(typing_context: Any, address: Any, like: Any) -> Any:
 
 @kernel()
 def redraw(
-    states, free, cards, wiring, groups, strides, base, key, begin, end, stride, first, steps, sequence, low, high, beta
-):
+    states, free, cards, wiring, groups, strides, base,
+    key, begin, end, stride, first, steps, sequence, low, high, beta, accepted,
+):  # fmt: skip
     """Redraw the nodes ``sequence[low … high − 1]`` one after the other, ``steps`` times.
 
     Args:
@@ -50,6 +54,7 @@ def redraw(
         low: the first position.
         high: the position after the last.
         beta: float ``[1]``, one over the temperature, of the dtype of the scores.
+        accepted: ``int64 [images]``, to which the proposals that each image accepts are added; ``[0]`` for Gibbs.
     """
     start, around, scope_start, scopes = wiring
     k0, k1, b = key[0], key[1], float(beta[0])
@@ -81,6 +86,14 @@ def redraw(
                         weight = float(carray(_pointer(groups[g, 4], beta), (1,))[base[1, entry, g] + f * groups[g, 5]])
                     for l in range(labels):
                         total[l] += weight * scores[at + l * own]
+                if accepted.size > 0:
+                    w2, w3, _, _ = philox4x32(U64(p), U64(1), U64(chain), U64(first + t), k0, k1)
+                    offered = int(uniform53(w2, w3) * labels)
+                    gain = (total[offered] - total[X[node]]) * b
+                    if gain >= 0.0 or uniform53(w0, w1) < math.exp(gain):  # not where it is NaN
+                        X[node] = offered
+                        accepted[chain] += 1
+                    continue
                 top = total[0]
                 for l in range(1, labels):
                     top = max(top, total[l])
