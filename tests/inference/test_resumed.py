@@ -39,7 +39,7 @@ SAMPLERS = [
     HamiltonianMonteCarlo(),
     ParallelTempering(),
 ]
-every_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
+every_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: type(sampler).__name__)
 
 
 def started(sampler: Sampler, sweeps: int = 1) -> Chains:
@@ -150,7 +150,7 @@ def test_bad_proposals_are_refused(proposal, kind: type[Exception], message: str
         started(sampler)
 
 
-@pytest.mark.parametrize("sampler", [*SAMPLERS, SwendsenWang()], ids=repr)
+@pytest.mark.parametrize("sampler", [*SAMPLERS, SwendsenWang()], ids=lambda sampler: type(sampler).__name__)
 def test_graphs_without_nodes_and_batches_without_entries(sampler: Sampler, recwarn: pytest.WarningsRecorder) -> None:
     p = lnz.MRF(lnz.FactorGraph((), []), (), sampler)
     assert p.sample((3,)).shape == (3, 0)
