@@ -115,7 +115,7 @@ class Sampler(Method):
             ValueError: n below 1, or labels of a wrong shape or out of range.
         """
         check_model(model)
-        check_integer("n", n)
+        check_integer("n", n, None)
         check_generator(generator)
         with torch.no_grad():
             return Chains(starts(model, n, generator, labels))
