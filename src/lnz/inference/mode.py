@@ -45,6 +45,9 @@ class ModeSolution(Solution, ABC):
         with torch.no_grad():
             return self._find()
 
+    def require_feasible(self, what: str) -> None:
+        """Whether a labelling is possible shows in the score of the one that is found."""
+
     def argmax(self) -> Tensor:
         return self.found.labels
 
