@@ -179,9 +179,9 @@ def test_a_narrow_beam_is_a_search() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             p.decode(beam=beam, k=k)
-    with pytest.raises(TypeError, match=r"beam: expected a positive integer, got 2\.5"):
+    with pytest.raises(ValueError, match=r"beam: expected a positive integer, got 2\.5"):
         p.decode(2.5)
-    with pytest.raises(TypeError, match=r"k: expected a positive integer, got 1\.5"):
+    with pytest.raises(ValueError, match=r"k: expected a positive integer, got 1\.5"):
         p.decode(2, k=1.5)
 
 

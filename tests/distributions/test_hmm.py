@@ -311,7 +311,7 @@ def test_a_rescaled_model_does_not_filter() -> None:
         with pytest.raises(ValueError, match="HMM.filtered: expected initial and transition to be log-probabilities"):
             q.predicted()
     assert p.condition(torch.full((3, 4), -100)).filtered.shape == (3, 4, 2)
-    with pytest.raises(TypeError, match=r"steps: expected an integer of at least 0, got 1\.5"):
+    with pytest.raises(ValueError, match=r"steps: expected an integer of at least 0, got 1\.5"):
         p.predicted(1.5)
     with pytest.raises(ValueError, match="steps: expected an integer of at least 0, got -1"):
         p.predicted(-1)
