@@ -113,7 +113,7 @@ def test_wrong_kinds_are_named(sampler: Sampler) -> None:
         (lambda: sampler.step(P.model, chains.labels), TypeError, "chains: expected Chains, .* got Tensor"),
         (lambda: sampler.step(P.model, chains, -1), ValueError, "sweeps: expected an integer of at least 0, got -1"),
         (lambda: sampler.step(P.model, chains, 0.5), ValueError, "sweeps: expected an integer of at least 0, got 0.5"),
-        (lambda: sampler.init(P.model, 1.5), ValueError, "n: expected an integer, got 1.5"),
+        (lambda: sampler.init(P.model, 1.5), ValueError, "n: expected a positive integer, got 1.5"),
         (lambda: sampler.init(P.model, 2, 3), TypeError, "generator: expected a torch.Generator or None, got 3"),
         (lambda: sampler.step(P.model, chains, 1, 3), TypeError, "generator: expected a torch.Generator or None"),
     ]:
@@ -174,7 +174,7 @@ def test_to_draw_nothing_is_allowed(generator: torch.Generator) -> None:
         assert p.sample((0,)).dtype == torch.int64
     for p in (lnz.LinearChain(torch.zeros(2, 4, 3), torch.zeros(3, 3)), lnz.Softmax(torch.zeros(2, 4, 3))):
         assert p.sample((0,)).shape == (0, 2, 4)
-        with pytest.raises(ValueError, match=r"sample_shape: expected sizes of 0 or more, got \(-1,\)"):
+        with pytest.raises(ValueError, match=r"sample_shape: expected sizes of at least 0, got \(-1,\)"):
             p.sample((-1,))
         with pytest.raises(TypeError, match="sample_shape: expected a sequence of sizes, got 3"):
             p.sample(3)  # type: ignore[arg-type]
