@@ -33,7 +33,8 @@ def advance(part: Part, images: int, entries: int, height: int, width: int, step
         across(lambda group: part(group, 0, steps, 0, height, 0, 0), chunks(images, entries, threads), threads)
         return
     depth = min(_DEPTH, height // threads // 4)
-    cuts = _cuts(height, threads, depth)
+    cuts = [*(band * height // threads for band in range(threads)), height]
+    cuts.insert(-1, (cuts[-2] + height) // 2)
     bands = list(itertools.pairwise(cuts))
     owned = [*([band] for band in bands[:-2]), bands[-2:]]
 
@@ -47,15 +48,6 @@ def advance(part: Part, images: int, entries: int, height: int, width: int, step
             n = min(depth, steps - first)
             side_by_side([partial(shrink, group, first, n, own) for own in owned])
             side_by_side([partial(part, group, first, n, cut, cut, -1, 1) for cut in cuts[1:-1]])
-
-
-def _cuts(height: int, threads: int, depth: int) -> list[int]:
-    """Where bands meet, ends included; the first is shorter, as it leaves rows out at one end only.
-
-    The last thread's two bands leave rows out at three ends, and are longer by as much.
-    """
-    inner = [k * height // threads - depth // 2 for k in range(1, threads)]
-    return [0, *inner, (inner[-1] + height) // 2, height]
 
 
 def chunks(images: int, entries: int, threads: int) -> list[range]:

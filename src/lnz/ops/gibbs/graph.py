@@ -99,13 +99,14 @@ _wirings: WeakKeyDictionary[FactorGraph, tuple[Tensor, ...]] = WeakKeyDictionary
 def _wiring(graph: FactorGraph) -> tuple[Tensor, ...]:
     """The factors around each node and the scopes, as the kernel takes them."""
     if graph not in _wirings:
-        nodes, around = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, 3, dtype=torch.int64)]
+        nodes, around = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, 4, dtype=torch.int32)]
         for group, scope in enumerate(graph.scopes):
             factors, arity = scope.shape
             if arity:
                 nodes.append(scope.flatten())
                 where = torch.cartesian_prod(torch.arange(factors), torch.arange(arity))
-                around.append(torch.nn.functional.pad(where, (1, 0), value=group))
+                other = scope.flip(-1).reshape(-1, 1)  # of two; not read where there are more
+                around.append(torch.cat((torch.nn.functional.pad(where, (1, 0), value=group), other), -1).int())
         node = torch.cat(nodes)
         counts = torch.bincount(node, minlength=graph.num_nodes)
         starts = torch.nn.functional.pad(counts.cumsum(0), (1, 0))

@@ -38,8 +38,8 @@ def redraw(
         states: ``int32 [images, N]``, the labels.
         free: ``bool [N]``, the nodes that may change, or ``[0]`` where all may.
         cards: ``int64 [N]``.
-        wiring: starts ``int64 [N + 1]`` in the factors around each node, ``int64 [I, 3]`` (group, factor, position);
-            starts ``int64 [G]`` in the scopes, one after the other, ``int64 [Σ F k]``.
+        wiring: starts ``int64 [N + 1]`` in the factors around each node, ``int32 [I, 4]`` (group, factor, position, the
+            other node if there are two); starts ``int64 [G]`` in the scopes, one after the other, ``int64 [Σ F k]``.
         groups: ``int64 [G, 6]``: arity, first of its strides, address of the scores, stride of the factors, address of
             the weights or 0, stride of the factors there.
         strides: ``int64 [Σ k]``, those of the labels.
@@ -76,9 +76,12 @@ def redraw(
                     g, f, position = around[i, 0], around[i, 1], around[i, 2]
                     arity, s = groups[g, 0], groups[g, 1]
                     at = base[0, entry, g] + f * groups[g, 3]
-                    for j in range(arity):
-                        if j != position:
-                            at += X[scopes[scope_start[g] + f * arity + j]] * strides[s + j]
+                    if arity == 2:
+                        at += X[around[i, 3]] * strides[s + 1 - position]
+                    else:
+                        for j in range(arity):
+                            if j != position:
+                                at += X[scopes[scope_start[g] + f * arity + j]] * strides[s + j]
                     own = strides[s + position]
                     scores = carray(_pointer(groups[g, 2], beta), (1,))  # pyright: ignore[reportCallIssue]
                     weight = 1.0
