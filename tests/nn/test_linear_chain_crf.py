@@ -257,3 +257,17 @@ def test_tags_and_arguments_that_make_no_sense() -> None:
     crf = LinearChainCRF(2, True, tags=["B-x", "E-x"], scheme="BIOES")  # no single token can be tagged by these
     with pytest.raises(lnz.InfeasibleError, match=r"batch entries \[0\]"):
         crf.decode(torch.zeros(1, 1, 2))
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_compiles_in_one_graph(masked: bool) -> None:
+    crf, emissions, tags, mask = example()
+    given = (emissions.requires_grad_(), tags, mask) if masked else (emissions.requires_grad_(), tags)
+    leaves = (emissions, *crf.parameters())
+    torch.compiler.reset()
+    results = []
+    for layer in (crf, torch.compile(crf, fullgraph=True, backend="aot_eager")):
+        value = layer(*given)
+        results.append((value, *torch.autograd.grad(value, leaves)))
+    for actual, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(actual, wanted)

@@ -8,6 +8,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor, nn
 
+from lnz.checks import concrete
 from lnz.distributions import LinearChain
 from lnz.nn.class_weights import class_weighted_log_prob
 from lnz.nn.tag_schemes import Scheme, transition_mask
@@ -213,8 +214,8 @@ def _checked_weights(weights: Tensor, num_tags: int) -> Tensor:
 
 
 def _order(mask: Tensor | None) -> Tensor | None:
-    """The steps that there are, then the others, ``[B, T]``; None where they are in this order already."""
-    if mask is None or not (mask[:, 1:] & ~mask[:, :-1]).any():
+    """The steps that there are, then the others, ``[B, T]``; None where they are known to be in this order already."""
+    if mask is None or (concrete(mask) and not (mask[:, 1:] & ~mask[:, :-1]).any()):
         return None
     return mask.int().argsort(dim=1, descending=True, stable=True)
 
