@@ -185,6 +185,14 @@ class SemiMarkov(StructuredDistribution):
     def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
         return self._with(function(self.segment_scores), function(self.edge_scores))
 
+    def _map_entries(self, function: Callable[[Tensor, int], Tensor]) -> Self:
+        edge = self.edge_scores if self.edge_scores.dim() > 2 else self.edge_scores.unsqueeze(0)
+        return self._with(function(self.segment_scores, 3), function(edge, 3))
+
+    @property
+    def _lengths(self) -> Tensor | int:
+        return self.event_shape[0] if self.lengths is None else self.lengths
+
     def _with(self, segment_scores: Tensor, edge_scores: Tensor) -> Self:
         return self.__class__(segment_scores, edge_scores, self.lengths, validate_args=self._validate_args)
 
