@@ -270,6 +270,20 @@ def as_counts(name: str, counts: Tensor | Sequence[int], number: int, device: to
     return counts.reshape(number).long()
 
 
+def check_same_lengths(mine: Tensor | int, theirs: Tensor | int) -> None:
+    """Raise unless the lengths of two batches of sequences, which broadcast, are equal."""
+    both = [x for x in (mine, theirs) if isinstance(x, Tensor)]
+    if not both or not concrete(*both):
+        return
+    p, q = torch.broadcast_tensors(*(torch.as_tensor(x, device=both[0].device) for x in (mine, theirs)))
+    if not torch.equal(p, q):
+        where = tuple((p != q).nonzero()[0].tolist())
+        raise ValueError(
+            f"expected two distributions over sequences of equal lengths, got {p[where].item()} and {q[where].item()}"
+            f" at {list(where)}"
+        )
+
+
 def check_feasible(values: Tensor, what: str, why: str = "no labelling has a finite score") -> None:
     """Raise :class:`InfeasibleError` naming the batch entries whose ln Z, or best score, is −inf."""
     if not concrete(values):

@@ -96,6 +96,20 @@ class Model:
         )
         return Model(self.graph, entries, self.observed)
 
+    def map_entries(self, function: Callable[[Tensor, int], Tensor]) -> Model:
+        """The model with a linear ``function(scores, axes)`` per batch entry applied: to ``[*batch, F, L1, …, Lk]``.
+
+        A table that the group shares is given F = 1; of a :class:`Weighted` the weight ``[*batch, F]`` is given.
+        """
+
+        def mapped(entry: Entry, k: int) -> Entry:
+            if isinstance(entry, Weighted):
+                return Weighted(function(entry.weight, 1), entry.table)
+            return function(entry.unsqueeze(0) if entry.dim() == k else entry, k + 1)
+
+        pairs = zip(self.entries, self.graph.labels, strict=True)
+        return Model(self.graph, tuple(mapped(entry, len(labels)) for entry, labels in pairs), self.observed)
+
     def score(self, labelling: Tensor) -> Tensor:
         """``s(y) = Σ_α s[α, y[α]]``, shape ``[*batch]``, for a full labelling ``[*batch, N]``; O(F) time and memory.
 

@@ -326,3 +326,17 @@ def test_masks_of_schemes_have_the_dtype_asked_for() -> None:
     scores = transition_mask(["O", "B-x", "I-x"], dtype=torch.float64)[2]
     assert torch.isfinite(lnz.LinearChain(torch.zeros(4, 3, dtype=torch.float64), scores).log_partition)
     assert transition_mask(["O", "B-x"])[0].dtype == torch.get_default_dtype()
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_compiles_in_one_graph(masked: bool) -> None:
+    crf, emissions, tags, mask = example()
+    given = (emissions.requires_grad_(), tags, mask) if masked else (emissions.requires_grad_(), tags)
+    leaves = (emissions, *crf.parameters())
+    torch.compiler.reset()
+    results = []
+    for layer in (crf, torch.compile(crf, fullgraph=True, backend="aot_eager")):
+        value = layer(*given)
+        results.append((value, *torch.autograd.grad(value, leaves)))
+    for actual, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(actual, wanted)

@@ -98,6 +98,40 @@ class Values(Family):
             instance.p.tempered(0)
 
     @given(st.data())
+    def test_tempered_by_a_temperature_per_batch_entry(self, data: st.DataObject) -> None:
+        instance = data.draw(self.instances())
+        p, shape = instance.p, instance.p.batch_shape
+        temperature = 0.3 + 2 * torch.rand(shape, generator=torch.Generator().manual_seed(data.draw(seeds)))
+        wanted = [
+            instance.oracle.tempered(t).log_partition.flatten()[b] for b, t in enumerate(temperature.flatten().tolist())
+        ]
+        if wanted:
+            equal(p.tempered(temperature).log_partition, torch.stack(wanted).reshape(shape))
+            two = torch.stack((temperature, torch.ones_like(temperature)))
+            equal(p.tempered(two).log_partition, torch.stack((p.tempered(temperature).log_partition, p.log_partition)))
+        leaf = temperature.requires_grad_()
+        z = p.tempered(leaf).log_partition
+        if z.requires_grad:
+            gradient = torch.autograd.grad(z.masked_fill(torch.isneginf(z), 0.0).sum(), leaf)[0]
+            assert gradient.isfinite().all()
+
+    def test_temperatures_that_make_no_sense(self) -> None:
+        p = self.example().p
+        for value in (0.0, -1.0, torch.nan):
+            bad = torch.ones(p.batch_shape)
+            bad[..., -1] = value
+            with pytest.raises(ValueError, match=r"temperature: expected positive numbers, got (0.0|-1.0|nan) at \["):
+                p.tempered(bad)
+            with pytest.raises(ValueError, match="temperature: expected positive numbers, got .* at"):
+                p.tempered(torch.tensor(value))
+            with pytest.raises(ValueError, match="temperature: expected a positive number, got"):
+                p.tempered(value)
+        with pytest.raises(ValueError, match=r"temperature: expected a batch shape that broadcasts with"):
+            p.tempered(torch.ones(p.batch_shape[-1] + 1))
+        with pytest.raises(TypeError, match="temperature: expected a positive number, got"):
+            p.tempered("1")
+
+    @given(st.data())
     def test_score_and_log_prob_of_every_labelling(self, data: st.DataObject) -> None:
         instance = self.feasible(data)
         p, oracle = instance.p, instance.oracle

@@ -15,7 +15,15 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.distributions.kl import register_kl
 
-from lnz.checks import as_sample_shape, check_feasible, check_generator, check_tensor, concrete
+from lnz.checks import (
+    as_sample_shape,
+    check_feasible,
+    check_generator,
+    check_same_lengths,
+    check_tensor,
+    concrete,
+)
+from lnz.distributions.temperature import check_temperature, divided
 from lnz.ops.conditionals.normalised import log_softmax_at
 from lnz.typing import IGNORE, SampleShape
 
@@ -93,12 +101,24 @@ class StructuredDistribution(Distribution, ABC):
         """The same distribution with ``function`` applied to each score tensor."""
 
     @abstractmethod
+    def _map_entries(self, function: Callable[[Tensor, int], Tensor]) -> Self:
+        """The same distribution with a linear ``function(scores, axes)`` per batch entry applied to each score tensor.
+
+        It is given ``[*batch, …]`` with ``axes`` axes behind those of the batch, of tables that are shared too.
+        """
+
+    @abstractmethod
     def _expanded_scores(self) -> tuple[Tensor, ...]:
         """The scores as tensors of the shapes of the marginals."""
 
     @abstractmethod
     def _unobserved(self, y: Tensor) -> Tensor:
         """Whether any entry of ``y`` that matters is −100: a boolean tensor ``[*batch]``."""
+
+    @property
+    def _lengths(self) -> Tensor | int | None:
+        """The lengths of sequences ``[*batch]``, the same in distributions that are compared; or ``None``."""
+        return None
 
     # What follows ------------------------------------------------------------------------------------------------
 
@@ -170,12 +190,18 @@ class StructuredDistribution(Distribution, ABC):
         return self.log_partition - self._expectation(self._expanded_scores())
 
     def cross_entropy(self, other: StructuredDistribution) -> Tensor:
-        """−Σ_y P(y) ln Q(y) against ``other`` of one family and event, ``[*batch]``; +inf where Q(y) = 0 < P(y)."""
+        """−Σ_y P(y) ln Q(y) against ``other`` of one family and event, ``[*batch]``; +inf where Q(y) = 0 < P(y).
+
+        Raises:
+            TypeError, ValueError: another family or event, or sequences of other lengths.
+        """
         if type(other) is not type(self):
             families = f"{type(self).__name__}, {type(other).__name__}"
             raise TypeError(f"expected two distributions of one family, got {families}")
         if other.event_shape != self.event_shape:
             raise ValueError(f"expected equal event shapes, got {list(self.event_shape)}, {list(other.event_shape)}")
+        if self._lengths is not None and other._lengths is not None:
+            check_same_lengths(self._lengths, other._lengths)
         return other.log_partition - self._expectation(other._expanded_scores())
 
     def _expectation(self, scores: tuple[Tensor, ...]) -> Tensor:
@@ -195,10 +221,17 @@ class StructuredDistribution(Distribution, ABC):
         return self.map_scores(lambda s: torch.zeros_like(s).masked_fill(torch.isneginf(s), -torch.inf)).log_partition
 
     def tempered(self, temperature: float | Tensor) -> Self:
-        """The distribution with all scores divided by ``temperature`` > 0."""
-        if isinstance(temperature, int | float) and not temperature > 0:
-            raise ValueError(f"temperature: expected a positive number, got {temperature}")
-        return self.map_scores(lambda scores: scores / temperature)
+        """The distribution with all scores divided by ``temperature`` > 0.
+
+        A tensor of temperatures broadcasts with the batch shape; what the batch shares is then written out per entry.
+
+        Raises:
+            TypeError, ValueError: a temperature of the wrong type or shape, or one that is not positive.
+        """
+        check_temperature(temperature, self.batch_shape)
+        if isinstance(temperature, Tensor) and temperature.dim():
+            return self._map_entries(lambda scores, axes: divided(scores, temperature, axes))
+        return self.map_scores(lambda scores: divided(scores, temperature, 0))
 
     def argmax(self) -> Tensor:
         """A best labelling ``[*batch, *event]``. Raises :class:`InfeasibleError` where there is none."""
@@ -225,4 +258,4 @@ class StructuredDistribution(Distribution, ABC):
 
 @register_kl(StructuredDistribution, StructuredDistribution)
 def _kl(p: StructuredDistribution, q: StructuredDistribution) -> Tensor:
-    return p.cross_entropy(q) - p.entropy()
+    return p.cross_entropy(q) - p.cross_entropy(p)  # of one form, so that the same rounding cancels

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from lnz.checks import as_sample_shape, check_broadcast, check_integer, check_positive, check_scores, joint_batch_shape
+from lnz.checks import as_sample_shape, check_broadcast, check_integer, check_scores, joint_batch_shape
 from lnz.distributions.ctc_alignments import CTCAlignments
 from lnz.distributions.ctc_targets import check_blank, checked_frames, checked_prior, checked_targets
+from lnz.distributions.temperature import check_temperature, divided
 from lnz.ops import ctc
 from lnz.ops.ctc.beam import LanguageModel, search
 from lnz.typing import IGNORE, SampleShape
@@ -178,10 +179,9 @@ class CTC(Distribution):
             return _cut(*ctc.collapse(z, self.lengths.expand(shape), self.blank, self.collapse_repeats))
 
     def tempered(self, temperature: float | Tensor) -> Self:
-        """The distribution with all logits divided by ``temperature`` > 0."""
-        if not isinstance(temperature, Tensor):
-            check_positive("temperature", temperature)
-        return self._with(self.logits / temperature)
+        """The distribution with all logits divided by ``temperature`` > 0, a number or a tensor per batch entry."""
+        check_temperature(temperature, self.batch_shape)
+        return self._with(divided(self.logits, temperature, 2))
 
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
         """The same distribution with a larger batch shape (nothing is copied)."""

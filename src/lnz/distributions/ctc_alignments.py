@@ -211,6 +211,9 @@ class CTCAlignments(StructuredDistribution):
             validate_args=self._validate_args,
         )
 
+    def _map_entries(self, function: Callable[[Tensor, int], Tensor]) -> Self:
+        return self.map_scores(lambda scores: function(scores, 2))
+
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
         """The same distribution with a larger batch shape (nothing is copied)."""
         return self.map_scores(lambda scores: scores.expand(*batch_shape, *scores.shape[-2:]))

@@ -148,6 +148,10 @@ class HMM(StructuredDistribution):
         self._require_feasible("marginals")
         return LazyTuple((self._initial_marginals, lambda: self.smoothed_pairs, lambda: self.smoothed))
 
+    def entropy(self) -> Tensor:
+        self._require_feasible("entropy")
+        return self._chain.entropy()
+
     def _initial_marginals(self) -> Tensor:
         if self.event_shape[0]:
             return self.smoothed[..., 0, :]
@@ -194,6 +198,15 @@ class HMM(StructuredDistribution):
 
     def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
         return self._with(*map(function, self.scores), normalised=False)
+
+    def _map_entries(self, function: Callable[[Tensor, int], Tensor]) -> Self:
+        transition = self.transition if self.transition.dim() > 2 else self.transition.unsqueeze(0)
+        scores = function(self.initial, 1), function(transition, 3), function(self.emission, 2)
+        return self._with(*scores, normalised=False)
+
+    @property
+    def _lengths(self) -> Tensor | int:
+        return self.event_shape[0] if self.lengths is None else self.lengths
 
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
         """The same distribution with a larger batch shape (nothing is copied)."""

@@ -121,6 +121,11 @@ class LinearChain(StructuredDistribution):
         self._require_feasible("marginals")
         return LazyTuple((lambda: self.node_marginals, self._edge_marginals))
 
+    def entropy(self) -> Tensor:
+        """−Σ_y P(y) ln P(y), ``[*batch]``, in nats; as exact as the marginals at any scale of scores."""
+        self._require_feasible("entropy")
+        return chain.entropy(*self.marginals)
+
     def score(self, y: Tensor) -> Tensor:
         y, inside = self._checked(y), self._inside
         if self._validate_args and concrete(y) and self._unobserved(y).any():
@@ -268,6 +273,14 @@ class LinearChain(StructuredDistribution):
 
     def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
         return self._with(function(self.node_scores), function(self.edge_scores))
+
+    def _map_entries(self, function: Callable[[Tensor, int], Tensor]) -> Self:
+        edge = self.edge_scores if self.edge_scores.dim() > 2 else self.edge_scores.unsqueeze(0)
+        return self._with(function(self.node_scores, 2), function(edge, 3))
+
+    @property
+    def _lengths(self) -> Tensor | int:
+        return self.event_shape[0] if self.lengths is None else self.lengths
 
     def _with(self, node_scores: Tensor, edge_scores: Tensor) -> Self:
         return self.__class__(node_scores, edge_scores, self.lengths, validate_args=self._validate_args)

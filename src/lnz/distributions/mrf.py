@@ -172,6 +172,9 @@ class MRF(StructuredDistribution):
     def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
         return self._with(self.model.map_scores(function))
 
+    def _map_entries(self, function: Callable[[Tensor, int], Tensor]) -> Self:
+        return self._with(self.model.map_entries(function))
+
     def _expanded_scores(self) -> tuple[Tensor, ...]:
         return tuple(self.model.expanded(group) for group in range(self.graph.num_groups))
 

@@ -136,6 +136,10 @@ class SecondOrderChain(StructuredDistribution):
             )
         )
 
+    def entropy(self) -> Tensor:
+        self._require_feasible("entropy")
+        return self._pairs.entropy()
+
     def max_marginals(self) -> LazyTuple:
         """The largest score of a labelling with each label, each pair and each triple; shaped as :attr:`marginals`.
 
@@ -201,6 +205,15 @@ class SecondOrderChain(StructuredDistribution):
 
     def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
         return self._with(*map(function, self.scores))
+
+    def _map_entries(self, function: Callable[[Tensor, int], Tensor]) -> Self:
+        edge = self.edge_scores if self.edge_scores.dim() > 2 else self.edge_scores.unsqueeze(0)
+        triple = self.triple_scores if self.triple_scores.dim() > 3 else self.triple_scores.unsqueeze(0)
+        return self._with(function(self.node_scores, 2), function(edge, 3), function(triple, 4))
+
+    @property
+    def _lengths(self) -> Tensor | int:
+        return self.event_shape[0] if self.lengths is None else self.lengths
 
     def _with(self, node_scores: Tensor, edge_scores: Tensor, triple_scores: Tensor) -> Self:
         scores = node_scores, edge_scores, triple_scores

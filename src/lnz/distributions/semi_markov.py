@@ -11,6 +11,7 @@ from torch import Tensor
 from lnz.checks import (
     check_broadcast,
     check_event_shape,
+    check_integer,
     check_labels,
     check_lengths,
     check_same_kind,
@@ -175,8 +176,7 @@ class SemiMarkov(StructuredDistribution):
         return self._with(torch.where(excluded, -torch.inf, self.segment_scores), self.edge_scores)
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        if k < 1:
-            raise ValueError(f"k: expected a positive integer, got {k}")
+        check_integer("k", k)
         with torch.no_grad():
             labels, scores = semi_markov.topk(*self._flat, k)
         return labels.reshape(k, *self.batch_shape, *self.event_shape), scores.reshape(k, *self.batch_shape)
@@ -186,6 +186,14 @@ class SemiMarkov(StructuredDistribution):
 
     def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
         return self._with(function(self.segment_scores), function(self.edge_scores))
+
+    def _map_entries(self, function: Callable[[Tensor, int], Tensor]) -> Self:
+        edge = self.edge_scores if self.edge_scores.dim() > 2 else self.edge_scores.unsqueeze(0)
+        return self._with(function(self.segment_scores, 3), function(edge, 3))
+
+    @property
+    def _lengths(self) -> Tensor | int:
+        return self.event_shape[0] if self.lengths is None else self.lengths
 
     def _with(self, segment_scores: Tensor, edge_scores: Tensor) -> Self:
         return self.__class__(segment_scores, edge_scores, self.lengths, validate_args=self._validate_args)

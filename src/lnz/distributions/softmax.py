@@ -96,6 +96,9 @@ class Softmax(StructuredDistribution):
     def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
         return self.__class__(function(self._scores), validate_args=self._validate_args)
 
+    def _map_entries(self, function: Callable[[Tensor, int], Tensor]) -> Self:
+        return self.map_scores(lambda scores: function(scores, 1))
+
     def _expanded_scores(self) -> tuple[Tensor, ...]:
         return (self._scores,)
 

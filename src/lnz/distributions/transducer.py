@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from lnz.checks import check_broadcast, check_positive, check_scores
+from lnz.checks import check_broadcast, check_scores
+from lnz.distributions.temperature import check_temperature, divided
 from lnz.distributions.transducer_alignments import TransducerAlignments
 from lnz.distributions.transducer_arguments import checked_joint, fitted_targets
 from lnz.ops import transducer
@@ -134,10 +135,9 @@ class Transducer(Distribution):
         return shape, logits, labels, transducer.Lattice(frames, sizes, not self.one_label_per_frame)
 
     def tempered(self, temperature: float | Tensor) -> Self:
-        """The distribution with all logits divided by ``temperature`` > 0."""
-        if not isinstance(temperature, Tensor):
-            check_positive("temperature", temperature)
-        return self._with(self.logits / temperature)
+        """The distribution with all logits divided by ``temperature`` > 0, a number or a tensor per batch entry."""
+        check_temperature(temperature, self.batch_shape)
+        return self._with(divided(self.logits, temperature, 3))
 
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
         """The same distribution with a larger batch shape (nothing is copied)."""

@@ -245,8 +245,8 @@ def _switches(mask: Tensor) -> Tensor:
 
 
 def _order(mask: Tensor | None) -> Tensor | None:
-    """The steps that there are, then the others, ``[B, T]``; None where they are in this order already."""
-    if mask is None or not (mask[:, 1:] & ~mask[:, :-1]).any():
+    """The steps that there are, then the others, ``[B, T]``; None where they are known to be in this order already."""
+    if mask is None or (concrete(mask) and not (mask[:, 1:] & ~mask[:, :-1]).any()):
         return None
     return mask.int().argsort(dim=1, descending=True, stable=True)
 

@@ -48,7 +48,9 @@ def unobserved(*tensors: Tensor) -> bool:
 
     That takes as long as a small operation itself.
     """
-    return torch._C._len_torch_dispatch_stack() == 0 and all(map(plain, tensors))  # pyright: ignore[reportAttributeAccessIssue]
+    if not all(map(plain, tensors)):  # first: the compiler cannot trace what follows
+        return False
+    return torch._C._len_torch_dispatch_stack() == 0  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _checked(source: str, name: str) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lnz.ops.chain.reference import accumulator
-
 
 def factored(edge: Tensor, before: Tensor, after: Tensor, weight: Tensor) -> Tensor:
     """Σ weight_b · before_t(k) · after_{t+1}(l) · exp(A_t(k, l) − max A_t), summed as the edge scores are shared.
@@ -15,7 +13,7 @@ def factored(edge: Tensor, before: Tensor, after: Tensor, weight: Tensor) -> Ten
     shared by all it is one product of matrices, and nothing larger than them is made.
     """
     B, T, L = before.shape
-    if T < 2 or not edge.numel():
+    if B == 0 or T < 2 or not edge.numel():
         return torch.zeros_like(edge, memory_format=torch.contiguous_format)
     shared, alike = len(edge) == 1, B == 1 or bool((weight == weight[0]).all())
     if not alike:
@@ -37,14 +35,13 @@ def factored(edge: Tensor, before: Tensor, after: Tensor, weight: Tensor) -> Ten
 
 def scored(node: Tensor, edge: Tensor, lengths: Tensor, y: Tensor) -> Tensor:
     """s(y) ``[B]`` of full labellings y ``[B, T]``, whatever they hold from ``lengths`` on."""
-    wide = accumulator(node)
     inside = torch.arange(y.shape[1], device=y.device) < lengths[:, None]
     y = torch.where(inside, y, 0)
-    total = node.gather(2, y.unsqueeze(2)).squeeze(2).to(wide).masked_fill(~inside, 0.0).sum(1)
+    total = node.gather(2, y.unsqueeze(2)).squeeze(2).masked_fill(~inside, 0.0).sum(1)
     if y.shape[1] > 1 and edge.numel():
         pair = (y[:, :-1] * len(edge[0, 0]) + y[:, 1:]).unsqueeze(2)
         scores = edge.flatten(-2).expand(len(y), y.shape[1] - 1, -1).gather(2, pair).squeeze(2)
-        total = total + scores.to(wide).masked_fill(~inside[:, 1:], 0.0).sum(1)
+        total = total + scores.masked_fill(~inside[:, 1:], 0.0).sum(1)
     return total
 
 

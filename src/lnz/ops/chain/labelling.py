@@ -18,20 +18,29 @@ import torch
 from torch import Tensor
 
 from lnz.ops import unobserved, use_kernels
-from lnz.ops.chain import kernel
-from lnz.ops.chain.edges import factored, scattered, scored
-from lnz.ops.chain.op import EdgeMarginals, NodeMarginals, Pass, _and_lost, _folded, _solved
+from lnz.ops.chain import kernel, reference
+from lnz.ops.chain.autograd import EdgeMarginals, NodeMarginals, _folded, applied
+from lnz.ops.chain.edges import factored, scattered
+from lnz.ops.chain.op import Pass, _and_lost, _entries, _solved
 
 
 def _log_prob_now(
     node: Tensor, edge: Tensor, lengths: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """ln P(y), then what ``lnz::chain`` returns; their difference is taken before it is rounded."""
-    log_z, nodes, before, after, exact = _solved(node, edge, lengths)
+    """ln P(y), then what ``lnz::chain`` returns.
+
+    s(y) − ln Z is taken in float64, before it is rounded, with an error of their rounding there; where the range takes
+    logarithms, ln P(y) comes from the reference.
+    """
+    log_z, nodes, before, after, exact, logarithms = _solved(node, edge, lengths)
     if use_kernels(node, edge) and node.numel():
         log_prob = kernel.log_prob(node, edge, lengths, y, log_z)
     else:
-        log_prob = scored(node, edge, lengths, y) - log_z.masked_fill(torch.isneginf(log_z), 0.0)  # the score is −inf
+        log_prob = torch.empty_like(log_z)
+    if logarithms.any():
+        lost, wide = logarithms.nonzero()[:, 0], reference.accumulator(node)
+        scores = node[lost].to(wide), _entries(edge, lost).to(wide)
+        log_prob[lost] = reference.log_prob(*scores, lengths[lost], y[lost]).to(log_prob.dtype)
     return log_prob.to(node.dtype), log_z.to(node.dtype), nodes, before, after, exact
 
 
@@ -101,6 +110,7 @@ class LogProbability(torch.autograd.Function):
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs, *output[2:])
+        ctx.save_for_forward(*inputs, *output[2:])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
@@ -118,7 +128,7 @@ class LogProbability(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, Any]:
-        outputs = LogProbability.apply(*_folded(info.batch_size, in_dims, inputs))
+        outputs = applied(LogProbability, *_folded(info.batch_size, in_dims, inputs))
         return tuple(o.unflatten(0, (info.batch_size, -1)) for o in outputs), (0,) * len(outputs)
 
 
@@ -138,14 +148,14 @@ def gradients(
     """Those of Σ grad · ln P(y), as functions of the scores and of ``grad`` ``[B]``; the rest is what a pass gave."""
     at_node = at_edge = None
     if wanted[0]:
-        at_node = _golden(NodeMarginals.apply(node, edge, lengths, nodes), lengths, y, grad, -grad)
+        at_node = _golden(applied(NodeMarginals, node, edge, lengths, nodes), lengths, y, grad, -grad)
     if wanted[1]:
-        at_edge = EdgeMarginals.apply(node, edge, lengths, *factors, -grad)
+        at_edge = applied(EdgeMarginals, node, edge, lengths, *factors, -grad)
         at_edge = at_edge + scattered(edge.shape, y, lengths, grad)
     return at_node, at_edge
 
 
 def log_probability(node: Tensor, edge: Tensor, lengths: Tensor, y: Tensor) -> tuple[Tensor, Pass]:
     """ln P(y) ``[B]`` of full labellings y ``[B, T]``, of gradient gold − marginals; and the pass that it took."""
-    log_prob, *done = LogProbability.apply(node, edge, lengths, y)
+    log_prob, *done = applied(LogProbability, node, edge, lengths, y)
     return log_prob, Pass(*done)

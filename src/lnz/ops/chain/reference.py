@@ -3,7 +3,12 @@
 Node scores x ``[B, T, L]``; edge scores A ``[B or 1, S, L, L]`` from each label to the next, with S = T − 1 (a table
 per position) or S = 1 (one table for all); lengths n ``[B]`` in 0 … T, positions from n on being padding.
 
-Sources: Baum et al. 1970 (forward–backward); Lafferty, McCallum and Pereira 2001 (chain CRF).
+Sums over labellings are normalised at every step: forwards by what has come so far (:func:`filtered`), backwards by
+the conditionals P(y_t | y_{t+1}) that follow from it (:func:`conditionals`). No number is then larger than the scores
+of a step, so that the rounding of large ones does not grow with T, and probabilities sum to 1 whatever the scores.
+
+Sources: Baum et al. 1970 (forward–backward); Rauch, Tung and Striebel 1965 (smoothing by the conditionals of a filter);
+Lafferty, McCallum and Pereira 2001 (chain CRF).
 """
 
 from __future__ import annotations
@@ -17,41 +22,85 @@ from lnz.semirings import Log, Max, Semiring
 def forward_backward(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """ln Z ``[B]``, node marginals ``[B, T, L]`` and edge marginals ``[B, S, L, L]``, summed over positions if S = 1.
 
-    P(y_t = l) = exp(α_t(l) + β_t(l) − ln Z) and
-    P(y_t = k, y_{t+1} = l) = exp(α_t(k) + A_t(k, l) + x_{t+1}(l) + β_{t+1}(l) − ln Z);
-    0 over padding, and everywhere if ln Z = −inf. A chain of length 0 has one labelling, the empty one: ln Z = 0.
-    O(B T L²) time.
+    P(y_t = k, y_{t+1} = l) = P(y_t = k | y_{t+1} = l) P(y_{t+1} = l), whose sum over l is P(y_t = k); that of the last
+    label is α. 0 over padding, and everywhere if ln Z = −inf. A chain of length 0 has one labelling, the empty one:
+    ln Z = 0. O(B T L²) time.
     """
-    T = node.shape[1]
-    alpha, beta = forward(Log(), node, edge), backward(Log(), node, edge, lengths)
-    log_z = node.new_zeros(len(node))
-    for t in range(T):
-        log_z = torch.where(lengths == t + 1, Log().plus(alpha[t], -1), log_z)
-    z = log_z.masked_fill(torch.isneginf(log_z), 0.0)[:, None]  # where Z = 0, all α + β are −inf already
-    nodes = [(alpha[t] + beta[t] - z).exp().masked_fill((lengths <= t)[:, None], 0.0) for t in range(T)]
-    edges = []
-    for t in range(T - 1):
-        joint = alpha[t].unsqueeze(-1) + table(edge, t) + (node[:, t + 1] + beta[t + 1] - z).unsqueeze(-2)
-        edges.append(joint.exp().masked_fill((lengths <= t + 1)[:, None, None], 0.0))
+    B, T, L = node.shape
+    alpha, log_z = filtered(node, edge, lengths)
+    possible = ~torch.isneginf(log_z)
+    nodes, edges = [], []
+    for t in reversed(range(T)):
+        last = (possible & (lengths == t + 1))[:, None]
+        if t + 1 < T:
+            edges.append(conditionals(alpha[t], edge, t).exp() * nodes[-1].unsqueeze(-2))
+            nodes.append(torch.where(last, alpha[t].exp(), edges[-1].sum(-1)))
+        else:
+            nodes.append(torch.where(last, alpha[t].exp(), 0.0))
+    nodes, edges = nodes[::-1], edges[::-1]
     if edge.shape[1] == 1:
-        edges = [sum(edges, node.new_zeros(len(node), *edge.shape[2:]))]
+        edges = [sum(edges, node.new_zeros(B, L, L))]
     return (
         log_z,
         torch.stack(nodes, 1) if nodes else torch.zeros_like(node),
-        torch.stack(edges, 1) if edges else node.new_zeros(len(node), *edge.shape[1:]),
+        torch.stack(edges, 1) if edges else node.new_zeros(B, *edge.shape[1:]),
     )
+
+
+def log_prob(node: Tensor, edge: Tensor, lengths: Tensor, y: Tensor) -> Tensor:
+    """ln P(y) ``[B]`` of full labellings y ``[B, T]``, whatever they hold from ``lengths`` on.
+
+    ln P(y_n) + Σ_t ln P(y_t | y_{t+1}), of which no term is positive: none has to cancel against another.
+    """
+    B, T, L = node.shape
+    if not T:
+        return node.new_zeros(B)
+    steps = torch.arange(T, device=y.device)
+    y = torch.where(steps < lengths[:, None], y, 0)
+    alpha = torch.stack(filtered(node, edge, lengths)[0], 1)
+    into = edge.mT.expand(B, T - 1, L, L).gather(2, y[:, 1:, None, None].expand(B, T - 1, 1, L)).squeeze(2)
+    given = torch.cat((normalised(alpha[:, :-1] + into), alpha[:, -1:]), 1)
+    terms = torch.where((steps == lengths[:, None] - 1)[..., None], alpha, given).gather(2, y[..., None]).squeeze(2)
+    return torch.where(steps < lengths[:, None], terms, 0.0).sum(1)
+
+
+def filtered(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
+    """α_t(l), ln of the share of y_t = l in the sum over labellings of the first t labels; and ln Z ``[B]``.
+
+    α_{t+1}(l) = x_{t+1}(l) + ln Σ_k exp(α_t(k) + A_t(k, l)) − c_{t+1}, where c normalises, and ln Z = Σ_t c_t. Where
+    nothing is possible α stays −inf.
+    """
+    alphas: list[Tensor] = []
+    constants: list[Tensor] = []
+    for t in range(node.shape[1]):
+        a = node[:, t]
+        if t:
+            a = a + Log().plus(alphas[-1].unsqueeze(-1) + table(edge, t - 1), -2)
+        constants.append(torch.where(lengths > t, Log().plus(a, -1), 0.0))
+        alphas.append(normalised(a))
+    return alphas, torch.stack(constants, 1).sum(1) if constants else node.new_zeros(len(node))
+
+
+def conditionals(alpha: Tensor, edge: Tensor, t: int) -> Tensor:
+    """ln P(y_t = k | y_{t+1} = l) ``[B, L, L]``, whatever comes after; −inf where y_{t+1} = l is impossible."""
+    return normalised((alpha.unsqueeze(-1) + table(edge, t)).mT).mT
+
+
+def normalised(scores: Tensor) -> Tensor:
+    """``log_softmax(-1)``, but −inf where all are, without a gradient there."""
+    empty = torch.isneginf(scores).all(-1, keepdim=True)
+    return scores.masked_fill(empty, 0.0).log_softmax(-1).masked_fill(empty, -torch.inf)
 
 
 def max_marginals(node: Tensor, edge: Tensor, lengths: Tensor) -> Tensor:
     """The largest score of a labelling with each label, ``[B, T, L]``: max over y with y_t = l of s(y).
 
-    The α_t(l) + β_t(l) of :func:`forward_backward` in the (max, +) semiring. −inf over padding and where there is none.
+    α_t(l) + β_t(l) in the (max, +) semiring. −inf over padding and where there is none.
     """
     alpha, beta = forward(Max(), node, edge), backward(Max(), node, edge, lengths)
-    nodes = torch.full_like(node, -torch.inf)
-    for t in range(node.shape[1]):
-        nodes[:, t] = torch.where((lengths > t)[:, None], alpha[t] + beta[t], -torch.inf)
-    return nodes
+    T = node.shape[1]
+    nodes = [torch.where((lengths > t)[:, None], alpha[t] + beta[t], -torch.inf) for t in range(T)]
+    return torch.stack(nodes, 1) if nodes else torch.zeros_like(node)
 
 
 def edge_max_marginals(node: Tensor, edge: Tensor, lengths: Tensor) -> Tensor:
@@ -61,11 +110,11 @@ def edge_max_marginals(node: Tensor, edge: Tensor, lengths: Tensor) -> Tensor:
     """
     B, T, L = node.shape
     alpha, beta = forward(Max(), node, edge), backward(Max(), node, edge, lengths)
-    edges = node.new_full((B, max(0, T - 1), L, L), -torch.inf)
+    edges = []
     for t in range(T - 1):
         joint = alpha[t].unsqueeze(-1) + table(edge, t) + (node[:, t + 1] + beta[t + 1]).unsqueeze(-2)
-        edges[:, t] = torch.where((lengths > t + 1)[:, None, None], joint, -torch.inf)
-    return edges
+        edges.append(torch.where((lengths > t + 1)[:, None, None], joint, -torch.inf))
+    return torch.stack(edges, 1) if edges else node.new_zeros(B, 0, L, L)
 
 
 def forward(semiring: Semiring, node: Tensor, edge: Tensor) -> list[Tensor]:
@@ -99,5 +148,5 @@ def table(edge: Tensor, t: int) -> Tensor:
 
 
 def accumulator(node: Tensor) -> torch.dtype:
-    """The dtype to run in: α grows with T, and with it the rounding errors of anything less than float64."""
+    """The dtype to run in: the rounding errors of anything less than float64 add up over the steps."""
     return torch.float32 if node.device.type == "mps" else torch.float64

@@ -19,7 +19,7 @@ from torch import Tensor
 from lnz.checks import plain
 from lnz.ops import unobserved, use_kernels
 from lnz.ops.chain import kernel, labelling
-from lnz.ops.chain.op import forward_backward
+from lnz.ops.chain.autograd import forward_backward
 from lnz.ops.jit import buffers
 from lnz.ops.jit.threads import side_by_side
 

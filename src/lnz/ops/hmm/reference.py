@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lnz.ops.chain.reference import accumulator, forward
-from lnz.semirings import Log
+from lnz.ops.chain import reference as chain
+from lnz.ops.chain.reference import accumulator
 
 
 def filtered(node: Tensor, edge: Tensor, lengths: Tensor) -> Tensor:
@@ -15,11 +15,8 @@ def filtered(node: Tensor, edge: Tensor, lengths: Tensor) -> Tensor:
     Where ``node`` and ``edge`` are the log-probabilities of an HMM, these are P(z_t = l | x_0 … x_t). O(B T L²) time.
     """
     wide = accumulator(node)
-    alphas = forward(Log(), node.to(wide), edge.to(wide))
+    alphas, _ = chain.filtered(node.to(wide), edge.to(wide), lengths)
     if not alphas:
         return node
-    alpha = torch.stack([a.expand(len(node), -1) for a in alphas], 1)
-    total = Log().plus(alpha, -1).unsqueeze(-1)
     inside = torch.arange(node.shape[1], device=node.device) < lengths[:, None]
-    share = (alpha - total.masked_fill(torch.isneginf(total), 0.0)).exp()
-    return share.masked_fill(~inside[..., None], 0.0).to(node.dtype)
+    return torch.stack(alphas, 1).exp().masked_fill(~inside[..., None], 0.0).to(node.dtype)

@@ -19,7 +19,7 @@ from numba import njit
 
 from lnz.ops.chain.cpu.gold import FULL, IGNORE, LATENT, PRODUCTS, ROWS, WRONG, flush
 from lnz.ops.chain.cpu.octets import EIGHT, arrive, lift, meet, part
-from lnz.ops.chain.cpu.rows import FLAGS, shrink, span
+from lnz.ops.chain.cpu.rows import FLAGS, LARGE, SMALL, shrink, span
 from lnz.ops.chain.cpu.sweep import (
     ALPHA,
     BANDED,
@@ -70,7 +70,7 @@ def forward(
         inside = arrive(message, factors, local, before, state, t, counts, masses, size)  # type: ignore[call-arg]
         if not inside:
             for r in range(EIGHT):
-                if not 1e-200 < masses[r] < 1e200:
+                if not SMALL < masses[r] < LARGE:
                     shifts[r] += math.log(masses[r]) if masses[r] > 0 else -math.inf
                     masses[r] = 1
         if not delayed:

@@ -17,11 +17,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from lnz.ops.chain.cpu.rows import LARGE, SMALL
 from lnz.ops.registers.cpu import exponential
 from lnz.ops.registers.cpu.lanes import BLOCK, INT, Lanes, along, arrays, running
 
 EIGHT = 8
-_TINY, _HUGE = 1e-200, 1e200  # of products in float64 whose logarithm is not taken yet
 
 
 class _Eight:
@@ -195,8 +195,8 @@ def arrive(
         wide = builder.select(inside, wide, double.constant(1.0))
         mass = builder.fmul(double.load(masses), wide)
         double.store(mass, masses)
-        large = builder.fcmp_ordered(">", mass, double.constant(_TINY))
-        return double.every(builder.and_(large, builder.fcmp_ordered("<", mass, double.constant(_HUGE))))
+        large = builder.fcmp_ordered(">", mass, double.constant(SMALL))
+        return double.every(builder.and_(large, builder.fcmp_ordered("<", mass, double.constant(LARGE))))
 
     return types.boolean(message, factors, local, before, state, types.intp, lengths, masses, types.intp), generate
 

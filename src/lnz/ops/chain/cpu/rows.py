@@ -19,6 +19,8 @@ from lnz.ops.registers.cpu import exponential
 from lnz.ops.registers.cpu.lanes import BLOCK, Lanes, along, arrays, running
 
 FLAGS = {"contract"}
+# products of sums in float64 whose logarithm is not taken yet: one more sum, of at least e^−637, leaves none of them 0
+SMALL, LARGE = 1e-20, 1e20
 
 
 def _length(builder: Any, array: tuple[Any, Any]) -> Any:

@@ -32,6 +32,8 @@ from numba import njit
 
 from lnz.ops.chain.cpu.rows import (
     FLAGS,
+    LARGE,
+    SMALL,
     arrive,
     exponentiate,
     keep,
@@ -147,7 +149,7 @@ def forward(
                 else:
                     shrink(state, r, size, inverse)
                 sums[r] *= total
-                if not 1e-200 < sums[r] < 1e200:
+                if not SMALL < sums[r] < LARGE:
                     totals[r] += math.log(sums[r]) if sums[r] > 0 else -math.inf
                     sums[r] = 1
                 if alone or report[b, BANDED]:
