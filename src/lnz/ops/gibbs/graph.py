@@ -33,8 +33,8 @@ def run(
 ) -> Tensor:
     """The labellings after ``sweeps`` sweeps; as :func:`lnz.ops.gibbs.reference.gibbs_sweeps`.
 
-    With ``accepted`` ``int64 [n · batch]`` it is as :func:`lnz.ops.metropolis.reference.metropolis_sweeps`, and each
-    chain's number of accepted proposals is added there.
+    With ``accepted`` ``int64 [n · batch]`` nodes are offered labels by the rule of Metropolis instead, and each chain's
+    number of accepted proposals is added there.
     """
     from lnz.ops.gibbs.cpu.graph import redraw
 
