@@ -54,3 +54,19 @@ print(lnz_seconds / torch_seconds)
 """
     # The best of three: a machine busy with something else only ever makes a run slower.
     assert min(float(run(program)) for _ in range(3)) < 0.5
+
+
+def test_nn_io_and_plot_are_there_after_import_lnz_and_loaded_when_asked_for() -> None:
+    program = """
+import sys
+import lnz
+names = "lnz.nn", "lnz.io", "lnz.plot"
+assert not set(names) & set(sys.modules)
+assert {"nn", "io", "plot", "LinearChain"} <= set(dir(lnz))
+print(lnz.nn.functional.ctc_loss.__name__, lnz.io.__name__, lnz.plot.__name__)
+try:
+    lnz.nothing
+except AttributeError as error:
+    print(error)
+"""
+    assert run(program).splitlines() == ["ctc_loss lnz.io lnz.plot", "module 'lnz' has no attribute 'nothing'"]

@@ -123,6 +123,7 @@ def test_errors_have_the_shape_of_the_batch(error: object) -> None:
     assert found.is_floating_point()
     assert found[1, 2] == error(gold[1, 0], predicted[2])
     assert error(gold[0, 0], gold[0, 0]) == 0
+    assert error(gold[:0], gold[:0]).shape == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +132,7 @@ def test_errors_have_the_shape_of_the_batch(error: object) -> None:
         (lambda: cost_matrix([[0.0]]), TypeError, "costs: expected a torch.Tensor, got list"),
         (lambda: cost_matrix(torch.zeros(2, 3)), ValueError, r"costs: expected shape \[L, L\], got \[2, 3\]"),
         (lambda: cost_matrix(torch.full((2, 2), torch.nan)), ValueError, "costs: expected finite numbers"),
+        (lambda: cost_matrix(torch.tensor([[0.0, -1], [0, 0]])), ValueError, "costs: expected no negative numbers"),
         (
             lambda: cost_matrix(torch.zeros(2, 2)).node_costs(torch.zeros(3, dtype=torch.int64), 4),
             ValueError,

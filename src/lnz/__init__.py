@@ -1,6 +1,9 @@
 """lnz: the exponential softmax for networks whose outputs interact."""
 
+from importlib import import_module
 from importlib.metadata import version
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from lnz import inference, metrics, objectives
 from lnz.distributions import CTC, HMM, MRF, LinearChain, SecondOrderChain, SemiMarkov, Softmax, Transducer
@@ -8,6 +11,11 @@ from lnz.errors import ConvergenceWarning, FormatError, InfeasibleError, Intract
 from lnz.graphs import FactorGraph
 from lnz.inference.bounds import Bounds, bounds
 from lnz.scores import Weighted
+
+if TYPE_CHECKING:
+    from lnz import io as io
+    from lnz import nn as nn
+    from lnz import plot as plot
 
 __version__ = version("lnz")
 __all__ = [
@@ -32,3 +40,17 @@ __all__ = [
     "metrics",
     "objectives",
 ]
+
+
+_LAZY = ("io", "nn", "plot")  # not in __all__: with them, import * would need the extra packages
+
+
+def __getattr__(name: str) -> ModuleType:
+    """The modules that are not needed to compute with distributions, imported when first asked for."""
+    if name in _LAZY:
+        return import_module(f"lnz.{name}")
+    raise AttributeError(f"module 'lnz' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

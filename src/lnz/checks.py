@@ -7,8 +7,10 @@ traced (``torch.compile``) or vectorised (``torch.vmap``); :func:`concrete` says
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import SupportsIndex
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -23,6 +25,8 @@ def concrete(*tensors: Tensor) -> bool:
 
 
 def _is_batched(tensor: Tensor) -> bool:
+    if not isinstance(tensor, Tensor):  # for others to refuse
+        return False
     functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
     while functorch.is_functorch_wrapped_tensor(tensor):
         if functorch.is_batchedtensor(tensor):
@@ -57,13 +61,72 @@ def largest(scores: Tensor) -> float:
     return scores.detach().amax().item()
 
 
+def check_tensor(name: str, value: object) -> None:
+    """Raise unless ``value`` is a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+
+
+def check_generator(generator: object) -> None:
+    """Raise unless ``generator`` is one of random numbers, or ``None``."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator: expected a torch.Generator or None, got {generator!r}")
+
+
+def check_integer(name: str, value: object, least: int | None = 1) -> None:
+    """Raise unless ``value`` is an integer, and at least ``least``."""
+    if isinstance(value, SupportsIndex) and (least is None or int(value) >= least):
+        return
+    kind = "an integer" if least is None else "a positive integer" if least == 1 else f"an integer of at least {least}"
+    error = ValueError if isinstance(value, _NUMBERS | SupportsIndex) else TypeError
+    raise error(f"{name}: expected {kind}, got {value!r}")
+
+
+def _any(value: float) -> bool:
+    return not math.isnan(value)
+
+
+def check_number(name: str, value: object, kind: str = "a number", fits: Callable[[float], bool] = _any) -> None:
+    """Raise unless a setting is a number that ``fits``, which ``kind`` says in words; by default, any but NaN."""
+    if not isinstance(value, _NUMBERS):
+        raise TypeError(f"{name}: expected {kind}, got {value!r}")
+    if not fits(float(value)):
+        raise ValueError(f"{name}: expected {kind}, got {value!r}")
+
+
+def check_positive(name: str, value: object) -> None:
+    """Raise unless ``value`` is a finite number above 0."""
+    check_number(name, value, "a positive number", lambda number: 0 < number < math.inf)
+
+
+def numbers(name: str, values: object) -> tuple[float, ...]:
+    """The setting ``values``, a sequence of numbers, as a tuple of floats; raises where it is none."""
+    listed = values.tolist() if isinstance(values, Tensor | np.ndarray) else values
+    if not isinstance(listed, Sequence) or not all(isinstance(value, _NUMBERS) for value in listed):
+        raise TypeError(f"{name}: expected a sequence of numbers, got {values!r}")
+    return tuple(float(value) for value in listed)
+
+
+_NUMBERS = int | float | np.integer | np.floating  # not numbers.Real, whose instance checks torch.compile cannot trace
+
+
+def as_sample_shape(sample_shape: Sequence[int]) -> torch.Size:
+    """``sample_shape`` as a size; raises unless it is a sequence of integers of at least 0."""
+    try:
+        shape = torch.Size(sample_shape)
+    except TypeError as error:
+        raise TypeError(f"sample_shape: expected a sequence of integers, such as (3,), got {sample_shape!r}") from error
+    if any(size < 0 for size in shape):
+        raise ValueError(f"sample_shape: expected sizes of at least 0, got {tuple(shape)}")
+    return shape
+
+
 def check_scores(name: str, scores: Tensor, *, values: bool = True) -> None:
     """Raise unless ``scores`` are floating point and hold no NaN and no +inf (−inf is an ordinary score).
 
     The values are looked at only if ``values``.
     """
-    if not isinstance(scores, Tensor):
-        raise TypeError(f"{name}: expected a torch.Tensor, got {type(scores).__name__}")
+    check_tensor(name, scores)
     if not scores.is_floating_point():
         raise TypeError(f"{name}: expected floating point scores, got dtype {scores.dtype}")
     if values and scores.numel() and concrete(scores):
@@ -84,11 +147,10 @@ def check_labels(name: str, labels: Tensor, cardinalities: Tensor | int, *, unob
 
     ``cardinalities`` broadcasts against ``labels``.
     """
-    if not isinstance(labels, Tensor):
-        raise TypeError(f"{name}: expected a torch.Tensor, got {type(labels).__name__}")
+    check_tensor(name, labels)
     if labels.dtype != torch.int64:
         raise TypeError(f"{name}: expected dtype torch.int64, got {labels.dtype}")
-    if not labels.numel() or not concrete(labels):
+    if not labels.numel() or not concrete(labels) or _within(labels, cardinalities):
         return
     bad = (labels >= cardinalities) | (labels < 0)
     if unobserved:
@@ -100,6 +162,44 @@ def check_labels(name: str, labels: Tensor, cardinalities: Tensor | int, *, unob
         raise ValueError(
             f"{name}: expected labels in [0, {card}){also}, got {labels[tuple(where)].item()} at {where.tolist()}"
         )
+
+
+def _within(labels: Tensor, cardinality: Tensor | int) -> bool:
+    """Whether all labels are known to lie in [0, cardinality); NumPy's way, as in :func:`largest`."""
+    if not isinstance(cardinality, int) or not plain(labels):
+        return False
+    values = labels.numpy()
+    return bool(values.min() >= 0 and values.max() < cardinality)
+
+
+def as_labels(name: str, labels: Tensor) -> Tensor:
+    """``labels`` of any integer dtype as int64; raises unless they are integers."""
+    whole = isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.is_complex())
+    if not whole or labels.dtype == torch.bool:
+        got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise TypeError(f"{name}: expected a torch.Tensor of integers, got {got}")
+    return labels.to(torch.int64)
+
+
+def as_labelling(
+    name: str, y: Tensor, event_shape: Sequence[int], batch_shape: Sequence[int], inside: Tensor, cardinality: int
+) -> Tensor:
+    """The labelling ``y`` ``[*batch, *event]`` with −100 where it is not ``inside``, whatever it held there.
+
+    Raises unless it is one: its shape, its dtype, its labels.
+    """
+    check_tensor(name, y)
+    check_event_shape(name, y.shape, event_shape)
+    check_broadcast(name, y.shape[: y.dim() - len(event_shape)], batch_shape)
+    y = torch.where(inside, y, IGNORE)
+    check_labels(name, y, cardinality)
+    return y
+
+
+def check_full(name: str, unobserved: Tensor, instead: str = "; use log_prob or condition") -> None:
+    """Raise if any labelling is ``unobserved`` in part."""
+    if concrete(unobserved) and unobserved.any():
+        raise ValueError(f"{name}: expected a full labelling, got {IGNORE} (unobserved){instead}")
 
 
 def check_event_shape(name: str, got: Sequence[int], expected: Sequence[int]) -> None:
@@ -146,8 +246,7 @@ def check_same_kind(name: str, tensor: Tensor, like_name: str, like: Tensor) -> 
 
 def check_lengths(lengths: Tensor, steps: int, name: str = "lengths", of: str = "the steps") -> None:
     """Raise unless ``lengths`` is int64 and each entry lies in [0, steps]."""
-    if not isinstance(lengths, Tensor):
-        raise TypeError(f"{name}: expected a torch.Tensor, got {type(lengths).__name__}")
+    check_tensor(name, lengths)
     if lengths.dtype != torch.int64:
         raise TypeError(f"{name}: expected dtype torch.int64, got {lengths.dtype}")
     if concrete(lengths):
@@ -156,6 +255,19 @@ def check_lengths(lengths: Tensor, steps: int, name: str = "lengths", of: str = 
             where = out.nonzero()[0]
             got = lengths[tuple(where)].item()
             raise ValueError(f"{name}: expected values in [0, {steps}], {of}, got {got} at {where.tolist()}")
+
+
+def as_counts(name: str, counts: Tensor | Sequence[int], number: int, device: torch.device) -> Tensor:
+    """``counts``, integers in any form, as int64 ``[number]``; raises unless they are."""
+    try:
+        counts = torch.as_tensor(counts, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name}: expected integers, got {counts!r}") from error
+    if counts.is_floating_point() or counts.dtype == torch.bool:
+        raise TypeError(f"{name}: expected integers, got dtype {counts.dtype}")
+    if counts.numel() != number:
+        raise ValueError(f"{name}: expected {number} numbers, one per batch entry, got {counts.numel()}")
+    return counts.reshape(number).long()
 
 
 def check_same_lengths(mine: Tensor | int, theirs: Tensor | int) -> None:

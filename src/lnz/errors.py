@@ -6,6 +6,8 @@ peculiar to structured models has a class here, so that a caller can catch exact
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Sequence
 
 
@@ -47,3 +49,11 @@ class FormatError(LnzError, ValueError):
 
 class ConvergenceWarning(UserWarning):
     """An iterative method stopped at its iteration limit; its answers are not those of a fixed point."""
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn at the line that called lnz, however deep in it this is (torch may lie between two of its frames)."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("lnz", "torch"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

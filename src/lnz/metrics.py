@@ -70,10 +70,11 @@ def cost_matrix(costs: Tensor) -> CostMatrix:
     With two labels ``[[0, a], [b, 0]]`` prices false positives at a and false negatives at b.
 
     Args:
-        costs: ``[L, L]``, finite; the diagonal is what being right costs, normally 0.
+        costs: ``[L, L]``, finite, not negative; the diagonal is what being right costs, normally 0 (and 0 where
+            :func:`~lnz.objectives.hinge` is to train with it).
 
     Raises:
-        TypeError, ValueError: not a square matrix of finite numbers.
+        TypeError, ValueError: not a square matrix of finite, non-negative numbers.
     """
     if not isinstance(costs, Tensor):
         raise TypeError(f"costs: expected a torch.Tensor, got {type(costs).__name__}")
@@ -82,6 +83,11 @@ def cost_matrix(costs: Tensor) -> CostMatrix:
     costs = costs if costs.is_floating_point() else costs.to(torch.get_default_dtype())
     if not torch.isfinite(costs).all():
         raise ValueError("costs: expected finite numbers")
+    if (costs < 0).any():
+        raise ValueError(
+            f"costs: expected no negative numbers, since 0 is perfect, got {costs.min().item():.6g}; "
+            "adding a constant to a row changes no preference"
+        )
     return CostMatrix(costs)
 
 
@@ -233,7 +239,7 @@ def _error(total: Tensor, kinds: Tensor) -> Tensor:
 def _per_sequence(gold: Tensor, predicted: Tensor, of: Callable[[Any, Any], float]) -> Tensor:
     _check_batches(gold, predicted)
     batch = torch.broadcast_shapes(gold.shape[:-1], predicted.shape[:-1])
-    rows = [y.expand(*batch, y.shape[-1]).reshape(batch.numel(), -1).tolist() for y in (gold, predicted)]
+    rows = [y.expand(*batch, y.shape[-1]).reshape(batch.numel(), y.shape[-1]).tolist() for y in (gold, predicted)]
     kept = [[[label for label in row if label != IGNORE] for row in side] for side in rows]
     values = [of(a, b) for a, b in zip(*kept, strict=True)]
     return torch.tensor(values, dtype=torch.get_default_dtype(), device=gold.device).reshape(batch)

@@ -122,7 +122,9 @@ class TestErrors:
         assert "hidden units that are not joined" in self.told(
             capsys, tmp_path, "--model.kind", "grid", "--model.objective", "pseudolikelihood"
         )
-        assert "'cd', 'pcd', 'pseudolikelihood', 'nll'" in self.told(capsys, tmp_path, "--model.objective", "mle")
+        told = self.told(capsys, tmp_path, "--model.objective", "mle")
+        assert "model.objective: expected 'cd', 'pcd', 'pseudolikelihood', 'nll', got 'mle'" in told
+        assert "Union" not in told
         assert "none: expected a folder of images, found nothing" in self.told(
             capsys, tmp_path, "--data.images", tmp_path / "none"
         )

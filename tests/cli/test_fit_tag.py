@@ -1,4 +1,5 @@
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 from lnz.cli import main
 from lnz.io.checkpoints import load_checkpoint
 from lnz.io.sentences import read_sentences
+from lnz.tasks.trainer import Progress
 from tests.cli.runs import QUIET, interrupted, killed_and_resumed, results
 
 FAST = ["--trainer.accelerator", "cpu", "--data.batch_size", "8", "--model.width", "8"]
@@ -127,6 +129,13 @@ class TestSentences:
         assert predict(tagger, "--text", tmp_path / "new.bio", "--output", tmp_path / "again.bio") == 0
         assert (tmp_path / "again.bio").read_text() == (tmp_path / "new.bio").read_text()
 
+    def test_predicts_text_as_conllu_where_the_output_is_named_so(self, tagger, tmp_path):
+        (tmp_path / "new.txt").write_text("Mr Ay Vo\nLia\n")
+        assert predict(tagger, "--text", tmp_path / "new.txt", "--output", tmp_path / "new.conllu") == 0
+        first, second = read_sentences(tmp_path / "new.conllu")
+        assert (first.tokens, first.tags) == (("Mr", "Ay", "Vo"), ("O", "B-PER", "I-PER"))
+        assert (second.tokens, second.tags) == (("Lia",), ("B-LOC",))
+
     def test_predicts_conllu(self, tagger, tmp_path):
         line = "{}\t{}\t_\t{}\t_\t_\t_\t_\t_\t_\n"
         words = [line.format(k, word, "{}") for k, word in enumerate(("Mr", "Ay", "Vo"), 1)]
@@ -168,6 +177,7 @@ class TestErrors:
         (tmp_path / "bad.conllu").write_text("1\ta\n")
         cases = {
             "expected a checkpoint trained on sentences": (run_folder, "--text", tmp_path / "x.txt"),
+            "got one of strings of images": (run_folder, "--images", tmp_path),
             "of lnz fit tag, which takes --text": (tagger, "--images", tmp_path),
             "bad.conllu, line 1: expected 10 columns": (tagger, "--text", tmp_path / "bad.conllu"),
         }
@@ -175,6 +185,21 @@ class TestErrors:
             assert predict(*arguments, "--output", tmp_path / "out") == 2
             assert message in capsys.readouterr().err
             assert not (tmp_path / "out").exists()
+
+
+def test_the_progress_bar_counts_epochs_from_1():
+    bar = Progress()
+    for last, shown in ((3, "Epoch 1/3"), (None, "Epoch 1"), (-1, "Epoch 1")):
+        bar._trainer = SimpleNamespace(max_epochs=last, sanity_checking=False)
+        assert bar._get_train_description(0).rstrip() == shown
+
+
+def test_help_has_the_options_of_the_task_before_those_of_the_trainer(capsys):
+    assert fit("--help") == 0
+    shown = capsys.readouterr().out
+    options = "--output", "--model.encoder", "--data.train", "--data.strings.noise", "--trainer.devices"
+    places = [shown.index(f"\n  {option} ") for option in options]
+    assert places == sorted(places)
 
 
 def test_help_says_that_the_data_are_composed(capsys):

@@ -11,6 +11,7 @@ import pytest
 
 from lnz.cli import infer as command
 from lnz.cli import main
+from lnz.cli.methods import METHODS, method_name
 
 TOY = "MARKOV 3  2 2 3  2  2 0 1  2 1 2   4 4.0 2.4 1.0 0.0   6 2.25 3.25 3.75 0 0 10\n"
 LOG_Z = math.log(4 * 9.25 + 1 * 9.25 + 2.4 * 10)
@@ -298,6 +299,28 @@ def test_every_approximation_comes_near(lnz, method):
         assert found["ln_Z"] <= exact["ln_Z"]
     if method == "trw":
         assert found["ln_Z"] >= exact["ln_Z"]
+
+
+@pytest.mark.parametrize(
+    ("full", "short"),
+    [
+        ("tree-reweighted", "trw"),
+        ("annealed-importance", "ais"),
+        ("metropolis-hastings", "mh"),
+        ("gibbs-with-gradients", "gwg"),
+        ("discrete-langevin", "langevin"),
+        ("swendsen-wang", "sw"),
+        ("parallel-tempering", "pt"),
+        ("integer-program", "milp"),
+    ],
+)
+def test_methods_by_their_full_names(full, short):
+    assert method_name(full) == short
+    assert all(method_name(name) == name for name in METHODS)
+
+
+def test_a_full_name_is_as_good_as_the_short_one(lnz):
+    assert lnz("loop.uai --method belief-propagation --json") == lnz("loop.uai --method bp --json")
 
 
 def test_chains_that_have_not_mixed_warn(lnz):

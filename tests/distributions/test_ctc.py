@@ -153,6 +153,18 @@ def test_a_language_model_is_added_once_per_label() -> None:
         assert score == pytest.approx(totals[wanted], abs=1e-9)
     with pytest.raises(ValueError, match=r"language_model: expected to return scores of shape \[1, 3\], got \[2\]"):
         lnz.CTC(logits).decode(language_model=lambda prefixes: torch.zeros(2))
+    for value, message in ((torch.nan, "2 of 3 scores are NaN"), (torch.inf, r"2 of 3 scores are \+inf")):
+        with pytest.raises(ValueError, match=f"language_model: {message}"):
+            lnz.CTC(logits).decode(language_model=lambda prefixes, x=value: torch.full((len(prefixes), 3), x))
+
+
+def test_what_a_language_model_says_of_the_blank_is_ignored() -> None:
+    p, says = lnz.CTC(random_scores((5, 3), 0)), torch.tensor([torch.nan, 1.0, -1.0])
+    labels, scores = p.decode(beam=8, language_model=lambda prefixes: says.expand(len(prefixes), 3), k=2)
+    zero = torch.tensor([0.0, 1.0, -1.0])
+    wanted = p.decode(beam=8, language_model=lambda prefixes: zero.expand(len(prefixes), 3), k=2)
+    assert torch.equal(labels, wanted[0])
+    equal(scores, wanted[1])
 
 
 def test_a_narrow_beam_is_a_search() -> None:
@@ -167,6 +179,10 @@ def test_a_narrow_beam_is_a_search() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             p.decode(beam=beam, k=k)
+    with pytest.raises(ValueError, match=r"beam: expected a positive integer, got 2\.5"):
+        p.decode(2.5)
+    with pytest.raises(ValueError, match=r"k: expected a positive integer, got 1\.5"):
+        p.decode(2, k=1.5)
 
 
 def test_samples_follow_the_distribution() -> None:
@@ -271,6 +287,11 @@ LOGITS = torch.zeros(2, 5, 4)
         (lambda: lnz.CTC(LOGITS).argmax(), TypeError, r"intractable: use decode\(beam"),
         (lambda: lnz.CTC(LOGITS).topk(3), TypeError, r"use decode\(beam=…, k=3\)"),
         (lambda: lnz.CTC(LOGITS).entropy(), TypeError, r"average −log_prob over sample"),
+        (lambda: lnz.CTC(LOGITS).marginals, TypeError, r"alignments\(targets\).marginals are those of frames"),
+        (lambda: lnz.CTC(LOGITS).log_count, TypeError, r"alignments\(targets\).log_count is for the frame"),
+        (lambda: lnz.CTC(LOGITS).condition(None), TypeError, r"alignments\(targets\).condition\(z\) clamps frames"),
+        (lambda: lnz.CTC(LOGITS).sample((-1,)), ValueError, "sample_shape: expected sizes of at least 0"),
+        (lambda: lnz.CTC(LOGITS).tempered(0), ValueError, "temperature: expected a positive number, got 0"),
     ],
 )
 def test_arguments_that_make_no_sense(call, error: type[Exception], message: str) -> None:

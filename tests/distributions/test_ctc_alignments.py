@@ -138,6 +138,22 @@ def test_spans_of_many_samples_are_those_of_each(generator: torch.Generator) -> 
     equal(same.spans(torch.tensor([1, 0, 2])), torch.tensor([[[0.0, 1.0], [2.0, 3.0]]] * 2))
 
 
+def test_spans_of_what_is_no_alignment_are_refused() -> None:
+    p = CTCAlignments(torch.zeros(2, 8, 3), torch.tensor([[1, 2], [1, -100]]))
+    z = p.argmax()
+    z[1] = 0
+    with pytest.raises(ValueError, match=r"z: expected alignments, which spell the targets, .* at \[1\]"):
+        p.spans(z)
+    z[1, 0] = -100
+    with pytest.raises(ValueError, match=r"z: expected a full labelling, got -100 \(unobserved\)$"):
+        p.spans(z)
+    with pytest.raises(ValueError, match=r"^z: expected shape \[\*batch, 8\], got \[2, 7\]"):
+        p.spans(z[:, :7])
+    for value in (-1.0, 0.0, torch.nan):
+        with pytest.raises(ValueError, match="seconds_per_frame: expected a positive number, got"):
+            p.spans(seconds_per_frame=value)
+
+
 def test_alignments_of_other_targets_cannot_be_compared() -> None:
     x = torch.zeros(4, 3)
     p, q = (CTCAlignments(x, torch.tensor(y)) for y in ([1, 2], [2, 1]))

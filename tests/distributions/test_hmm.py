@@ -233,6 +233,19 @@ def test_equals_its_mrf() -> None:
     equal(q.log_prob(p.argmax()), p.log_prob(p.argmax()))
 
 
+def test_max_marginals_are_the_best_scores_of_paths() -> None:
+    p = lnz.HMM(INITIAL, TRANSITION, EMISSION)
+    nodes, pairs = p.max_marginals()
+    (T,), K = p.event_shape, p.num_labels
+    paths = torch.tensor(list(itertools.product(range(K), repeat=T)))
+    scores = torch.stack([p.score(z) for z in paths])  # [paths, *batch]
+    for t in range(T):
+        for k in range(K):
+            equal(nodes[..., t, k], scores[paths[:, t] == k].amax(0))
+            for j in range(K if t + 1 < T else 0):
+                equal(pairs[..., t, k, j], scores[(paths[:, t] == k) & (paths[:, t + 1] == j)].amax(0))
+
+
 def test_objectives_of_single_labels_take_it() -> None:
     p = lnz.HMM(*(leaf.log_softmax(-1) for leaf in (random_scores((3,), 0), random_scores((3, 3), 1))),
                 random_scores((2, 4, 3), 2))  # fmt: skip
@@ -298,6 +311,8 @@ def test_a_rescaled_model_does_not_filter() -> None:
         with pytest.raises(ValueError, match="HMM.filtered: expected initial and transition to be log-probabilities"):
             q.predicted()
     assert p.condition(torch.full((3, 4), -100)).filtered.shape == (3, 4, 2)
+    with pytest.raises(ValueError, match=r"steps: expected an integer of at least 0, got 1\.5"):
+        p.predicted(1.5)
     with pytest.raises(ValueError, match="steps: expected an integer of at least 0, got -1"):
         p.predicted(-1)
 

@@ -206,3 +206,51 @@ def test_every_method_finds_a_contradiction_impossible(method: lnz.inference.bas
     assert torch.isneginf(q.log_partition).tolist() == [False, True]
     with pytest.raises(lnz.InfeasibleError, match=r"batch entries \[1\]"):
         _ = q.marginals
+
+
+MODES = [
+    lnz.inference.Exact(),
+    lnz.inference.Enumeration(),
+    lnz.inference.BeliefPropagation(30, 0.0),
+    lnz.inference.MeanField(30, 0.0),
+    lnz.inference.TRWS(),
+    lnz.inference.IteratedConditionalModes(),
+    lnz.inference.SimulatedAnnealing(sweeps=20),
+    lnz.inference.IntegerProgram(),
+]
+
+
+@pytest.mark.parametrize("nodes", [1, 3], ids=["chain", "grid"])
+@pytest.mark.parametrize("method", MODES, ids=lambda method: type(method).__name__)
+def test_after_argmax_every_method_says_how_good_its_answer_is(method: lnz.inference.base.Method, nodes: int) -> None:
+    graph = lnz.FactorGraph.grid(nodes, 3, 2)
+    edges = graph.num_factors[1]
+    scores = (random_scores((2, 3 * nodes, 2), 0).requires_grad_(), random_scores((2, edges, 2, 2), 1))
+    p = lnz.MRF(graph, scores, method)
+    best = lnz.MRF(graph, scores, Enumeration())
+    y = p.argmax()
+    said = p.diagnostics
+    equal(said["score"], p.score(y).detach())
+    highest = best.score(best.argmax()).detach()
+    assert (said["bound"] >= highest - 1e-9).all()
+    assert said["optimal"].dtype == torch.bool
+    assert said["optimal"].shape == (2,)
+    assert (said["score"] >= highest - 1e-9)[said["optimal"]].all()
+    assert p.solution.exact <= bool(said["optimal"].all())
+
+
+def test_diagnostics_are_of_the_work_that_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    searches = []
+    search = lnz.inference.trws.TRWSSolution._find
+    monkeypatch.setattr(lnz.inference.trws.TRWSSolution, "_find", lambda self: searches.append(1) or search(self))
+    graph = lnz.FactorGraph.grid(4, 4, 3)
+    p = lnz.MRF(graph, (random_scores((16, 3), 0), random_scores((24, 3, 3), 1)), lnz.inference.TRWS())
+    p.argmax()
+    _ = p.diagnostics
+    with torch.no_grad():
+        _ = p.diagnostics
+    assert len(searches) == 1
+    q = lnz.MRF(graph, p.scores, lnz.inference.BeliefPropagation())
+    assert "score" not in q.diagnostics  # which has made beliefs, no labelling
+    q.argmax()
+    assert q.diagnostics["score"] == q.score(q.argmax())

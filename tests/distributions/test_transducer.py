@@ -262,6 +262,10 @@ LOGITS = torch.zeros(2, 5, 3, 4)
         (lambda: lnz.Transducer(LOGITS).topk(3), TypeError, r"alignments\(targets\).topk\(3\)"),
         (lambda: lnz.Transducer(LOGITS).sample((2,)), TypeError, r"alignments\(targets\).sample\(\)"),
         (lambda: lnz.Transducer(LOGITS).entropy(), TypeError, r"alignments\(targets\).entropy\(\)"),
+        (lambda: lnz.Transducer(LOGITS).marginals, TypeError, r"alignments\(targets\).marginals are those of arcs"),
+        (lambda: lnz.Transducer(LOGITS).log_count, TypeError, r"alignments\(targets\).log_count"),
+        (lambda: lnz.Transducer(LOGITS).condition(None), TypeError, r"alignments\(targets\).condition\(z\)"),
+        (lambda: lnz.Transducer(LOGITS, blank=4), ValueError, r"blank: expected a class in \[0, 4\), got 4"),
         (lambda: lnz.Transducer(LOGITS).tempered(0), ValueError, "temperature: expected a positive number, got 0"),
     ],
 )  # fmt: skip

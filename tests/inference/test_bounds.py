@@ -122,19 +122,27 @@ def test_observed_labels(name: str) -> None:
     assert upper[-1] >= lower[-1] - 1e-9
 
 
-def test_upper_end_is_exact_on_forests_and_both_are_without_factors_between_nodes() -> None:
+def test_both_ends_are_exact_on_forests() -> None:
     for seed in range(12):
         rng = random.Random(seed)
         graph = random_forest(rng)
         p = lnz.MRF(graph, random_scores(graph, rng, impossible=0.2 * (seed % 2)), Enumeration())
-        lower, upper = lnz.bounds(p)
-        assert_same(upper, p.log_partition)
-        assert (lower <= p.log_partition + 1e-9).all()
+        for end in lnz.bounds(p):
+            assert_same(end, p.log_partition)
     graph = mixed([2, 3, 2], [[0], [1], [1], []])
     p = lnz.MRF(graph, random_scores(graph, random.Random(0)), Enumeration())
-    lower, upper = lnz.bounds(p)
-    assert_same(lower, p.log_partition)
-    assert_same(upper, p.log_partition)
+    for end in lnz.bounds(p):
+        assert_same(end, p.log_partition)
+
+
+def test_the_methods_are_bounds_on_forests_too() -> None:
+    for seed in range(12):
+        rng = random.Random(seed)
+        graph = random_forest(rng)
+        scores = random_scores(graph, rng, impossible=0.2 * (seed % 2))
+        log_partition = lnz.MRF(graph, scores, Enumeration()).log_partition
+        assert_same(lnz.MRF(graph, scores, TreeReweighted()).log_partition, log_partition)
+        assert (lnz.MRF(graph, scores, MeanField(restarts=4)).log_partition <= log_partition + 1e-9).all()
 
 
 def test_weak_couplings_close_the_interval() -> None:

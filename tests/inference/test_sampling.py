@@ -197,6 +197,15 @@ def test_settings_are_checked() -> None:
     ]:
         with pytest.raises(ValueError, match=why):
             make()
+    for make, why in [
+        (lambda: Gibbs(seed="a"), "seed: expected an integer, got 'a'"),  # type: ignore[arg-type]
+        (lambda: Gibbs(blocks=3), "blocks: expected the nodes of each block, got 3"),  # type: ignore[arg-type]
+        (lambda: DiscreteLangevin(step_size="a"), "step_size: expected a positive number, got 'a'"),  # type: ignore[arg-type]
+        (lambda: ParallelTempering(3), "temperatures: expected a sequence of numbers, got 3"),  # type: ignore[arg-type]
+        (lambda: lnz.inference.MeanField(damping="a"), "damping: expected a number in"),  # type: ignore[arg-type]
+    ]:
+        with pytest.raises(TypeError, match=why):
+            make()
     with pytest.raises(TypeError, match="proposal: expected None or a function"):
         MetropolisHastings(3)  # type: ignore[arg-type]
 
@@ -220,3 +229,13 @@ def test_the_gaussian_relaxation_has_the_scores_of_the_model() -> None:
     torch.testing.assert_close(difference, difference[:1].expand(6))
     with pytest.raises(IntractableError, match="max_table=10"):
         HamiltonianMonteCarlo(max_table=10).solve(p.model)
+
+
+def test_what_a_method_lacks_it_says_who_has() -> None:
+    scores = (random_scores((6, 2), 1), random_scores((7, 2, 2), 2))
+    p = lnz.MRF(lnz.FactorGraph.grid(2, 3, 2), scores, Gibbs())
+    with pytest.raises(TypeError, match=r"Gibbs has no argmax; .*IntegerProgram\(\).* TRWS\(\), GraphCuts\(\), Belief"):
+        p.argmax()
+    p = lnz.MRF(p.graph, scores, lnz.inference.MeanField())
+    with pytest.raises(TypeError, match=r"MeanField has no sample; .* Gibbs\(\) and the other samplers"):
+        p.sample((2,))

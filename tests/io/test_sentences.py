@@ -135,6 +135,14 @@ class TestColumns:
         assert [s.tags for s in io.read_sentences(tmp_path / "x.bio")] == [("O", "B-x"), ("O",)]
 
 
+def test_conllu_that_is_written_is_read_again(tmp_path):
+    tagged = [(["a b", "c"], ["NOUN", "X"]), (["d"], ["X"])]
+    io.write_conllu(tmp_path / "x.conllu", "xpos", tagged)
+    first, second = io.read_sentences(tmp_path / "x.conllu", column="xpos")
+    assert (first.tokens, first.tags, second.tags) == (("a b", "c"), ("NOUN", "X"), ("X",))
+    assert set(io.read_sentences(tmp_path / "x.conllu")[0].tags) == {None}
+
+
 def test_text_is_a_sentence_per_line(write):
     first, second = io.read_sentences(write("To be .\n\nOr not\n", "x.txt"))
     assert (first.tokens, first.lines, second.lines) == (("To", "be", "."), (1, 1, 1), (3, 3))

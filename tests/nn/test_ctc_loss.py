@@ -108,7 +108,12 @@ def test_nan_gives_nan_for_its_sequence_alone() -> None:
         ({"targets": TARGETS[:3]}, ValueError, r"targets: expected shape \[4, S\]"),
         ({"targets": TARGETS + 5}, ValueError, r"targets: expected labels in \[0, 6\) other than the blank, 0, got 6"),
         ({"input_lengths": [12, 7, 5]}, ValueError, "input_lengths: expected 4 numbers, one per batch entry, got 3"),
-        ({"input_lengths": [13, 7, 5, 9]}, ValueError, r"lengths: expected values in \[0, 12\]"),
+        ({"input_lengths": [13, 7, 5, 9]}, ValueError, r"^input_lengths: expected values in \[0, 12\]"),
+        ({"input_lengths": "abcd"}, TypeError, "input_lengths: expected integers, got 'abcd'"),
+        ({"log_prior": [0.0] * 6}, TypeError, "log_prior: expected a torch.Tensor, got list"),
+        ({"log_prior": torch.zeros(5)}, ValueError, r"log_prior: expected 6 finite values, got shape \[5\]"),
+        ({"log_prior": torch.full((6,), torch.nan)}, ValueError, "log_prior: 6 of 6 scores are NaN"),
+        ({"log_prior": torch.zeros(6).log()}, ValueError, r"log_prior: expected 6 finite values, got -inf at \[0\]"),
         ({"target_lengths": SIZES.double()}, TypeError, "target_lengths: expected integers, got dtype torch.float64"),
         ({"blank": 6}, ValueError, r"blank: expected a class in \[0, 6\) or None, got 6"),
         ({"reduction": "max"}, ValueError, "reduction: expected 'none', 'mean' or 'sum', got 'max'"),
@@ -141,14 +146,65 @@ def test_the_fused_linear_loss_equals_the_plain_one(blank: int | None, merge: bo
         equal(actual, wanted)
 
 
-def test_second_derivatives_of_the_fused_linear_loss() -> None:
+@pytest.mark.parametrize("blank", [0, None])
+def test_a_prior_in_the_fused_linear_loss_is_that_of_the_plain_one(blank: int | None) -> None:
+    leaves = [random_scores(shape, i).requires_grad_() for i, shape in enumerate([(4, 12, 5), (6, 5), (6,)])]
+    prior = random_scores((6,), 3).log_softmax(-1)
+    rest = (torch.tensor([[1, 2, 1, 4], [3, 1, 1, 1], [3, 4, 1, 1], [4, 2, 4, 1]]), LENGTHS, SIZES.clamp(min=1), blank)
+    fused = linear_ctc_loss(*leaves, *rest, log_prior=prior, frames_at_once=7)
+    plain = ctc_loss(F.linear(*leaves).transpose(0, 1), *rest, log_prior=prior)
+    equal(fused, plain)
+    assert abs(float(fused - linear_ctc_loss(*leaves, *rest))) > 0.1
+    for actual, wanted in zip(*(torch.autograd.grad(loss, leaves) for loss in (fused, plain)), strict=True):
+        equal(actual, wanted)
+
+
+@pytest.mark.parametrize("prior", [None, torch.tensor([-0.5, -1.0, -2.0], dtype=torch.float64)])
+def test_second_derivatives_of_the_fused_linear_loss(prior: torch.Tensor | None) -> None:
     leaves = [random_scores(shape, i).requires_grad_() for i, shape in enumerate([(1, 4, 2), (3, 2), (3,)])]
 
     def loss(*leaves: torch.Tensor) -> torch.Tensor:
-        return linear_ctc_loss(*leaves, torch.tensor([[1, 2]]), [4], [2])
+        return linear_ctc_loss(*leaves, torch.tensor([[1, 2]]), [4], [2], log_prior=prior)
 
     assert torch.autograd.gradcheck(loss, leaves)
     assert torch.autograd.gradgradcheck(loss, leaves)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            {"weight": torch.zeros(5, 6)},
+            ValueError,
+            r"hidden, weight: .* got \[4, 12, 5\] and \[5, 6\]",
+        ),
+        ({"weight": torch.zeros(6, 5).double()}, TypeError, "weight: expected dtype torch.float32 as hidden, got"),
+        ({"bias": torch.zeros(5)}, ValueError, r"bias: expected shape \[6\], got \[5\]"),
+        ({"bias": torch.zeros(6).double()}, TypeError, "bias: expected dtype torch.float32 as hidden, got"),
+        ({"bias": [0.0] * 6}, TypeError, "bias: expected a torch.Tensor, got list"),
+        ({"log_prior": torch.zeros(5)}, ValueError, r"log_prior: expected 6 finite values, got shape \[5\]"),
+        ({"frames_at_once": 0}, ValueError, "frames_at_once: expected a positive integer, got 0"),
+        ({"input_lengths": [13, 7, 5, 9]}, ValueError, r"^input_lengths: .* \[0, 12\], the frames of hidden, got 13"),
+        ({"blank": 6}, ValueError, r"blank: expected a class in \[0, 6\) or None, got 6"),
+    ],
+)
+def test_arguments_of_the_fused_linear_loss_that_make_no_sense(change, error: type[Exception], message: str) -> None:
+    arguments = {"hidden": torch.zeros(4, 12, 5), "weight": torch.zeros(6, 5), "bias": None, "targets": TARGETS}
+    with pytest.raises(error, match=message):
+        linear_ctc_loss(**arguments | {"input_lengths": LENGTHS, "target_lengths": SIZES} | change)
+
+
+def test_the_head_trains_under_autocast_and_names_its_own_arguments() -> None:
+    head, targets = CTCHead(5, 6), torch.tensor([[1, 2], [3, -100]])
+    hidden = torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(0))
+    wanted = head.loss(hidden, targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        equal(head.loss(hidden, targets), wanted)
+        loss = head.loss(hidden.bfloat16(), targets)
+    loss.backward()
+    equal(loss, wanted, rtol=1e-2, atol=0)
+    with pytest.raises(ValueError, match=r"^lengths: expected values in \[0, 8\], the frames of hidden, got 9"):
+        head.loss(hidden, targets, [9, 8])
 
 
 def test_the_head_never_holds_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:

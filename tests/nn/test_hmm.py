@@ -109,6 +109,8 @@ ZEROS = torch.zeros
         (lambda: GaussianEmission(ZEROS(2, 2), prior_variance=0.0), "prior_variance: expected a positive number"),
         (lambda: GaussianEmission(ZEROS(2, 2))(ZEROS(4, 3)), r"x: expected shape .* got \[4, 3\]"),
         (lambda: NeuralEmission(nn.Identity(), steps=0), "steps: expected a positive integer, got 0"),
+        (lambda: NeuralEmission(nn.Identity(), ZEROS(2, 3)), r"state_prior: expected shape \[K\], got \[2, 3\]"),
+        (lambda: NeuralEmission(nn.Identity(), ZEROS(2))(ZEROS(4, 3)), "state_prior: expected 3 states as .* got 2"),
     ],
 )
 def test_arguments_that_make_no_sense(build: Callable[[], object], message: str) -> None:

@@ -254,9 +254,78 @@ def test_tags_and_arguments_that_make_no_sense() -> None:
         crf(emissions, tags[:, :6])
     with pytest.raises(ValueError, match=r"mask: expected shape \[4, 7\], got \[4, 6\]"):
         crf(emissions, tags, mask[:, :6])
+    with pytest.raises(ValueError, match="scheme: expected the names of the tags beside it, tags=…, got 'BIOES' alone"):
+        LinearChainCRF(3, scheme="BIOES")
+    with pytest.raises(ValueError, match="tags: expected every name once, got 'O' twice"):
+        LinearChainCRF(3, tags=["O", "B-x", "O"])
+    with pytest.raises(TypeError, match="class_weights: expected 3 numbers, got 'abc'"):
+        LinearChainCRF(3, class_weights="abc")
     crf = LinearChainCRF(2, True, tags=["B-x", "E-x"], scheme="BIOES")  # no single token can be tagged by these
     with pytest.raises(lnz.InfeasibleError, match=r"batch entries \[0\]"):
         crf.decode(torch.zeros(1, 1, 2))
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_what_is_wrong_is_named_as_the_caller_named_it(batch_first: bool) -> None:
+    crf, emissions, tags, mask = example(batch_first)
+    spoilt = emissions.clone()
+    spoilt[1, 2, 3] = torch.nan
+    for call in (lambda: crf(spoilt, tags, mask), lambda: crf.decode(spoilt, mask), lambda: crf.marginals(spoilt)):
+        with pytest.raises(ValueError, match=r"^emissions: 1 of 140 scores are NaN, first at \[1, 2, 3\]"):
+            call()
+    for bad in (L, -1):
+        wrong = tags.clone()
+        wrong[0, 0] = bad
+        with pytest.raises(ValueError, match=rf"^tags: expected labels in \[0, 5\), .* got {bad} at \[0, 0\]"):
+            crf(emissions, wrong, mask)
+    with pytest.raises(ValueError, match=r"^emissions: expected shape .*, got \[\d, \d\]"):
+        crf(emissions[..., 0], tags)
+    with pytest.raises(TypeError, match=r"^tags: expected a torch.Tensor of integers, got torch.float64"):
+        crf(emissions, tags.double())
+    with pytest.raises(TypeError, match=r"^tags: expected a torch.Tensor of integers, got list"):
+        crf(emissions, tags.tolist())
+    with torch.no_grad():
+        crf.transitions[1, 2] = torch.nan
+    with pytest.raises(ValueError, match=r"^transitions: 1 of 25 scores are NaN, first at \[1, 2\]"):
+        crf(emissions, tags, mask)
+
+
+def test_tags_are_integers_of_any_dtype_as_there() -> None:
+    torchcrf = pytest.importorskip("torchcrf", reason="pytorch-crf is not installed")
+    crf, emissions, tags, mask = example()
+    theirs = torchcrf.CRF(L, batch_first=True).double()
+    theirs.load_state_dict(crf.state_dict())
+    torch.testing.assert_close(crf(emissions, tags.int(), mask), theirs(emissions, tags.int(), mask))
+    padded = torch.where(mask, tags, -7).to(torch.int16)  # whatever beyond the mask
+    torch.testing.assert_close(crf(emissions, padded, mask), crf(emissions, tags, mask))
+
+
+def test_masks_hold_0_and_1() -> None:
+    crf, emissions, tags, mask = example()
+    torch.testing.assert_close(crf(emissions, tags, mask.double()), crf(emissions, tags, mask))
+    for bad, shown in ((torch.nan, "nan"), (0.5, "0.5"), (2.0, "2.0")):
+        wrong = mask.double()
+        wrong[2, 1] = bad
+        with pytest.raises(ValueError, match=rf"mask: expected bool, or 0 and 1, got {shown} at \[2, 1\]"):
+            crf(emissions, tags, wrong)
+
+
+def test_the_mean_over_no_tokens_is_refused() -> None:
+    crf, emissions, tags, mask = example()
+    message = "mask: expected a step to average over, for reduction='token_mean', got none"
+    with pytest.raises(ValueError, match=message):
+        crf(emissions, tags, torch.zeros_like(mask), reduction="token_mean")
+    with pytest.raises(ValueError, match=message):
+        crf(emissions[:, :0], tags[:, :0], reduction="token_mean")
+    assert crf(emissions, tags, torch.zeros_like(mask), reduction="mean") == 0
+
+
+def test_masks_of_schemes_have_the_dtype_asked_for() -> None:
+    for dtype in (torch.float64, torch.bfloat16):
+        assert {scores.dtype for scores in transition_mask(["O", "B-x"], dtype=dtype)} == {dtype}
+    scores = transition_mask(["O", "B-x", "I-x"], dtype=torch.float64)[2]
+    assert torch.isfinite(lnz.LinearChain(torch.zeros(4, 3, dtype=torch.float64), scores).log_partition)
+    assert transition_mask(["O", "B-x"])[0].dtype == torch.get_default_dtype()
 
 
 @pytest.mark.parametrize("masked", [True, False])

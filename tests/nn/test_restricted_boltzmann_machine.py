@@ -3,6 +3,7 @@ import itertools
 import pytest
 import torch
 
+import lnz
 import lnz.nn.restricted_boltzmann_machine as module
 from lnz.errors import IntractableError
 from lnz.inference import AnnealedImportance, Enumeration, Exact, Gibbs
@@ -238,3 +239,56 @@ def test_bad_arguments():
         machine.loss(torch.zeros(1, 3), "pcd")
     with pytest.raises(ValueError, match=r"reduction: expected"):
         machine.loss(torch.zeros(1, 3), reduction="max")
+
+
+BIPARTITE = torch.cartesian_prod(torch.arange(5), torch.arange(5, 8))
+MACHINES = [RestrictedBoltzmannMachine(5, 3), BoltzmannMachine(5, 3, BIPARTITE)]
+V = torch.tensor([[0.0, 1, 1, 0, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 0]])
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_any_batch_shape_serves_every_objective(machine):
+    rows = V.expand(2, 3, 5)
+    for objective in ("cd", "pcd", "pseudolikelihood", "nll"):
+        chains = machine.init_chains(4) if objective == "pcd" else None
+        assert machine.loss(rows, objective, chains=chains, reduction="none").shape == (2, 3)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize(
+    ("given", "kind", "message"),
+    [
+        ({"steps": 0}, ValueError, "steps: expected a positive integer, got 0"),
+        ({"steps": -1}, ValueError, "steps: expected a positive integer, got -1"),
+        ({"sampler": lnz.inference.Gibbs}, TypeError, "sampler: expected a sampler of lnz.inference"),
+        ({"objective": "nll", "sampler": lnz.inference.Gibbs()}, ValueError, "sampler: expected None under 'nll'"),
+        ({"inference": lnz.inference.Exact()}, ValueError, "inference: expected None under 'cd'"),
+        ({"v": V[:0]}, ValueError, r"v: expected observations, one or more, got shape \[0, 5\]"),
+        ({"v": V.tolist()}, TypeError, "v: expected a torch.Tensor, got list"),
+        ({"objective": "pcd", "chains": 3}, TypeError, "chains: expected .*Chains.* got int"),
+        (
+            {"objective": "pcd", "chains": lnz.inference.Chains(torch.full((2, 8), 7))},
+            ValueError,
+            r"chains: expected labels in \[0, 2\), got 7",
+        ),
+    ],
+)
+def test_every_machine_refuses_alike(machine, given, kind, message):
+    with pytest.raises(kind, match=message):
+        machine.loss(**{"v": V} | given)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_starts_are_one_row_per_chain(machine):
+    assert machine.init_chains(4, V[0]).labels[:, :5].tolist() == [V[0].tolist()] * 4
+    with pytest.raises(ValueError, match=r"v: expected one row per chain, shape \[4, 5\], got \[3, 5\]"):
+        machine.init_chains(4, V)
+
+
+def test_wrong_widths_are_named():
+    machine = MACHINES[0]
+    for function in (machine.free_energy, machine.hidden_given, machine.log_conditionals):
+        with pytest.raises(ValueError, match=r"v: expected shape \[\*batch, 5\], got \[3, 4\]"):
+            function(V[:, :4])
+    with pytest.raises(ValueError, match=r"h: expected shape \[\*batch, 3\], got \[3, 5\]"):
+        machine.visible_given(V)

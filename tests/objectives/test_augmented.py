@@ -195,3 +195,22 @@ def test_wrong_arguments_of_hinge() -> None:
         hinge(p, torch.zeros(2, 3, dtype=torch.int64), hamming, reduction="average")
     with pytest.raises(ValueError, match=r"costs: expected a cost matrix of shape \[2, 2\]"):
         hinge(p, torch.zeros(2, 3, dtype=torch.int64), COSTS)
+
+
+def test_the_margin_is_0_for_gold_and_never_negative() -> None:
+    p, gold = grid(), gold_of(grid())
+    with pytest.raises(ValueError, match="error: as a margin, expected 0 for gold itself, got 6"):
+        hinge(p, gold, cost_matrix(torch.ones(3, 3)))
+    with pytest.raises(ValueError, match="error: as a margin, expected no negative values, got -"):
+        hinge(p, gold, lambda gold, predicted: -hamming(gold, predicted))
+
+
+def test_padding_of_every_chain_is_not_judged() -> None:
+    node, edge, lengths = random_scores((2, 4, 3), 0), random_scores((3, 3), 1), torch.tensor([4, 2])
+    hmm = lnz.HMM(edge[0].log_softmax(-1), edge.log_softmax(-1), node, lengths)
+    second = lnz.SecondOrderChain(node, edge, random_scores((3, 3, 3), 2), lengths)
+    gold = torch.tensor([[0, 1, 2, 0], [1, 0, 2, 2]])
+    padded = torch.where(torch.arange(4) < lengths[:, None], gold, IGNORE)
+    for p in (hmm, second):
+        for error in (hamming, iou(3)):
+            equal(hinge(p, gold, error, reduction="none"), hinge(p, padded, error, reduction="none"))

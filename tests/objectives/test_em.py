@@ -241,6 +241,10 @@ def test_what_cannot_be_maximised_is_refused() -> None:
         em(plain, x, LENGTHS)
     with pytest.raises(TypeError, match="emissions: expected an Emission, which can be drawn from"):
         plain.sample(1, 2)
+    with pytest.raises(ValueError, match=r"data: expected observations to learn from, got none, of shape \[0, 5\]"):
+        em(categorical(2, 4), x.new_zeros(0, 5))
+    with pytest.raises(TypeError, match="data: expected a torch.Tensor, got list"):
+        em(categorical(2, 4), [[0, 1]])
     with pytest.raises(ValueError, match="max_iterations: expected a positive integer, got 0"):
         em(categorical(2, 4), x, LENGTHS, max_iterations=0)
     with pytest.raises(ValueError, match="pseudocount: expected a number of at least 0, got -1"):
@@ -250,6 +254,24 @@ def test_what_cannot_be_maximised_is_refused() -> None:
         model.transition[0, 1] = -torch.inf
     with pytest.raises(lnz.InfeasibleError, match=r"observations of probability 0 in batch entries \[1\]"):
         em(model, torch.tensor([[0, 0], [0, 1]]))
+
+
+def test_a_saddle_point_on_the_way_is_not_taken_for_the_end() -> None:
+    truth = HiddenMarkovModel(
+        torch.tensor([0.7, 0.3]).log(),
+        torch.tensor([[0.9, 0.1], [0.2, 0.8]]).log(),
+        CategoricalEmission(torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.2, 0.7]]).log()),
+    )
+    x, _ = truth.sample(60, 40, generator=torch.Generator().manual_seed(1))
+    draw = torch.Generator().manual_seed(1)
+    logits = [torch.randn(shape, generator=draw) for shape in ((2,), (2, 2), (2, 3))]
+    for dtype in (torch.float32, torch.float64):
+        model = HiddenMarkovModel(*logits[:2], CategoricalEmission(logits[2])).to(dtype)
+        passing = em(model, x)
+        assert not passing.converged
+        reached = em(model, x, max_iterations=500)
+        assert reached.converged
+        assert reached.log_evidence[-1] > passing.log_evidence[-1] + 150
 
 
 def test_by_gradient_it_reaches_the_same() -> None:

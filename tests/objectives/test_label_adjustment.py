@@ -10,7 +10,7 @@ from torch import Tensor
 
 import lnz
 from lnz.metrics import cost_matrix, edit_distance, hamming, iou
-from lnz.objectives import EpsilonSchedule, label_adjustment
+from lnz.objectives import EpsilonSchedule, hinge, label_adjustment, pseudolikelihood
 from tests.suite import equal, random_scores
 
 IGNORE = -100
@@ -146,6 +146,11 @@ def test_wrong_arguments() -> None:
     for epsilon in (0.0, -1.0, torch.tensor([1.0, 0.0]), math.inf):
         with pytest.raises(ValueError, match="epsilon: expected positive numbers"):
             label_adjustment(p, y, hamming, epsilon)
+    with pytest.raises(ValueError, match=r"epsilon: expected a batch shape that broadcasts with \[2\], got \[3\]"):
+        label_adjustment(p, y, hamming, torch.ones(3))
+    for wrong in ("x", None, [1.0, 1.0]):
+        with pytest.raises(TypeError, match="epsilon: expected a number, got"):
+            label_adjustment(p, y, hamming, wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="reduction: expected"):
         label_adjustment(p, y, hamming, reduction="max")
     with pytest.raises(ValueError, match="first, last: expected positive numbers, got 1.0, 0.0"):
@@ -156,3 +161,73 @@ def test_wrong_arguments() -> None:
     sampled = lnz.MRF(graph, (torch.zeros(4, 2), torch.zeros(2, 2)), lnz.inference.gibbs.Gibbs())
     with pytest.raises(TypeError, match="Gibbs has no argmax"):
         label_adjustment(sampled, torch.zeros(4, dtype=torch.int64), hamming)
+
+
+GRID = lnz.MRF(lnz.FactorGraph.grid(2, 2, 3), (random_scores((2, 4, 3), 0), random_scores((4, 3, 3), 1)))
+
+
+@pytest.mark.parametrize(
+    ("y", "kind", "message"),
+    [
+        (torch.full((2, 4), 9), ValueError, r"y: expected labels in \[0, 3\), or -100 for unobserved, got 9"),
+        (torch.full((2, 4), -7), ValueError, r"y: expected labels in \[0, 3\)"),
+        (torch.zeros(2, 4), TypeError, "y: expected dtype torch.int64"),
+        (torch.zeros(2, 3, dtype=torch.int64), ValueError, r"y: expected shape \[\*batch, 4\], got \[2, 3\]"),
+        (torch.zeros(3, 4, dtype=torch.int64), ValueError, "y: expected a batch shape that broadcasts"),
+        (None, TypeError, "y: expected a torch.Tensor, got NoneType"),
+        ([0, 0, 0, 0], TypeError, "y: expected a torch.Tensor, got list"),
+    ],
+)
+@pytest.mark.parametrize("p", [GRID, lnz.LinearChain(random_scores((2, 4, 3), 0), random_scores((3, 3), 1))])
+def test_wrong_gold_is_refused_though_only_the_error_looks_at_it(p, y, kind, message) -> None:
+    with pytest.raises(kind, match=message):
+        label_adjustment(p, y, hamming)
+    with pytest.raises(kind, match=message):
+        hinge(p, y, hamming)
+
+
+def test_impossible_gold_is_named_and_what_is_not_judged_may_be_anything() -> None:
+    node, edge = random_scores((3, 4, 3), 0), random_scores((4, 3, 3), 1)
+    node[1, 0, 0] = -math.inf
+    node[1, 1] = torch.tensor([0.0, 5.0, 0.0])  # the prediction, with which the first label is impossible
+    edge[0, 2, 1] = -math.inf
+    p = lnz.MRF(lnz.FactorGraph.grid(2, 2, 3), (node, edge))
+    with pytest.raises(lnz.InfeasibleError, match=r"y: .* probability 0 in batch entries \[1\]") as caught:
+        label_adjustment(p, torch.zeros(3, 4, dtype=torch.int64), hamming)
+    assert caught.value.entries == (1,)
+    latent = torch.tensor([[0, 0, 0, 0], [0, IGNORE, 0, 0], [0, 0, 0, 0]])
+    for objective in (label_adjustment, hinge):
+        with pytest.raises(lnz.InfeasibleError, match=r"y: .* probability 0 in batch entries \[1\]"):
+            objective(p, latent, hamming)
+    latent[1] = torch.tensor([2, IGNORE, 0, 0])
+    assert label_adjustment(p, latent, hamming).isfinite()
+
+
+def broken(value: object) -> object:
+    return lambda gold, predicted: value
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (broken(torch.tensor([0.0, math.nan])), ValueError, r"error: expected finite values, got nan at \[1\]"),
+        (broken(torch.zeros(())), ValueError, r"error: expected values of shape \[2\], got \[\]"),
+        (broken(1.0), TypeError, "error: expected a torch.Tensor, got float"),
+        (None, TypeError, "error: expected a task error of lnz.metrics, or a function .* got None"),
+        ("iou", TypeError, "error: expected a task error .* got 'iou'"),
+        (iou, TypeError, r"got iou\(num_labels\): call it first, to make one"),
+        (lambda: 0.0, TypeError, "error: expected a task error"),
+    ],
+)
+@pytest.mark.parametrize("objective", [label_adjustment, hinge])
+def test_wrong_errors_are_refused_by_name(objective, error, kind, message) -> None:
+    with pytest.raises(kind, match=message):
+        objective(GRID, torch.zeros(2, 4, dtype=torch.int64), error)
+
+
+@pytest.mark.parametrize("objective", [label_adjustment, hinge, pseudolikelihood])
+@pytest.mark.parametrize("p", [torch.zeros(2, 4, 3), lnz.CTC(torch.zeros(2, 4, 3)), None])
+def test_what_is_no_distribution_over_labels_is_refused_by_name(objective, p) -> None:
+    error = () if objective is pseudolikelihood else (hamming,)
+    with pytest.raises(TypeError, match=f"p: expected MRF, .* got {type(p).__name__}"):
+        objective(p, torch.zeros(2, 4, dtype=torch.int64), *error)

@@ -128,3 +128,24 @@ def test_under_a_sampler_each_entry_has_its_own_latent_labels() -> None:
     losses = nll(impossible, HIDDEN.clamp(min=0), reduction="none", zero_infinity=True)
     assert losses[2] == 0
     assert torch.isfinite(losses).all()
+
+
+def test_wrong_arguments_are_named() -> None:
+    graph, scores = lnz.FactorGraph.grid(2, 2, 2), (torch.zeros(2, 4, 2), torch.zeros(2, 2))
+    y = torch.zeros(2, 4, dtype=torch.int64)
+    for method in (None, lnz.inference.Gibbs()):
+        p = lnz.MRF(graph, scores, method)
+        for wrong in (None, [0, 0, 0, 0]):
+            with pytest.raises(TypeError, match="y: expected a torch.Tensor, got"):
+                nll(p, wrong)
+        with pytest.raises(ValueError, match=r"y: expected shape \[\*batch, 4\], got \[2, 3\]"):
+            nll(p, y[:, :3])
+        with pytest.raises(ValueError, match=r"broadcasts with \[2\], got \[3\]"):
+            nll(p, y.new_zeros(3, 4))
+        with pytest.raises(TypeError, match="generator: expected a torch.Generator or None, got 3"):
+            nll(p, y, generator=3)
+    with pytest.raises(TypeError, match="p: expected a distribution of lnz, got Tensor"):
+        nll(scores[0], y)
+    for p in (lnz.LinearChain(scores[0], scores[1]), lnz.Softmax(scores[0])):
+        with pytest.raises(TypeError, match="y: expected a torch.Tensor, got list"):
+            p.log_prob([0])

@@ -319,3 +319,12 @@ def test_backend_concerns_only_its_own_thread_and_task() -> None:
         thread.join()
     assert seen == [True]
     assert asyncio.run(main())
+
+
+def test_a_batch_without_entries_has_gradients() -> None:
+    node, edge = torch.zeros(0, 5, 3, requires_grad=True), torch.zeros(1, 1, 3, 3, requires_grad=True)
+    lengths = torch.zeros(0, dtype=torch.int64)
+    done = chain.forward_backward(node, edge, lengths)
+    grads = torch.autograd.grad(chain.log_partition(node, edge, lengths, done).sum(), (node, edge))
+    assert grads[0].shape == node.shape
+    assert torch.equal(grads[1], torch.zeros_like(edge))

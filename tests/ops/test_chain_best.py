@@ -209,3 +209,22 @@ def test_half_precision_is_accumulated_in_more(dtype: torch.dtype) -> None:
     wide = node.double(), edge.double(), lengths
     assert torch.equal(chain.max_marginals(node, edge, lengths), chain.max_marginals(*wide).to(dtype))
     assert torch.equal(chain.topk(node, edge, lengths, 3)[1], chain.topk(*wide, 3)[1].to(dtype))
+
+
+@pytest.mark.parametrize("places", [1, 3])
+@pytest.mark.parametrize("tables", [1, 24])
+def test_sequences_of_a_step_or_none_may_come_first(tables: int, places: int) -> None:
+    """A whole group of them has no transition, and must not be the one that prepares the table for the others."""
+    lengths = torch.tensor([1] * 9 + [0] * 7 + [4] * 8)
+    arguments = random_scores((24, 4, 4), 0), random_scores((tables, places, 4, 4), 1), lengths
+    for k in (1, 3):
+        labels, scores = chain.topk(*arguments, k)
+        check_labellings(arguments, labels, scores)
+        for b, every in enumerate(enumerated(*arguments)):
+            equal(scores[0, b].double(), torch.tensor(max(every.values()), dtype=torch.float64))
+    actual = chain.max_marginals(*arguments), chain.forward_backward(*arguments)
+    with ops.backend("reference"):
+        wanted = chain.max_marginals(*arguments), chain.forward_backward(*arguments)
+    equal(actual[0][0], wanted[0][0])
+    equal(actual[1].log_z, wanted[1].log_z)
+    equal(actual[1].nodes, wanted[1].nodes)

@@ -64,6 +64,8 @@ GRIDS = {
     "spins float32": lambda: (2, _random(2).float(), torch.eye(2)),
     "fields": lambda: (2, _random(2, 6, 2), torch.eye(2, dtype=torch.float64)),
     "antisymmetric": lambda: (2, _random(6, 2), _random(2, 2, seed=1)),
+    "binary weighted": lambda: (2, _random(6, 2), Weighted(_random(2, EDGES, seed=1), _random(2, 2, seed=2))),
+    "binary full": lambda: (2, _random(6, 2), _random(2, EDGES, 2, 2, seed=1)),
     "potts float32": lambda: (3, _random(6, 3).float(), Weighted(_random(EDGES, seed=1).float(), torch.eye(3))),
     "potts per image": lambda: (3, _random(1, 3), Weighted(_random(2, 1, seed=1), torch.eye(3, dtype=torch.float64))),
     "shared table": lambda: (3, _random(6, 3), _random(3, 3, seed=1)),
@@ -110,17 +112,19 @@ def test_the_reference_draws_from_the_same_law():
 
 @pytest.mark.parametrize(("scale", "strength"), [(1.0, 1.0), (2000.0, 1.0), (400.0, 400.0)])  # the last in logarithms
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("form", ["potts", "table", "weighted"])
+@pytest.mark.parametrize("form", ["binary", "potts", "table", "weighted"])
 def test_conditionals_of_wide_grids_equal_the_reference(form, dtype, scale, strength):
     """One colour of a grid wider than a tile, given the other: frequencies over chains against the conditionals."""
-    height, width, labels, chains = 4, 301, 3, 400
+    height, width, labels, chains = 4, 301, 2 if form == "binary" else 3, 400
     graph = lnz.FactorGraph.grid(height, width, labels)
     node = _random(height * width, labels, scale=scale, dtype=dtype)
-    node[::7, 1] = -torch.inf
+    if form != "binary":
+        node[::7, 1] = -torch.inf
     edges = graph.num_factors[1]
     table = _random(labels, labels, seed=3, dtype=dtype, scale=strength)
-    weight = _random(edges, seed=1, dtype=dtype, scale=strength if form == "potts" else 1.0)
+    weight = _random(edges, seed=1, dtype=dtype, scale=strength if form in ("binary", "potts") else 1.0)
     edge = {
+        "binary": Weighted(weight, torch.eye(labels, dtype=dtype)),
         "potts": Weighted(weight, torch.eye(labels, dtype=dtype)),
         "table": table,
         "weighted": Weighted(weight, table),
@@ -143,12 +147,13 @@ def test_conditionals_of_wide_grids_equal_the_reference(form, dtype, scale, stre
     assert abs(statistic - freedom) < 6 * (2 * freedom) ** 0.5 + 1e-6 * len(p) + 50
 
 
-@pytest.mark.parametrize("kind", ["spins", "potts"])
+@pytest.mark.parametrize("kind", ["spins", "fields", "potts"])
 @pytest.mark.parametrize(("height", "width"), [(70, 140), (41, 33)])
 def test_answers_do_not_depend_on_the_number_of_threads(kind, height, width):
-    labels = 2 if kind == "spins" else 3
+    labels = 3 if kind == "potts" else 2
     graph = lnz.FactorGraph.grid(height, width, labels)
-    model = checked_model(graph, (torch.zeros(1, labels), Weighted(torch.ones(1), torch.eye(labels))))
+    node = _random(height * width, labels).float() if kind == "fields" else torch.zeros(1, labels)
+    model = checked_model(graph, (node, Weighted(torch.ones(1), torch.eye(labels))))
     start = torch.randint(labels, (1, height * width), generator=_generator())
     threads, answers = torch.get_num_threads(), []
     try:
@@ -224,6 +229,23 @@ def test_strong_fields_hide_no_label_that_is_the_last_one_left():
     model = observe(model, torch.where(y == 0, y, -100))
     drawn = gibbs_sweeps(model, y.expand(4000, -1), 1, _generator())
     _assert_law(model, drawn)
+
+
+@pytest.mark.parametrize(("dtype", "field", "weight"), [
+    (torch.float32, -130.0, 9.9), (torch.float32, 130.0, -9.9), (torch.float32, -62.0, 14.0),
+    (torch.float64, -1600.0, 149.0),
+])  # fmt: skip
+def test_strong_edges_do_not_hide_a_stronger_field(dtype, field, weight):
+    """Odds that are out of range where all neighbours have label 0, and given neighbours of label 1 as well, or not."""
+    node = torch.zeros(9, 2, dtype=dtype)
+    node[4, 1] = field
+    edge = Weighted(torch.tensor([weight], dtype=dtype), torch.eye(2, dtype=dtype))
+    y = torch.ones(9, dtype=torch.int64)
+    model = checked_model(lnz.FactorGraph.grid(3, 3, 2), (node, edge))
+    model = observe(model, torch.where(torch.arange(9) == 4, -100, y))
+    drawn = gibbs_sweeps(model, y.expand(4000, -1), 1, _generator())
+    expected = torch.tensor(field + 4 * weight).sigmoid().item()
+    assert abs(drawn[:, 4].double().mean().item() - expected) < 5 * (expected * (1 - expected) / 4000) ** 0.5 + 1e-9
 
 
 def test_directions_with_tables_of_their_own_and_many_labels():

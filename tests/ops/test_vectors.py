@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from numba import njit
 
-from lnz.ops.registers.cpu.vectors import converted, exp, gather, load, select, spread, store
+from lnz.ops.registers.cpu.parts import every, highest, load_first, store_first, total
+from lnz.ops.registers.cpu.vectors import converted, exp, gather, load, log, select, spread, store
 
 
 @njit
@@ -93,3 +94,41 @@ def test_exp(dtype, error):
     _exponential(x, out)
     assert out[0] == 0
     np.testing.assert_allclose(out[1:], np.exp(x[1:].astype(np.float64)), rtol=error)
+
+
+@njit
+def _reals(x, logarithms, quotients, narrow, wide):
+    store(log(load(x, (0,))), logarithms, (0,))
+    store(1 / load(x, (0,)), quotients, (0,))
+    store(converted(load(x, (0,)), np.float32), narrow, (0,))
+    store(converted(load(x, (0,)), np.float64), wide, (0,))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_logarithms_quotients_and_other_precisions_equal_numpy(dtype):
+    x = np.geomspace(1e-30, 1e30, 16).astype(dtype)
+    logarithms, quotients, narrow, wide = *np.empty((2, 16), dtype), np.empty(16, np.float32), np.empty(16)
+    _reals(x, logarithms, quotients, narrow, wide)
+    np.testing.assert_allclose(logarithms, np.log(x), rtol=4 * np.finfo(dtype).eps)
+    assert (quotients == 1 / x).all()
+    assert (narrow == x.astype(np.float32)).all()
+    assert (wide == x).all()
+
+
+@njit
+def _parts(x, out, n):
+    values = load_first(x, (1, 2), n, -1)
+    store_first(values, out, (0, 0), 16)
+    store_first(values, out, (1, 0), n)
+    return total(values), highest(values), every(values > 0), every(values < 100)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [0, 1, 7, 16])
+def test_parts_of_vectors_equal_numpy(dtype, n):
+    x, out = np.arange(1, 2 * (n + 2) + 1, dtype=dtype).reshape(2, n + 2), np.zeros((2, 16), dtype)
+    results = _parts(x, out, n)
+    wanted = np.concatenate((x[1, 2:], np.full(16 - n, -1, dtype)))
+    assert (out[0] == wanted).all()
+    assert (out[1] == np.where(np.arange(16) < n, wanted, 0)).all()
+    assert results == (wanted.sum(), wanted.max(), n == 16, True)

@@ -53,6 +53,10 @@ class BadInput(Family):
             p.log_prob(y.double())
         with pytest.raises(TypeError, match=r"y: expected a torch.Tensor, got list"):
             p.condition(y.tolist())
+        with pytest.raises(TypeError, match=r"y: expected a torch.Tensor, got list"):
+            p.log_prob(y.tolist())
+        with pytest.raises(TypeError, match=r"y: expected a torch.Tensor, got NoneType"):
+            p.log_prob(None)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="y: expected"):
             p.log_prob(y.new_zeros(*p.batch_shape[:-1], p.batch_shape[-1] + 1, *p.event_shape))
         if p.event_shape:
@@ -73,6 +77,14 @@ class BadInput(Family):
     def test_k_below_one(self) -> None:
         with pytest.raises(ValueError, match="k: expected a positive integer, got 0"):
             self.example().p.topk(0)
+
+    def test_samples_of_no_shape(self) -> None:
+        if "sample" in self.lacks:
+            return
+        with pytest.raises(ValueError, match=r"sample_shape: expected sizes of at least 0, got \(-1,\)"):
+            self.example().p.sample((-1,))
+        with pytest.raises(TypeError, match=r"sample_shape: expected a sequence of integers, such as \(3,\), got 3"):
+            self.example().p.sample(3)  # type: ignore[arg-type]
 
     def test_kl_of_different_families_or_events(self) -> None:
         p = self.example().p

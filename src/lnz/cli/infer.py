@@ -13,7 +13,7 @@ from typing import Any, NoReturn, get_args
 
 from torch import Tensor
 
-from lnz.cli.methods import METHODS, add_settings, method_of, refused
+from lnz.cli.methods import METHODS, add_settings, method_name, method_of, refused
 from lnz.errors import IntractableError, LnzError
 from lnz.io import (
     NamedModel,
@@ -116,7 +116,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--evidence", metavar="FILE|NAME=STATE,…", help="what has been observed (default: nothing)")
     parser.add_argument("--map-vars", metavar="FILE|NAME,…", help="of MMAP, the variables to label")
     parser.add_argument(
-        "--method", choices=tuple(METHODS), default="exact", metavar="M", help="one of those above (default: exact)"
+        "--method",
+        type=method_name,
+        choices=tuple(METHODS),
+        default="exact",
+        metavar="M",
+        help="one of those above, or its full name, as tree-reweighted for trw (default: exact)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the UAI result format")
     parser.add_argument("--output", metavar="FILE", help="write the result here, in one step when it is complete")

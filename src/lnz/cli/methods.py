@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -42,7 +43,7 @@ class Kind:
         summary: a line for the help.
     """
 
-    method: Callable[..., Method]
+    method: type[Method]
     queries: tuple[str, ...]
     summary: str
 
@@ -71,6 +72,15 @@ METHODS: dict[str, Kind] = {
     "icm": Kind(IteratedConditionalModes, BEST, "iterated conditional modes, a local search"),
     "annealing": Kind(SimulatedAnnealing, BEST, "simulated annealing"),
 }
+
+
+FULL_NAMES = {re.sub("(?<=[a-z])(?=[A-Z])", "-", kind.method.__name__).lower(): name for name, kind in METHODS.items()}
+"""What else a method may be called: its class, as in tree-reweighted for trw."""
+
+
+def method_name(text: str) -> str:
+    """The name in :data:`METHODS` of a method given by that or by its full name."""
+    return FULL_NAMES.get(text, text)
 
 
 def count(text: str) -> int:

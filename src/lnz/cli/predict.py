@@ -27,9 +27,10 @@ EXAMPLES = """examples:
 
 For photos/park.jpg the output folder then holds park_mask.png (the label of each pixel's largest marginal) and
 park_confidence.png (that marginal, 65535 for 1) or park_confidence.npy. Of a CoNLL-U file the tags are replaced and all
-else is kept; other text (a .txt file with a sentence per line, or columns with the word first) gives lines of a word, a
-tab and a tag. For recordings/park.wav the output folder holds park.txt, the text of the prefix beam search. Checkpoints
-are read as tensors and plain values only: no code in them is run."""
+else is kept; other text (a .txt file with a sentence per line, or columns with the word first) gives CoNLL-U where the
+output is named .conllu, else lines of a word, a tab and a tag. For recordings/park.wav the output folder holds
+park.txt, the text of the prefix beam search. Checkpoints are read as tensors and plain values only: no code in them is
+run."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -79,6 +80,8 @@ def _predict(arguments: argparse.Namespace) -> int:
     if task not in TASKS:
         raise FormatError(f"{source}: expected a checkpoint of lnz fit {' or '.join(TASKS)}, got task {task!r}")
     module, takes, said = TASKS[task]
+    if takes == "text":
+        import_module(module).check_sentences(checkpoint, str(source))
     given = getattr(arguments, takes)
     if given is None:
         raise FormatError(f"{source}: of lnz fit {task}, which takes --{takes}")

@@ -15,7 +15,14 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.distributions.kl import register_kl
 
-from lnz.checks import check_feasible, check_same_lengths, concrete
+from lnz.checks import (
+    as_sample_shape,
+    check_feasible,
+    check_generator,
+    check_same_lengths,
+    check_tensor,
+    concrete,
+)
 from lnz.distributions.temperature import check_temperature, divided
 from lnz.ops.conditionals.normalised import log_softmax_at
 from lnz.typing import IGNORE, SampleShape
@@ -143,6 +150,7 @@ class StructuredDistribution(Distribution, ABC):
 
         Where y holds −100, the unobserved entries are summed over: ln Z(y) − ln Z.
         """
+        check_tensor("y", value)
         observed = concrete(value) and not self._unobserved(value).any()
         numerator = self.score(value) if observed else self.condition(value).log_partition
         z = self.log_partition
@@ -239,10 +247,12 @@ class StructuredDistribution(Distribution, ABC):
 
     def sample(self, sample_shape: SampleShape = (), generator: torch.Generator | None = None) -> Tensor:
         """Independent labellings, ``[*sample_shape, *batch, *event]``."""
+        check_generator(generator)
+        shape = as_sample_shape(sample_shape)
         self._require_feasible("sample")
-        shape = torch.Size(sample_shape)
+        n = shape.numel()
         with torch.no_grad():
-            drawn = self._sample(shape.numel(), generator)
+            drawn = self._sample(max(n, 1), generator)[:n]  # to draw none, too, tells what cannot be drawn from
         return drawn.reshape(*shape, *drawn.shape[1:])
 
 

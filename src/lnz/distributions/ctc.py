@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from lnz.checks import check_broadcast, check_scores, joint_batch_shape
+from lnz.checks import as_sample_shape, check_broadcast, check_integer, check_scores, joint_batch_shape
 from lnz.distributions.ctc_alignments import CTCAlignments
-from lnz.distributions.ctc_targets import checked_frames, checked_targets
+from lnz.distributions.ctc_targets import check_blank, checked_frames, checked_prior, checked_targets
 from lnz.distributions.temperature import check_temperature, divided
 from lnz.ops import ctc
 from lnz.ops.ctc.beam import LanguageModel, search
@@ -59,11 +59,9 @@ class CTC(Distribution):
     ) -> None:
         validate = type(self)._validate_args if validate_args is None else validate_args
         check_scores("logits", logits, values=validate)
-        self.lengths, self._lengths_given = checked_frames("logits", logits, lengths, blank), lengths is not None
-        if log_prior is not None:
-            check_scores("log_prior", log_prior)
-            if log_prior.shape != logits.shape[-1:] or not torch.isfinite(log_prior).all():
-                raise ValueError(f"log_prior: expected {logits.shape[-1]} finite values, got {list(log_prior.shape)}")
+        self.lengths, self._lengths_given = checked_frames("logits", logits, lengths), lengths is not None
+        check_blank(blank, logits.shape[-1])
+        checked_prior(log_prior, logits.shape[-1])
         batch_shape = joint_batch_shape(logits=logits.shape[:-2], lengths=self.lengths.shape)
         super().__init__(batch_shape, torch.Size(), validate_args=False)
         self._validate_args = validate
@@ -106,7 +104,7 @@ class CTC(Distribution):
         labels = labels.expand(*shape, -1).reshape(B, labels.shape[-1])
         frames, sizes = (n.expand(shape).reshape(B) for n in (self.lengths, sizes))
         lattice = ctc.lattice(labels, frames, sizes, self.blank, self.collapse_repeats)
-        prior = torch.zeros(self.num_labels) if self.log_prior is None else self.log_prior.detach()
+        prior = checked_prior(self.log_prior, self.num_labels)
         return ctc.log_prob(logits, prior.to(logits.device, logits.dtype), lattice, True).reshape(shape)
 
     def score(self, y: Tensor, target_lengths: Tensor | None = None) -> Tensor:
@@ -148,9 +146,10 @@ class CTC(Distribution):
             y ``int64 [*batch, S]``, −100 beyond its end; with ``k``, y ``[k, *batch, S]`` and scores ``[k, *batch]``,
             ln Q(y) plus the language model's score, best first, −100 and −inf where fewer were found.
         """
-        if beam < 1:
-            raise ValueError(f"beam: expected a positive integer, got {beam}")
-        if k is not None and not 1 <= k <= beam:
+        check_integer("beam", beam)
+        if k is not None:
+            check_integer("k", k)
+        if k is not None and k > beam:
             raise ValueError(f"k: expected a number in [1, {beam}], the width of the beam, got {k}")
         shape = self.batch_shape
         with torch.no_grad():
@@ -173,7 +172,7 @@ class CTC(Distribution):
 
     def sample(self, sample_shape: SampleShape = (), generator: torch.Generator | None = None) -> Tensor:
         """Independent label sequences, ``int64 [*sample_shape, *batch, S]``, −100 beyond; S is the longest of them."""
-        shape = (*sample_shape, *self.batch_shape)
+        shape = (*as_sample_shape(sample_shape), *self.batch_shape)
         with torch.no_grad():
             noise = torch.empty(*shape, *self.logits.shape[-2:], dtype=self.logits.dtype, device=self.logits.device)
             z = (self.logits - noise.exponential_(generator=generator).log()).argmax(-1)  # the Gumbel-max trick
@@ -212,6 +211,22 @@ class CTC(Distribution):
         """Raise: the entropy of label sequences is intractable."""
         raise TypeError("the entropy over label sequences is intractable: average −log_prob over sample((n,)), "
                         "or use alignments(targets).entropy()")  # fmt: skip
+
+    def condition(self, y: Tensor) -> Never:
+        """Raise: clamping labels of a sequence of any length means nothing."""
+        raise TypeError("label sequences have no places to clamp: alignments(targets).condition(z) clamps frames")
+
+    @property
+    def marginals(self) -> Never:
+        """Raise: there is a probability of each class at each frame, and it is the softmax of the logits."""
+        raise TypeError("label sequences have no places of which to say marginals: alignments(targets).marginals are "
+                        "those of frames given targets, logits.softmax(-1) without")  # fmt: skip
+
+    @property
+    def log_count(self) -> Never:
+        """Raise: how many label sequences frames can spell says nothing of the scores."""
+        raise TypeError("label sequences are not counted: alignments(targets).log_count is for the frame labellings "
+                        "that spell the targets")  # fmt: skip
 
     @property
     def mode(self) -> Never:

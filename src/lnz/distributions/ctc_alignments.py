@@ -8,9 +8,18 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from lnz.checks import check_broadcast, check_event_shape, check_labels, check_scores, concrete, joint_batch_shape
+from lnz.checks import (
+    as_labelling,
+    check_broadcast,
+    check_full,
+    check_integer,
+    check_positive,
+    check_scores,
+    concrete,
+    joint_batch_shape,
+)
 from lnz.distributions.base import StructuredDistribution
-from lnz.distributions.ctc_targets import checked_frames, checked_targets
+from lnz.distributions.ctc_targets import check_blank, checked_frames, checked_targets
 from lnz.ops import ctc
 from lnz.typing import IGNORE
 
@@ -47,7 +56,8 @@ class CTCAlignments(StructuredDistribution):
         validate_args: bool | None = None,
     ) -> None:
         check_scores("scores", scores, values=self._validate_args if validate_args is None else validate_args)
-        lengths = checked_frames("scores", scores, lengths, blank)
+        lengths = checked_frames("scores", scores, lengths)
+        check_blank(blank, scores.shape[-1])
         targets, target_lengths = checked_targets(targets, target_lengths, scores.shape[-1], blank)
         check_broadcast("targets", targets.shape[:-1], scores.shape[:-2])
         batch_shape = joint_batch_shape(
@@ -97,19 +107,22 @@ class CTCAlignments(StructuredDistribution):
     def score(self, y: Tensor) -> Tensor:
         """Σ_t x[t, z_t] of a full alignment, ``[*batch]``; −inf where it does not spell the target."""
         z = self._checked(y)
-        if self._validate_args and concrete(z) and self._unobserved(y).any():
-            raise ValueError("y: expected a full labelling, got -100 (unobserved); use log_prob or condition")
-        shape = torch.broadcast_shapes(z.shape[:-1], self.batch_shape)
-        (T,), S = self.event_shape, self.targets.shape[-1]
-        z = z.expand(*shape, T)
+        if self._validate_args:
+            check_full("y", self._unobserved(y))
+        z = z.expand(*torch.broadcast_shapes(z.shape[:-1], self.batch_shape), -1)
+        at = self._scores.expand(*z.shape, -1).gather(-1, z.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+        return at.masked_fill(~self._inside, 0.0).sum(-1).masked_fill(~self._spells(z), -torch.inf)
+
+    def _spells(self, z: Tensor) -> Tensor:
+        """Whether frame labellings ``[*shape, T]`` spell the target, ``[*shape]``."""
+        *shape, T = z.shape
+        S = self.targets.shape[-1]
         spelt, sizes = ctc.collapse(z, self.lengths.expand(shape), self.blank, self.collapse_repeats)
         wide = max(T, S)
         spelt = torch.nn.functional.pad(spelt, (0, wide - T), value=IGNORE)
         targets = torch.nn.functional.pad(self.targets, (0, wide - S), value=IGNORE)
         inside = torch.arange(wide, device=z.device) < self.target_lengths.unsqueeze(-1)
-        same = ((spelt == targets) | ~inside).all(-1) & (sizes == self.target_lengths)
-        at = self._scores.expand(*shape, T, -1).gather(-1, z.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-        return at.masked_fill(~self._inside, 0.0).sum(-1).masked_fill(~same, -torch.inf)
+        return ((spelt == targets) | ~inside).all(-1) & (sizes == self.target_lengths)
 
     def condition(self, y: Tensor) -> Self:
         z = self._checked(y).unsqueeze(-1)
@@ -126,8 +139,7 @@ class CTCAlignments(StructuredDistribution):
         return super().argmax()
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        if k < 1:
-            raise ValueError(f"k: expected a positive integer, got {k}")
+        check_integer("k", k)
         with torch.no_grad():
             labels, scores = ctc.topk(*self._flat, k)
         return labels.reshape(k, *self.batch_shape, *self.event_shape), scores.reshape(k, *self.batch_shape)
@@ -139,9 +151,19 @@ class CTCAlignments(StructuredDistribution):
             z: ``int64 [*sample, *batch, T]`` alignments, such as samples; ``None`` is the best one.
             seconds_per_frame: the unit: 1 gives frames (the end is the first frame after the label), the hop of the
                 spectrogram times the stride of the network, in seconds, gives seconds.
+
+        Raises:
+            TypeError, ValueError: arguments of the wrong type, shape or value; a z that does not spell the targets.
         """
-        z, (T,), S = self._checked(self.argmax() if z is None else z), self.event_shape, self.targets.shape[-1]
+        check_positive("seconds_per_frame", seconds_per_frame)
+        z, (T,), S = self._checked(self.argmax() if z is None else z, "z"), self.event_shape, self.targets.shape[-1]
         z = z.expand(*torch.broadcast_shapes(z.shape[:-1], self.batch_shape), T)
+        if self._validate_args and concrete(z):
+            check_full("z", self._unobserved(z), "")
+            other = ~self._spells(z)
+            if other.any():
+                where = f" at {other.nonzero()[0].tolist()}" if other.dim() else ""
+                raise ValueError(f"z: expected alignments, which spell the targets, got one that does not{where}")
         same = torch.zeros_like(z, dtype=torch.bool)
         if T and self.collapse_repeats:
             same[..., 1:] = z[..., 1:] == z[..., :-1]
@@ -207,15 +229,9 @@ class CTCAlignments(StructuredDistribution):
         """Which frames are not padding, ``[*batch, T]`` (or ``[T]``)."""
         return torch.arange(*self.event_shape, device=self._scores.device) < self.lengths.unsqueeze(-1)
 
-    def _checked(self, y: Tensor) -> Tensor:
+    def _checked(self, y: Tensor, name: str = "y") -> Tensor:
         """``y`` with −100 over padding, whatever it held there."""
-        if not isinstance(y, Tensor):
-            raise TypeError(f"y: expected a torch.Tensor, got {type(y).__name__}")
-        check_event_shape("y", y.shape, self.event_shape)
-        check_broadcast("y", y.shape[:-1], self.batch_shape)
-        y = torch.where(self._inside, y, IGNORE)
-        check_labels("y", y, self.num_labels)
-        return y
+        return as_labelling(name, y, self.event_shape, self.batch_shape, self._inside, self.num_labels)
 
     def __repr__(self) -> str:
         (T,) = self.event_shape

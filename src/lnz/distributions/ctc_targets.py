@@ -5,32 +5,51 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lnz.checks import check_broadcast, check_lengths, concrete
+from lnz.checks import check_broadcast, check_lengths, check_scores, check_tensor, concrete
 from lnz.typing import IGNORE
 
 
-def checked_frames(name: str, scores: Tensor, lengths: Tensor | None, blank: int | None) -> Tensor:
+def checked_frames(name: str, scores: Tensor, lengths: Tensor | None, lengths_name: str = "lengths") -> Tensor:
     """The lengths, ``[]`` or ``[*batch]``, of scores ``[*batch, T, C]``; raises where one is not well-formed."""
     if scores.dim() < 2 or scores.shape[-1] == 0:
         raise ValueError(f"{name}: expected shape [*batch, T, C] with C > 0, got {list(scores.shape)}")
-    T, C = scores.shape[-2:]
-    if blank is not None and (isinstance(blank, bool) or not isinstance(blank, int)):
-        raise TypeError(f"blank: expected an int or None, got {type(blank).__name__}")
-    if blank is not None and not 0 <= blank < C:
-        raise ValueError(f"blank: expected a class in [0, {C}) or None, got {blank}")
+    T = scores.shape[-2]
     if lengths is None:
         return torch.full((), T, dtype=torch.int64, device=scores.device)
-    check_lengths(lengths, T, of=f"the frames of {name}")
-    check_broadcast("lengths", lengths.shape, scores.shape[:-2])
+    check_lengths(lengths, T, lengths_name, f"the frames of {name}")
+    check_broadcast(lengths_name, lengths.shape, scores.shape[:-2])
     return lengths
+
+
+def check_blank(blank: int | None, num_classes: int, *, optional: bool = True) -> None:
+    """Raise unless ``blank`` is a class or, where it is ``optional``, ``None``."""
+    also = " or None" if optional else ""
+    if blank is None and optional:
+        return
+    if isinstance(blank, bool) or not isinstance(blank, int):
+        raise TypeError(f"blank: expected an int{also}, got {type(blank).__name__}")
+    if not 0 <= blank < num_classes:
+        raise ValueError(f"blank: expected a class in [0, {num_classes}){also}, got {blank}")
+
+
+def checked_prior(log_prior: Tensor | None, num_classes: int) -> Tensor:
+    """The log prior of classes ``[C]`` as constants, 0 where there is none; raises where it is not well-formed."""
+    if log_prior is None:
+        return torch.zeros(num_classes)
+    check_scores("log_prior", log_prior)
+    if log_prior.shape != (num_classes,):
+        raise ValueError(f"log_prior: expected {num_classes} finite values, got shape {list(log_prior.shape)}")
+    if concrete(log_prior) and torch.isneginf(log_prior).any():
+        where = torch.isneginf(log_prior).nonzero()[0].tolist()
+        raise ValueError(f"log_prior: expected {num_classes} finite values, got -inf at {where}")
+    return log_prior.detach()
 
 
 def checked_targets(
     targets: Tensor, target_lengths: Tensor | None, num_classes: int, blank: int | None
 ) -> tuple[Tensor, Tensor]:
     """Targets ``[*batch, S]``, −100 beyond their lengths, and these lengths; raises where they are not well-formed."""
-    if not isinstance(targets, Tensor):
-        raise TypeError(f"targets: expected a torch.Tensor, got {type(targets).__name__}")
+    check_tensor("targets", targets)
     if targets.dtype != torch.int64:
         raise TypeError(f"targets: expected dtype torch.int64, got {targets.dtype}")
     if targets.dim() < 1:

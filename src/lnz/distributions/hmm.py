@@ -9,7 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lnz.checks import check_lengths, check_same_kind, check_scores, concrete, joint_batch_shape, plain
+from lnz.checks import (
+    check_full,
+    check_integer,
+    check_lengths,
+    check_same_kind,
+    check_scores,
+    concrete,
+    joint_batch_shape,
+    plain,
+)
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.linear_chain import LinearChain
 from lnz.distributions.mrf import MRF
@@ -120,10 +129,9 @@ class HMM(StructuredDistribution):
         is 0 where that is so.
 
         Raises:
-            ValueError: a negative number of steps.
+            TypeError, ValueError: a number of steps that is no integer of at least 0.
         """
-        if steps < 0:
-            raise ValueError(f"steps: expected an integer of at least 0, got {steps}")
+        check_integer("steps", steps, least=0)
         probabilities, (T,) = self.filtered, self.event_shape
         if self.transition.dim() == 2:
             return probabilities @ torch.linalg.matrix_power(self.transition.exp(), steps)
@@ -154,8 +162,8 @@ class HMM(StructuredDistribution):
     def score(self, y: Tensor) -> Tensor:
         """ln p(z, x), ``[*batch]``, of the states z = y; −inf where it is impossible."""
         chain = self._chain
-        if self._validate_args and concrete(y) and chain._unobserved(y).any():
-            raise ValueError("y: expected a full labelling, got -100 (unobserved); use log_prob or condition")
+        if self._validate_args:
+            check_full("y", chain._unobserved(y))
         return chain.score(y)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -165,6 +173,13 @@ class HMM(StructuredDistribution):
     def condition(self, y: Tensor) -> Self:
         clamped = LinearChain(self.emission, self.transition, self.lengths, validate_args=False).condition(y)
         return self._with(self.initial, self.transition, clamped.node_scores)
+
+    def max_marginals(self) -> LazyTuple:
+        """The largest ln p(z, x) of a path through each state ``[*batch, T, K]``, and pair of states in a row.
+
+        ``[*batch, T-1, K, K]``; as :meth:`lnz.LinearChain.max_marginals`.
+        """
+        return self._chain.max_marginals()
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         return self._chain.topk(k)

@@ -11,10 +11,12 @@ from torch import Tensor
 from lnz.checks import (
     check_broadcast,
     check_event_shape,
+    check_integer,
     check_labels,
     check_lengths,
     check_same_kind,
     check_scores,
+    check_tensor,
     concrete,
     joint_batch_shape,
     plain,
@@ -153,6 +155,7 @@ class LinearChain(StructuredDistribution):
         return self._log_prob(value, 1.0)
 
     def _log_prob(self, value: Tensor, weight: float) -> Tensor:
+        check_tensor("y", value)
         if self._known("forward_backward"):
             return super().log_prob(value)
         if not self._known("likelihood"):  # of a second labelling, the pass that serves all of them is cheaper
@@ -267,8 +270,7 @@ class LinearChain(StructuredDistribution):
         return scores.reshape(*self.batch_shape, *scores.shape[1:])
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        if k < 1:
-            raise ValueError(f"k: expected a positive integer, got {k}")
+        check_integer("k", k)
         with torch.no_grad():
             labels, scores = chain.topk(*self._flat, k)
         return labels.reshape(k, *self.batch_shape, *self.event_shape), scores.reshape(k, *self.batch_shape)

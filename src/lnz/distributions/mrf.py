@@ -8,12 +8,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from lnz.checks import check_feasible, concrete
+from lnz.checks import check_feasible, check_full, check_integer, concrete
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.node_scores import with_node_scores
 from lnz.graphs import FactorGraph
 from lnz.inference import Exact
 from lnz.inference.base import Method, Solution
+from lnz.inference.mode import judged
 from lnz.ops.conditionals.latent import latent_label_scores
 from lnz.ops.conditionals.normalised import keep_observed
 from lnz.ops.conditionals.reference import label_scores
@@ -76,9 +77,21 @@ class MRF(StructuredDistribution):
         return self._once("solution", lambda: self.inference.solve(self.model))
 
     @property
+    def _asked(self) -> Solution | None:
+        """The solution that has been at work already, that of this gradient mode before that of the other."""
+        mode = torch.is_grad_enabled()
+        return self._cache.get(("solution", mode)) or self._cache.get(("solution", not mode))
+
+    @property
     def diagnostics(self) -> dict[str, Any]:
-        """What the inference method says about its own work: iterations, residual, converged, treewidth …"""
-        return self.solution.diagnostics
+        """What the inference method says about its own work: iterations, residual, converged, treewidth …
+
+        After :meth:`argmax` also about its answer, each ``[*batch]``, scores in float64: ``score``; ``bound``, which no
+        labelling's score exceeds (+inf where the method has none); and whether it is thereby proved ``optimal``.
+        """
+        solution = self._asked or self.solution
+        answer = self._cache.get(("argmax", False))  # made without gradient
+        return solution.diagnostics if answer is None else judged(solution, answer) | solution.diagnostics
 
     @property
     def log_partition(self) -> Tensor:
@@ -104,8 +117,8 @@ class MRF(StructuredDistribution):
 
     def score(self, y: Tensor) -> Tensor:
         check_labelling("y", self.graph, y, self.batch_shape)
-        if self._validate_args and self._unobserved(y).any():
-            raise ValueError("y: expected a full labelling, got -100 (unobserved); use log_prob or condition")
+        if self._validate_args:
+            check_full("y", self._unobserved(y))
         return self.model.score(y)
 
     def condition(self, y: Tensor) -> Self:
@@ -143,15 +156,14 @@ class MRF(StructuredDistribution):
 
     def argmax(self) -> Tensor:
         with torch.no_grad():
-            best = self.solution.argmax()
+            best = self._cache["argmax", False] = self.solution.argmax()
             if self._validate_args:  # by the score of the answer: ln Z may never have been asked for
                 decoded = "" if self.solution.exact else f" that {self.solution.method} found"
                 check_feasible(self.model.score(best), "MRF.argmax", f"no labelling{decoded} has a finite score")
         return best
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        if k < 1:
-            raise ValueError(f"k: expected a positive integer, got {k}")
+        check_integer("k", k)
         return self.solution.topk(k)
 
     def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from lnz.checks import (
     check_broadcast,
     check_event_shape,
+    check_integer,
     check_labels,
     check_lengths,
     check_same_kind,
@@ -32,7 +33,9 @@ class SemiMarkov(StructuredDistribution):
     first step, −1 at its other steps**; −100 is padding, or *unobserved*: neither a start nor its label is known there.
     So ``condition`` takes any mixture: a label says that a segment of that label starts here, −1 that none does.
 
-    All exact and streaming: O(T (W L + L²)) time per batch entry, O(T L) memory beside the marginals.
+    All exact and streaming: O(T (W L + L²)) time per batch entry, O(T L) memory beside the marginals. For float32 and
+    float64 on the CPU, ln Z, marginals, argmax and samples run on kernels: one exponential per segment score, right at
+    any range of scores. The k best for k > 1, and second derivatives, go through the reference.
 
     Args:
         segment_scores: s ``[*batch, T, W, L]``, of the segment that starts at step t, is w + 1 steps wide and has label
@@ -173,8 +176,7 @@ class SemiMarkov(StructuredDistribution):
         return self._with(torch.where(excluded, -torch.inf, self.segment_scores), self.edge_scores)
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        if k < 1:
-            raise ValueError(f"k: expected a positive integer, got {k}")
+        check_integer("k", k)
         with torch.no_grad():
             labels, scores = semi_markov.topk(*self._flat, k)
         return labels.reshape(k, *self.batch_shape, *self.event_shape), scores.reshape(k, *self.batch_shape)

@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from lnz.checks import check_broadcast, check_feasible, check_labels, check_scores, concrete
+from lnz.checks import check_broadcast, check_feasible, check_full, check_integer, check_labels, check_scores
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.mrf import MRF
 from lnz.graphs import FactorGraph
@@ -53,8 +53,8 @@ class Softmax(StructuredDistribution):
 
     def score(self, y: Tensor) -> Tensor:
         self._check(y)
-        if self._validate_args and concrete(y) and self._unobserved(y).any():
-            raise ValueError("y: expected a full labelling, got -100 (unobserved); use log_prob or condition")
+        if self._validate_args:
+            check_full("y", self._unobserved(y))
         shape = torch.broadcast_shapes(y.shape, self.batch_shape)
         scores = self._scores.expand(*shape, self._scores.shape[-1])
         return scores.gather(-1, y.expand(shape).unsqueeze(-1)).squeeze(-1)
@@ -83,8 +83,7 @@ class Softmax(StructuredDistribution):
         return self._scores.argmax(-1)
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        if k < 1:
-            raise ValueError(f"k: expected a positive integer, got {k}")
+        check_integer("k", k)
         missing = max(0, k - self._scores.shape[-1])
         scores, labels = torch.nn.functional.pad(self._scores, (0, missing), value=-torch.inf).topk(k, -1)
         return labels.masked_fill(torch.isneginf(scores), IGNORE).movedim(-1, 0), scores.movedim(-1, 0)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Real
 
 import torch
 from torch import Tensor
 
-from lnz.checks import check_broadcast, concrete
+from lnz.checks import check_broadcast, check_positive, concrete
 
 
 def check_temperature(temperature: float | Tensor, batch_shape: Sequence[int]) -> None:
@@ -19,10 +18,8 @@ def check_temperature(temperature: float | Tensor, batch_shape: Sequence[int]) -
             where = (~(temperature > 0)).nonzero()[0].tolist()
             got = temperature[tuple(where)].item()
             raise ValueError(f"temperature: expected positive numbers, got {got} at {where}")
-    elif not isinstance(temperature, Real):
-        raise TypeError(f"temperature: expected a number or a torch.Tensor, got {type(temperature).__name__}")
-    elif not temperature > 0:
-        raise ValueError(f"temperature: expected a positive number, got {temperature}")
+    else:
+        check_positive("temperature", temperature)
 
 
 def divided(scores: Tensor, temperature: float | Tensor, axes: int) -> Tensor:

@@ -168,6 +168,20 @@ class Transducer(Distribution):
         """Raise: joint scores say nothing of other targets."""
         raise TypeError(f"{_NEEDS_THE_NETWORK}; alignments(targets).entropy() is that of the alignments")
 
+    def condition(self, y: Tensor) -> Never:
+        """Raise: joint scores say nothing of other targets."""
+        raise TypeError(f"{_NEEDS_THE_NETWORK}; alignments(targets).condition(z) clamps frames of labels")
+
+    @property
+    def marginals(self) -> Never:
+        """Raise: joint scores say nothing of other targets."""
+        raise TypeError(f"{_NEEDS_THE_NETWORK}; alignments(targets).marginals are those of arcs")
+
+    @property
+    def log_count(self) -> Never:
+        """Raise: joint scores say nothing of other targets."""
+        raise TypeError(f"{_NEEDS_THE_NETWORK}; alignments(targets).log_count is for alignments")
+
     @property
     def mode(self) -> Never:
         """Raise, as :meth:`argmax` does."""

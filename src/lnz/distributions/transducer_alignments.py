@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from lnz.checks import (
-    check_broadcast,
+    as_labelling,
     check_event_shape,
-    check_labels,
+    check_full,
+    check_integer,
     check_lengths,
     check_same_kind,
     check_scores,
-    concrete,
     joint_batch_shape,
 )
 from lnz.distributions.base import StructuredDistribution
@@ -122,8 +122,8 @@ class TransducerAlignments(StructuredDistribution):
     def score(self, y: Tensor) -> Tensor:
         """The sum of the scores of the arcs of a full alignment, ``[*batch]``; −inf where it is none."""
         y, inside = self._checked(y), self._inside
-        if self._validate_args and concrete(y) and self._unobserved(y).any():
-            raise ValueError("y: expected a full labelling, got -100 (unobserved); use log_prob or condition")
+        if self._validate_args:
+            check_full("y", self._unobserved(y))
         shape, T, U = torch.broadcast_shapes(y.shape[:-1], self.batch_shape), self.num_labels, self.event_shape[0]
         frames, _ = self._counts
         label = torch.nn.functional.pad(self.label_arcs, (0, 0, 0, 1)).expand(*shape, T + 1, U)
@@ -151,8 +151,7 @@ class TransducerAlignments(StructuredDistribution):
         return super().argmax()
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        if k < 1:
-            raise ValueError(f"k: expected a positive integer, got {k}")
+        check_integer("k", k)
         with torch.no_grad():
             frames, scores = transducer.topk(*self._flat, k)
         return frames.reshape(k, *self.batch_shape, *self.event_shape), scores.reshape(k, *self.batch_shape)
@@ -210,13 +209,7 @@ class TransducerAlignments(StructuredDistribution):
 
     def _checked(self, y: Tensor) -> Tensor:
         """``y`` with −100 over padding, whatever it held there."""
-        if not isinstance(y, Tensor):
-            raise TypeError(f"y: expected a torch.Tensor, got {type(y).__name__}")
-        check_event_shape("y", y.shape, self.event_shape)
-        check_broadcast("y", y.shape[:-1], self.batch_shape)
-        y = torch.where(self._inside, y, IGNORE)
-        check_labels("y", y, self.num_labels)
-        return y
+        return as_labelling("y", y, self.event_shape, self.batch_shape, self._inside, self.num_labels)
 
     def __repr__(self) -> str:
         topology = ", one label per frame" if self.one_label_per_frame else ""

@@ -6,18 +6,19 @@ import torch
 from torch import Tensor
 
 from lnz.checks import concrete
-from lnz.distributions.ctc_targets import checked_frames, checked_targets
+from lnz.distributions.ctc_targets import check_blank, checked_frames, checked_targets
 
 
-def checked_joint(name: str, logits: Tensor, lengths: Tensor | None, blank: int) -> Tensor:
+def checked_joint(
+    name: str, logits: Tensor, lengths: Tensor | None, blank: int, lengths_name: str = "lengths"
+) -> Tensor:
     """The lengths, ``[]`` or ``[*batch]``, of joint scores ``[*batch, T, U + 1, C]``; raises where one is malformed."""
     if logits.dim() < 3 or 0 in logits.shape[-2:]:
         raise ValueError(
             f"{name}: expected shape [*batch, T, U + 1, C] with U >= 0 and C > 0, got {list(logits.shape)}"
         )
-    if isinstance(blank, bool) or not isinstance(blank, int):
-        raise TypeError(f"blank: expected an int, got {type(blank).__name__}")
-    return checked_frames(name, logits[..., 0, :], lengths, blank)
+    check_blank(blank, logits.shape[-1], optional=False)
+    return checked_frames(name, logits[..., 0, :], lengths, lengths_name)
 
 
 def fitted_targets(targets: Tensor, target_lengths: Tensor | None, logits: Tensor, blank: int) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lnz.caching import cached_property
+from lnz.checks import check_integer, numbers
 from lnz.graphs import FactorGraph
 from lnz.inference.base import Method, Solution
 from lnz.inference.gibbs import Gibbs
@@ -49,14 +50,13 @@ class AnnealedImportance(Method):
     exact: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("chains", 2)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+        check_integer("steps", self.steps, 1)
+        check_integer("chains", self.chains, 2)
+        check_integer("seed", self.seed, None)
         if not isinstance(self.base, Sampler):
             raise TypeError(f"base: expected a sampler, got {type(self.base).__name__}")
         if self.betas is not None:
-            object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))
+            object.__setattr__(self, "betas", numbers("betas", self.betas))
             ascending = all(a < b for a, b in zip(self.betas, self.betas[1:], strict=False))
             if len(self.betas) < 2 or self.betas[0] != 0 or self.betas[-1] != 1 or not ascending:
                 raise ValueError(f"betas: expected numbers that ascend from 0 to 1, got {self.betas}")

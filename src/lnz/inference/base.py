@@ -16,6 +16,11 @@ from lnz.checks import check_feasible
 from lnz.scores import Model
 
 SUMMING = ", and approximately BeliefPropagation(), MeanField() or TreeReweighted()"
+DECODING = (
+    ", IntegerProgram() on small ones, and approximately TRWS(), GraphCuts(), BeliefPropagation() or "
+    "IteratedConditionalModes()"
+)
+SAMPLING = ", and approximately Gibbs() and the other samplers"
 
 
 class Solution:
@@ -53,7 +58,7 @@ class Solution:
 
     def argmax(self) -> Tensor:
         """A best labelling, ``int64 [*batch, N]``."""
-        self._cannot("argmax")
+        self._cannot("argmax", DECODING)
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         """The k best labellings ``int64 [k, *batch, N]`` and their scores ``[k, *batch]``, best first.
@@ -64,7 +69,7 @@ class Solution:
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n independent labellings, ``int64 [n, *batch, N]``."""
-        self._cannot("sample")
+        self._cannot("sample", SAMPLING)
 
     @property
     def diagnostics(self) -> dict[str, Any]:

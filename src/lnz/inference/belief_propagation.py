@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lnz.caching import cached_property
+from lnz.checks import check_integer, check_number
 from lnz.inference.base import Method, Solution
 from lnz.inference.grid_belief_propagation import GridSolution, serves
 from lnz.ops.belief.decode import decoded
@@ -50,12 +51,10 @@ class BeliefPropagation(Method):
     exact: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_iterations, int) or self.max_iterations < 1:
-            raise ValueError(f"max_iterations: expected a positive integer, got {self.max_iterations!r}")
-        if self.tolerance is not None and not 0 <= self.tolerance < 1:
-            raise ValueError(f"tolerance: expected None or a number in [0, 1), got {self.tolerance!r}")
-        if not 0 <= self.damping < 1:
-            raise ValueError(f"damping: expected a number in [0, 1), got {self.damping!r}")
+        check_integer("max_iterations", self.max_iterations, 1)
+        if self.tolerance is not None:
+            check_number("tolerance", self.tolerance, "None or a number in [0, 1)", lambda t: 0 <= t < 1)
+        check_number("damping", self.damping, "a number in [0, 1)", lambda damping: 0 <= damping < 1)
         if self.schedule not in get_args(Schedule):
             raise ValueError(f"schedule: expected one of {', '.join(get_args(Schedule))}, got {self.schedule!r}")
 
@@ -132,5 +131,4 @@ class BeliefSolution(Solution):
             "residual": outcome.residual,
             "converged": outcome.residual <= self.run.tolerance,
             "schedule": self.run.schedule,
-            "optimal": torch.full(self.model.batch_shape, self.exact),  # of a labelling: proved on forests
         }

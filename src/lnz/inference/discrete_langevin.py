@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lnz.checks import check_positive
 from lnz.inference.acceptance import acceptance, accepted, tallied
 from lnz.inference.gibbs_with_gradients import gains
 from lnz.inference.sampler import Chains, Sampler, Transition
@@ -35,8 +36,7 @@ class DiscreteLangevin(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.step_size > 0:
-            raise ValueError(f"step_size: expected a positive number, got {self.step_size!r}")
+        check_positive("step_size", self.step_size)
 
     def transition(self, model: Model) -> Transition:
         def advance(chains: Chains, sweeps: int, generator: torch.Generator | None) -> Chains:

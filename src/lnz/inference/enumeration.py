@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lnz.caching import cached_property, constant
+from lnz.checks import check_integer
 from lnz.errors import IntractableError
 from lnz.graphs import FactorGraph
 from lnz.inference.base import Method, Solution
@@ -31,6 +32,9 @@ class Enumeration(Method):
 
     max_table: int = 2**24
     exact: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_integer("max_table", self.max_table, 1)
 
     def solve(self, model: Model) -> EnumerationSolution:
         labellings = math.prod(model.graph.cardinalities)
@@ -141,5 +145,4 @@ class EnumerationSolution(Solution):
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        optimal = torch.ones(self.model.batch_shape, dtype=torch.bool)
-        return {"labellings": math.prod(self.model.graph.cardinalities), "optimal": optimal}
+        return {"labellings": math.prod(self.model.graph.cardinalities)}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lnz.caching import constant
-from lnz.checks import concrete
+from lnz.checks import check_integer, concrete
 from lnz.errors import IntractableError
 from lnz.graphs import FactorGraph
 from lnz.inference.base import Method, Solution
@@ -65,8 +65,7 @@ class Exact(Method):
     exact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.max_table < 1:
-            raise ValueError(f"max_table: expected a positive integer, got {self.max_table}")
+        check_integer("max_table", self.max_table, 1)
 
     def solve(self, model: Model) -> ExactSolution:
         cut: frozenset[int] = frozenset()
@@ -230,14 +229,16 @@ class ExactSolution(Solution):
 
     @property
     def node_marginals(self) -> Tensor:
-        return self._per_node(self._both()[1], 0.0).reshape(*self.model.batch_shape, self.model.graph.num_nodes, -1)
+        graph = self.model.graph
+        tables = self._per_node(self._both()[1], 0.0)
+        return tables.reshape(*self.model.batch_shape, graph.num_nodes, graph.max_cardinality)
 
     def _per_node(self, rows: Tensor, fill: float) -> Tensor:
         """The node tables ``[…, N, L]`` of ``rows``, with ``fill`` beyond a node's own cardinality."""
         graph = self.model.graph
         flat = rows[..., rows.shape[-1] - sum(graph.cardinalities) :]
         if graph.uniform_cardinality is not None:
-            return flat.reshape(*flat.shape[:-1], graph.num_nodes, -1)
+            return flat.reshape(*flat.shape[:-1], graph.num_nodes, graph.uniform_cardinality)
         cards = torch.tensor(graph.cardinalities, device=rows.device)
         valid = torch.arange(graph.max_cardinality, device=rows.device) < cards[:, None]
         padded = torch.full((*flat.shape[:-1], *valid.shape), fill, dtype=flat.dtype, device=flat.device)
@@ -281,10 +282,7 @@ class ExactSolution(Solution):
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        """The order's heuristic and what it needs: treewidth, entries and bytes of the largest table, of all tables.
-
-        A labelling is always ``optimal``.
-        """
+        """The order's heuristic and what it needs: treewidth, entries and bytes of the largest table, of all tables."""
         order = self.order
         width = torch.finfo(torch.promote_types(self.model.dtype, torch.float32)).bits // 8
         return {
@@ -293,5 +291,4 @@ class ExactSolution(Solution):
             "largest_table": order.largest,
             "table_bytes": order.largest * width,
             "total_entries": order.total,
-            "optimal": torch.ones(self.model.batch_shape, dtype=torch.bool),
         }

@@ -21,6 +21,10 @@ Order = Literal["chromatic", "systematic", "random", "tree"]
 class Gibbs(Sampler):
     """Gibbs sampling (Geman & Geman 1984). A sweep redraws every node once; O(Σ_f k_f · L) time per chain.
 
+    A call of ``step`` takes one key from the generator, from which all its random numbers follow: six sweeps in one
+    call and twice three are equally good draws, but not the same ones. A resumed run draws what an uninterrupted one
+    would where it makes the same calls in the same order, with the generator's state saved beside the chains.
+
     Args:
         order: what a sweep is.
 
@@ -50,7 +54,11 @@ class Gibbs(Sampler):
         if self.blocks is not None:
             if self.order not in ("chromatic", "tree"):
                 raise ValueError(f"blocks: expected order='tree' with blocks, got order={self.order!r}")
-            object.__setattr__(self, "blocks", tuple(tuple(int(node) for node in block) for block in self.blocks))
+            try:
+                blocks = tuple(tuple(int(node) for node in block) for block in self.blocks)
+            except TypeError as error:
+                raise TypeError(f"blocks: expected the nodes of each block, got {self.blocks!r}") from error
+            object.__setattr__(self, "blocks", blocks)
             object.__setattr__(self, "order", "tree")
 
     def transition(self, model: Model) -> Transition:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lnz.checks import check_integer
 from lnz.inference.acceptance import acceptance, accepted, tallied
 from lnz.inference.sampler import Chains, Sampler, Transition
 from lnz.ops.conditionals.normalised import keep_observed
@@ -34,8 +35,7 @@ class GibbsWithGradients(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.proposals, int) or self.proposals < 1:
-            raise ValueError(f"proposals: expected a positive integer, got {self.proposals!r}")
+        check_integer("proposals", self.proposals, 1)
 
     def transition(self, model: Model) -> Transition:
         def advance(chains: Chains, sweeps: int, generator: torch.Generator | None) -> Chains:

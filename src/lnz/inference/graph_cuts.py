@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from lnz.checks import check_integer
 from lnz.inference.base import Method
 from lnz.inference.min_cut import Floats, Ints, min_cut
 from lnz.inference.mode import ROUNDING, Found, ModeSolution
@@ -43,8 +44,7 @@ class GraphCuts(Method):
     exact: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_rounds, int) or self.max_rounds < 1:
-            raise ValueError(f"max_rounds: expected a positive integer, got {self.max_rounds!r}")
+        check_integer("max_rounds", self.max_rounds, 1)
 
     def solve(self, model: Model) -> GraphCutsSolution:
         for group, labels in enumerate(model.graph.labels):

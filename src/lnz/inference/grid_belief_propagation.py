@@ -83,5 +83,4 @@ class GridSolution(Solution):
             "residual": known.residual,
             "converged": known.residual <= self.run.tolerance,
             "schedule": self.run.schedule,
-            "optimal": torch.zeros(self.model.batch_shape, dtype=torch.bool),  # of a labelling: nothing is proved
         }

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lnz.checks import check_integer, check_number
 from lnz.errors import IntractableError
 from lnz.inference.acceptance import acceptance, accepted, tallied
 from lnz.inference.sampler import Chains, Sampler, Transition
@@ -50,10 +51,9 @@ class HamiltonianMonteCarlo(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.step_size < 2:
-            raise ValueError(f"step_size: expected a number in (0, 2), got {self.step_size!r}")
-        if not isinstance(self.leapfrog_steps, int) or self.leapfrog_steps < 1:
-            raise ValueError(f"leapfrog_steps: expected a positive integer, got {self.leapfrog_steps!r}")
+        check_number("step_size", self.step_size, "a number in (0, 2)", lambda step: 0 < step < 2)
+        check_integer("leapfrog_steps", self.leapfrog_steps, 1)
+        check_integer("max_table", self.max_table, 1)
 
     def transition(self, model: Model) -> Transition:
         self._check_size(model)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lnz.checks import check_integer, check_number
 from lnz.errors import IntractableError
 from lnz.inference.base import Method
 from lnz.inference.mode import Found, ModeSolution
@@ -49,10 +50,9 @@ class IntegerProgram(Method):
     exact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.time_limit is not None and not self.time_limit > 0:
-            raise ValueError(f"time_limit: expected None or a positive number of seconds, got {self.time_limit!r}")
-        if self.max_variables < 1:
-            raise ValueError(f"max_variables: expected a positive integer, got {self.max_variables!r}")
+        if self.time_limit is not None:
+            check_number("time_limit", self.time_limit, "None or a positive number of seconds", lambda t: t > 0)
+        check_integer("max_variables", self.max_variables, 1)
 
     def solve(self, model: Model) -> IntegerProgramSolution:
         graph = model.graph

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from lnz.checks import check_integer, check_number
 from lnz.inference.base import Method
 from lnz.inference.blocks import improved
 from lnz.inference.mode import Found, ModeSolution, precise_score
@@ -43,12 +44,14 @@ class IteratedConditionalModes(Method):
     def __post_init__(self) -> None:
         if self.start is not None and not isinstance(self.start, Method):
             raise TypeError(f"start: expected a method of lnz.inference or None, got {self.start!r}")
-        if self.restarts < 0 or (self.restarts == 0 and self.start is None):
-            raise ValueError(f"restarts: expected a positive integer, or 0 with a start, got {self.restarts!r}")
-        if self.block_table is not None and self.block_table < 1:
-            raise ValueError(f"block_table: expected None or a positive integer, got {self.block_table!r}")
-        if self.patience < 1:
-            raise ValueError(f"patience: expected a positive integer, got {self.patience!r}")
+        check_integer("restarts", self.restarts, 0)
+        if self.restarts == 0 and self.start is None:
+            raise ValueError("restarts: expected a positive integer, or 0 with a start, got 0")
+        if self.block_table is not None:
+            kind = "None or a positive integer"
+            check_number("block_table", self.block_table, kind, lambda n: n >= 1 and n.is_integer())
+        check_integer("patience", self.patience, 1)
+        check_integer("seed", self.seed, None)
 
     def solve(self, model: Model) -> LocalSearchSolution:
         return LocalSearchSolution(model, self)

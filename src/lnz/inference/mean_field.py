@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lnz.caching import cached_property
-from lnz.checks import concrete
+from lnz.checks import check_integer, check_number, concrete
 from lnz.inference.base import Method, Solution
 from lnz.ops.belief.schedule import Outcome
 from lnz.ops.belief.spec import warn_unless_converged
@@ -64,14 +64,12 @@ class MeanField(Method):
     exact: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        for name in ("max_iterations", "restarts"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: expected a positive integer, got {value!r}")
-        if self.tolerance is not None and not 0 <= self.tolerance < 1:
-            raise ValueError(f"tolerance: expected None or a number in [0, 1), got {self.tolerance!r}")
-        if not 0 <= self.damping < 1:
-            raise ValueError(f"damping: expected a number in [0, 1), got {self.damping!r}")
+        check_integer("max_iterations", self.max_iterations, 1)
+        check_integer("restarts", self.restarts, 1)
+        check_integer("seed", self.seed, None)
+        if self.tolerance is not None:
+            check_number("tolerance", self.tolerance, "None or a number in [0, 1)", lambda t: 0 <= t < 1)
+        check_number("damping", self.damping, "a number in [0, 1)", lambda damping: 0 <= damping < 1)
         if self.schedule not in get_args(Schedule):
             raise ValueError(f"schedule: expected one of {', '.join(get_args(Schedule))}, got {self.schedule!r}")
 

@@ -9,11 +9,11 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from lnz.checks import check_labels, check_tensor, concrete
 from lnz.inference.acceptance import acceptance, accepted, tallied
 from lnz.inference.sampler import Chains, Sampler, Transition
-from lnz.ops.conditionals.random import uniform
 from lnz.ops.conditionals.sites import Order
-from lnz.ops.conditionals.sweep import sweep
+from lnz.ops.metropolis.op import metropolis_sweeps
 from lnz.scores import Model
 
 Proposal = Callable[[Model, Tensor, torch.Generator | None], tuple[Tensor, Tensor]]
@@ -28,8 +28,8 @@ class MetropolisHastings(Sampler):
         proposal: ``None`` proposes for one node a label drawn uniformly from all that it has (the present one too, so
             that no order is periodic), and a sweep visits the nodes as ``order`` says. Else a function
             ``(model, labels [n, *batch, N], generator) -> (proposed labels, log_ratio [n, *batch])`` with
-            ``log_ratio = ln q(labels | proposed) − ln q(proposed | labels)``, called once per sweep; proposals that
-            move an observed node have score −inf.
+            ``log_ratio = ln q(labels | proposed) − ln q(proposed | labels)``, called once per sweep; 0.0 will do where
+            proposals are symmetric. Proposals that move an observed node have score −inf.
         order: of the sites, as for :class:`~lnz.inference.Gibbs`; ``"random"`` is reversible. Without effect on
             proposals of the user's own.
     """
@@ -46,24 +46,15 @@ class MetropolisHastings(Sampler):
 
     def transition(self, model: Model) -> Transition:
         def advance(chains: Chains, sweeps: int, generator: torch.Generator | None) -> Chains:
-            labels = chains.labels.clone()
-            count = torch.zeros(labels.shape[:-1], device=labels.device)
-
-            def moved(scores: Tensor, before: Tensor, cardinalities: Tensor, free: Tensor) -> Tensor:
-                nonlocal count
-                drawn = (uniform(before.shape, scores, generator) * cardinalities).long().minimum(cardinalities - 1)
-                ratio = scores.gather(-1, drawn[..., None]) - scores.gather(-1, before[..., None])
-                accept = accepted(ratio.squeeze(-1), generator)
-                count = count + (accept & free).sum(-1)
-                return torch.where(accept, drawn, before)
-
-            for _ in range(sweeps):
-                if self.proposal is None:
-                    sweep(model, labels, self.order, generator, moved)
-                else:
+            if self.proposal is None:
+                labels, count = metropolis_sweeps(model, chains.labels, sweeps, generator, self.order)
+                proposed = sweeps * model.graph.num_nodes
+            else:
+                labels, proposed = chains.labels, sweeps
+                count = torch.zeros(labels.shape[:-1], device=labels.device)
+                for _ in range(sweeps):
                     labels, accept = _jumped(model, labels, self.proposal, generator)
                     count = count + accept
-            proposed = sweeps * (1 if self.proposal is not None else model.graph.num_nodes)
             return Chains(labels, tallied(chains, count, proposed), chains.sweeps + sweeps)
 
         return advance
@@ -75,7 +66,11 @@ class MetropolisHastings(Sampler):
 def _jumped(
     model: Model, labels: Tensor, proposal: Proposal, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    proposed, log_ratio = proposal(model, labels, generator)
+    made = proposal(model, labels, generator)
+    if not isinstance(made, tuple) or len(made) != 2:
+        raise TypeError(f"proposal: expected a pair (labels, log ratio), got {type(made).__name__}")
+    proposed, log_ratio = made[0], torch.as_tensor(made[1], device=labels.device)
+    check_tensor("proposal", proposed)
     if proposed.shape != labels.shape or proposed.dtype != torch.int64:
         raise ValueError(
             f"proposal: expected int64 labels of shape {list(labels.shape)}, "
@@ -85,5 +80,9 @@ def _jumped(
         raise ValueError(
             f"proposal: expected a log ratio of shape {list(labels.shape[:-1])}, got {list(log_ratio.shape)}"
         )
+    cards = model.graph.uniform_cardinality or torch.tensor(model.graph.cardinalities, device=labels.device)
+    check_labels("proposal", proposed, cards, unobserved=False)
+    if concrete(log_ratio) and not (log_ratio < torch.inf).all():
+        raise ValueError("proposal: expected log ratios below +inf, got NaN or +inf")
     accept = accepted(model.score(proposed) - model.score(labels) + log_ratio, generator)
     return torch.where(accept[..., None], proposed, labels), accept

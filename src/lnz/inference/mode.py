@@ -45,6 +45,9 @@ class ModeSolution(Solution, ABC):
         with torch.no_grad():
             return self._find()
 
+    def require_feasible(self, what: str) -> None:
+        """Whether a labelling is possible shows in the score of the one that is found."""
+
     def argmax(self) -> Tensor:
         return self.found.labels
 
@@ -58,6 +61,13 @@ class ModeSolution(Solution, ABC):
 def precise_score(model: Model, labels: Tensor) -> Tensor:
     """The score of a labelling ``[*batch, N]`` in float64."""
     return model.map_scores(lambda scores: scores.double()).score(labels).double()
+
+
+def judged(solution: Solution, labels: Tensor) -> dict[str, Tensor]:
+    """``score``, ``bound`` and ``optimal`` of a labelling from a method that proves either nothing or everything."""
+    score = precise_score(solution.model, labels)
+    bound = score if solution.exact else torch.full_like(score, torch.inf)
+    return {"score": score, "bound": bound, "optimal": torch.full_like(score, solution.exact, dtype=torch.bool)}
 
 
 def proved(score: Tensor, bound: Tensor) -> Tensor:

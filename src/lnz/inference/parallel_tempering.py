@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lnz.checks import numbers
 from lnz.inference.acceptance import accepted
 from lnz.inference.gibbs import Gibbs
+from lnz.inference.resumed import resumed
 from lnz.inference.sampler import Chains, Sampler, Transition
 from lnz.scores import Model
 
@@ -35,7 +37,7 @@ class ParallelTempering(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "temperatures", tuple(float(t) for t in self.temperatures))
+        object.__setattr__(self, "temperatures", numbers("temperatures", self.temperatures))
         ascending = all(a < b for a, b in zip(self.temperatures, self.temperatures[1:], strict=False))
         if len(self.temperatures) < 2 or self.temperatures[0] != 1 or not ascending:
             raise ValueError(f"temperatures: expected two or more, ascending, the first 1, got {self.temperatures}")
@@ -69,7 +71,23 @@ class ParallelTempering(Sampler):
 
         return advance
 
+    def _resumed(self, model: Model, chains: Chains) -> Chains:
+        chains = super()._resumed(model, chains)
+        replicas = chains.carried.get("replicas")
+        if replicas is None:
+            return chains
+        shape = (len(self.temperatures) - 1, *chains.labels.shape)
+        if tuple(replicas.shape) != shape:
+            raise ValueError(
+                f"chains: expected replicas of {shape[1]} chains at {shape[0]} temperatures above 1, "
+                f"got {list(replicas.shape)}; chains of another ladder go on as Chains(chains.labels)"
+            )
+        replicas = resumed("chains.carried['replicas']", model, replicas, ("temperatures - 1", "n"))
+        return Chains(chains.labels, chains.carried | {"replicas": replicas}, chains.sweeps)
+
     def report(self, chains: Chains) -> dict[str, Any]:
+        if "swapped" not in chains.carried:  # no sweep was made
+            return {}
         swapped = chains.carried["swapped"].mean(1)
         offered = chains.carried["offered"].reshape(-1, *(1,) * (swapped.dim() - 1))
         return {"swap_acceptance": swapped / offered, "temperatures": self.temperatures}

@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from lnz.checks import check_generator, check_integer, check_number
 from lnz.inference.base import Method, Solution
+from lnz.inference.resumed import check_model, resumed
 from lnz.inference.sampler_solution import SamplerSolution
 from lnz.inference.starts import starts
 from lnz.scores import Model
@@ -19,6 +21,9 @@ from lnz.scores import Model
 @dataclass(eq=False)
 class Chains:
     """The state of n Markov chains per model: plain tensors, so that it can be saved and gone on from.
+
+    To draw after that what would have been drawn without it, save the generator's ``get_state()`` too, and make the
+    same calls of ``step`` in the same order: how many sweeps are in each call matters to which numbers are drawn.
 
     Attributes:
         labels: ``int64 [n, *batch, N]``, the labelling of each chain.
@@ -45,7 +50,10 @@ class Chains:
 
 
 Transition = Callable[[Chains, int, torch.Generator | None], Chains]
-"""Advances chains by a number of sweeps under one model; leaves the chains it is given as they are."""
+"""Advances chains by a number of sweeps under one model; leaves the chains it is given as they are.
+
+The chains are taken to fit the model, observed labels included, as those that ``init`` makes and ``step`` lets in do.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +84,11 @@ class Sampler(Method):
     exact: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        for name, least in (("chains", 1), ("warmup", 0), ("sweeps", 4)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
-        if not self.max_r_hat >= 1:
-            raise ValueError(f"max_r_hat: expected a number of at least 1, got {self.max_r_hat!r}")
+        check_integer("chains", self.chains, 1)
+        check_integer("warmup", self.warmup, 0)
+        check_integer("sweeps", self.sweeps, 4)
+        check_integer("seed", self.seed, None)
+        check_number("max_r_hat", self.max_r_hat, "a number of at least 1", lambda least: least >= 1)
 
     @abstractmethod
     def transition(self, model: Model) -> Transition:
@@ -104,15 +111,46 @@ class Sampler(Method):
 
         Raises:
             InfeasibleError: no start of finite score was found, or the given one has none; names the batch entries.
+            TypeError: a distribution in place of its ``model``, or an argument of another wrong kind.
             ValueError: n below 1, or labels of a wrong shape or out of range.
         """
+        check_model(model)
+        check_integer("n", n, None)
+        check_generator(generator)
         with torch.no_grad():
             return Chains(starts(model, n, generator, labels))
 
     def step(self, model: Model, chains: Chains, sweeps: int = 1, generator: torch.Generator | None = None) -> Chains:
-        """The chains after ``sweeps`` more sweeps; ``chains`` itself is left as it is."""
+        """The chains after ``sweeps`` more sweeps; ``chains`` itself is left as it is.
+
+        Args:
+            model: the one that the chains have come from, or one with other scores or observations over the same
+                graph: what it has observed is put in before the first sweep.
+            chains: of this sampler's ``init`` or ``step``, or of another sampler's.
+            sweeps: how many; 0 is allowed.
+            generator: of the random numbers.
+
+        Raises:
+            InfeasibleError: what is observed now leaves a chain score −inf; names the batch entries.
+            TypeError: a distribution in place of its ``model``, or an argument of another wrong kind.
+            ValueError: chains of another graph, batch or device, with labels out of range or missing (−100), or a
+                negative number of sweeps.
+        """
+        check_model(model)
+        check_integer("sweeps", sweeps, 0)
+        check_generator(generator)
+        if not isinstance(chains, Chains):
+            raise TypeError(f"chains: expected Chains, which init makes, got {type(chains).__name__}")
         with torch.no_grad():
-            return self.transition(model)(chains, sweeps, generator)
+            return self.plan(model)(self._resumed(model, chains), sweeps, generator)
+
+    def plan(self, model: Model) -> Transition:
+        """As :meth:`transition`, also for a graph without nodes, where there is nothing to move."""
+        return self.transition(model) if model.graph.num_nodes else _stay
+
+    def _resumed(self, model: Model, chains: Chains) -> Chains:
+        """The chains as they go on under ``model``; a sampler that carries labellings of its own has more to do."""
+        return Chains(resumed("chains", model, chains.labels), chains.carried, chains.sweeps)
 
     def solve(self, model: Model) -> Solution:
         return SamplerSolution(model, self)
@@ -120,3 +158,7 @@ class Sampler(Method):
     def report(self, chains: Chains) -> dict[str, Any]:
         """What the sampler itself adds to the diagnostics, by name: acceptance rates and the like."""
         return {}
+
+
+def _stay(chains: Chains, sweeps: int, generator: torch.Generator | None) -> Chains:
+    return Chains(chains.labels.clone(), dict(chains.carried), chains.sweeps + sweeps)

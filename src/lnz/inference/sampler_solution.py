@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lnz.caching import cached_property
-from lnz.errors import ConvergenceWarning
+from lnz.errors import ConvergenceWarning, warn
 from lnz.inference.base import Solution
 from lnz.inference.joint_counts import count, empty_tables, shaped
 from lnz.inference.mixing import effective_sample_size, r_hat
@@ -55,7 +54,7 @@ class SamplerSolution(Solution):
         super().__init__(model)
         self.sampler = sampler
         self.method = type(sampler).__name__
-        self._transition = sampler.transition(model)
+        self._transition = sampler.plan(model)
 
     @property
     def log_partition(self) -> Tensor:
@@ -120,12 +119,11 @@ class SamplerSolution(Solution):
         bad = worst > self.sampler.max_r_hat
         if bad.any():
             which = "" if bad.dim() == 0 else f" of {int(bad.sum())} of {bad.numel()} batch entries"
-            warnings.warn(
+            warn(
                 f"{self.method}: the chains{which} have not mixed: R-hat {worst.max():.3f} is above "
                 f"max_r_hat={self.sampler.max_r_hat} after {self.sampler.warmup} + {self.sampler.sweeps} sweeps of "
                 f"{self.sampler.chains} chains; more sweeps, or another sampler, may help",
                 ConvergenceWarning,
-                stacklevel=2,
             )
 
     @property
@@ -158,12 +156,13 @@ class SamplerSolution(Solution):
         """
         estimates = self._estimates
         worst = _worst_r_hat(estimates.draws)
-        n = self.sampler.chains
+        n, nodes = self.sampler.chains, estimates.nodes
+        told = n > 1 and nodes.numel()  # torch warns of a standard deviation of nothing
         return {
             "r_hat": worst,
             "ess": effective_sample_size(estimates.draws).amin(-1),
             "mixed": worst <= self.sampler.max_r_hat,
-            "standard_error": estimates.nodes.std(0) / math.sqrt(n) if n > 1 else estimates.nodes[0] * math.nan,
+            "standard_error": nodes.std(0) / math.sqrt(n) if told else nodes[0] * math.nan,
             "chains": n,
             "warmup": self.sampler.warmup,
             "sweeps": self.sampler.sweeps,

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
+from lnz.checks import check_integer, check_number
 from lnz.inference.base import Method
 from lnz.inference.iterated_conditional_modes import best_of, random_labellings
 from lnz.inference.mode import Found, ModeSolution
@@ -48,10 +49,11 @@ class SimulatedAnnealing(Method):
     exact: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        for name in ("sweeps", "chains"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+        check_integer("sweeps", self.sweeps, 1)
+        check_integer("chains", self.chains, 1)
+        check_integer("seed", self.seed, None)
+        for name, value in (("coldest", self.coldest), ("hottest", self.hottest)):
+            check_number(name, value)
         if not 0 < self.coldest <= self.hottest:
             raise ValueError(
                 f"coldest, hottest: expected 0 < coldest ≤ hottest, got {self.coldest!r} and {self.hottest!r}"

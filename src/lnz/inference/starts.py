@@ -36,7 +36,9 @@ def starts(model: Model, n: int, generator: torch.Generator | None, labels: Tens
             labels = torch.where(model.observed == IGNORE, labels, model.observed)
         model = Model(model.graph, model.entries, labels)
     start = labels
-    if start is None or (start == IGNORE).any():
+    if not model.graph.num_nodes:
+        start = torch.zeros(shape, dtype=torch.int64, device=model.device)
+    elif start is None or (start == IGNORE).any():
         scores = node_scores(model)
         check_feasible(_reduced(scores.amax(-1).amin(-1), model, shape), "init", "a node has no possible label")
         start = categorical(scores.expand(*shape, -1), generator)

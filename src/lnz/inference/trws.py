@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from lnz.checks import check_integer, check_number
 from lnz.inference.base import Method
 from lnz.inference.mode import Found, ModeSolution
 from lnz.ops.icm.op import icm
@@ -35,10 +36,8 @@ class TRWS(Method):
     exact: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_iterations, int) or self.max_iterations < 1:
-            raise ValueError(f"max_iterations: expected a positive integer, got {self.max_iterations!r}")
-        if not 0 <= self.tolerance < 1:
-            raise ValueError(f"tolerance: expected a number in [0, 1), got {self.tolerance!r}")
+        check_integer("max_iterations", self.max_iterations, 1)
+        check_number("tolerance", self.tolerance, "a number in [0, 1)", lambda tolerance: 0 <= tolerance < 1)
 
     def solve(self, model: Model) -> TRWSSolution:
         return TRWSSolution(model, self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FormatError(f"{path}: expected a checkpoint, found {'a folder' if path.is_dir() else 'nothing'}")
+    if not zipfile.is_zipfile(path):  # torch would take it for its format of long ago, and name what it trips over
+        whole = "expected a file that torch.save wrote; is it one, and whole?"
+        raise FormatError(f"{path}: cannot be read as a checkpoint, {whole}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:

@@ -182,6 +182,18 @@ def write_tagged(path: Source, sentences: Iterable[tuple[Sequence[str], Sequence
             file.write("\n")
 
 
+def write_conllu(path: Source, column: Column, sentences: Iterable[tuple[Sequence[str], Sequence[str]]]) -> None:
+    """Write words, and tags as their ``column``, in the CoNLL-U format; the other columns say nothing."""
+    at = FIELDS.index(column)
+    with atomic_write(path) as file:
+        for words, tags in sentences:
+            for number, (word, tag) in enumerate(zip(words, tags, strict=True), 1):
+                fields = [str(number), word, *[UNKNOWN] * (len(FIELDS) - 2)]
+                fields[at] = tag
+                file.write("\t".join(fields) + "\n")
+            file.write("\n")
+
+
 def retag_conllu(source: Source, path: Source, column: Column, tags: Iterable[Sequence[str]]) -> None:
     """Write the CoNLL-U file ``source`` with another ``column``: ``tags`` are those of each sentence's words, in order.
 

@@ -7,6 +7,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
+from lnz.checks import check_event_shape, check_tensor
 from lnz.distributions import MRF
 from lnz.graphs import FactorGraph
 from lnz.inference import Chains, Sampler
@@ -85,7 +86,8 @@ class BoltzmannMachine(nn.Module):
             v: where the visible units start, ``[n, V]``; ``None``, at random.
             generator: of the random numbers; ``None`` is torch's default one.
         """
-        return BlockGibbs().init(self.mrf().model, n, generator, None if v is None else self.labelling(v))
+        labels = None if v is None else self.labelling(self._starts(n, v))
+        return BlockGibbs().init(self.mrf().model, n, generator, labels)
 
     def loss(
         self,
@@ -107,25 +109,29 @@ class BoltzmannMachine(nn.Module):
                 ``"pcd"``, with persistent ``chains``; ``"pseudolikelihood"``,
                 :func:`~lnz.objectives.pseudolikelihood`, where no two hidden units are joined; ``"nll"``,
                 :func:`~lnz.objectives.nll` by ``inference``. The value means something under the last two only.
-            steps: sweeps of the chains.
-            chains: of :meth:`init_chains`, advanced in place.
-            sampler: ``None`` is :class:`BlockGibbs`.
+            steps: sweeps of the chains, at least 1.
+            chains: of ``"pcd"`` and :meth:`init_chains`, advanced in place.
+            sampler: of ``"cd"`` and ``"pcd"``; ``None`` is :class:`BlockGibbs`.
             inference: of ``"nll"``; ``None`` is :class:`~lnz.inference.Exact`.
             generator: of the random numbers; ``None`` is torch's default one.
             reduction: ``"none"`` keeps ``[B]``; ``"mean"`` and ``"sum"`` are over the batch.
 
         Raises:
-            ValueError: an unknown objective, ``"pcd"`` without chains or chains without it; wrong ``v``; joined hidden
-                units under ``"pseudolikelihood"``.
+            TypeError: a ``v`` that is no tensor, a sampler that is none.
+            ValueError: an unknown objective, ``"pcd"`` without chains; chains, a sampler or an inference method where
+                the objective has no use for it; wrong or no rows in ``v``; joined hidden units under
+                ``"pseudolikelihood"``.
             IntractableError: ``"nll"`` where exact inference would be too large.
         """
-        check_objective(objective, chains)
+        check_objective(objective, chains, sampler, inference)
+        self._check_data(v)
         y = self.labelling(v)
         if objective == "nll":
             return nll(self.mrf(inference), y, reduction, generator=generator)
         if objective == "pseudolikelihood":
             return pseudolikelihood(self.mrf(), y, reduction)
-        return contrastive_divergence(self.mrf(), y, steps, sampler or BlockGibbs(), chains, generator, reduction)
+        sampler = BlockGibbs() if sampler is None else sampler
+        return contrastive_divergence(self.mrf(), y, steps, sampler, chains, generator, reduction)
 
     @torch.no_grad()
     def set_base_rates(self, v: Tensor) -> Self:
@@ -134,9 +140,22 @@ class BoltzmannMachine(nn.Module):
         self.visible_bias.copy_(base_rates(v).logit())
         return self
 
+    def _starts(self, n: int, v: Tensor) -> Tensor:
+        """``v`` as the start of n chains, ``[n, V]``; one row serves all."""
+        self._check_visible(v)
+        if v.dim() > 2 or (v.dim() == 2 and len(v) not in (1, n)):
+            raise ValueError(f"v: expected one row per chain, shape [{n}, {self.num_visible}], got {list(v.shape)}")
+        return v.expand(n, -1)
+
+    def _check_data(self, v: Tensor) -> None:
+        """Raise unless ``v`` is something to learn from."""
+        self._check_visible(v)
+        if not v.numel():
+            raise ValueError(f"v: expected observations, one or more, got shape {list(v.shape)}")
+
     def _check_visible(self, v: Tensor) -> None:
-        if v.dim() == 0 or v.shape[-1] != self.num_visible:
-            raise ValueError(f"v: expected shape [*batch, {self.num_visible}], got {list(v.shape)}")
+        check_tensor("v", v)
+        check_event_shape("v", v.shape, (self.num_visible,))
         if not ((v == 0) | (v == 1)).all():
             raise ValueError(f"v: expected zeros and ones, got values in [{v.min()}, {v.max()}]")
 
@@ -149,8 +168,10 @@ def base_rates(v: Tensor) -> Tensor:
     return (v.sum(0) + 1.0) / (len(v) + 2.0)
 
 
-def check_objective(objective: str, chains: Chains | None) -> None:
-    """Raise unless the objective is known, and comes with chains exactly if it needs them."""
+def check_objective(
+    objective: str, chains: Chains | None, sampler: Sampler | None = None, inference: Method | None = None
+) -> None:
+    """Raise unless the objective is known, comes with chains if it needs them, and with nothing it has no use for."""
     known = ("cd", "pcd", "pseudolikelihood", "nll")
     if objective not in known:
         raise ValueError(f"objective: expected one of {', '.join(map(repr, known))}, got {objective!r}")
@@ -158,3 +179,7 @@ def check_objective(objective: str, chains: Chains | None) -> None:
         raise ValueError("chains: expected those of init_chains, which 'pcd' advances, got None")
     if objective != "pcd" and chains is not None:
         raise ValueError(f"chains: expected None under {objective!r}; persistent chains are for 'pcd'")
+    if sampler is not None and objective not in ("cd", "pcd"):
+        raise ValueError(f"sampler: expected None under {objective!r}; samplers are for 'cd' and 'pcd'")
+    if inference is not None and objective != "nll":
+        raise ValueError(f"inference: expected None under {objective!r}; inference methods are for 'nll'")

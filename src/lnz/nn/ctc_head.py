@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lnz.checks import as_counts, check_lengths
 from lnz.distributions.ctc import CTC
 from lnz.nn.functional import Counts, Reduction, linear_ctc_loss
 
@@ -60,7 +61,8 @@ class CTCHead(nn.Module):
             frames_at_once: see :func:`lnz.nn.functional.linear_ctc_loss`.
         """
         B, T, _ = hidden.shape
-        lengths = torch.full((B,), T) if lengths is None else lengths
+        lengths = torch.full((B,), T) if lengths is None else as_counts("lengths", lengths, B, hidden.device)
+        check_lengths(lengths, T, of="the frames of hidden")
         target_lengths = (targets != -100).long().cumprod(-1).sum(-1) if target_lengths is None else target_lengths
         return linear_ctc_loss(
             hidden,

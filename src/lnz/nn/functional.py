@@ -8,7 +8,8 @@ from typing import Literal, Never
 import torch
 from torch import Tensor
 
-from lnz.distributions.ctc_targets import checked_frames, checked_targets
+from lnz.checks import as_counts, as_labels, check_integer, check_same_kind, check_tensor
+from lnz.distributions.ctc_targets import check_blank, checked_frames, checked_prior, checked_targets
 from lnz.distributions.transducer_arguments import checked_joint, fitted_targets
 from lnz.errors import InfeasibleError
 from lnz.ops import ctc, transducer
@@ -57,13 +58,9 @@ def ctc_loss(
     if log_probs.dim() not in (2, 3):
         raise ValueError(f"log_probs: expected shape [T, B, C] or [T, C], got {list(log_probs.shape)}")
     scores = log_probs[None] if single else log_probs.transpose(0, 1)
-    of = _lattice("log_probs", scores, targets, input_lengths, target_lengths, blank, collapse_repeats)
-    prior = torch.zeros(scores.shape[2]) if log_prior is None else log_prior.detach()
-    if prior.shape != scores.shape[2:]:
-        raise ValueError(f"log_prior: expected shape [{scores.shape[2]}], got {list(prior.shape)}")
-    losses = _reduced(
-        -ctc.log_prob(scores, prior.to(scores.device, scores.dtype), of, True), of, reduction, zero_infinity
-    )
+    of = _lattice("log_probs", scores, scores.shape[2], targets, input_lengths, target_lengths, blank, collapse_repeats)
+    prior = checked_prior(log_prior, scores.shape[2]).to(scores.device, scores.dtype)
+    losses = _reduced(-ctc.log_prob(scores, prior, of, True), of, reduction, zero_infinity)
     return losses[0] if single and reduction == "none" else losses
 
 
@@ -79,6 +76,7 @@ def linear_ctc_loss(
     zero_infinity: bool = False,
     *,
     collapse_repeats: bool = True,
+    log_prior: Tensor | None = None,
     frames_at_once: int | None = None,
 ) -> Tensor:
     """:func:`ctc_loss` of the logits ``hidden @ weight.T + bias``, without ever holding them.
@@ -97,21 +95,32 @@ def linear_ctc_loss(
         reduction: see there.
         zero_infinity: see there.
         collapse_repeats: see there.
+        log_prior: see there.
         frames_at_once: for how many frames logits are held; ``None`` is as many as make about four million logits.
 
     Raises:
         InfeasibleError, TypeError, ValueError: as :func:`ctc_loss`.
     """
     _check(reduction, hidden, "hidden")
-    if hidden.dim() != 3 or weight.dim() != 2 or weight.shape[1] != hidden.shape[2]:
+    check_tensor("weight", weight)
+    if hidden.dim() != 3 or weight.dim() != 2 or weight.shape[1] != hidden.shape[2] or not weight.numel():
         shapes = f"{list(hidden.shape)} and {list(weight.shape)}"
-        raise ValueError(f"hidden, weight: expected shapes [B, T, H] and [C, H], got {shapes}")
-    of = _lattice("hidden", hidden, targets, input_lengths, target_lengths, blank, collapse_repeats, len(weight))
-    frames = max(1, 2**22 // len(weight)) if frames_at_once is None else frames_at_once
-    if frames < 1:
-        raise ValueError(f"frames_at_once: expected a positive integer, got {frames}")
-    bias = weight.new_zeros(len(weight)) if bias is None else bias
-    values = ctc.linear_log_prob(hidden, weight, bias, of, frames)
+        raise ValueError(f"hidden, weight: expected shapes [B, T, H] and [C, H], none 0, got {shapes}")
+    C = len(weight)
+    bias = weight.new_zeros(C) if bias is None else bias
+    check_tensor("bias", bias)
+    if bias.shape != (C,):
+        raise ValueError(f"bias: expected shape [{C}], got {list(bias.shape)}")
+    if torch.is_autocast_enabled(hidden.device.type):  # where the network is of a wider type than its hidden states
+        hidden = hidden.to(weight.dtype)
+    check_same_kind("weight", weight, "hidden", hidden)
+    check_same_kind("bias", bias, "hidden", hidden)
+    of = _lattice("hidden", hidden, C, targets, input_lengths, target_lengths, blank, collapse_repeats)
+    frames = max(1, 2**22 // C) if frames_at_once is None else frames_at_once
+    check_integer("frames_at_once", frames)
+    prior = checked_prior(log_prior, C).to(hidden.device, hidden.dtype)
+    with torch.autocast(hidden.device.type, enabled=False):
+        values = ctc.linear_log_prob(hidden, weight, bias, prior, of, frames)
     return _reduced(-values, of, reduction, zero_infinity)
 
 
@@ -154,9 +163,10 @@ def rnnt_loss(
         raise ValueError(f"logits: expected shape [B, T, U + 1, C], got {list(logits.shape)}")
     B, C = len(logits), logits.shape[-1]
     blank = blank + C if isinstance(blank, int) and -C <= blank < 0 else blank
-    frames = checked_joint("logits", logits, _counts("logit_lengths", logit_lengths, B, logits.device), blank)
-    sizes = _counts("target_lengths", target_lengths, B, logits.device)
-    targets = _integers(targets, logits.device)
+    frames = as_counts("logit_lengths", logit_lengths, B, logits.device)
+    frames = checked_joint("logits", logits, frames, blank, "logit_lengths")
+    sizes = as_counts("target_lengths", target_lengths, B, logits.device)
+    targets = as_labels("targets", targets).to(logits.device)
     if targets.dim() != 2 or len(targets) != B:
         raise ValueError(f"targets: expected shape [{B}, U], got {list(targets.shape)}")
     labels, sizes = fitted_targets(targets, sizes, logits, blank)
@@ -177,8 +187,7 @@ def rnnt_loss(
 def _check(reduction: str, scores: Tensor, name: str) -> None:
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"reduction: expected 'none', 'mean' or 'sum', got {reduction!r}")
-    if not isinstance(scores, Tensor):
-        raise TypeError(f"{name}: expected a torch.Tensor, got {type(scores).__name__}")
+    check_tensor(name, scores)
     if not scores.is_floating_point():
         raise TypeError(f"{name}: expected floating point numbers, got dtype {scores.dtype}")
 
@@ -186,19 +195,19 @@ def _check(reduction: str, scores: Tensor, name: str) -> None:
 def _lattice(
     name: str,
     scores: Tensor,
+    num_classes: int,
     targets: Tensor,
     input_lengths: Counts,
     target_lengths: Counts,
     blank: int | None,
     collapse_repeats: bool,
-    num_classes: int | None = None,
 ) -> ctc.Lattice:
-    """The lattice of padded or concatenated targets, for scores ``[B, T, C]`` (or hidden states, C given apart)."""
-    device, (B, _, C) = scores.device, scores.shape
-    C = C if num_classes is None else num_classes
-    frames = _counts("input_lengths", input_lengths, B, device)
-    sizes = _counts("target_lengths", target_lengths, B, device)
-    targets = _integers(targets, device)
+    """The lattice of padded or concatenated targets, for scores, or hidden states, ``[B, T, …]``."""
+    B, device = len(scores), scores.device
+    frames = checked_frames(name, scores, as_counts("input_lengths", input_lengths, B, device), "input_lengths")
+    check_blank(blank, num_classes)
+    sizes = as_counts("target_lengths", target_lengths, B, device)
+    targets = as_labels("targets", targets).to(device)
     if targets.dim() == 1:
         if len(targets) != int(sizes.sum()):
             raise ValueError(
@@ -207,30 +216,8 @@ def _lattice(
         targets = torch.nn.utils.rnn.pad_sequence(list(targets.split(sizes.tolist())), batch_first=True)
     if targets.dim() != 2 or len(targets) != B:
         raise ValueError(f"targets: expected shape [{B}, S] or [sum of target_lengths], got {list(targets.shape)}")
-    frames = checked_frames(name, _shaped(scores, C), frames, blank)
-    labels, sizes = checked_targets(targets, sizes, C, blank)
+    labels, sizes = checked_targets(targets, sizes, num_classes, blank)
     return ctc.lattice(labels, frames, sizes, blank, collapse_repeats)
-
-
-def _shaped(scores: Tensor, C: int) -> Tensor:
-    """Something of the shape ``[B, T, C]``."""
-    return scores[:1, :1, :1].expand(*scores.shape[:2], C) if scores.numel() else scores.new_empty(*scores.shape[:2], C)
-
-
-def _integers(targets: Tensor, device: torch.device) -> Tensor:
-    if not isinstance(targets, Tensor) or targets.is_floating_point():
-        got = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
-        raise TypeError(f"targets: expected a torch.Tensor of integers, got {got}")
-    return targets.to(device, torch.int64)
-
-
-def _counts(name: str, counts: Counts, B: int, device: torch.device) -> Tensor:
-    counts = torch.as_tensor(counts, device=device)
-    if counts.is_floating_point() or counts.dtype == torch.bool:
-        raise TypeError(f"{name}: expected integers, got dtype {counts.dtype}")
-    if counts.numel() != B:
-        raise ValueError(f"{name}: expected {B} numbers, one per batch entry, got {counts.numel()}")
-    return counts.reshape(B).long()
 
 
 def _reduced(losses: Tensor, of: ctc.Lattice, reduction: str, zero_infinity: bool) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lnz.checks import check_labels
+from lnz.checks import check_integer, check_labels, check_positive, check_scores
 
 
 class Emission(nn.Module, ABC):
@@ -95,8 +95,7 @@ class GaussianEmission(Emission):
         if covariance.shape not in (mean.shape, (*mean.shape, mean.shape[1])):
             K, D = mean.shape
             raise ValueError(f"covariance: expected shape [{K}, {D}] or [{K}, {D}, {D}], got {list(covariance.shape)}")
-        if not prior_variance > 0:
-            raise ValueError(f"prior_variance: expected a positive number, got {prior_variance}")
+        check_positive("prior_variance", prior_variance)
         self.prior_variance = prior_variance
         self.form: Literal["diagonal", "full"] = "diagonal" if covariance.dim() == 2 else "full"
         self.mean = nn.Parameter(mean.clone())
@@ -198,8 +197,11 @@ class NeuralEmission(Emission):
 
     def __init__(self, network: nn.Module, state_prior: Tensor | None = None, steps: int = 20) -> None:
         super().__init__()
-        if steps < 1:
-            raise ValueError(f"steps: expected a positive integer, got {steps}")
+        check_integer("steps", steps)
+        if state_prior is not None:
+            check_scores("state_prior", state_prior)
+            if state_prior.dim() != 1:
+                raise ValueError(f"state_prior: expected shape [K], got {list(state_prior.shape)}")
         self.network = network
         self.steps = steps
         self.state_prior: Tensor | None
@@ -207,7 +209,13 @@ class NeuralEmission(Emission):
 
     def forward(self, x: Tensor) -> Tensor:
         scores = self.network(x)
-        return scores if self.state_prior is None else scores.log_softmax(-1) - self.state_prior
+        if self.state_prior is None:
+            return scores
+        if scores.shape[-1:] != self.state_prior.shape:
+            raise ValueError(
+                f"state_prior: expected {scores.shape[-1]} states as the network puts out, got {len(self.state_prior)}"
+            )
+        return scores.log_softmax(-1) - self.state_prior
 
     def maximise(self, x: Tensor, weights: Tensor, pseudocount: float) -> None:
         """As :meth:`Emission.maximise`, by L-BFGS; a network has no prior, whatever the pseudocount."""

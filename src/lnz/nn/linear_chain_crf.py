@@ -8,7 +8,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor, nn
 
-from lnz.checks import concrete
+from lnz.checks import as_labels, check_integer, check_labels, check_scores, check_tensor, concrete
 from lnz.distributions import LinearChain
 from lnz.nn.class_weights import class_weighted_log_prob
 from lnz.nn.tag_schemes import Scheme, transition_mask
@@ -30,7 +30,7 @@ class LinearChainCRF(nn.Module):
         num_tags: the number of tags L.
         batch_first: whether tensors start ``[B, T]`` instead of ``[T, B]``.
         tags: names of the tags, to forbid what ``scheme`` forbids; see :func:`transition_mask`.
-        scheme: ``"BIO"``, ``"BIOES"`` or ``"BILOU"``.
+        scheme: ``"BIO"``, which ``None`` is too, ``"BIOES"`` or ``"BILOU"``; only with ``tags``.
         class_weights: w ``[L]``, not negative, for tags of which there are few: the log-likelihood becomes
             Σ_t w[y_t] ln P(y_t | y_{t−1}, emissions), the chain rule with a weight per factor. Weights of 1 change
             nothing; without transitions it is the weighted cross-entropy. It takes a loop over the steps.
@@ -49,11 +49,12 @@ class LinearChainCRF(nn.Module):
         batch_first: bool = False,
         *,
         tags: Sequence[str] | None = None,
-        scheme: Scheme = "BIO",
+        scheme: Scheme | None = None,
         class_weights: Tensor | Sequence[float] | None = None,
     ) -> None:
-        if num_tags <= 0:
-            raise ValueError(f"num_tags: expected a positive integer, got {num_tags}")
+        check_integer("num_tags", num_tags)
+        if tags is None and scheme is not None:
+            raise ValueError(f"scheme: expected the names of the tags beside it, tags=…, got {scheme!r} alone")
         if tags is not None and len(tags) != num_tags:
             raise ValueError(f"tags: expected {num_tags} names, got {len(tags)}")
         super().__init__()
@@ -63,10 +64,10 @@ class LinearChainCRF(nn.Module):
         self.end_transitions = nn.Parameter(torch.empty(num_tags))
         self.transitions = nn.Parameter(torch.empty(num_tags, num_tags))
         self.constrained = tags is not None
-        masks = transition_mask(tags, scheme) if tags is not None else [torch.zeros(num_tags) for _ in range(3)]
+        masks = [torch.zeros(num_tags) for _ in range(3)] if tags is None else transition_mask(tags, scheme or "BIO")
         for name, mask in zip(("start_mask", "end_mask", "transition_mask"), masks, strict=True):
             self.register_buffer(name, mask, persistent=False)
-        weights = None if class_weights is None else _checked_weights(torch.as_tensor(class_weights), num_tags)
+        weights = None if class_weights is None else _checked_weights(class_weights, num_tags)
         self.register_buffer("class_weights", weights, persistent=False)
         self.reset_parameters()
 
@@ -78,7 +79,7 @@ class LinearChainCRF(nn.Module):
     def forward(
         self, emissions: Tensor, tags: Tensor, mask: Tensor | None = None, reduction: Reduction = "sum"
     ) -> Tensor:
-        """The log-likelihood of ``tags int64 [B, T]`` given ``emissions [B, T, L]``.
+        """The log-likelihood of ``tags`` ``[B, T]``, integers, given ``emissions [B, T, L]``.
 
         Args:
             emissions: scores of each tag at each step.
@@ -88,14 +89,19 @@ class LinearChainCRF(nn.Module):
                 over the number of steps that there are, or over their class weights.
 
         Raises:
-            ValueError: arguments of the wrong shape or value; latent tags under class weights.
+            TypeError, ValueError: arguments of the wrong type, shape or value; latent tags under class weights;
+                ``"token_mean"`` of no step.
         """
         if reduction not in ("none", "sum", "mean", "token_mean"):
             raise ValueError(f"reduction: expected 'none', 'sum', 'mean' or 'token_mean', got {reduction!r}")
-        if tags.shape != emissions.shape[:2]:
-            raise ValueError(f"tags: expected shape {list(emissions.shape[:2])}, got {list(tags.shape)}")
+        shape = emissions.shape[:2]
         emissions, mask = self._inputs(emissions, mask)
+        tags = as_labels("tags", tags)
+        if tags.shape != shape:
+            raise ValueError(f"tags: expected shape {list(shape)}, got {list(tags.shape)}")
         tags = tags if self.batch_first else tags.transpose(0, 1)
+        tags = tags if mask is None else tags.masked_fill(~mask, 0)
+        check_labels("tags", tags, self.num_tags)
         order = _order(mask)
         chain = self._chain(emissions, mask, order)
         tags = tags if order is None else tags.gather(1, order)
@@ -108,8 +114,12 @@ class LinearChainCRF(nn.Module):
         if reduction == "sum":
             return total
         if self.class_weights is not None:
-            return total / torch.where(chain._inside, self.class_weights[tags.clamp(min=0)], 0.0).sum()
-        return total / (emissions.shape[0] * emissions.shape[1] if mask is None else mask.sum())
+            number = torch.where(chain._inside, self.class_weights[tags.clamp(min=0)], 0.0).sum()
+        else:
+            number = tags.numel() if mask is None else mask.sum()
+        if concrete(total) and not number > 0:
+            raise ValueError("mask: expected a step to average over, for reduction='token_mean', got none")
+        return total / number
 
     def _weighted(self, chain: LinearChain, tags: Tensor) -> Tensor:
         assert self.class_weights is not None
@@ -173,13 +183,16 @@ class LinearChainCRF(nn.Module):
 
     def _inputs(self, emissions: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Batch first, and checked; the mask as bool."""
+        check_tensor("emissions", emissions)
         if emissions.dim() != 3 or emissions.shape[2] != self.num_tags:
             axes = "B, T" if self.batch_first else "T, B"
             raise ValueError(f"emissions: expected shape [{axes}, {self.num_tags}], got {list(emissions.shape)}")
         if mask is not None:
+            check_tensor("mask", mask)
             if mask.shape != emissions.shape[:2]:
                 raise ValueError(f"mask: expected shape {list(emissions.shape[:2])}, got {list(mask.shape)}")
-            mask = mask.bool()
+            mask = _switches(mask)
+        check_scores("emissions", emissions)
         emissions = emissions.to(torch.promote_types(emissions.dtype, self.transitions.dtype))  # as under autocast
         if self.batch_first:
             return emissions, mask
@@ -194,23 +207,41 @@ class LinearChainCRF(nn.Module):
         return start, end, edge
 
     def _chain(self, emissions: Tensor, mask: Tensor | None, order: Tensor | None) -> LinearChain:
+        for name in ("start_transitions", "end_transitions", "transitions"):
+            check_scores(name, getattr(self, name))
         start, end, edge = (scores.to(emissions.dtype) for scores in self._scores)
         if order is not None:
             emissions = emissions.gather(1, order.unsqueeze(2).expand_as(emissions))
         lengths = None if mask is None else mask.sum(1)
-        return LinearChain(emissions, edge, lengths).with_boundary_scores(start, end)
+        chain = LinearChain(emissions, edge, lengths, validate_args=False).with_boundary_scores(start, end)
+        chain._validate_args = LinearChain._validate_args  # the scores have been looked at, under their own names
+        return chain
 
     def extra_repr(self) -> str:
         return f"num_tags={self.num_tags}, batch_first={self.batch_first}"
 
 
-def _checked_weights(weights: Tensor, num_tags: int) -> Tensor:
-    weights = weights.detach().to(torch.get_default_dtype())
+def _checked_weights(given: Tensor | Sequence[float], num_tags: int) -> Tensor:
+    try:
+        weights = torch.as_tensor(given).detach().to(torch.get_default_dtype())
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"class_weights: expected {num_tags} numbers, got {given!r}") from error
     if weights.shape != (num_tags,):
         raise ValueError(f"class_weights: expected shape [{num_tags}], got {list(weights.shape)}")
     if not (torch.isfinite(weights) & (weights >= 0)).all():
         raise ValueError(f"class_weights: expected finite weights of at least 0, got {weights.tolist()}")
     return weights
+
+
+def _switches(mask: Tensor) -> Tensor:
+    """The mask as bool; raises where it holds anything but 0 and 1."""
+    if mask.dtype == torch.bool:
+        return mask
+    on = mask == 1
+    if concrete(mask) and not (on | (mask == 0)).all():
+        where = (~(on | (mask == 0))).nonzero()[0].tolist()
+        raise ValueError(f"mask: expected bool, or 0 and 1, got {mask[tuple(where)].item()} at {where}")
+    return on
 
 
 def _order(mask: Tensor | None) -> Tensor | None:

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.utils.checkpoint import checkpoint
 
+from lnz.checks import check_event_shape, check_integer
 from lnz.errors import IntractableError
 from lnz.inference import Chains, Sampler
 from lnz.inference.base import Method
 from lnz.nn.annealed_partition import AnnealedPartition, annealed_partition
 from lnz.nn.block_gibbs import BlockGibbs
 from lnz.nn.boltzmann_machine import BoltzmannMachine, Objective, check_objective
+from lnz.objectives.contrastive_divergence import checked_sampler
 from lnz.objectives.reduction import Reduction, check_reduction, reduced
 from lnz.ops.conditionals.random import uniform
 
@@ -52,12 +54,13 @@ class RestrictedBoltzmannMachine(BoltzmannMachine):
 
     def visible_given(self, h: Tensor) -> Tensor:
         """P(v_i = 1 | h) ``[*batch, V]``, exact, for ``h`` ``[*batch, H]``."""
+        check_event_shape("h", h.shape, (self.num_hidden,))
         return (self.visible_bias + h.to(self.weight.dtype) @ self.weight.T).sigmoid()
 
     def free_energy(self, v: Tensor) -> Tensor:
         """F(v) = −ln Σ_h exp s(v, h) = −b·v − Σ_j ln(1 + exp(c_j + vᵀ W_j)), ``[*batch]``; O(V·H) each."""
-        v = v.to(self.weight.dtype)
-        return -(v @ self.visible_bias) - softplus(self._hidden_fields(v)).sum(-1)
+        fields = self._hidden_fields(v)
+        return -(v.to(self.weight.dtype) @ self.visible_bias) - softplus(fields).sum(-1)
 
     def log_partition(self, max_units: int = 25) -> Tensor:
         """ln Z, exact, by enumeration of the smaller side: O(2^min(V, H) · max(V, H)) time, memory of a chunk of it.
@@ -121,8 +124,8 @@ class RestrictedBoltzmannMachine(BoltzmannMachine):
 
         As :meth:`lnz.MRF.log_conditionals` with the hidden units latent: the difference that flipping v_i makes to F.
         """
-        v = v.to(self.weight.dtype)
-        without = self._hidden_fields(v)[..., None, :] - v[..., None] * self.weight
+        fields, v = self._hidden_fields(v), v.to(self.weight.dtype)
+        without = fields[..., None, :] - v[..., None] * self.weight
         gain = self.visible_bias + (softplus(without + self.weight) - softplus(without)).sum(-1)
         return -softplus(torch.where(v == 1, -gain, gain))
 
@@ -130,8 +133,8 @@ class RestrictedBoltzmannMachine(BoltzmannMachine):
         """As :meth:`BoltzmannMachine.init_chains`; where v is given, the hidden units start as a draw from P(h | v)."""
         if v is None:
             return super().init_chains(n, None, generator)
-        self._check_visible(v)
-        v = v.expand(n, -1)
+        check_integer("n", n, 1)
+        v = self._starts(n, v)
         h = self.hidden_given(v).detach()
         return Chains(torch.cat((v.long(), (uniform(h.shape, h, generator) < h).long()), -1))
 
@@ -154,24 +157,36 @@ class RestrictedBoltzmannMachine(BoltzmannMachine):
         is exact, by :meth:`log_partition`, unless an ``inference`` method is given.
         """
         if objective == "nll" and inference is not None:
-            return super().loss(v, objective, inference=inference, generator=generator, reduction=reduction)
-        check_objective(objective, chains)
+            return super().loss(
+                v,
+                objective,
+                chains=chains,
+                sampler=sampler,
+                inference=inference,
+                generator=generator,
+                reduction=reduction,
+            )
+        check_objective(objective, chains, sampler, inference)
         check_reduction(reduction)
-        self._check_visible(v)
+        self._check_data(v)
         if objective == "pseudolikelihood":
             return reduced(-self.log_conditionals(v).sum(-1), reduction)
         if objective == "nll":
             return reduced(-self.log_likelihood(v), reduction)
-        sampler, model = sampler or BlockGibbs(), self.mrf().model
+        sampler, model = checked_sampler(sampler, steps, BlockGibbs()), self.mrf().model
+        rows = v.reshape(-1, self.num_visible)
+        start = self.init_chains(len(rows), rows, generator) if chains is None else chains
+        moved = sampler.step(model, start, steps, generator)
+        reached = self.free_energy(moved.labels[:, : self.num_visible])
         if chains is None:
-            start = self.init_chains(len(v), v, generator)
-            reached = self.free_energy(sampler.step(model, start, steps, generator).labels[:, : self.num_visible])
+            reached = reached.reshape(v.shape[:-1])
         else:
-            chains.become(sampler.step(model, chains, steps, generator))
-            reached = self.free_energy(chains.labels[:, : self.num_visible]).mean()
+            chains.become(moved)
+            reached = reached.mean()
         return reduced(self.free_energy(v) - reached, reduction)
 
     def _hidden_fields(self, v: Tensor) -> Tensor:
+        check_event_shape("v", v.shape, (self.num_visible,))
         return self.hidden_bias + v.to(self.weight.dtype) @ self.weight
 
 

@@ -15,27 +15,33 @@ _GOES_ON = {"BIO": "", "BIOES": "BI", "BILOU": "BI"}  # after these the span mus
 _INSIDE = {"BIO": "I", "BIOES": "IE", "BILOU": "IL"}
 
 
-def transition_mask(tags: Sequence[str], scheme: Scheme = "BIO") -> tuple[Tensor, Tensor, Tensor]:
+def transition_mask(
+    tags: Sequence[str], scheme: Scheme = "BIO", *, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Scores that are 0 where a scheme allows a tag at the start, at the end, and after another; −inf where not.
 
     Args:
         tags: such as ``["O", "B-PER", "I-PER"]``: ``O``, or a letter of the scheme, a hyphen and the type of the span.
         scheme: ``"BIO"`` (begin, inside, outside; every span begins with B), ``"BIOES"`` (its end and spans of a
             single token have letters of their own) or ``"BILOU"`` (the same, called last and unit).
+        dtype: that of the scores, to be added to those of a model; ``None`` is torch's default one.
 
     Returns:
         ``start [L]``, ``end [L]`` and ``transitions [L, L]``, from each tag to the next.
 
     Raises:
-        ValueError: an unknown scheme, or a tag that is not of the scheme.
+        ValueError: an unknown scheme, a tag that is not of the scheme, or one that comes twice.
     """
     if scheme not in _STARTS:
         raise ValueError(f"scheme: expected 'BIO', 'BIOES' or 'BILOU', got {scheme!r}")
+    twice = [tag for k, tag in enumerate(tags) if tag in tags[:k]]
+    if twice:
+        raise ValueError(f"tags: expected every name once, got {twice[0]!r} twice")
     parsed = [_parsed(tag, scheme) for tag in tags]
     starts = torch.tensor([letter == "O" or letter in _STARTS[scheme] for letter, _ in parsed])
     ends = torch.tensor([letter not in _GOES_ON[scheme] or not letter for letter, _ in parsed])
     follows = torch.tensor([[_follows(a, b, scheme) for b in parsed] for a in parsed]).reshape(len(tags), len(tags))
-    return _forbidding(starts), _forbidding(ends), _forbidding(follows)
+    return _forbidding(starts, dtype), _forbidding(ends, dtype), _forbidding(follows, dtype)
 
 
 def _follows(a: tuple[str, str], b: tuple[str, str], scheme: Scheme) -> bool:
@@ -55,5 +61,5 @@ def _parsed(tag: str, scheme: Scheme) -> tuple[str, str]:
     raise ValueError(f"tags: expected O, {letters}-… of scheme {scheme}, got {tag!r}")
 
 
-def _forbidding(allowed: Tensor) -> Tensor:
-    return torch.zeros(allowed.shape).masked_fill(~allowed, -torch.inf)
+def _forbidding(allowed: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, -torch.inf)

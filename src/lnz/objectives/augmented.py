@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lnz.distributions.base import StructuredDistribution
-from lnz.objectives.errors import ChangeError, NodeError, TaskError
+from lnz.objectives.errors import ChangeError, NodeError, TaskError, checked_values
 from lnz.typing import IGNORE
 
 _LINEARISATIONS = 3
@@ -40,15 +40,16 @@ def augmented_argmax(
     """
     with torch.no_grad():
         if isinstance(error, NodeError):
-            costs = error.node_costs(gold, p.num_labels)
+            L = p.num_labels
+            costs = checked_values(error.node_costs(gold, L), torch.Size((*gold.shape, L)), "error.node_costs")
             return _with_costs(p, costs, weight).argmax()
         return _Search(p, gold, error, weight).run(p.argmax() if best is None else best)
 
 
 def judged(error: TaskError, gold: Tensor, predicted: Tensor) -> Tensor:
-    """The error ``[*batch]``, of what is to be judged."""
+    """The error ``[*batch]``, of what is to be judged; raises where it is no tensor of this shape, or not finite."""
     gold, predicted = torch.broadcast_tensors(gold, predicted)
-    return error(gold, predicted.masked_fill(gold == IGNORE, IGNORE))
+    return checked_values(error(gold, predicted.masked_fill(gold == IGNORE, IGNORE)), gold.shape[:-1])
 
 
 def _with_costs(p: StructuredDistribution, costs: Tensor, weight: Tensor) -> StructuredDistribution:
@@ -120,7 +121,8 @@ class _Search:
         L = self.p.num_labels
         if isinstance(self.error, ChangeError):
             shown = y.masked_fill(self.gold == IGNORE, IGNORE)
-            return self.error.change_costs(self.gold, shown, L)
+            costs = self.error.change_costs(self.gold, shown, L)
+            return checked_values(costs, torch.Size((*y.shape, L)), "error.change_costs")
         now = judged(self.error, self.gold, y)
         costs = now[..., None, None].expand(*y.shape, L).clone()
         for node in range(y.shape[-1]):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lnz.checks import check_integer
 from lnz.distributions.base import StructuredDistribution
 from lnz.inference.gibbs import Gibbs
+from lnz.inference.resumed import resumed
 from lnz.inference.sampler import Chains, Sampler
 from lnz.objectives.labels import as_mrf
 from lnz.objectives.reduction import Reduction, check_possible, check_reduction, reduced
@@ -50,16 +52,18 @@ def contrastive_divergence(
     Raises:
         InfeasibleError: a gold labelling is impossible, naming the batch entries.
         TypeError: a family that is no MRF, a sampler that is none, or one that does not serve the model.
-        ValueError: steps below 1, chains of another shape, an unknown reduction, wrong labels.
+        ValueError: steps below 1, chains of another shape or with labels out of range, an unknown reduction, wrong
+            labels.
     """
     check_reduction(reduction)
-    sampler = _checked(sampler, steps)
+    sampler = checked_sampler(sampler, steps, Gibbs())
     mrf, gold = as_mrf(p, y)
     check_labelling("y", mrf.graph, gold, mrf.batch_shape)
     batch = torch.broadcast_shapes(gold.shape[:-1], mrf.batch_shape)
     own = batch[len(batch) - len(mrf.batch_shape) :]  # what lies in front of it are chains of one model
     model = mrf.model if own == mrf.batch_shape else mrf.expand(own).model
-    gold = gold.expand(*batch, -1).reshape(-1, *own, gold.shape[-1])
+    rows = batch[: len(batch) - len(own)].numel()
+    gold = gold.expand(*batch, gold.shape[-1]).reshape(rows, *own, gold.shape[-1])
     gold = completed(model, gold, sampler, generator)
     score = model.score(gold)
     check_possible(-score)
@@ -89,27 +93,20 @@ def _advanced(
     model: Model, sampler: Sampler, chains: Chains | Tensor, steps: int, generator: torch.Generator | None
 ) -> Tensor:
     """The labels of the persistent chains after ``steps`` more sweeps, which they keep."""
-    labels = chains.labels if isinstance(chains, Chains) else chains
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
-        raise TypeError(f"chains: expected lnz.inference.Chains or an int64 tensor, got {type(chains).__name__}")
-    expected = (*model.batch_shape, model.graph.num_nodes)
-    if labels.dim() != len(expected) + 1 or tuple(labels.shape[1:]) != expected or not len(labels):
-        raise ValueError(
-            f"chains: expected labellings of shape [n, {', '.join(map(str, expected))}], n chains of each model, "
-            f"got {list(labels.shape)}"
-        )
     if isinstance(chains, Chains):
         chains.become(sampler.step(model, chains, steps, generator))
         return chains.labels
-    start = sampler.init(model, len(labels), generator, labels)
-    return labels.copy_(sampler.step(model, start, steps, generator).labels).clone()
+    if not isinstance(chains, Tensor) or chains.dtype != torch.int64:
+        raise TypeError(f"chains: expected lnz.inference.Chains or an int64 tensor, got {type(chains).__name__}")
+    start = sampler.init(model, len(chains), generator, resumed("chains", model, chains))
+    return chains.copy_(sampler.step(model, start, steps, generator).labels).clone()
 
 
-def _checked(sampler: Sampler | None, steps: int) -> Sampler:
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps: expected a positive integer, got {steps!r}")
+def checked_sampler(sampler: Sampler | None, steps: int, default: Sampler) -> Sampler:
+    """``sampler``, or ``default`` for ``None``; raises where it is none, or ``steps`` no number of its sweeps."""
+    check_integer("steps", steps, 1)
     if sampler is None:
-        return Gibbs()
+        return default
     if not isinstance(sampler, Sampler):
         raise TypeError(f"sampler: expected a sampler of lnz.inference (Gibbs(), for one), got {sampler!r}")
     return sampler

@@ -8,6 +8,8 @@ from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
+from lnz.checks import check_integer, check_tensor
+
 
 @runtime_checkable
 class Learner(Protocol):
@@ -37,7 +39,8 @@ class EMResult(Generic[Model]):
         model: with its last parameters. A module is changed in place, and is this same object.
         log_evidence: Σ ln p(x) before the first iteration and after each one.
         objective: the same plus the log prior of the parameters: what EM maximises, and never lowers.
-        converged: the last iteration raised the objective by no more than the tolerance.
+        converged: the last iteration raised the objective by no more than the tolerance. That is a stationary point to
+            this accuracy, a local optimum or a saddle; it says nothing of other starts.
     """
 
     model: Model
@@ -57,7 +60,7 @@ def em(
     lengths: Tensor | None = None,
     *,
     max_iterations: int = 100,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-7,
     pseudocount: float = 0.0,
 ) -> EMResult[Model]:
     """Maximise Σ ln p(x) over the parameters of a model with hidden variables z.
@@ -67,8 +70,9 @@ def em(
     evidence, so training by gradient on ``log_evidence`` uses the same statistics; EM needs no step size and never
     lowers the objective (Dempster, Laird & Rubin 1977; Neal & Hinton 1998).
 
-    EM finds the optimum of where it starts: states that start equal stay equal, so start from parameters drawn at
-    random, and compare the evidence of several starts.
+    EM finds a local optimum, that of where it starts, and others may be far better: states that start equal stay equal,
+    so start from parameters drawn at random, and take the best evidence of several starts. Close to a saddle point it
+    is slow: dozens of iterations may each raise the objective by less than a millionth before it leaves.
 
     Args:
         model: :class:`lnz.nn.HiddenMarkovModel`, or any :class:`Learner`. Parameters with ``requires_grad=False`` stay.
@@ -89,8 +93,10 @@ def em(
             f"model: expected one with an E step and an M step, such as lnz.nn.HiddenMarkovModel, got "
             f"{type(model).__name__}; a distribution holds the scores of its data, not the parameters behind them"
         )
-    if max_iterations < 1:
-        raise ValueError(f"max_iterations: expected a positive integer, got {max_iterations}")
+    check_tensor("data", data)
+    if not data.numel():
+        raise ValueError(f"data: expected observations to learn from, got none, of shape {list(data.shape)}")
+    check_integer("max_iterations", max_iterations)
     for name, value in (("tolerance", tolerance), ("pseudocount", pseudocount)):
         if not value >= 0:
             raise ValueError(f"{name}: expected a number of at least 0, got {value}")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
+
+from lnz.checks import check_tensor, concrete
 
 
 class TaskError(Protocol):
@@ -34,3 +38,32 @@ class ChangeError(Protocol):
     def change_costs(self, gold: Tensor, predicted: Tensor, num_labels: int) -> Tensor:
         """The error after relabelling one node and no other, for every node and label: ``[*batch, N, L]``."""
         ...
+
+
+def check_error(error: object) -> None:
+    """Raise unless ``error`` can be called as a task error."""
+    wanted = "error: expected a task error of lnz.metrics, or a function of gold and predicted labels"
+    if not callable(error):
+        raise TypeError(f"{wanted}, got {error!r}")
+    try:
+        signature = inspect.signature(error)
+    except ValueError:  # some functions of C cannot tell
+        return
+    try:
+        signature.bind("gold", "predicted")
+    except TypeError as reason:
+        name = getattr(error, "__name__", type(error).__name__)
+        call = f"{name}({', '.join(signature.parameters)})"
+        hint = ": call it first, to make one" if len(signature.parameters) == 1 else ""
+        raise TypeError(f"{wanted}, got {call}{hint}") from reason
+
+
+def checked_values(values: Tensor, shape: torch.Size, what: str = "error") -> Tensor:
+    """``values``, what ``error`` gave; raises unless it is a tensor of this ``shape`` and all of it is finite."""
+    check_tensor(what, values)
+    if values.shape != shape:
+        raise ValueError(f"{what}: expected values of shape {list(shape)}, got {list(values.shape)}")
+    if concrete(values) and not torch.isfinite(values).all():
+        where = (~torch.isfinite(values)).nonzero()[0].tolist()
+        raise ValueError(f"{what}: expected finite values, got {values[tuple(where)].item()} at {where}")
+    return values

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lnz.checks import concrete
 from lnz.distributions.base import StructuredDistribution
 from lnz.objectives.augmented import augmented_argmax, judged
-from lnz.objectives.errors import TaskError
+from lnz.objectives.errors import TaskError, check_error
 from lnz.objectives.labels import as_nodes, completed_by_argmax
 from lnz.objectives.reduction import Reduction, check_possible, check_reduction, reduced
 
@@ -25,17 +26,31 @@ def hinge(p: StructuredDistribution, y: Tensor, error: TaskError, reduction: Red
     Args:
         p: :class:`~lnz.MRF`, :class:`~lnz.LinearChain` or :class:`~lnz.Softmax`.
         y: ``int64 [*batch, *event]`` gold labels; −100 where latent.
-        error: as for :func:`label_adjustment`, not negative, and 0 for gold itself.
+        error: as for :func:`label_adjustment`, not negative, and 0 for gold itself (a cost matrix has a zero diagonal).
         reduction: ``"none"`` keeps ``[*batch]``; ``"mean"`` and ``"sum"`` are over the batch.
 
     Raises:
         InfeasibleError: a gold labelling is impossible, naming the batch entries.
-        TypeError: a family without scores of single labels, or an inference method without argmax.
-        ValueError: an unknown reduction, wrong labels.
+        TypeError: a family without scores of single labels, an inference method without argmax, or an error that is no
+            function of two labellings.
+        ValueError: an unknown reduction, wrong labels, an error that is negative, not finite, or not 0 for gold.
     """
     check_reduction(reduction)
+    check_error(error)
     p, gold = as_nodes(p, y)
+    _check_margin(judged(error, gold, gold), of_gold=True)
     score = p.score(completed_by_argmax(p, gold))
     check_possible(-score)
     worst = augmented_argmax(p, gold, error, torch.ones_like(score.detach()))
-    return reduced(p.score(worst) + judged(error, gold, worst) - score, reduction)
+    margin = judged(error, gold, worst)
+    _check_margin(margin)
+    return reduced(p.score(worst) + margin - score, reduction)
+
+
+def _check_margin(margin: Tensor, of_gold: bool = False) -> None:
+    """Raise where an error is negative, or that of gold itself is not 0, beyond what rounding leaves."""
+    wrong = margin.abs() if of_gold else -margin
+    if concrete(margin) and (wrong > 1e-6).any():
+        kind = "0 for gold itself" if of_gold else "no negative values"
+        where = wrong.argmax()
+        raise ValueError(f"error: as a margin, expected {kind}, got {margin.flatten()[where].item():.6g}")

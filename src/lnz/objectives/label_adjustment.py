@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lnz.checks import check_broadcast, check_integer, check_number, concrete
 from lnz.distributions.base import StructuredDistribution
 from lnz.objectives.augmented import augmented_argmax
-from lnz.objectives.errors import TaskError
-from lnz.objectives.labels import as_nodes
-from lnz.objectives.reduction import Reduction, check_reduction, reduced
+from lnz.objectives.errors import TaskError, check_error
+from lnz.objectives.labels import as_nodes, completed_by_argmax
+from lnz.objectives.reduction import Reduction, check_possible, check_reduction, reduced
+from lnz.typing import IGNORE
 
 Epsilon = float | Tensor | Callable[[], float | Tensor]
 
@@ -55,22 +57,38 @@ def label_adjustment(
         reduction: ``"none"`` keeps ``[*batch]``; ``"mean"`` and ``"sum"`` are over the batch.
 
     Raises:
-        InfeasibleError: no labelling is possible.
-        TypeError: a family without scores of single labels, or an inference method without argmax.
-        ValueError: an epsilon that is not positive, an unknown reduction, wrong labels.
+        InfeasibleError: no labelling is possible, or none that agrees with gold, naming the batch entries.
+        TypeError: a family without scores of single labels, an inference method without argmax, an error that is no
+            function of two labellings, or an epsilon that is no number.
+        ValueError: an epsilon that is not positive, an error that is not finite, an unknown reduction, wrong labels.
     """
     check_reduction(reduction)
+    check_error(error)
     p, gold = as_nodes(p, y)
     with torch.no_grad():
         predicted = p.argmax()
+        _check_gold(p, gold, predicted)
     score = p.score(predicted)
-    weight = _positive(epsilon() if callable(epsilon) else epsilon, like=score)
+    batch = torch.broadcast_shapes(score.shape, gold.shape[:-1])
+    weight = _positive(epsilon() if callable(epsilon) else epsilon, score, batch)
     adjusted = augmented_argmax(p, gold, error, -weight if toward_better else weight, best=predicted)
     values = score - p.score(adjusted)
     return reduced(values if toward_better else -values, reduction)
 
 
-def _positive(value: float | Tensor, like: Tensor) -> Tensor:
+def _check_gold(p: StructuredDistribution, gold: Tensor, predicted: Tensor) -> None:
+    """Raise where no labelling agrees with ``gold``; what is not judged is tried as predicted first, which is cheap."""
+    scores = p.score(torch.where(gold == IGNORE, predicted, gold))
+    if concrete(scores) and torch.isneginf(scores).any() and p._unobserved(gold).any():
+        scores = p.score(completed_by_argmax(p, gold))
+    check_possible(-scores)
+
+
+def _positive(value: float | Tensor, like: Tensor, batch: torch.Size) -> Tensor:
+    if isinstance(value, Tensor):
+        check_broadcast("epsilon", value.shape, batch)
+    else:
+        check_number("epsilon", value)
     weight = torch.as_tensor(value, dtype=like.dtype, device=like.device)
     if not ((weight > 0) & torch.isfinite(weight)).all():
         raise ValueError(f"epsilon: expected positive numbers, got {value}")
@@ -94,10 +112,12 @@ class EpsilonSchedule:
     made: int = 0
 
     def __post_init__(self) -> None:
+        for name, value in (("first", self.first), ("last", self.last)):
+            check_number(name, value)
         if not (self.first > 0 and self.last > 0):
             raise ValueError(f"first, last: expected positive numbers, got {self.first}, {self.last}")
-        if self.calls < 1:
-            raise ValueError(f"calls: expected a positive integer, got {self.calls}")
+        check_integer("calls", self.calls, 1)
+        check_integer("made", self.made, 0)
 
     def __call__(self) -> float:
         """The next ε."""

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from lnz.checks import check_generator, check_tensor
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.mrf import MRF
 from lnz.inference.sampler import Sampler
 from lnz.objectives.reduction import Reduction, check_possible, check_reduction, reduced
+from lnz.scores import check_labelling
 
 
 def nll(
@@ -43,9 +45,14 @@ def nll(
 
     Raises:
         InfeasibleError: a gold labelling has probability 0, naming the batch entries.
+        TypeError: p is no distribution, or y no tensor.
         ValueError: an unknown reduction, or what ``p.log_prob`` raises.
     """
     check_reduction(reduction)
+    if not isinstance(p, Distribution):
+        raise TypeError(f"p: expected a distribution of lnz, got {type(p).__name__}")
+    check_tensor("y", y)
+    check_generator(generator)
     if isinstance(p, MRF) and isinstance(p.inference, Sampler):
         losses = _sampled(p, y, p.inference.chains, generator)
     elif isinstance(p, StructuredDistribution):
@@ -61,6 +68,7 @@ def nll(
 
 def _sampled(p: MRF, y: Tensor, chains: int, generator: torch.Generator | None) -> Tensor:
     """s(ŷ) − s(y), averaged over chains."""
+    check_labelling("y", p.graph, y, p.batch_shape)
     latent = p._unobserved(y).any()
     gold = p.condition(y).solution.sample(chains, generator) if latent else y[None]
     return p.score(p.solution.sample(chains, generator)).mean(0) - p.score(gold).mean(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from lnz.distributions.base import StructuredDistribution
+from lnz.objectives.labels import check_single_labels
 from lnz.objectives.reduction import Reduction, check_possible, check_reduction, reduced
 
 
@@ -30,6 +31,7 @@ def pseudolikelihood(p: StructuredDistribution, y: Tensor, reduction: Reduction 
         ValueError: an unknown reduction; latent labels that share a factor; wrong labels.
     """
     check_reduction(reduction)
+    check_single_labels(p)
     terms = p.log_conditionals(y)
     losses = -terms.flatten(-len(p.event_shape)).sum(-1) if p.event_shape else -terms
     check_possible(losses)

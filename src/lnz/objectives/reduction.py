@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -33,8 +34,13 @@ def check_possible(losses: Tensor, remedy: str = "") -> None:
         return
     entries = torch.isposinf(losses).reshape(-1).nonzero().flatten().tolist()
     if entries:
-        raise InfeasibleError(
-            f"y: expected gold labellings of positive probability, got probability 0 in batch entries {entries[:8]}"
-            f"{'…' if len(entries) > 8 else ''}{remedy}",
-            entries=entries,
-        )
+        raise impossible(entries, remedy)
+
+
+def impossible(entries: Sequence[int], remedy: str = "") -> InfeasibleError:
+    """The error that names the batch ``entries`` whose gold has probability 0."""
+    return InfeasibleError(
+        f"y: expected gold labellings of positive probability, got probability 0 in batch entries {[*entries[:8]]}"
+        f"{'…' if len(entries) > 8 else ''}{remedy}",
+        entries=entries,
+    )

@@ -14,7 +14,6 @@ from lnz.distributions import MRF
 from lnz.errors import InfeasibleError
 from lnz.inference import Enumeration, Exact
 from lnz.inference.base import Method
-from lnz.inference.mode import precise_score
 from lnz.inference.sampler import Sampler
 from lnz.io import NamedModel, assignment_result, marginals_result, partial_assignment_result, partition_result
 from lnz.tasks.marginal_map import marginal_map
@@ -148,9 +147,7 @@ def _summed(model: NamedModel, p: MRF, query: Query) -> Answer:
 
 def _best(model: NamedModel, p: MRF) -> Answer:
     best = p.argmax()
-    score, exact, said = precise_score(p.model, best), p.solution.exact, p.diagnostics
-    known = {"score": score, "bound": score if exact else torch.full_like(score, math.inf), "optimal": exact}
-    said = known | said
+    said = p.diagnostics
     return Answer(
         "MAP",
         model,

@@ -55,6 +55,11 @@ class TaskCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed")
         self.task.add_arguments(parser)
 
+    def add_core_arguments_to_parser(self, parser: Any) -> None:
+        super().add_core_arguments_to_parser(parser)
+        groups, trainer = parser._action_groups, parser.groups["trainer"]
+        groups.append(groups.pop(groups.index(trainer)))  # in the help, after what is of the task
+
     def add_default_arguments_to_parser(self, parser: Any) -> None:
         parser.add_argument("--seed_everything", type=int, default=0, help="Seed of the first run.")
 

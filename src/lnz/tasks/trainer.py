@@ -14,7 +14,12 @@ from lnz.io.checkpoints import AtomicCheckpointIO
 
 
 class Progress(RichProgressBar):
-    """The usual progress bar, less the version of the log."""
+    """The usual progress bar, with epochs counted from 1 and less the version of the log."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        last = self.trainer.max_epochs
+        of = "" if last is None or last < 0 else f"/{last}"
+        return f"Epoch {current_epoch + 1}{of}".ljust(len(self.validation_description))
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         return {key: value for key, value in super().get_metrics(trainer, pl_module).items() if key != "v_num"}

@@ -19,13 +19,17 @@ class ExponentialPassing(Passing):
 
     def outgoing(self, table: Tensor, incoming: list[Tensor], positions: tuple[int, ...]) -> dict[int, Tensor]:
         tables, span = _shifted(table, list(range(-len(incoming), 0)))
-        messages, spans = zip(*(_shifted(message, [-1]) for message in incoming), strict=True)
+        messages, spans = list(incoming), []
+        for position in range(len(incoming)):
+            if any(wanted != position for wanted in positions):  # else it is not used, and may never have been sent
+                messages[position], range_of = _shifted(incoming[position], [-1])
+                spans.append(range_of)
         if float(span + sum(spans)) > -math.log(torch.finfo(self.dtype).tiny):
             return super().outgoing(table, incoming, positions)
         if len(incoming) == 2:
             new = {position: through(tables, messages[1 - position], position) for position in positions}
         else:
-            new = all_but_one(tables, list(messages), positions, torch.mul, lambda x, dims: x.sum(dims, keepdim=True))
+            new = all_but_one(tables, messages, positions, torch.mul, lambda x, dims: x.sum(dims, keepdim=True))
         tiny = torch.finfo(self.dtype).tiny
         return {position: (m / m.sum(-1, keepdim=True).clamp_min(tiny)).log() for position, m in new.items()}
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lnz.errors import ConvergenceWarning
+from lnz.errors import ConvergenceWarning, warn
 from lnz.graphs import graph_of
 from lnz.ops.belief.schedule import Outcome
 from lnz.scores import Model, Weighted
@@ -57,10 +56,9 @@ def warn_unless_converged(outcome: Outcome, tolerance: float, what: str, advice:
     failed = outcome.residual > tolerance
     if tolerance and failed.any():
         worst = outcome.residual.max().item()
-        warnings.warn(
+        warn(
             f"{what}: {int(failed.sum())} of {failed.numel()} models did not converge in "
             f"{int(outcome.iterations.max())} iterations (worst residual {worst:.3g}, tolerance {tolerance:.3g}); "
             f"try {advice}",
             ConvergenceWarning,
-            stacklevel=2,
         )

@@ -13,7 +13,7 @@ def factored(edge: Tensor, before: Tensor, after: Tensor, weight: Tensor) -> Ten
     shared by all it is one product of matrices, and nothing larger than them is made.
     """
     B, T, L = before.shape
-    if T < 2 or not edge.numel():
+    if B == 0 or T < 2 or not edge.numel():
         return torch.zeros_like(edge, memory_format=torch.contiguous_format)
     shared, alike = len(edge) == 1, B == 1 or bool((weight == weight[0]).all())
     if not alike:

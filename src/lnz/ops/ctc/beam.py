@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lnz.checks import check_scores
 from lnz.typing import IGNORE
 
 LanguageModel = Callable[[Tensor], Tensor]
@@ -59,7 +60,7 @@ def search(
         ``[B, K]``, −inf where fewer prefixes are possible.
     """
     B, T, _ = log_probs.shape
-    state = _start(log_probs, beam, language_model)
+    state = _start(log_probs, beam, blank, language_model)
     for t in range(T):
         before = state
         state = _advance(state, log_probs[:, t], blank, collapse_repeats, language_model)
@@ -77,7 +78,7 @@ def search(
     return labels[..., :width].masked_fill(torch.isneginf(scores)[..., None], IGNORE), sizes, scores
 
 
-def _start(log_probs: Tensor, beam: int, language_model: LanguageModel | None) -> _Beam:
+def _start(log_probs: Tensor, beam: int, blank: int | None, language_model: LanguageModel | None) -> _Beam:
     B, _, C = log_probs.shape
     whole = {"dtype": torch.int64, "device": log_probs.device}
     nothing = log_probs.new_full((B, beam), -torch.inf)
@@ -85,7 +86,7 @@ def _start(log_probs: Tensor, beam: int, language_model: LanguageModel | None) -
     in_blank[:, 0] = 0.0
     onward = log_probs.new_zeros(B, beam, C)
     if language_model is not None and B:
-        onward[:, 0] = _next(language_model, torch.full((1, 0), IGNORE, **whole), C).to(onward)
+        onward[:, 0] = _next(language_model, torch.full((1, 0), IGNORE, **whole), onward, blank)
     names = torch.arange(beam, **whole).expand(B, beam).clone()  # those of impossible prefixes only need to differ
     return _Beam(
         torch.full((B, beam, 0), IGNORE, **whole), torch.zeros(B, beam, **whole), names, torch.full_like(names, -1),
@@ -142,7 +143,7 @@ def _advance(
     bonus = kept(old.bonus) + torch.where(grown, onward.gather(2, at[..., None]).squeeze(-1), 0.0)
     fresh = grown & ~torch.isneginf(best)
     if language_model is not None and fresh.any():
-        onward = onward.masked_scatter(fresh[..., None], _next(language_model, labels[fresh], C).to(onward))
+        onward = onward.masked_scatter(fresh[..., None], _next(language_model, labels[fresh], onward, blank))
     name = kept(old.name)
     dead = torch.isneginf(best)
     return _Beam(
@@ -158,9 +159,14 @@ def _advance(
     )
 
 
-def _next(language_model: LanguageModel, prefixes: Tensor, C: int) -> Tensor:
-    scores = language_model(prefixes)
+def _next(language_model: LanguageModel, prefixes: Tensor, like: Tensor, blank: int | None) -> Tensor:
+    """What the model says of the next label, ``[N, C]``, of the kind of ``like`` ``[…, C]``; 0 for the blank."""
+    scores, C = language_model(prefixes), like.shape[-1]
     if not isinstance(scores, Tensor) or scores.shape != (len(prefixes), C):
         got = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise ValueError(f"language_model: expected to return scores of shape [{len(prefixes)}, {C}], got {got}")
+    scores = scores.to(like)
+    if blank is not None:
+        scores = scores.index_fill(1, torch.tensor([blank], device=scores.device), 0.0)
+    check_scores("language_model", scores)
     return scores

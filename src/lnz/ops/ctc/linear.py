@@ -17,22 +17,23 @@ from lnz.ops.ctc.lattice import Lattice
 from lnz.ops.ctc.op import LogProb, log_prob
 
 
-def linear_log_prob(hidden: Tensor, weight: Tensor, bias: Tensor, of: Lattice, frames: int) -> Tensor:
+def linear_log_prob(hidden: Tensor, weight: Tensor, bias: Tensor, prior: Tensor, of: Lattice, frames: int) -> Tensor:
     """ln Q of each target ``[B]`` under logits h Wᵀ + b, differentiable twice (the second time through the logits).
 
     Args:
         hidden: h ``[B, T, H]``.
         weight: W ``[C, H]``.
         bias: b ``[C]``.
+        prior: ``[C]``, subtracted from normalised logits; a constant.
         of: the lattice of the targets.
         frames: for how many frames logits are held at once.
     """
-    return _LinearLogProb.apply(hidden, weight, bias, *of, frames)  # type: ignore[return-value]
+    return _LinearLogProb.apply(hidden, weight, bias, prior, *of, frames)  # type: ignore[return-value]
 
 
 class _LinearLogProb(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, prior: Tensor, *rest: Any) -> Tensor:
         of, frames = Lattice(*rest[:-1]), rest[-1]
         (B, T, _), S = hidden.shape, of.labels.shape[1]
         states, own = _classes(of), hidden.new_empty(B * T, S + 1)
@@ -41,7 +42,8 @@ class _LinearLogProb(torch.autograd.Function):
         for part in torch.arange(B * T, device=hidden.device).split(frames):
             logits = linear(rows[part], weight, bias)
             normalisers[part] = logits.logsumexp(-1)
-            own[part] = logits.gather(1, states[part // T])
+            classes = states[part // T]
+            own[part] = logits.gather(1, classes) - prior[classes]
         inside = torch.arange(T, device=hidden.device) < of.lengths[:, None]
         own = (own - normalisers[:, None]).view(B, T, S + 1)
         if of.blank < 0:
@@ -49,20 +51,20 @@ class _LinearLogProb(torch.autograd.Function):
         # the same lattice over S + 1 classes of its own: one per label of the target, and last the blank
         compact = of._replace(labels=torch.arange(S, device=hidden.device).expand(B, S), blank=S)
         value, occupancy, _ = LogProb.apply(own, own.new_zeros(S + 1), *compact[:4], S, of.stays, False)
-        ctx.save_for_backward(hidden, weight, bias, *of[:4], value, occupancy, normalisers, inside)
+        ctx.save_for_backward(hidden, weight, bias, prior, *of[:4], value, occupancy, normalisers, inside)
         ctx.settings = (of.blank, of.stays, frames)
         return value
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, *lattice, value, occupancy, normalisers, inside = ctx.saved_tensors
+        hidden, weight, bias, prior, *lattice, value, occupancy, normalisers, inside = ctx.saved_tensors
         blank, stays, frames = ctx.settings
         of = Lattice(*lattice, blank, stays)  # pyright: ignore[reportCallIssue]
         if torch.is_grad_enabled():  # to be differentiated again
             logits = linear(hidden, weight, bias)
-            again = log_prob(logits, logits.new_zeros(weight.shape[0]), of, True)
+            again = log_prob(logits, prior, of, True)
             found = torch.autograd.grad(again, (hidden, weight, bias), grad, create_graph=True)
-            return *found, *(None,) * 7
+            return *found, *(None,) * 8
         B, T, _ = hidden.shape
         factor = grad.masked_fill(torch.isneginf(value), 0.0)[:, None] * inside
         factor = factor.reshape(B * T, 1)
@@ -75,7 +77,7 @@ class _LinearLogProb(torch.autograd.Function):
             to_hidden[part] = slopes @ weight
             to_weight.addmm_(slopes.T, rows[part])
             to_bias += slopes.sum(0)
-        return to_hidden.view_as(hidden), to_weight, to_bias, *(None,) * 7
+        return to_hidden.view_as(hidden), to_weight, to_bias, *(None,) * 8
 
 
 def _classes(of: Lattice) -> Tensor:

@@ -2,22 +2,25 @@
 
 Checkerboard half-sweeps look one row up and down, so that bands need not meet after each of them: every band runs
 through many, leaving out one more row at each inner end each time, and what was left out, triangles in rows and time,
-follows. What is drawn does not depend on the bands: a redrawn node reads its neighbours exactly as in a plain sweep.
+follows. There is one band more than threads, two of them a single thread's, so that there is a triangle for each
+thread. What is drawn does not depend on the bands: a redrawn node reads its neighbours exactly as in a plain sweep.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
 
+from lnz.ops.jit.threads import side_by_side
+
 _SHARED = 2**16  # node updates from which threads share the work
 _DEPTH = 32  # half-sweeps between two meetings of the threads
 
-Part = Callable[[range, int, int, int, int, int, int], object]
+Part = Callable[[range, int, int, int, int, int, int], None]
 """``part(images, first, steps, low, high, up, down)``: half-sweeps ``first`` … ``first + steps − 1`` of rows
 ``low`` … ``high − 1`` of some images of one batch entry, ``low`` moving by ``up`` and ``high`` by ``down`` rows each
 time. Kernels release the interpreter's lock: plain threads run them."""
@@ -29,20 +32,22 @@ def advance(part: Part, images: int, entries: int, height: int, width: int, step
     if threads == 1 or images % threads == 0 or images >= 4 * threads or height < 4 * threads:
         across(lambda group: part(group, 0, steps, 0, height, 0, 0), chunks(images, entries, threads), threads)
         return
-    cuts = [band * height // threads for band in range(threads + 1)]
-    depth = min(_DEPTH, height // threads // 2)
-    with ThreadPoolExecutor(threads) as pool:
-        for image in range(images):
-            group = range(image, image + 1)
-            for first in range(0, steps, depth):
-                n = min(depth, steps - first)
-                shrinking = [
-                    pool.submit(part, group, first, n, low, high, int(low > 0), -int(high < height))
-                    for low, high in itertools.pairwise(cuts)
-                ]
-                _ = [task.result() for task in shrinking]
-                growing = [pool.submit(part, group, first, n, cut, cut, -1, 1) for cut in cuts[1:-1]]
-                _ = [task.result() for task in growing]
+    depth = min(_DEPTH, height // threads // 4)
+    cuts = [*(band * height // threads for band in range(threads)), height]
+    cuts.insert(-1, (cuts[-2] + height) // 2)
+    bands = list(itertools.pairwise(cuts))
+    owned = [*([band] for band in bands[:-2]), bands[-2:]]
+
+    def shrink(group: range, first: int, n: int, own: list[tuple[int, int]]) -> None:
+        for low, high in own:
+            part(group, first, n, low, high, int(low > 0), -int(high < height))
+
+    for image in range(images):
+        group = range(image, image + 1)
+        for first in range(0, steps, depth):
+            n = min(depth, steps - first)
+            side_by_side([partial(shrink, group, first, n, own) for own in owned])
+            side_by_side([partial(part, group, first, n, cut, cut, -1, 1) for cut in cuts[1:-1]])
 
 
 def chunks(images: int, entries: int, threads: int) -> list[range]:
@@ -58,9 +63,10 @@ def chunks(images: int, entries: int, threads: int) -> list[range]:
 
 def across(task: Callable[[Any], object], items: Sequence[Any], threads: int) -> None:
     """``task`` for every item, side by side."""
-    if threads == 1 or len(items) < 2:
-        for item in items:
+    ahead = iter(items)
+
+    def run() -> None:
+        for item in ahead:  # each is handed out once: the iterator is advanced under the interpreter's lock
             task(item)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(task, items))
+
+    side_by_side([run] * min(threads, len(items)))

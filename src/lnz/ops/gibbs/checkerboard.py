@@ -22,26 +22,29 @@ def by_colour(values: Tensor, fill: float = 0) -> Tensor:
     """``[*, 2, H, K]`` from ``[*, H, W]``, ``fill`` at the places beyond the grid."""
     *batch, height, width = values.shape
     laid = values.new_full((*batch, 2, height, places(width)), fill)
-    _place(laid, values)
+    for parity in range(2):
+        for s in range(2):
+            own = values[..., parity::2, s::2]
+            laid[..., (parity + s) % 2, parity::2, : own.shape[-1]] = own
     return laid
 
 
 def state_of(labels: Tensor, dtype: torch.dtype) -> Tensor:
     """``[images, 2, H + 2, K + 16]`` from labels ``[images, H, W]``: −1 all around, the first place at [1, 1]."""
+    from lnz.ops.gibbs.cpu.states import lay
+
     images, height, width = labels.shape
-    state = torch.full((images, 2, height + 2, places(width) + BLOCK), -1, dtype=dtype)
-    _place(state[:, :, 1:-1, 1:], labels)
+    state = torch.empty(images, 2, height + 2, places(width) + BLOCK, dtype=dtype)
+    lay(labels.contiguous().numpy(), state.numpy())
     return state
 
 
 def labels_of(state: Tensor, width: int) -> Tensor:
     """The inverse of :func:`state_of`, ``int64``."""
-    inner = state[:, :, 1:-1, 1:]
-    labels = torch.empty(len(state), inner.shape[2], width, dtype=torch.int64)
-    for parity in range(2):
-        for s in range(2):
-            own = labels[:, parity::2, s::2]
-            own.copy_(inner[:, (parity + s) % 2, parity::2, : own.shape[-1]])
+    from lnz.ops.gibbs.cpu.states import read
+
+    labels = torch.empty(len(state), state.shape[2] - 2, width, dtype=torch.int64)
+    read(state.numpy(), labels.numpy())
     return labels
 
 
@@ -58,10 +61,3 @@ def node_blocks(scores: Tensor) -> Tensor:
             if rest.shape[1]:
                 rows[:, whole, :, : rest.shape[1]] = rest.mT
     return laid
-
-
-def _place(laid: Tensor, values: Tensor) -> None:
-    for parity in range(2):
-        for s in range(2):
-            own = values[..., parity::2, s::2]
-            laid[..., (parity + s) % 2, parity::2, : own.shape[-1]] = own

@@ -23,9 +23,19 @@ _CUT = 2**12  # nodes of one colour from which threads share them
 
 
 def run(
-    model: Model, labels: Tensor, sweeps: int, generator: torch.Generator | None, order: Order, temperature: float
+    model: Model,
+    labels: Tensor,
+    sweeps: int,
+    generator: torch.Generator | None,
+    order: Order,
+    temperature: float,
+    accepted: Tensor | None = None,
 ) -> Tensor:
-    """The labellings after ``sweeps`` sweeps; as :func:`lnz.ops.gibbs.reference.gibbs_sweeps`."""
+    """The labellings after ``sweeps`` sweeps; as :func:`lnz.ops.gibbs.reference.gibbs_sweeps`.
+
+    With ``accepted`` ``int64 [n · batch]`` it is as :func:`lnz.ops.metropolis.reference.metropolis_sweeps`, and each
+    chain's number of accepted proposals is added there.
+    """
     from lnz.ops.gibbs.cpu.graph import redraw
 
     graph, nodes = model.graph, model.graph.num_nodes
@@ -39,6 +49,7 @@ def run(
     beta = torch.tensor([1.0 / temperature], dtype=model.dtype)
     sequence, cuts = _sequence(graph, order)
     state = labels.reshape(-1, nodes).to(torch.int32)
+    counts = torch.zeros(0, dtype=torch.int64) if accepted is None else accepted
     cards = torch.tensor(graph.cardinalities)
     scores = tuple(array.numpy() for array in (groups, strides, base))
 
@@ -46,10 +57,12 @@ def run(
         redraw(
             state.numpy(), free[images.start % len(indices)].numpy(), cards.numpy(), wiring, *scores, key,
             images.start, images.stop, images.step, first, steps, sequence.numpy(), low, high, beta.numpy(),
+            counts.numpy(),
         )  # fmt: skip
 
     threads = torch.get_num_threads() if len(state) * nodes * sweeps >= _SHARED else 1
-    if threads > len(state) and max((high - low for low, high in pairwise(cuts)), default=0) >= _CUT:
+    apart = accepted is None  # threads that share an image would have to count together
+    if apart and threads > len(state) and max((high - low for low, high in pairwise(cuts)), default=0) >= _CUT:
         for image in range(len(state)):
             group = range(image, image + len(indices), len(indices))  # one image; its step tells the batch entry
             for t in range(sweeps):
@@ -86,13 +99,14 @@ _wirings: WeakKeyDictionary[FactorGraph, tuple[Tensor, ...]] = WeakKeyDictionary
 def _wiring(graph: FactorGraph) -> tuple[Tensor, ...]:
     """The factors around each node and the scopes, as the kernel takes them."""
     if graph not in _wirings:
-        nodes, around = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, 3, dtype=torch.int64)]
+        nodes, around = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, 4, dtype=torch.int32)]
         for group, scope in enumerate(graph.scopes):
             factors, arity = scope.shape
             if arity:
                 nodes.append(scope.flatten())
                 where = torch.cartesian_prod(torch.arange(factors), torch.arange(arity))
-                around.append(torch.nn.functional.pad(where, (1, 0), value=group))
+                other = scope.flip(-1).reshape(-1, 1)  # of two; not read where there are more
+                around.append(torch.cat((torch.nn.functional.pad(where, (1, 0), value=group), other), -1).int())
         node = torch.cat(nodes)
         counts = torch.bincount(node, minlength=graph.num_nodes)
         starts = torch.nn.functional.pad(counts.cumsum(0), (1, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -10,11 +11,10 @@ from torch import Tensor
 from lnz.ops.gibbs.bands import advance
 from lnz.ops.gibbs.checkerboard import BLOCK, by_colour, labels_of, node_blocks, state_of
 from lnz.ops.gibbs.images import batch_indices, image_of, key_from
+from lnz.ops.gibbs.odds import Side, odds
 from lnz.ops.grid_belief.forms import split_edges
 from lnz.scores import Entry, Model, Weighted
 from lnz.typing import IGNORE
-
-Side = tuple[bool, Tensor, Tensor]
 
 
 def run(model: Model, labels: Tensor, sweeps: int, generator: torch.Generator | None, temperature: float) -> Tensor:
@@ -56,28 +56,25 @@ def _prepared(model: Model, index: tuple[int, ...], temperature: float) -> tuple
     node = image_of(node.detach(), 1 if node.dim() == 1 else 2, index).reshape(-1, labels)
     sides = [_side(entry, index) for entry in split_edges(model)]
     beta = 1.0 / temperature
-    binary = _odds(node, sides, height, width, beta)
-    if binary is None:
-        node = node - node.amax(-1, keepdim=True).nan_to_num(neginf=0.0)
-    exponential = binary is not None or _fits(node, sides, beta)
+    binary = odds(node, sides, height, width, beta) if labels == 2 else None
     if binary is not None:
-        node, sides = binary
-    elif exponential:
-        node = node.mul_(beta).exp_()
-        sides = [
-            (True, (weight * beta).exp_(), table) if equal
-            else (False, weight, ((weight * table - (weight * table).amax().nan_to_num(neginf=0.0)) * beta).exp_())
-            for equal, weight, table in sides
-        ]  # fmt: skip
-    free = torch.ones(height, width, dtype=torch.uint8)
-    if model.observed is not None:
-        free = (image_of(model.observed, 1, index) == IGNORE).reshape(height, width).to(torch.uint8)
-    if len(node) > 1:
-        node = node_blocks(node.reshape(height, width, -1))
+        exponential, (node, gains) = True, binary
+        sides = [(True, gain, table) for gain, (_, _, table) in zip(gains, sides, strict=True)]
     else:
-        node = node.reshape(1, 1, 1, -1, 1).expand(1, 1, 1, -1, BLOCK).contiguous()
+        node = node - node.amax(-1, keepdim=True).nan_to_num(neginf=0.0)
+        exponential = _fits(node, sides, beta)
+        if exponential:
+            node = node.mul_(beta).exp_()
+            sides = [_exponential(side, beta) for side in sides]
+        if len(node) > 1:
+            node = node_blocks(node.reshape(height, width, -1))
+        else:
+            node = node.reshape(1, 1, 1, -1, 1).expand(1, 1, 1, -1, BLOCK).contiguous()
+    free = _everywhere(height, width)
+    if model.observed is not None:
+        free = by_colour((image_of(model.observed, 1, index) == IGNORE).reshape(height, width).to(torch.uint8))
     return (
-        EXP if exponential else LOG, by_colour(free).numpy(), node.numpy(),
+        EXP if exponential else LOG, free.numpy(), node.numpy(),
         *(
             (equal, _ends(weight, height, width, across).numpy(), table.flatten().numpy())
             for across, (equal, weight, table) in zip((True, False), sides, strict=True)
@@ -86,25 +83,17 @@ def _prepared(model: Model, index: tuple[int, ...], temperature: float) -> tuple
     )  # fmt: skip
 
 
-def _odds(node: Tensor, sides: list[Side], height: int, width: int, beta: float) -> tuple[Tensor, list[Side]] | None:
-    """The odds of label 1 where all neighbours have label 0, ``[N, 1]``, and what one of label 1 multiplies them by.
+@lru_cache(maxsize=8)
+def _everywhere(height: int, width: int) -> Tensor:
+    return by_colour(torch.ones(height, width, dtype=torch.uint8))
 
-    None where labels are not two, matter by more than being equal, are impossible, or edges do not fit: see
-    :func:`_fits`. What keeps the odds in the range of the dtype is beyond the resolution of a uniform number.
-    """
-    if node.shape[-1] != 2 or not all(side[0] for side in sides) or not _moderate(node.dtype, sides, beta):
-        return None
-    score = node[:, 1] - node[:, 0]
-    if not bool(torch.isfinite(score).all()):
-        return None
-    score = score.expand(height * width).reshape(height, width).clone()
-    for (_, weight, _), rows, columns in zip(sides, (height, height - 1), (width - 1, width), strict=True):
-        each = weight.expand(rows * columns).reshape(rows, columns)
-        score[height - rows :, width - columns :] -= each
-        score[:rows, :columns] -= each
-    limit = 700.0 if node.dtype == torch.float64 else 85.0
-    odds = score.mul_(beta).clamp_(-limit, limit).exp_().reshape(-1, 1)
-    return odds, [(True, (weight * (2 * beta)).exp_(), table) for _, weight, table in sides]
+
+def _exponential(side: Side, beta: float) -> Side:
+    equal, weight, table = side
+    if equal:
+        return True, (weight * beta).exp_(), table
+    scores = weight * table
+    return False, weight, ((scores - scores.amax().nan_to_num(neginf=0.0)) * beta).exp_()
 
 
 def _ends(weight: Tensor, height: int, width: int, across: bool) -> Tensor:
@@ -145,20 +134,12 @@ def _fits(node: Tensor, sides: list[Side], beta: float) -> bool:
     below the resolution of a uniform number, and node scores may have any range. Where some are −inf, none that is
     possible may underflow, as it may be the only one left.
     """
-    if _finite(sides):
-        return _moderate(node.dtype, sides, beta)
-    reach = 2 * beta * sum(_reach(*side) for side in sides)
-    return reach + beta * _range(node) < (700.0 if node.dtype == torch.float64 else 80.0)
-
-
-def _finite(sides: list[Side]) -> bool:
-    return all(bool(torch.isfinite(weight if equal else table).all()) for equal, weight, table in sides)
-
-
-def _moderate(dtype: torch.dtype, sides: list[Side], beta: float) -> bool:
-    """Whether edges are finite and change odds by so little that node scores may have any range."""
-    limit = 600.0 if dtype == torch.float64 else 40.0
-    return _finite(sides) and 2 * beta * sum(_reach(*side) for side in sides) < limit
+    if not all(equal or max(len(weight), len(table)) == 1 for equal, weight, table in sides):
+        return False  # the exponential domain has no form of its own for these
+    change = 2 * beta * sum(_reach(*side) for side in sides)
+    if all(bool(torch.isfinite(weight if equal else table).all()) for equal, weight, table in sides):
+        return change < (600.0 if node.dtype == torch.float64 else 40.0)
+    return change + beta * _range(node) < (700.0 if node.dtype == torch.float64 else 80.0)
 
 
 def _range(scores: Tensor) -> float:
@@ -171,11 +152,9 @@ def _range(scores: Tensor) -> float:
 
 
 def _reach(equal: bool, weight: Tensor, table: Tensor) -> float:
-    """The largest difference that an edge makes; inf where the exponential domain has no form of its own for it."""
+    """The largest difference that an edge makes."""
     if weight.numel() == 0 or table.numel() == 0:
         return 0.0
     if equal:
         return float(weight.masked_fill(torch.isneginf(weight), 0.0).abs().amax())
-    if len(table) > 1 or len(weight) > 1:
-        return torch.inf
     return float(weight.abs()) * _range(table.reshape(1, -1))

@@ -3,7 +3,8 @@
 The walk chooses the last label, then in turn the width of the segment and the label before it: the r-th best way to get
 there, or one drawn in proportion to its weight. Segmentations are ``int64 [B, T]``: the label of a segment at its first
 step, −1 at its other steps, −100 over padding. Shapes as in :mod:`lnz.ops.semi_markov.reference`;
-O(B T (W L + L²)) time, times k (log k) for the k best.
+O(B T (W L + L²)) time, times k (log k) for the k best. The best one and samples are the kernels', which walk forward
+along a pass back over the steps, where :func:`_serves` says so; the k best are the reference's.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lnz.checks import concrete
+from lnz.ops import backend, use_kernels
 from lnz.ops.chain.reference import accumulator
+from lnz.ops.semi_markov import kernel
 from lnz.ops.semi_markov.reference import forward
 from lnz.semirings import KMax, Log
 from lnz.typing import IGNORE
@@ -25,8 +29,16 @@ Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Candidates ``[M, B, C]`` and a rank ``[M, B]`` to the score and the index of the chosen candidate, ``[M, B]``."""
 
 
+def _serves(segment: Tensor, edge: Tensor, lengths: Tensor) -> bool:
+    """Whether the kernels do; what is traced or vectorised is left to the reference."""
+    return use_kernels(segment, edge) and segment.numel() > 0 and concrete(segment, edge, lengths)
+
+
 def topk(segment: Tensor, edge: Tensor, lengths: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k best ``int64 [k, B, T]`` and their scores ``[k, B]``; beyond the possible ones −100 and −inf."""
+    if k == 1 and _serves(segment, edge, lengths):
+        labels, scores = kernel.viterbi(segment, edge, lengths)
+        return labels.unsqueeze(0), scores.unsqueeze(0).to(segment.dtype)
     wide = segment.to(accumulator(segment))
     start = wide.new_full((k, len(wide), wide.shape[-1]), -torch.inf)
     start[0] = 0.0
@@ -39,6 +51,8 @@ def topk(segment: Tensor, edge: Tensor, lengths: Tensor, k: int) -> tuple[Tensor
 
 def sample(segment: Tensor, edge: Tensor, lengths: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
     """Independent segmentations, n of them, ``int64 [n, B, T]``."""
+    if _serves(segment, edge, lengths):
+        return _sampled_by_kernel(segment, edge, lengths, n, generator)
 
     def drawn(candidates: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
         noise = torch.empty_like(candidates).exponential_(generator=generator)
@@ -50,6 +64,19 @@ def sample(segment: Tensor, edge: Tensor, lengths: Tensor, n: int, generator: to
     tables = [x[None] for x in enter], [x[None] for x in leave]
     rank = torch.zeros(n, len(wide), dtype=torch.int64, device=wide.device)
     return _walk(*tables, wide, edge, lengths, rank, drawn)[0]
+
+
+def _sampled_by_kernel(
+    segment: Tensor, edge: Tensor, lengths: Tensor, n: int, generator: torch.Generator | None
+) -> Tensor:
+    uniform = torch.rand(n, *segment.shape[:2], 2, dtype=torch.float64, generator=generator)
+    labels, exact = kernel.sample(segment, edge, lengths, uniform)
+    if not exact.all():
+        lost = (~exact).nonzero()[:, 0]
+        own = edge if len(edge) == 1 else edge[lost]
+        with backend("reference"):
+            labels[:, lost] = sample(segment[lost], own, lengths[lost], n, generator)
+    return labels
 
 
 def _ranked(candidates: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:

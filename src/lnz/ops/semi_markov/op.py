@@ -1,8 +1,8 @@
 """Registration, autograd and dispatch of semi-Markov chains. Shapes as in :mod:`lnz.ops.semi_markov.reference`.
 
-``lnz::semi_markov`` computes value and marginals at once, without a tape over time. :class:`LogPartition`
-differentiates the value by multiplying with the marginals; :class:`Marginals` differentiates those through
-``reference.py``.
+``lnz::semi_markov`` computes value and marginals at once, without a tape over time: by the kernels for float32 and
+float64 on the CPU, by the reference elsewhere and where scores are NaN or ∞. :class:`LogPartition` differentiates the
+value by multiplying with the marginals; :class:`Marginals` differentiates those through ``reference.py``.
 """
 
 from __future__ import annotations
@@ -12,25 +12,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lnz.checks import constant
+from lnz.ops import unobserved, use_kernels
 from lnz.ops.chain.reference import accumulator
-from lnz.ops.semi_markov import reference
+from lnz.ops.semi_markov import kernel, reference
 
 
-@torch.library.custom_op("lnz::semi_markov", mutates_args=())
-def _semi_markov(segment: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return _reference(segment, edge, lengths)
+def _semi_markov_now(segment: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    if not (use_kernels(segment, edge) and segment.numel()):
+        return _reference(segment, edge, lengths)
+    log_z, segments, edges, exact = kernel.forward_backward(segment, edge, lengths)
+    log_z = log_z.to(segment.dtype)
+    if not exact.all():
+        lost = (~exact).nonzero()[:, 0]
+        own = edge if len(edge) == 1 else edge[lost]
+        log_z[lost], segments[lost], edges[lost] = _reference(segment[lost], own, lengths[lost])
+    return log_z, segments, edges
+
+
+_semi_markov = torch.library.custom_op("lnz::semi_markov", _semi_markov_now, mutates_args=())
 
 
 def _reference(segment: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     wide = accumulator(segment)
     log_z, segments, edges = reference.forward_backward(segment.to(wide), edge.to(wide), lengths)
-    return log_z.to(segment.dtype), segments.to(segment.dtype), edges.to(segment.dtype)
+    dtype = segment.dtype
+    return log_z.to(dtype), segments.to(dtype).contiguous(), edges.to(dtype).contiguous()
 
 
 @_semi_markov.register_fake
 def _(segment: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     B = segment.shape[0]
-    return segment.new_empty(B), torch.empty_like(segment), segment.new_empty(B, *edge.shape[1:])
+    return segment.new_empty(B), segment.new_empty(segment.shape), segment.new_empty(B, *edge.shape[1:])
 
 
 class LogPartition(torch.autograd.Function):
@@ -94,5 +107,7 @@ def forward_backward(segment: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Te
 
     All three are differentiable any number of times; the derivative of ln Z costs a multiplication.
     """
+    if constant(segment, edge):
+        return (_semi_markov_now if unobserved(segment, edge) else _semi_markov)(segment, edge, lengths)
     log_z, segments, edges = LogPartition.apply(segment, edge, lengths)
     return log_z, *Marginals.apply(segment, edge, lengths, segments, edges)

@@ -57,7 +57,7 @@ class DensityModule(TaskModule):
         *,
         kind: Kind = "rbm",
         hidden: int = 16,
-        objective: Objective | None = None,
+        objective: str | None = None,  # told wrong below, in words of its own: the parser's on a union are its types
         steps: int = 1,
         chains: int = 100,
         learning_rate: float = 0.5,
@@ -79,11 +79,12 @@ class DensityModule(TaskModule):
         if objective not in get_args(Objective):
             known = ", ".join(map(repr, get_args(Objective)))
             raise ValueError(f"model.objective: expected {known}, got {objective!r}")
-        self.objective: Objective = objective
+        self.objective: Objective = cast("Objective", objective)
         self.steps, self.num_chains = steps, chains
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.chains: Chains | None = None
-        self.machine = _rbm(height * width, hidden, objective) if kind == "rbm" else _grid(height, width, objective)
+        rbm = kind == "rbm"
+        self.machine = _rbm(height * width, hidden, objective) if rbm else _grid(height, width, objective)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
@@ -154,13 +155,13 @@ class DensityModule(TaskModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": falling, "interval": "step"}}
 
 
-def _rbm(pixels: int, hidden: int, objective: Objective) -> RestrictedBoltzmannMachine:
+def _rbm(pixels: int, hidden: int, objective: str) -> RestrictedBoltzmannMachine:
     if objective == "nll" and min(pixels, hidden) > ENUMERATED:
         raise ValueError(f"model.objective: 'nll' enumerates up to {ENUMERATED} hidden units, got {hidden}; try 'pcd'")
     return RestrictedBoltzmannMachine(pixels, hidden)
 
 
-def _grid(height: int, width: int, objective: Objective) -> BoltzmannMachine:
+def _grid(height: int, width: int, objective: str) -> BoltzmannMachine:
     if min(height, width) > WIDEST_GRID:
         raise ValueError(
             f"model.kind: 'grid' is judged by its exact ln Z, for images of at most {WIDEST_GRID} pixels across, got "

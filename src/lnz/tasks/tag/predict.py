@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lnz.errors import FormatError
-from lnz.io.sentences import format_of, read_sentences, retag_conllu, write_tagged
+from lnz.io.sentences import format_of, read_sentences, retag_conllu, write_conllu, write_tagged
 from lnz.tasks.tag.module import TagModule
 
 BATCH = 32
@@ -19,7 +19,8 @@ def predict(checkpoint: Mapping[str, Any], source: str, text: Path, output: Path
     """Write the sentences of a file with their best tags under the chain; returns how many there are.
 
     Of a CoNLL-U file only the column of tags is replaced; of columns the word is the first; of text (``.txt``) a line
-    is a sentence. The latter two are written as lines of a word, a tab and a tag. Tags that the file has are not read.
+    is a sentence. The latter two are written as CoNLL-U where ``output`` is named so, else as lines of a word, a tab
+    and a tag. Tags that the file has are not read.
 
     Args:
         checkpoint: a loaded checkpoint.
@@ -32,8 +33,7 @@ def predict(checkpoint: Mapping[str, Any], source: str, text: Path, output: Path
         OSError: the output cannot be written.
     """
     module = TagModule.from_checkpoint(checkpoint, source)
-    if module.settings["image_size"] is not None:
-        raise FormatError(f"{source}: expected a checkpoint trained on sentences, got one of strings of images")
+    check_sentences(checkpoint, source)
     column = module.settings["column"]
     sentences = read_sentences(text, column=column, tag_column=None)
     order = sorted(range(len(sentences)), key=lambda k: len(sentences[k]))
@@ -45,6 +45,16 @@ def predict(checkpoint: Mapping[str, Any], source: str, text: Path, output: Path
         tags |= dict(zip(part, module.predict_step(batch, 0), strict=True))
     if format_of(text) == "conllu":
         retag_conllu(text, output, column, (tags[k] for k in range(len(sentences))))
+        return len(sentences)
+    tagged = ((sentence.tokens, tags[k]) for k, sentence in enumerate(sentences))
+    if format_of(output) == "conllu":
+        write_conllu(output, column, tagged)
     else:
-        write_tagged(output, ((sentence.tokens, tags[k]) for k, sentence in enumerate(sentences)))
+        write_tagged(output, tagged)
     return len(sentences)
+
+
+def check_sentences(checkpoint: Mapping[str, Any], source: str) -> None:
+    """Raise :class:`~lnz.errors.FormatError` unless a checkpoint of ``lnz fit tag`` was trained on sentences."""
+    if checkpoint["lnz"].get("settings", {}).get("image_size") is not None:
+        raise FormatError(f"{source}: expected a checkpoint trained on sentences, got one of strings of images")

@@ -121,7 +121,7 @@ def viterbi(node, edge, lengths, first, last, labels, scores):
     table, into = workspace(inner, padded + 16, node.dtype), workspace(size, padded, node.dtype)
     state, message = workspace(TILE, padded, node.dtype), workspace(TILE, padded, node.dtype)
     columns = state.T
-    values = np.empty((rows, T, size), node.dtype)
+    values, copied = np.empty((rows, T, size), node.dtype), -1
     for at in range(first, last, rows):
         count, own, longest = min(rows, last - at), at if len(edge) > 1 else 0, 0
         for b in range(at, at + count):
@@ -130,7 +130,8 @@ def viterbi(node, edge, lengths, first, last, labels, scores):
         message[:] = 0
         for t in range(longest):
             if t:
-                if several or (t == 1 and (at == first or len(edge) > 1)):
+                if several or copied != own:
+                    copied = own
                     scores_here = edge[own, t - 1 if several else 0]
                     for i in range(size):
                         copy(table[i, :size], scores_here[i])

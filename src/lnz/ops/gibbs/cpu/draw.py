@@ -1,4 +1,4 @@
-"""A row of one checkerboard colour redrawn, sixteen nodes at a time in registers.
+"""Rows of one checkerboard colour redrawn, sixteen nodes at a time in registers.
 
 The weights of all labels given the neighbours are summed label by label; how many of the sums a uniform number times
 the last one passes is the label drawn. In the domain ``EXP`` scores come as their exponentials and are multiplied, in
@@ -35,8 +35,8 @@ def _include(domain, score, weight, entry):
 
 
 @njit(fastmath=FLAGS)
-def row_of_equals(domain, states, free, node, across, down, beta, key, words, ready, sums, image, step, r):
-    """Redraw row r where labels of neighbours only matter by being equal; which words are ready then.
+def rows_of_equals(domain, states, free, node, across, down, beta, key, words, sums, image, step, low, high):
+    """Redraw one colour of rows where labels of neighbours only matter by being equal.
 
     Args:
         domain: as in :func:`lnz.ops.gibbs.cpu.grid.sweep`, whose arrays these are.
@@ -48,59 +48,60 @@ def row_of_equals(domain, states, free, node, across, down, beta, key, words, re
         beta: one over the temperature.
         key: of the random numbers.
         words: ``uint32 [4, 16]``, random.
-        ready: which of them these are, −1 if none.
         sums: ``[L, 16]``, to work in.
         image: the number of the image.
         step: of the half-sweep.
-        r: the row.
+        low: the first row.
+        high: the row after the last.
     """
     labels, blocks, colour = node.shape[3], free.shape[2] // BLOCK, step & 1
-    s = (r + colour) & 1
     shared = node.shape[1] == 1
-    n0, n1 = (0, 0) if shared else (colour, r)
     across_all, down_all = across.shape[2] == 1, down.shape[2] == 1
-    a0, d0 = 0 if across_all else r, 0 if down_all else r
-    for block in range(blocks):
-        number, at = r * blocks + block, BLOCK * block
-        if number >> sharing(node) != ready:
-            ready = number >> sharing(node)
-            ready_words(words, ready, image, step, key)
-        a1, d1, n2 = 0 if across_all else at, 0 if down_all else at, 0 if shared else block
-        left = load(states, (image, 1 - colour, r + 1, at + s))
-        right = load(states, (image, 1 - colour, r + 1, at + s + 1))
-        above = load(states, (image, 1 - colour, r, at + 1))
-        below = load(states, (image, 1 - colour, r + 2, at + 1))
-        gain_left, gain_right = load(across, (0, colour, a0, a1)), load(across, (1, colour, a0, a1))
-        gain_above, gain_below = load(down, (0, colour, d0, d1)), load(down, (1, colour, d0, d1))
-        total = top = spread(node.dtype.type(0))
-        for l in range(labels):
-            score = load(node, (n0, n1, n2, l, 0))
-            score = _same(domain, score, l, left, gain_left)
-            score = _same(domain, score, l, right, gain_right)
-            score = _same(domain, score, l, above, gain_above)
-            score = _same(domain, score, l, below, gain_below)
-            if len(domain) == 0:
-                total += score
-                store(total, sums, (l, 0))
-            else:
-                top = select(score > top, score, top) if l > 0 else score
-                store(score, sums, (l, 0))
-        if len(domain) > 0:
+    k0, k1, ready = key[0], key[1], -1
+    for r in range(low, high):
+        s = (r + colour) & 1
+        n0, n1 = (0, 0) if shared else (colour, r)
+        a0, d0 = 0 if across_all else r, 0 if down_all else r
+        for block in range(blocks):
+            number, at = r * blocks + block, BLOCK * block
+            if number >> sharing(node) != ready:
+                ready = number >> sharing(node)
+                ready_words(words, ready, image, step, k0, k1)
+            a1, d1, n2 = 0 if across_all else at, 0 if down_all else at, 0 if shared else block
+            left = load(states, (image, 1 - colour, r + 1, at + s))
+            right = load(states, (image, 1 - colour, r + 1, at + s + 1))
+            above = load(states, (image, 1 - colour, r, at + 1))
+            below = load(states, (image, 1 - colour, r + 2, at + 1))
+            gain_left, gain_right = load(across, (0, colour, a0, a1)), load(across, (1, colour, a0, a1))
+            gain_above, gain_below = load(down, (0, colour, d0, d1)), load(down, (1, colour, d0, d1))
+            total = top = spread(node.dtype.type(0))
             for l in range(labels):
-                total += exp((load(sums, (l, 0)) - top) * beta)
-                store(total, sums, (l, 0))
-        mark, drawn = total * uniform(words, number, node), spread(np.int32(0))
-        for l in range(labels - 1):
-            drawn = select(load(sums, (l, 0)) <= mark, drawn + 1, drawn)
-        before = load(states, (image, colour, r + 1, at + 1))
-        may = (load(free, (colour, r, at)) == 1) & (total > 0)
-        store(select(may, converted(drawn, states.dtype), before), states, (image, colour, r + 1, at + 1))
-    return ready
+                score = load(node, (n0, n1, n2, l, 0))
+                score = _same(domain, score, l, left, gain_left)
+                score = _same(domain, score, l, right, gain_right)
+                score = _same(domain, score, l, above, gain_above)
+                score = _same(domain, score, l, below, gain_below)
+                if len(domain) == 0:
+                    total += score
+                    store(total, sums, (l, 0))
+                else:
+                    top = select(score > top, score, top) if l > 0 else score
+                    store(score, sums, (l, 0))
+            if len(domain) > 0:
+                for l in range(labels):
+                    total += exp((load(sums, (l, 0)) - top) * beta)
+                    store(total, sums, (l, 0))
+            mark, drawn = total * uniform(words, number, node), spread(np.int32(0))
+            for l in range(labels - 1):
+                drawn = select(load(sums, (l, 0)) <= mark, drawn + 1, drawn)
+            before = load(states, (image, colour, r + 1, at + 1))
+            may = (load(free, (colour, r, at)) == 1) & (total > 0)
+            store(select(may, converted(drawn, states.dtype), before), states, (image, colour, r + 1, at + 1))
 
 
 @njit(fastmath=FLAGS)
-def row_of_tables(
-    domain, states, free, node, across, down, beta, key, words, ready, sums, image, step, r, equal_across, equal_down,
+def rows_of_tables(
+    domain, states, free, node, across, down, beta, key, words, sums, image, step, low, high, equal_across, equal_down,
     across_table, down_table,
 ):  # fmt: skip
     """The same where the horizontal edges, or the vertical ones, or both, have tables.
@@ -115,11 +116,11 @@ def row_of_tables(
         beta: see there.
         key: see there.
         words: see there.
-        ready: see there.
         sums: see there.
         image: see there.
         step: see there.
-        r: see there.
+        low: see there.
+        high: see there.
         equal_across: whether labels of horizontal neighbours only matter by being equal.
         equal_down: likewise for the vertical ones.
         across_table: ``[L · L]`` for all edges, or ``[E · L · L]``.
@@ -127,68 +128,69 @@ def row_of_tables(
     """
     labels, blocks, colour = node.shape[3], free.shape[2] // BLOCK, step & 1
     width, square = key[2], labels * labels
-    s = (r + colour) & 1
     shared = node.shape[1] == 1
-    n0, n1 = (0, 0) if shared else (colour, r)
     across_all, down_all = across.shape[2] == 1, down.shape[2] == 1
-    a0, d0 = 0 if across_all else r, 0 if down_all else r
     neutral = 1 if len(domain) == 0 else 0
-    for block in range(blocks):
-        number, at = r * blocks + block, BLOCK * block
-        if number >> sharing(node) != ready:
-            ready = number >> sharing(node)
-            ready_words(words, ready, image, step, key)
-        a1, d1, n2 = 0 if across_all else at, 0 if down_all else at, 0 if shared else block
-        left = load(states, (image, 1 - colour, r + 1, at + s))
-        right = load(states, (image, 1 - colour, r + 1, at + s + 1))
-        above = load(states, (image, 1 - colour, r, at + 1))
-        below = load(states, (image, 1 - colour, r + 2, at + 1))
-        gain_left, gain_right = load(across, (0, colour, a0, a1)), load(across, (1, colour, a0, a1))
-        gain_above, gain_below = load(down, (0, colour, d0, d1)), load(down, (1, colour, d0, d1))
-        column = (load(LANES, (0,)) + at) * 2 + s  # of the grid
-        place_left = converted(left, np.int64) * labels  # the neighbour comes first in the table
-        place_right = converted(right, np.int64)
-        place_above = converted(above, np.int64) * labels
-        place_below = converted(below, np.int64)
-        if across_table.size > square:
-            place_left += (column + (r * (width - 1) - 1)) * square
-            place_right += (column + r * (width - 1)) * square
-        if down_table.size > square:
-            place_above += (column + (r - 1) * width) * square
-            place_below += (column + r * width) * square
-        total = top = spread(node.dtype.type(0))
-        for l in range(labels):
-            score = load(node, (n0, n1, n2, l, 0))
-            if equal_across:
-                score = _same(domain, score, l, left, gain_left)
-                score = _same(domain, score, l, right, gain_right)
-            else:
-                entry = gather(across_table, place_left + l, left > -1, neutral)
-                score = _include(domain, score, gain_left, entry)
-                entry = gather(across_table, place_right + l * labels, right > -1, neutral)
-                score = _include(domain, score, gain_right, entry)
-            if equal_down:
-                score = _same(domain, score, l, above, gain_above)
-                score = _same(domain, score, l, below, gain_below)
-            else:
-                entry = gather(down_table, place_above + l, above > -1, neutral)
-                score = _include(domain, score, gain_above, entry)
-                entry = gather(down_table, place_below + l * labels, below > -1, neutral)
-                score = _include(domain, score, gain_below, entry)
-            if len(domain) == 0:
-                total += score
-                store(total, sums, (l, 0))
-            else:
-                top = select(score > top, score, top) if l > 0 else score
-                store(score, sums, (l, 0))
-        if len(domain) > 0:
+    k0, k1, ready = key[0], key[1], -1
+    for r in range(low, high):
+        s = (r + colour) & 1
+        n0, n1 = (0, 0) if shared else (colour, r)
+        a0, d0 = 0 if across_all else r, 0 if down_all else r
+        for block in range(blocks):
+            number, at = r * blocks + block, BLOCK * block
+            if number >> sharing(node) != ready:
+                ready = number >> sharing(node)
+                ready_words(words, ready, image, step, k0, k1)
+            a1, d1, n2 = 0 if across_all else at, 0 if down_all else at, 0 if shared else block
+            left = load(states, (image, 1 - colour, r + 1, at + s))
+            right = load(states, (image, 1 - colour, r + 1, at + s + 1))
+            above = load(states, (image, 1 - colour, r, at + 1))
+            below = load(states, (image, 1 - colour, r + 2, at + 1))
+            gain_left, gain_right = load(across, (0, colour, a0, a1)), load(across, (1, colour, a0, a1))
+            gain_above, gain_below = load(down, (0, colour, d0, d1)), load(down, (1, colour, d0, d1))
+            column = (load(LANES, (0,)) + at) * 2 + s  # of the grid
+            place_left = converted(left, np.int64) * labels  # the neighbour comes first in the table
+            place_right = converted(right, np.int64)
+            place_above = converted(above, np.int64) * labels
+            place_below = converted(below, np.int64)
+            if across_table.size > square:
+                place_left += (column + (r * (width - 1) - 1)) * square
+                place_right += (column + r * (width - 1)) * square
+            if down_table.size > square:
+                place_above += (column + (r - 1) * width) * square
+                place_below += (column + r * width) * square
+            total = top = spread(node.dtype.type(0))
             for l in range(labels):
-                total += exp((load(sums, (l, 0)) - top) * beta)
-                store(total, sums, (l, 0))
-        mark, drawn = total * uniform(words, number, node), spread(np.int32(0))
-        for l in range(labels - 1):
-            drawn = select(load(sums, (l, 0)) <= mark, drawn + 1, drawn)
-        before = load(states, (image, colour, r + 1, at + 1))
-        may = (load(free, (colour, r, at)) == 1) & (total > 0)
-        store(select(may, converted(drawn, states.dtype), before), states, (image, colour, r + 1, at + 1))
-    return ready
+                score = load(node, (n0, n1, n2, l, 0))
+                if equal_across:
+                    score = _same(domain, score, l, left, gain_left)
+                    score = _same(domain, score, l, right, gain_right)
+                else:
+                    entry = gather(across_table, place_left + l, left > -1, neutral)
+                    score = _include(domain, score, gain_left, entry)
+                    entry = gather(across_table, place_right + l * labels, right > -1, neutral)
+                    score = _include(domain, score, gain_right, entry)
+                if equal_down:
+                    score = _same(domain, score, l, above, gain_above)
+                    score = _same(domain, score, l, below, gain_below)
+                else:
+                    entry = gather(down_table, place_above + l, above > -1, neutral)
+                    score = _include(domain, score, gain_above, entry)
+                    entry = gather(down_table, place_below + l * labels, below > -1, neutral)
+                    score = _include(domain, score, gain_below, entry)
+                if len(domain) == 0:
+                    total += score
+                    store(total, sums, (l, 0))
+                else:
+                    top = select(score > top, score, top) if l > 0 else score
+                    store(score, sums, (l, 0))
+            if len(domain) > 0:
+                for l in range(labels):
+                    total += exp((load(sums, (l, 0)) - top) * beta)
+                    store(total, sums, (l, 0))
+            mark, drawn = total * uniform(words, number, node), spread(np.int32(0))
+            for l in range(labels - 1):
+                drawn = select(load(sums, (l, 0)) <= mark, drawn + 1, drawn)
+            before = load(states, (image, colour, r + 1, at + 1))
+            may = (load(free, (colour, r, at)) == 1) & (total > 0)
+            store(select(may, converted(drawn, states.dtype), before), states, (image, colour, r + 1, at + 1))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lnz.ops.gibbs.cpu.binary import row_of_odds
-from lnz.ops.gibbs.cpu.draw import FLAGS, row_of_equals, row_of_tables
+from lnz.ops.gibbs.cpu.binary import rows_of_odds
+from lnz.ops.gibbs.cpu.draw import FLAGS, rows_of_equals, rows_of_tables
 from lnz.ops.jit.cpu import kernel
 from lnz.ops.registers.cpu.lanes import BLOCK
 from lnz.ops.registers.cpu.product import workspace
@@ -48,19 +48,17 @@ def sweep(
     words = workspace(4, BLOCK, np.uint32)
     for image in range(begin, end, stride):
         for step in range(first_step, first_step + steps):
-            ready, t = -1, step - first_step
-            for r in range(low + t * up, high + t * down_by):
-                if labels == 1:
-                    ready = row_of_odds(
-                        states, free, node, across_weight, down_weight, key, words, ready, image, step, r
-                    )  # fmt: skip
-                elif equal_across and equal_down:
-                    ready = row_of_equals(
-                        domain, states, free, node, across_weight, down_weight, beta[0], key, words, ready, sums, image,
-                        step, r,
-                    )  # fmt: skip
-                else:
-                    ready = row_of_tables(
-                        domain, states, free, node, across_weight, down_weight, beta[0], key, words, ready, sums, image,
-                        step, r, equal_across, equal_down, across_table, down_table,
-                    )  # fmt: skip
+            t = step - first_step
+            rows = low + t * up, high + t * down_by
+            if labels == 1:
+                rows_of_odds(states, free, node, across_weight, down_weight, key, words, image, step, *rows)
+            elif equal_across and equal_down:
+                rows_of_equals(
+                    domain, states, free, node, across_weight, down_weight, beta[0], key, words, sums, image, step,
+                    *rows,
+                )  # fmt: skip
+            else:
+                rows_of_tables(
+                    domain, states, free, node, across_weight, down_weight, beta[0], key, words, sums, image, step,
+                    *rows, equal_across, equal_down, across_table, down_table,
+                )  # fmt: skip

@@ -39,10 +39,10 @@ def _uniform(words, block, like):
 
 
 @njit(inline="always")
-def ready_words(words, call, chain, step, key):
+def ready_words(words, call, chain, step, k0, k1):
     """Words at sixteen successive counters into ``words``, ``uint32 [4, 16]``: number 16 · ``call`` and on."""
     first = converted(load(LANES, (0,)) + call * BLOCK, np.uint64)
-    w0, w1, w2, w3 = philox4x32(first, first >> U64(32), spread(U64(chain)), spread(U64(step)), key[0], key[1])
+    w0, w1, w2, w3 = philox4x32(first, first >> U64(32), spread(U64(chain)), spread(U64(step)), k0, k1)
     store(w0, words, (0, 0))
     store(w1, words, (1, 0))
     store(w2, words, (2, 0))

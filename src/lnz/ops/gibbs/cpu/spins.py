@@ -28,9 +28,12 @@ def pack(labels, words):
         for colour in range(2):
             s = (r + colour) & 1
             line = words[colour, r & 1, :, 1 + (r >> 1)]
-            for k in range((labels.shape[1] + 1 - s) // 2):
-                if labels[r, 2 * k + s] != 0:
-                    line[1 + (k >> 5)] |= U32(_1 << U32(k & 31))
+            own = labels[r, s::2]
+            for first in range(0, own.size, 32):
+                word = _0
+                for bit in range(min(32, own.size - first)):
+                    word = U32(word | U32(U32(own[first + bit] != 0) << U32(bit)))
+                line[1 + (first >> 5)] = word
 
 
 @kernel()

@@ -41,13 +41,14 @@ class Lanes:
         pointer = cgutils.get_item_pointer(self.context, self.builder, kind, value, index, wraparound=False)
         return self.builder.bitcast(pointer, self.vector.as_pointer())
 
-    def load(self, array: tuple[Any, Any], *index: Any, other: float = 0.0) -> Any:
-        """The numbers from ``array[index]`` on, ``other`` where there are none."""
+    def load(self, array: tuple[Any, Any], *index: Any, other: Any = 0.0) -> Any:
+        """The numbers from ``array[index]`` on, ``other`` (a number, or a vector of them) where there are none."""
         pointer = self._pointer(array, index)
         if self.mask is None:
             return self.builder.load(pointer, align=self.size)
         function = self._intrinsic("load", self.vector, [pointer.type, ir.IntType(32), self.mask.type, self.vector])
-        return self.builder.call(function, [pointer, self._alignment, self.mask, self.constant(other)])
+        rest = other if isinstance(other, ir.Value) else self.constant(other)
+        return self.builder.call(function, [pointer, self._alignment, self.mask, rest])
 
     def store(self, value: Any, array: tuple[Any, Any], *index: Any) -> None:
         pointer = self._pointer(array, index)

@@ -21,6 +21,7 @@ from numba.extending import intrinsic, register_model
 
 from lnz.ops.registers.cpu.exponential import exp as exponential
 from lnz.ops.registers.cpu.lanes import BLOCK, INT, Lanes
+from lnz.ops.registers.cpu.logarithm import log as logarithm
 
 _CONTRACT = ("contract",)
 _built: Any = intrinsic  # whose functions are called without the context that they are written with
@@ -103,6 +104,7 @@ for _symbols, _real, _integer in (
 ):
     for _symbol in _symbols:
         _operator(_symbol, _either(_real, _integer))
+_operator(operator.truediv, lambda builder, dtype, a, b: builder.fdiv(a, b))
 _operator(operator.and_, lambda builder, dtype, a, b: builder.and_(a, b))
 _operator(operator.or_, lambda builder, dtype, a, b: builder.or_(a, b))
 _operator(operator.xor, lambda builder, dtype, a, b: builder.xor(a, b))
@@ -173,7 +175,7 @@ def select(typing_context: Any, where: Any, a: Any, b: Any) -> Any:
 
 @_built
 def converted(typing_context: Any, x: Any, dtype: Any) -> Any:
-    """A number, or the lanes of a vector of integers, as another type; integers lose their upper bits."""
+    """A number, or the lanes of a vector, as another type; integers lose their upper bits. Not floats as integers."""
     to = dtype.dtype
 
     def number(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -181,6 +183,10 @@ def converted(typing_context: Any, x: Any, dtype: Any) -> Any:
 
     def lanes(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         source, kind = x.dtype, ir.VectorType(context.get_value_type(to), BLOCK)
+        if to == source:
+            return arguments[0]
+        if isinstance(source, types.Float):
+            return (builder.fpext if to.bitwidth > source.bitwidth else builder.fptrunc)(arguments[0], kind)
         if isinstance(to, types.Float):
             return (builder.sitofp if source.signed else builder.uitofp)(arguments[0], kind)
         if to.bitwidth == source.bitwidth:
@@ -218,5 +224,15 @@ def exp(typing_context: Any, x: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return exponential(Lanes(context, builder, x.dtype), arguments[0])
+
+    return x(x), generate
+
+
+@_built
+def log(typing_context: Any, x: Any) -> Any:
+    """:func:`lnz.ops.math.cpu.log` of every lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return logarithm(Lanes(context, builder, x.dtype), arguments[0])
 
     return x(x), generate

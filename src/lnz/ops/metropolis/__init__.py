@@ -1,0 +1,1 @@
+"""Metropolis sampling: every node in turn offered a label drawn uniformly from all that it has."""
