@@ -297,3 +297,12 @@ LOGITS = torch.zeros(2, 5, 4)
 def test_arguments_that_make_no_sense(call, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_temperature_per_batch_entry() -> None:
+    logits, temperature = random_scores((2, 5, 4), 0), torch.tensor([0.5, 2.0], dtype=torch.float64)
+    targets = torch.tensor([[1, 2], [3, 3]])
+    wanted = [lnz.CTC(x).tempered(t).log_prob(y) for x, t, y in zip(logits, (0.5, 2.0), targets, strict=True)]
+    equal(lnz.CTC(logits).tempered(temperature).log_prob(targets), torch.stack(wanted))
+    with pytest.raises(ValueError, match=r"temperature: expected positive numbers, got -2.0 at \[1\]"):
+        lnz.CTC(logits).tempered(torch.tensor([1.0, -2.0]))

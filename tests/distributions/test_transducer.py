@@ -272,3 +272,12 @@ LOGITS = torch.zeros(2, 5, 3, 4)
 def test_arguments_that_make_no_sense(call, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_temperature_per_batch_entry() -> None:
+    logits, temperature = random_scores((2, 3, 3, 4), 0), torch.tensor([0.5, 2.0], dtype=torch.float64)
+    targets = torch.tensor([[1, 2], [3, 3]])
+    wanted = [lnz.Transducer(x).tempered(t).log_prob(y) for x, t, y in zip(logits, (0.5, 2.0), targets, strict=True)]
+    equal(lnz.Transducer(logits).tempered(temperature).log_prob(targets), torch.stack(wanted))
+    with pytest.raises(ValueError, match=r"temperature: expected a batch shape that broadcasts with \[2\], got \[3\]"):
+        lnz.Transducer(logits).tempered(torch.ones(3))

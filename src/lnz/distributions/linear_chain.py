@@ -145,6 +145,13 @@ class LinearChain(StructuredDistribution):
         return total + edge.masked_fill(~inside[..., 1:], 0.0).sum(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """ln P(y) = s(y) − ln Z, ``[*batch]``; −inf where y is impossible. Entries of −100 are summed over.
+
+        Of a full labelling, asked for first, the difference is taken in float64 before it is rounded; once ln Z is
+        known, in the dtype of the scores. Both terms have rounded there, so that it is off by some eps · Σ |scores| and
+        may be above 0 by as much. Asked for first where edge scores range too far for the kernels (and where there are
+        none), it is a sum of ln P(y_t | y_{t+1}), none of which is positive.
+        """
         return self._log_prob(value, 1.0)
 
     def _log_prob(self, value: Tensor, weight: float) -> Tensor:
