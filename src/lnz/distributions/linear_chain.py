@@ -148,9 +148,9 @@ class LinearChain(StructuredDistribution):
         """ln P(y) = s(y) − ln Z, ``[*batch]``; −inf where y is impossible. Entries of −100 are summed over.
 
         Of a full labelling, asked for first, the difference is taken in float64 before it is rounded; once ln Z is
-        known, in the dtype of the scores. Both terms have rounded there, so that it is off by some eps · Σ |scores| and
-        may be above 0 by as much. Asked for first where edge scores range too far for the kernels (and where there are
-        none), it is a sum of ln P(y_t | y_{t+1}), none of which is positive.
+        known, in the dtype of the scores. Both terms have rounded there, so that it is off by a few units in the last
+        place of sums of scores, and may be above 0 by as much. Asked for first where edge scores range too far for the
+        kernels (and where there are none), it is a sum of ln P(y_t | y_{t+1}), none of which is positive.
         """
         return self._log_prob(value, 1.0)
 
