@@ -16,6 +16,7 @@ from torch.autograd import forward_ad
 from lnz.checks import constant
 from lnz.ops import unobserved
 from lnz.ops.chain.op import Pass, _chain, _chain_now, _edges, _reference
+from lnz.ops.vmapped import folded
 
 WITH_TANGENTS: dict[type[torch.autograd.Function], type[torch.autograd.Function]] = {}
 """The functions that also have a ``jvp``, without which the others are: the compiler traces none that has one."""
@@ -50,7 +51,7 @@ class ForwardBackward(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, Any]:
-        outputs = applied(ForwardBackward, *_folded(info.batch_size, in_dims, inputs))
+        outputs = applied(ForwardBackward, *folded(info.batch_size, in_dims, inputs))
         return tuple(o.unflatten(0, (info.batch_size, -1)) for o in outputs), (0,) * len(outputs)
 
 
@@ -87,7 +88,7 @@ class LogPartition(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, Any]:
-        return applied(LogPartition, *_folded(info.batch_size, in_dims, inputs)).unflatten(0, (info.batch_size, -1)), 0
+        return applied(LogPartition, *folded(info.batch_size, in_dims, inputs)).unflatten(0, (info.batch_size, -1)), 0
 
 
 class NodeMarginals(torch.autograd.Function):
@@ -110,7 +111,7 @@ class NodeMarginals(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, Any]:
-        return applied(NodeMarginals, *_folded(info.batch_size, in_dims, inputs)).unflatten(0, (info.batch_size, -1)), 0
+        return applied(NodeMarginals, *folded(info.batch_size, in_dims, inputs)).unflatten(0, (info.batch_size, -1)), 0
 
 
 class EdgeMarginals(torch.autograd.Function):
@@ -142,15 +143,8 @@ class EdgeMarginals(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, Any]:
         entries = inputs[1].shape[0 if in_dims[1] is None else 0 if in_dims[1] else 1]
-        each = applied(EdgeMarginals, *_folded(info.batch_size, in_dims, inputs)).unflatten(0, (info.batch_size, -1))
+        each = applied(EdgeMarginals, *folded(info.batch_size, in_dims, inputs)).unflatten(0, (info.batch_size, -1))
         return (each.sum(1, keepdim=True) if entries == 1 else each), 0
-
-
-def _folded(size: int, in_dims: tuple[int | None, ...], inputs: tuple[Tensor, ...]) -> list[Tensor]:
-    """Each input with the vmapped axis folded into its batch axis."""
-    outer = [x.expand(size, *x.shape) if d is None else x.movedim(d, 0) for x, d in zip(inputs, in_dims, strict=True)]
-    batch = outer[0].shape[1]  # that of the node scores; edge scores may have 1
-    return [x.expand(size, batch, *x.shape[2:]).flatten(0, 1) for x in outer]
 
 
 def forward_backward(node: Tensor, edge: Tensor, lengths: Tensor) -> Pass:

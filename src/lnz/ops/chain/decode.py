@@ -18,9 +18,10 @@ from torch import Tensor
 from lnz.checks import concrete
 from lnz.ops import unobserved, use_kernels
 from lnz.ops.chain import best, kernel, reference
-from lnz.ops.chain.autograd import _folded
 from lnz.ops.chain.op import _entries
 from lnz.ops.chain.reference import accumulator, forward, table
+from lnz.ops.choices import ranked
+from lnz.ops.vmapped import folded
 from lnz.semirings import KMax
 from lnz.typing import IGNORE
 
@@ -56,7 +57,7 @@ def _(node: Tensor, edge: Tensor, lengths: Tensor, k: int) -> tuple[Tensor, Tens
 @_topk.register_vmap
 def _(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Any, Any]:
     *chains, k = inputs
-    both = _topk(*_folded(info.batch_size, in_dims[:3], tuple(chains)), k)
+    both = _topk(*folded(info.batch_size, in_dims[:3], tuple(chains)), k)
     return tuple(x.unflatten(1, (info.batch_size, -1)) for x in both), (1, 1)
 
 
@@ -93,11 +94,10 @@ def _(node: Tensor, edge: Tensor, lengths: Tensor, uniform: Tensor) -> Tensor:
 
 @_sample.register_vmap
 def _(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, Any]:
-    *chains, uniform = inputs
-    folded, (_, _, _, at) = _folded(info.batch_size, in_dims[:3], tuple(chains)), in_dims
-    size = info.batch_size
+    size, at, uniform = info.batch_size, in_dims[3], inputs[3]
+    chains = folded(size, in_dims[:3], inputs[:3])
     uniform = uniform.unsqueeze(1).expand(-1, size, -1, -1) if at is None else uniform.movedim(at, 1)
-    return _sample(*folded, uniform.flatten(1, 2)).unflatten(1, (size, -1)), 1
+    return _sample(*chains, uniform.flatten(1, 2)).unflatten(1, (size, -1)), 1
 
 
 def _drawn(node: Tensor, edge: Tensor, lengths: Tensor, uniform: Tensor) -> Tensor:
@@ -138,16 +138,6 @@ def _max_marginals(node: Tensor, edge: Tensor, lengths: Tensor, of_edges: bool) 
     return of(node.to(wide), edge.to(wide), lengths).to(node.dtype)
 
 
-def _ranked(candidates: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
-    if len(rank) == 1:
-        return candidates.max(-1)
-    size = min(len(rank), candidates.shape[-1])
-    scores, index = candidates.topk(size, -1)
-    at = rank.clamp(max=size - 1).unsqueeze(-1)
-    score = scores.gather(-1, at).squeeze(-1).masked_fill(rank >= size, -torch.inf)
-    return score, index.gather(-1, at).squeeze(-1)
-
-
 def _walk(alphas: list[Tensor], edge: Tensor, lengths: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
     """M labellings ``[M, B, T]`` from α_t ``[K, B, L]``, and the scores ``[M, B]`` of the last choices.
 
@@ -160,7 +150,7 @@ def _walk(alphas: list[Tensor], edge: Tensor, lengths: Tensor, rank: Tensor) -> 
         candidates = alphas[t].movedim(0, 1).unsqueeze(0).expand(len(rank), -1, -1, -1)  # [M, B, K, L]
         if t + 1 < len(alphas):
             candidates = candidates + _into(edge, t, lengths, labels[..., t + 1]).unsqueeze(-2)
-        score, index = _ranked(candidates.flatten(-2), rank)
+        score, index = ranked(candidates.flatten(-2), rank)
         inside = lengths > t
         size = candidates.shape[-1]
         labels[..., t] = torch.where(inside, index % size, IGNORE)

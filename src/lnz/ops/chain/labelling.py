@@ -19,9 +19,10 @@ from torch import Tensor
 
 from lnz.ops import unobserved, use_kernels
 from lnz.ops.chain import kernel, reference
-from lnz.ops.chain.autograd import EdgeMarginals, NodeMarginals, _folded, applied
+from lnz.ops.chain.autograd import EdgeMarginals, NodeMarginals, applied
 from lnz.ops.chain.edges import factored, scattered
 from lnz.ops.chain.op import Pass, _and_lost, _entries, _solved
+from lnz.ops.vmapped import folded
 
 
 def _log_prob_now(
@@ -128,7 +129,7 @@ class LogProbability(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, Any]:
-        outputs = applied(LogProbability, *_folded(info.batch_size, in_dims, inputs))
+        outputs = applied(LogProbability, *folded(info.batch_size, in_dims, inputs))
         return tuple(o.unflatten(0, (info.batch_size, -1)) for o in outputs), (0,) * len(outputs)
 
 

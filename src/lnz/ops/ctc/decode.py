@@ -7,21 +7,17 @@ k (log k) for the k best.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from lnz.ops import use_kernels
 from lnz.ops.chain.reference import accumulator
+from lnz.ops.choices import Choose, ranked
 from lnz.ops.ctc import kernel
 from lnz.ops.ctc.lattice import Lattice
 from lnz.ops.ctc.reference import arcs, arrivals, emissions, final_states, forward
 from lnz.semirings import KMax, Log
 from lnz.typing import IGNORE
-
-Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Candidates ``[M, B, J]`` and a rank ``[M, B]`` to the score and the index of the chosen candidate, ``[M, B]``."""
 
 
 def topk(scores: Tensor, of: Lattice, k: int) -> tuple[Tensor, Tensor]:
@@ -35,7 +31,7 @@ def topk(scores: Tensor, of: Lattice, k: int) -> tuple[Tensor, Tensor]:
         return best.unsqueeze(0), score.unsqueeze(0)
     rank = torch.arange(k, device=scores.device)[:, None].expand(k, len(scores))
     x = emissions(scores.to(accumulator(scores)), of)
-    states, best = _walk(forward(KMax(k), x, of), x, of, rank, _ranked)
+    states, best = _walk(forward(KMax(k), x, of), x, of, rank, ranked)
     return _classes(states, of).masked_fill(torch.isneginf(best)[..., None], IGNORE), best.to(scores.dtype)
 
 
@@ -50,14 +46,6 @@ def sample(scores: Tensor, of: Lattice, n: int, generator: torch.Generator | Non
     alphas = [alpha.unsqueeze(0) for alpha in forward(Log(), x, of)]
     rank = torch.zeros(n, len(scores), dtype=torch.int64, device=scores.device)
     return _classes(_walk(alphas, x, of, rank, drawn)[0], of)
-
-
-def _ranked(candidates: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
-    size = min(len(rank), candidates.shape[-1])
-    scores, index = candidates.topk(size, -1)
-    at = rank.clamp(max=size - 1).unsqueeze(-1)
-    score = scores.gather(-1, at).squeeze(-1).masked_fill(rank >= size, -torch.inf)
-    return score, index.gather(-1, at).squeeze(-1)
 
 
 def _walk(alphas: list[Tensor], x: Tensor, of: Lattice, rank: Tensor, choose: Choose) -> tuple[Tensor, Tensor]:

@@ -46,7 +46,7 @@ def run(model: Model, labels: Tensor, sweeps: int, generator: torch.Generator | 
 
 def _prepared(model: Model, index: tuple[int, ...], temperature: float) -> tuple[Any, ...]:
     """The kernel's arguments for one batch entry: domain, free nodes, node scores, sides, inverse temperature."""
-    from lnz.ops.gibbs.cpu.draw import EXP, LOG
+    from lnz.ops.gibbs.cpu.draw import EQUAL, EXP, LOG, TABLE
 
     grid, labels = model.graph.grid_layout, model.graph.max_cardinality
     assert grid is not None
@@ -76,7 +76,7 @@ def _prepared(model: Model, index: tuple[int, ...], temperature: float) -> tuple
     return (
         EXP if exponential else LOG, free.numpy(), node.numpy(),
         *(
-            (equal, _ends(weight, height, width, across).numpy(), table.flatten().numpy())
+            (EQUAL if equal else TABLE, _ends(weight, height, width, across).numpy(), table.flatten().numpy())
             for across, (equal, weight, table) in zip((True, False), sides, strict=True)
         ),
         node.new_tensor([beta]).numpy(),

@@ -9,14 +9,13 @@ along a pass back over the steps, where :func:`_serves` says so; the k best are 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from lnz.checks import concrete
 from lnz.ops import backend, use_kernels
 from lnz.ops.chain.reference import accumulator
+from lnz.ops.choices import Choose, ranked
 from lnz.ops.semi_markov import kernel
 from lnz.ops.semi_markov.reference import forward
 from lnz.semirings import KMax, Log
@@ -24,9 +23,6 @@ from lnz.typing import IGNORE
 
 CONTINUED = -1
 """What a labelling holds where a segment goes on."""
-
-Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Candidates ``[M, B, C]`` and a rank ``[M, B]`` to the score and the index of the chosen candidate, ``[M, B]``."""
 
 
 def _serves(segment: Tensor, edge: Tensor, lengths: Tensor) -> bool:
@@ -44,7 +40,7 @@ def topk(segment: Tensor, edge: Tensor, lengths: Tensor, k: int) -> tuple[Tensor
     start[0] = 0.0
     tables = forward(KMax(k), wide, edge.to(wide.dtype), start)
     rank = torch.arange(k, device=segment.device)[:, None].expand(k, len(segment))
-    labels, scores = _walk(*tables, wide, edge.to(wide.dtype), lengths, rank, _ranked)
+    labels, scores = _walk(*tables, wide, edge.to(wide.dtype), lengths, rank, ranked)
     scores = torch.where(lengths == 0, torch.where(rank == 0, 0.0, -torch.inf), scores)
     return labels.masked_fill(torch.isneginf(scores)[..., None], IGNORE), scores.to(segment.dtype)
 
@@ -77,16 +73,6 @@ def _sampled_by_kernel(
         with backend("reference"):
             labels[:, lost] = sample(segment[lost], own, lengths[lost], n, generator)
     return labels
-
-
-def _ranked(candidates: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
-    if len(rank) == 1:
-        return candidates.max(-1)
-    size = min(len(rank), candidates.shape[-1])
-    scores, index = candidates.topk(size, -1)
-    at = rank.clamp(max=size - 1).unsqueeze(-1)
-    score = scores.gather(-1, at).squeeze(-1).masked_fill(rank >= size, -torch.inf)
-    return score, index.gather(-1, at).squeeze(-1)
 
 
 def _walk(

@@ -16,6 +16,7 @@ from lnz.checks import constant
 from lnz.ops import unobserved, use_kernels
 from lnz.ops.chain.reference import accumulator
 from lnz.ops.semi_markov import kernel, reference
+from lnz.ops.vmapped import folded
 
 
 def _semi_markov_now(segment: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -68,7 +69,7 @@ class LogPartition(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, Any]:
-        outputs = LogPartition.apply(*_folded(info.batch_size, in_dims, inputs))
+        outputs = LogPartition.apply(*folded(info.batch_size, in_dims, inputs))
         return tuple(o.unflatten(0, (info.batch_size, -1)) for o in outputs), (0, 0, 0)
 
 
@@ -91,15 +92,8 @@ class Marginals(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, Any]:
-        outputs = Marginals.apply(*_folded(info.batch_size, in_dims, inputs))
+        outputs = Marginals.apply(*folded(info.batch_size, in_dims, inputs))
         return tuple(o.unflatten(0, (info.batch_size, -1)) for o in outputs), (0, 0)
-
-
-def _folded(size: int, in_dims: tuple[int | None, ...], inputs: tuple[Tensor, ...]) -> list[Tensor]:
-    """Each input with the vmapped axis folded into its batch axis."""
-    outer = [x.expand(size, *x.shape) if d is None else x.movedim(d, 0) for x, d in zip(inputs, in_dims, strict=True)]
-    batch = outer[0].shape[1]  # that of the segment scores; edge scores may have 1
-    return [x.expand(size, batch, *x.shape[2:]).flatten(0, 1) for x in outer]
 
 
 def forward_backward(segment: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,21 +7,17 @@ O(B T U) time, times k (log k) for the k best. An alignment is given as the fram
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from lnz.ops import use_kernels
 from lnz.ops.chain.reference import accumulator
+from lnz.ops.choices import Choose, ranked
 from lnz.ops.transducer import kernel
 from lnz.ops.transducer.lattice import Lattice
 from lnz.ops.transducer.reference import by_step, forward, shifted
 from lnz.semirings import KMax, Log
 from lnz.typing import IGNORE
-
-Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Candidates ``[M, B, J]`` and a rank ``[M, B]`` to the score and the index of the chosen candidate, ``[M, B]``."""
 
 
 def topk(blank: Tensor, label: Tensor, of: Lattice, k: int) -> tuple[Tensor, Tensor]:
@@ -31,7 +27,7 @@ def topk(blank: Tensor, label: Tensor, of: Lattice, k: int) -> tuple[Tensor, Ten
         return best.unsqueeze(0), score.unsqueeze(0)
     rank = torch.arange(k, device=blank.device)[:, None].expand(k, len(blank))
     b, l = by_step(blank.to(accumulator(blank)), label.to(accumulator(blank)), of)
-    frames, best = _walk(forward(KMax(k), b, l), b, l, of, rank, _ranked)
+    frames, best = _walk(forward(KMax(k), b, l), b, l, of, rank, ranked)
     return frames.masked_fill(torch.isneginf(best)[..., None], IGNORE), best.to(blank.dtype)
 
 
@@ -46,14 +42,6 @@ def sample(blank: Tensor, label: Tensor, of: Lattice, n: int, generator: torch.G
     alphas = [alpha.unsqueeze(0) for alpha in forward(Log(), b, l)]
     rank = torch.zeros(n, len(blank), dtype=torch.int64, device=blank.device)
     return _walk(alphas, b, l, of, rank, drawn)[0]
-
-
-def _ranked(candidates: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
-    size = min(len(rank), candidates.shape[-1])
-    scores, index = candidates.topk(size, -1)
-    at = rank.clamp(max=size - 1).unsqueeze(-1)
-    score = scores.gather(-1, at).squeeze(-1).masked_fill(rank >= size, -torch.inf)
-    return score, index.gather(-1, at).squeeze(-1)
 
 
 def _walk(

@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 from lnz.ops.chain.cpu.rows import FLAGS
 from lnz.ops.chain.cpu.sweep import TILE
 from lnz.ops.registers.cpu.lanes import Lanes, along, running
-from lnz.ops.registers.cpu.product import SPLITS, best, best_of_row, workspace
+from lnz.ops.registers.cpu.product import SPLITS, maximise, workspace
 
 
 def widened(lanes: Lanes, array: tuple[Any, Any], dtype: Any, *index: Any) -> Any:
@@ -93,15 +93,6 @@ def rows_of(count, size):
 
 
 @njit(fastmath=FLAGS, inline="always")
-def step(columns, table, message, count, size):
-    """``message[r] = max_k columns[k, r] + table[k]``."""
-    if count == 1:
-        best_of_row(columns, table, message, len(table), size)
-    else:
-        best(columns, table, message, count, size, size)
-
-
-@njit(fastmath=FLAGS, inline="always")
 def exact_sum(sums, r, x):
     """Add x to ``sums[r]``, a sum and what its rounding has lost (Neumaier 1974)."""
     total = sums[r, 0] + x
@@ -125,7 +116,7 @@ def forward(node, edge, own, lengths, first, count, start, stop, table, state, m
         if t:
             if several:
                 lay(edge[own, t - 1], table)
-            step(columns, table, message, count, size)
+            maximise(columns, table, message, count, size)
         else:
             message[:, :size] = 0
         for r in range(count):

@@ -22,13 +22,13 @@ from lnz.ops.chain.cpu.best import (
     lay,
     lay_transposed,
     rows_of,
-    step,
     table_of,
 )
 from lnz.ops.chain.cpu.rows import FLAGS
 from lnz.ops.chain.cpu.sweep import TILE
 from lnz.ops.jit.cpu import kernel
 from lnz.ops.registers.cpu.lanes import Lanes, along, running
+from lnz.ops.registers.cpu.product import maximise
 
 
 @intrinsic
@@ -107,7 +107,7 @@ def max_marginals(node, edge, lengths, first, last, block, nodes, edges):
                         lay_transposed(edge[own, t], into)
                         if with_edges:
                             lay(edge[own, t], table)
-                    step(columns, into, message, count, size)
+                    maximise(columns, into, message, count, size)
                 for r in range(count):
                     b = at + r
                     if t < lengths[b]:

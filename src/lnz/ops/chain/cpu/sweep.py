@@ -46,7 +46,7 @@ from lnz.ops.chain.cpu.rows import (
     span,
 )
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.registers.cpu.product import SPLITS, matmul, vecmat, workspace
+from lnz.ops.registers.cpu.product import SPLITS, multiply, workspace
 
 TILE = 8  # sequences side by side; a multiple of the rows of a product
 LIFT, FORWARD, BACKWARD, COLLECT, JUDGE = (
@@ -65,15 +65,6 @@ def tables(size, dtype):
     """Room for a table of ``size`` labels: rows and columns as the products read them."""
     # a line more than needed, or rows of a power of two share cache sets
     return workspace((size + SPLITS - 1) // SPLITS * SPLITS, (size + 15) // 16 * 16 + 16, dtype)
-
-
-@njit(fastmath=FLAGS, inline="always")
-def multiply(columns, table, message, count, size):
-    """``message[:count] = columns.T[:count] @ table``."""
-    if count == 1:
-        vecmat(columns, table, message, len(table), size)
-    else:
-        matmul(columns, table, message, count, size, size)
 
 
 @njit(fastmath=FLAGS)

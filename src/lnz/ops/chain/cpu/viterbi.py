@@ -20,7 +20,7 @@ from lnz.ops.chain.cpu.rows import FLAGS
 from lnz.ops.chain.cpu.sweep import TILE
 from lnz.ops.jit.cpu import kernel
 from lnz.ops.registers.cpu.lanes import BLOCK, INT, Lanes, along, running
-from lnz.ops.registers.cpu.product import SPLITS, best, best_of_row, workspace
+from lnz.ops.registers.cpu.product import SPLITS, maximise, workspace
 
 IGNORE = -100
 
@@ -137,10 +137,7 @@ def viterbi(node, edge, lengths, first, last, labels, scores):
                         copy(table[i, :size], scores_here[i])
                         if not several:
                             copy(into[:, i], scores_here[i])
-                if count == 1:
-                    best_of_row(columns, table, message, inner, size)
-                else:
-                    best(columns, table, message, count, size, size)
+                maximise(columns, table, message, count, size)
             for r in range(count):
                 if t < lengths[at + r]:
                     relative(message, r, node, at + r, t, state, values)  # type: ignore[call-arg]

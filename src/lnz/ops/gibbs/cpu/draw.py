@@ -20,6 +20,8 @@ from lnz.ops.registers.cpu.vectors import converted, exp, gather, load, select, 
 FLAGS = {"contract"}
 EXP: tuple[()] = ()  # a domain is the length of a tuple, which the compiler knows
 LOG = (0,)
+EQUAL: tuple[()] = ()  # and so is what edges say: whether labels are equal,
+TABLE = (0,)  # or what a table has
 
 
 @njit(inline="always")
@@ -35,96 +37,31 @@ def _include(domain, score, weight, entry):
 
 
 @njit(fastmath=FLAGS)
-def rows_of_equals(domain, states, free, node, across, down, beta, key, words, sums, image, step, low, high):
-    """Redraw one colour of rows where labels of neighbours only matter by being equal.
+def rows_of_labels(
+    domain, states, free, node, kind_across, across, across_table, kind_down, down, down_table, beta, key, words, sums,
+    image, step, low, high,
+):  # fmt: skip
+    """Redraw one colour of rows.
 
     Args:
         domain: as in :func:`lnz.ops.gibbs.cpu.grid.sweep`, whose arrays these are.
         states: see there.
         free: see there.
         node: see there.
-        across: what equal labels gain, ``[2, 2, H or 1, K or 16]``.
+        kind_across: ``EQUAL`` or ``TABLE``, of the horizontal edges.
+        across: what equal labels gain, or what scales the tables in ``LOG``, ``[2, 2, H or 1, K or 16]``.
+        across_table: ``[L · L]`` for all edges, or ``[E · L · L]``; not read in ``EQUAL``.
+        kind_down: of the vertical ones.
         down: likewise.
+        down_table: likewise.
         beta: one over the temperature.
-        key: of the random numbers.
+        key: of the random numbers, and W.
         words: ``uint32 [4, 16]``, random.
         sums: ``[L, 16]``, to work in.
         image: the number of the image.
         step: of the half-sweep.
         low: the first row.
         high: the row after the last.
-    """
-    labels, blocks, colour = node.shape[3], free.shape[2] // BLOCK, step & 1
-    shared = node.shape[1] == 1
-    across_all, down_all = across.shape[2] == 1, down.shape[2] == 1
-    k0, k1, ready = key[0], key[1], -1
-    for r in range(low, high):
-        s = (r + colour) & 1
-        n0, n1 = (0, 0) if shared else (colour, r)
-        a0, d0 = 0 if across_all else r, 0 if down_all else r
-        for block in range(blocks):
-            number, at = r * blocks + block, BLOCK * block
-            if number >> sharing(node) != ready:
-                ready = number >> sharing(node)
-                ready_words(words, ready, image, step, k0, k1)
-            a1, d1, n2 = 0 if across_all else at, 0 if down_all else at, 0 if shared else block
-            left = load(states, (image, 1 - colour, r + 1, at + s))
-            right = load(states, (image, 1 - colour, r + 1, at + s + 1))
-            above = load(states, (image, 1 - colour, r, at + 1))
-            below = load(states, (image, 1 - colour, r + 2, at + 1))
-            gain_left, gain_right = load(across, (0, colour, a0, a1)), load(across, (1, colour, a0, a1))
-            gain_above, gain_below = load(down, (0, colour, d0, d1)), load(down, (1, colour, d0, d1))
-            total = top = spread(node.dtype.type(0))
-            for l in range(labels):
-                score = load(node, (n0, n1, n2, l, 0))
-                score = _same(domain, score, l, left, gain_left)
-                score = _same(domain, score, l, right, gain_right)
-                score = _same(domain, score, l, above, gain_above)
-                score = _same(domain, score, l, below, gain_below)
-                if len(domain) == 0:
-                    total += score
-                    store(total, sums, (l, 0))
-                else:
-                    top = select(score > top, score, top) if l > 0 else score
-                    store(score, sums, (l, 0))
-            if len(domain) > 0:
-                for l in range(labels):
-                    total += exp((load(sums, (l, 0)) - top) * beta)
-                    store(total, sums, (l, 0))
-            mark, drawn = total * uniform(words, number, node), spread(np.int32(0))
-            for l in range(labels - 1):
-                drawn = select(load(sums, (l, 0)) <= mark, drawn + 1, drawn)
-            before = load(states, (image, colour, r + 1, at + 1))
-            may = (load(free, (colour, r, at)) == 1) & (total > 0)
-            store(select(may, converted(drawn, states.dtype), before), states, (image, colour, r + 1, at + 1))
-
-
-@njit(fastmath=FLAGS)
-def rows_of_tables(
-    domain, states, free, node, across, down, beta, key, words, sums, image, step, low, high, equal_across, equal_down,
-    across_table, down_table,
-):  # fmt: skip
-    """The same where the horizontal edges, or the vertical ones, or both, have tables.
-
-    Args:
-        domain: as in :func:`row_of_equals`.
-        states: see there.
-        free: see there.
-        node: see there.
-        across: where there are tables, what scales them in ``LOG``.
-        down: likewise.
-        beta: see there.
-        key: see there.
-        words: see there.
-        sums: see there.
-        image: see there.
-        step: see there.
-        low: see there.
-        high: see there.
-        equal_across: whether labels of horizontal neighbours only matter by being equal.
-        equal_down: likewise for the vertical ones.
-        across_table: ``[L · L]`` for all edges, or ``[E · L · L]``.
-        down_table: likewise.
     """
     labels, blocks, colour = node.shape[3], free.shape[2] // BLOCK, step & 1
     width, square = key[2], labels * labels
@@ -162,7 +99,7 @@ def rows_of_tables(
             total = top = spread(node.dtype.type(0))
             for l in range(labels):
                 score = load(node, (n0, n1, n2, l, 0))
-                if equal_across:
+                if len(kind_across) == 0:
                     score = _same(domain, score, l, left, gain_left)
                     score = _same(domain, score, l, right, gain_right)
                 else:
@@ -170,7 +107,7 @@ def rows_of_tables(
                     score = _include(domain, score, gain_left, entry)
                     entry = gather(across_table, place_right + l * labels, right > -1, neutral)
                     score = _include(domain, score, gain_right, entry)
-                if equal_down:
+                if len(kind_down) == 0:
                     score = _same(domain, score, l, above, gain_above)
                     score = _same(domain, score, l, below, gain_below)
                 else:

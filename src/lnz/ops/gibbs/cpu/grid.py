@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lnz.ops.gibbs.cpu.binary import rows_of_odds
-from lnz.ops.gibbs.cpu.draw import FLAGS, rows_of_equals, rows_of_tables
+from lnz.ops.gibbs.cpu.draw import FLAGS, rows_of_labels
 from lnz.ops.jit.cpu import kernel
 from lnz.ops.registers.cpu.lanes import BLOCK
 from lnz.ops.registers.cpu.product import workspace
@@ -25,9 +25,9 @@ def sweep(
         free: ``uint8 [2, H, K]``, 1 at the nodes that may change.
         node: ``[2, H, K / 16, L, 16]``, the scores of nodes, or ``[1, 1, 1, L, 16]``, those of all. With L = 1 labels
             are binary, and these and the weights are the odds of :mod:`.binary`.
-        across: of the horizontal edges ``(whether labels only matter by being equal, weights [2, 2, H, K] of the edges
-            before and after each node, or [2, 2, 1, 16] of all, tables [E · L · L] or [L · L])``; in the first case
-            weights are what equal labels gain, and tables are not read; otherwise they scale the tables in ``LOG``.
+        across: of the horizontal edges ``(EQUAL or TABLE, weights [2, 2, H, K] of the edges before and after each node,
+            or [2, 2, 1, 16] of all, tables [E · L · L] or [L · L])``; in ``EQUAL``, where labels only matter by being
+            equal, weights are what equal labels gain, and tables are not read; else they scale the tables in ``LOG``.
         down: of the vertical edges.
         beta: ``[1]``, one over the temperature; not read in ``EXP``.
         key: ``uint64 [3]``, the key of the random numbers and W.
@@ -41,8 +41,8 @@ def sweep(
         up: how many rows ``low`` moves per half-sweep.
         down_by: likewise for ``high``.
     """
-    equal_across, across_weight, across_table = across
-    equal_down, down_weight, down_table = down
+    kind_across, across_weight, across_table = across
+    kind_down, down_weight, down_table = down
     labels = node.shape[3]
     sums = workspace(labels, BLOCK, node.dtype)
     words = workspace(4, BLOCK, np.uint32)
@@ -52,13 +52,8 @@ def sweep(
             rows = low + t * up, high + t * down_by
             if labels == 1:
                 rows_of_odds(states, free, node, across_weight, down_weight, key, words, image, step, *rows)
-            elif equal_across and equal_down:
-                rows_of_equals(
-                    domain, states, free, node, across_weight, down_weight, beta[0], key, words, sums, image, step,
-                    *rows,
-                )  # fmt: skip
             else:
-                rows_of_tables(
-                    domain, states, free, node, across_weight, down_weight, beta[0], key, words, sums, image, step,
-                    *rows, equal_across, equal_down, across_table, down_table,
+                rows_of_labels(
+                    domain, states, free, node, kind_across, across_weight, across_table, kind_down, down_weight,
+                    down_table, beta[0], key, words, sums, image, step, *rows,
                 )  # fmt: skip

@@ -16,7 +16,7 @@ from numba import njit
 from lnz.ops.math.cpu import exp as exp_of
 from lnz.ops.registers.cpu.lanes import BLOCK
 from lnz.ops.registers.cpu.parts import every, highest, load_first, store_first, total
-from lnz.ops.registers.cpu.product import matmul, vecmat
+from lnz.ops.registers.cpu.product import multiply
 from lnz.ops.registers.cpu.vectors import converted, exp, load, log, select, spread, store
 from lnz.ops.semi_markov.cpu.widths import FLAGS
 
@@ -114,10 +114,7 @@ def after(
         exact: bool ``[B]``, set to False where a score is NaN or ∞.
     """
     if len(kind) > 0:
-        if count == 1:
-            vecmat(columns, transposed, message, len(transposed), size)  # type: ignore[call-arg]
-        else:
-            matmul(columns, transposed, message, count, size, size)  # type: ignore[call-arg]
+        multiply(columns, transposed, message, count, size)
     for r in range(count):
         if t >= lengths[first + r]:
             continue

@@ -13,9 +13,9 @@ from numba import njit
 from lnz.ops.math.cpu import exp as exp_of
 from lnz.ops.registers.cpu.lanes import BLOCK
 from lnz.ops.registers.cpu.parts import load_first, store_first, total
-from lnz.ops.registers.cpu.product import matmul, vecmat
+from lnz.ops.registers.cpu.product import multiply
 from lnz.ops.registers.cpu.vectors import converted, load, spread, store
-from lnz.ops.semi_markov.cpu.widths import FLAGS, REPEAT, packing
+from lnz.ops.semi_markov.cpu.widths import FLAGS, REPEAT, packing, stretch
 
 OFTEN = 16  # steps after which the sum of all probability is looked at
 
@@ -46,11 +46,9 @@ def share_widths(lengths, first, count, steps, W, size, t, starts, scales, inver
         if left <= 0:
             continue
         widths = min(W, left)
-        blocks = (widths + packed - 1) // packed
         row = ((first + r) * steps + t) * W * size
         for column in range(0, size, BLOCK):
-            lanes = min(BLOCK, stride - column)
-            last = lanes if packed == 1 else (widths - (blocks - 1) * packed) * size
+            blocks, lanes, last = stretch(widths, size, column)
             at, end = row + column, t * size + column
             wide = converted(load(starts, (r, column)), np.float64) * scales[r]
             wide = wide * converted(load(inverses, (r, t, column)), np.float64)
@@ -106,10 +104,7 @@ def start(
             store(share, leaves, (r, t, column))
             store(share, state, (r, column))
     if len(kind) > 0:
-        if count == 1:
-            vecmat(columns, table, message, len(table), size)  # type: ignore[call-arg]
-        else:
-            matmul(columns, table, message, count, size, size)  # type: ignore[call-arg]
+        multiply(columns, table, message, count, size)
     for r in range(count):
         if t >= lengths[first + r]:
             continue

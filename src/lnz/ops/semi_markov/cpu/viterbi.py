@@ -14,11 +14,11 @@ from numba import njit
 
 from lnz.ops.jit.cpu import kernel
 from lnz.ops.registers.cpu.lanes import BLOCK
-from lnz.ops.registers.cpu.product import best, best_of_row, workspace
+from lnz.ops.registers.cpu.product import maximise, workspace
 from lnz.ops.registers.cpu.vectors import load, select, store
 from lnz.ops.semi_markov.cpu.back import TILE, rows_of_labels
 from lnz.ops.semi_markov.cpu.labels import LANES
-from lnz.ops.semi_markov.cpu.widths import FLAGS, packing, room_to_fold, top_of_widths
+from lnz.ops.semi_markov.cpu.widths import FLAGS, room_to_fold, stretch, top_of_widths
 
 CONTINUED, IGNORE = -1, -100
 
@@ -69,17 +69,14 @@ def transpose(scores, out):
 @njit(fastmath=FLAGS)
 def best_widths(segment, lengths, first, count, steps, W, size, t, after, begins, state, folds):
     """begin_t of ``count`` sequences, into ``begins`` and ``state``."""
-    packed = packing(size)
     for r in range(count):
         left = lengths[first + r] - t
         if left <= 0:
             continue
         widths = min(W, left)
-        blocks = (widths + packed - 1) // packed
         row = ((first + r) * steps + t) * W * size
         for column in range(0, size, BLOCK):
-            lanes = min(BLOCK, packed * size - column)
-            last = lanes if packed == 1 else (widths - (blocks - 1) * packed) * size
+            blocks, lanes, last = stretch(widths, size, column)
             ahead = (t + 1) * size + column
             top = top_of_widths(segment, row + column, after, r, ahead, blocks, size, lanes, last, folds)
             top = select(load(LANES, (0,)) < size - column, top, -math.inf)
@@ -90,10 +87,7 @@ def best_widths(segment, lengths, first, count, steps, W, size, t, after, begins
 @njit(fastmath=FLAGS)
 def best_labels(lengths, first, count, size, t, transposed, state, message, after):
     """after_t of ``count`` sequences."""
-    if count == 1:
-        best_of_row(state.T, transposed, message, len(transposed), size)  # type: ignore[call-arg]
-    else:
-        best(state.T, transposed, message, count, size, size)  # type: ignore[call-arg]
+    maximise(state.T, transposed, message, count, size)
     for r in range(count):
         if t < lengths[first + r]:
             for k in range(size):

@@ -34,6 +34,14 @@ def packing(size):
     return BLOCK // size if size <= BLOCK // 2 else 1
 
 
+@njit(inline="always")
+def stretch(widths, size, column):
+    """The scores of so many widths, from a column of labels on: how many registers, lanes of each, and of the last."""
+    packed = packing(size)
+    blocks, lanes = (widths + packed - 1) // packed, min(BLOCK, packed * size - column)
+    return blocks, lanes, lanes if packed == 1 else (widths - (blocks - 1) * packed) * size
+
+
 @njit(fastmath=FLAGS)
 def top_of_widths(segment, at, after, r, ahead, blocks, size, lanes, last, folds):
     """max_w s_t(w, l) + after_{t+w+1}(l) of a register of labels, again for every width that the register takes.
@@ -95,11 +103,9 @@ def sum_widths(segment, lengths, first, count, steps, W, size, t, after, weights
         if left <= 0:
             continue
         widths = min(W, left)
-        blocks = (widths + packed - 1) // packed
         row = ((first + r) * steps + t) * W * size
         for column in range(0, size, BLOCK):
-            lanes = min(BLOCK, stride - column)
-            last = lanes if packed == 1 else (widths - (blocks - 1) * packed) * size
+            blocks, lanes, last = stretch(widths, size, column)
             at, ahead = row + column, (t + 1) * size + column
             top = top_of_widths(segment, at, after, r, ahead, blocks, size, lanes, last, folds)
             top = select(top > -math.inf, top, 0.0)
