@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from numba import njit
 
-from lnz.ops.philox.cpu import U64, fill_row, philox4x32, uniform24, uniform53
+from lnz.ops.philox.cpu import U64, philox4x32, uniform24, uniform53
 from lnz.ops.philox.reference import philox4x32 as reference
 from lnz.ops.philox.reference import uniform
+from lnz.ops.registers.cpu.vectors import load, spread, store
 
 # counter, key and answer: the known-answer vectors that come with the paper's own implementation (Random123)
 KNOWN = [
@@ -36,12 +37,22 @@ def test_known_answers(counter, key, answer):
     assert list(_one(_words(counter), _words(key))) == _words(answer).tolist()
 
 
-def test_a_row_of_counters_equals_the_reference():
-    out, key = np.empty((4, 77), np.uint32), np.array([123, 2**32 - 1])
-    fill_row(out, U64(2**32 - 40), U64(5), U64(6), U64(7), U64(key[0]), U64(key[1]))  # the first word wraps around
-    first = (2**32 - 40 + np.arange(77)) % 2**32
-    counters = np.stack((first, np.full(77, 5), np.full(77, 6), np.full(77, 7)), -1).astype(np.uint32)
-    assert (reference(counters, key.astype(np.uint32)) == out.T).all()
+@njit
+def _sixteen(counters, key, out):
+    c = load(counters, (0,)), spread(U64(5)), spread(U64(6)), spread(U64(7))
+    w0, w1, w2, w3 = philox4x32(c[0], c[1], c[2], c[3], key[0], key[1])
+    store(w0, out, (0, 0))
+    store(w1, out, (1, 0))
+    store(w2, out, (2, 0))
+    store(w3, out, (3, 0))
+
+
+def test_sixteen_counters_in_registers_equal_the_reference():
+    out, key = np.empty((4, 16), np.uint32), np.array([123, 2**32 - 1], np.uint64)
+    numbers = np.arange(2**32 - 7, 2**32 + 9, dtype=np.uint64)  # the first word wraps around: its upper half is ignored
+    _sixteen(numbers, key, out)
+    counters = np.stack((numbers % 2**32, *(np.full(16, word, np.uint64) for word in (5, 6, 7))), -1)
+    assert (reference(counters.astype(np.uint32), key.astype(np.uint32)) == out.T).all()
 
 
 def test_uniform_numbers():

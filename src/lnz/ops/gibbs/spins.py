@@ -40,7 +40,7 @@ def run(model: Model, labels: Tensor, sweeps: int, generator: torch.Generator | 
     key = key_from(generator).numpy().view("uint64")
     indices = batch_indices(model)
     everywhere, missing = _layout(height, width)
-    chances = [_chances(model, index, temperature).numpy().astype("uint32") for index in indices]
+    coefficients = [_coefficients(_chances(model, index, temperature)).numpy().astype("uint32") for index in indices]
     free = [everywhere] * len(indices)
     if model.observed is not None:
         free = [torch.zeros_like(everywhere) for _ in indices]
@@ -53,8 +53,8 @@ def run(model: Model, labels: Tensor, sweeps: int, generator: torch.Generator | 
     def part(images: range, first: int, steps: int, low: int, high: int, up: int, down: int) -> None:
         entry = images.start % len(indices)
         sweep(
-            _words(states), _words(free[entry]), _words(missing), chances[entry], key, images.start, images.stop,
-            images.step, first, steps, low, high, up, down,
+            _words(states), _words(free[entry]), _words(missing), coefficients[entry], key, images.start,
+            images.stop, images.step, first, steps, low, high, up, down,
         )  # fmt: skip
 
     for image, state in enumerate(states):
@@ -90,13 +90,21 @@ def _per_neighbour(table: Tensor) -> Tensor:
 
 
 def _chances(model: Model, index: tuple[int, ...], temperature: float) -> Tensor:
-    """2³² times the probability of label 1 by the kernel's classes, ``int64 [12]``."""
+    """2³² times the probability of label 1 with 4 neighbours, none to 4 of them of label 1; 3 neighbours; 2."""
     node = image_of(_table(model.entries[0], 1), 1, index)
     zero, one = _per_neighbour(image_of(_table(model.entries[1], 2), 2, index)).tolist()
     field = float(node[1] - node[0])
     odds = [field + (n - k) * zero + k * one for n in (4, 3, 2) for k in range(n + 1)]
     chance = (torch.tensor(odds, dtype=torch.float64) / temperature).sigmoid()
     return (chance * 2.0**32).round().clamp(0, 2**32 - 1).long()
+
+
+def _coefficients(chances: Tensor) -> Tensor:
+    """What the kernel takes as ``c``, ``int64 [32, 12]``: the digits of sums of these chances, over {0, 1}."""
+    places = torch.arange(31, -1, -1).unsqueeze(1)
+    sums = [[0], [0, 1], [0, 2], [0, 1, 2, 3], [0, 4], [5], [5, 6], [5, 7], [5, 6, 7, 8], [9], [9, 10], [9, 11]]
+    bits = (chances >> places) & 1
+    return torch.stack([bits[:, own].sum(1) & 1 for own in sums], 1) * 0xFFFFFFFF
 
 
 @lru_cache(maxsize=8)

@@ -1,7 +1,7 @@
 """Philox4x32-10 for Numba kernels; :mod:`.reference` says what it is.
 
-Every function is inlined and free of branches, so that a loop over a row of counters vectorises. Each operation is
-cast: Numba would widen ``uint32`` arithmetic to 64 bits.
+Every function is inlined and free of branches. Words are 64 bits wide until the end: Numba would widen ``uint32``
+arithmetic of plain numbers anyway.
 """
 
 from __future__ import annotations
@@ -43,14 +43,6 @@ def philox4x32(c0, c1, c2, c3, k0, k1):
     c0, c1, c2, c3 = _round(c0, c1, c2, c3, k0 + _W0[8], k1 + _W1[8])
     c0, c1, c2, c3 = _round(c0, c1, c2, c3, k0 + _W0[9], k1 + _W1[9])
     return converted(c0, U32), converted(c1, U32), converted(c2, U32), converted(c3, U32)
-
-
-@njit
-def fill_row(out, first, c1, c2, c3, k0, k1):
-    """The words at counters (first + j, c1, c2, c3) into ``out[:, j]``, ``uint32 [4, n]``."""
-    w0, w1, w2, w3 = out[0], out[1], out[2], out[3]
-    for j in range(out.shape[1]):
-        w0[j], w1[j], w2[j], w3[j] = philox4x32(first + U64(j), c1, c2, c3, k0, k1)
 
 
 @njit

@@ -63,7 +63,8 @@ class Lanes:
         return ir.Constant(ir.IntType(32), self.size)
 
     def _intrinsic(self, verb: str, result: Any, arguments: list[Any]) -> Any:
-        name = f"llvm.masked.{verb}.v{BLOCK}{'f32' if self.size == 4 else 'f64'}.p0"
+        kind = f"{'i' if isinstance(self.scalar, ir.IntType) else 'f'}{8 * self.size}"
+        name = f"llvm.masked.{verb}.v{BLOCK}{kind}.p0"
         return cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(result, arguments), name)
 
     def product(self, a: Any, b: Any) -> Any:
