@@ -10,13 +10,15 @@ import numpy as np
 from numba import njit
 
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.math.cpu import exp, log
 from lnz.ops.registers.cpu.lanes import BLOCK
+from lnz.ops.registers.cpu.parts import load_first, store_first, total
 from lnz.ops.registers.cpu.product import matmul
+from lnz.ops.registers.cpu.vectors import converted, exp, load, log, select, spread, store
 
 FLAGS = {"contract"}
 TILE = 128  # pixels worked on at a time
 COLUMNS = TILE + BLOCK  # room for what spills over a tile
+LANES = np.arange(BLOCK)
 
 
 @njit(fastmath=FLAGS)
@@ -26,33 +28,33 @@ def pixels(width, parity, k):
 
 
 @njit(fastmath=FLAGS)
-def add_weighted(x, source, weight, first):
-    """Put (``first``) or add ``weight · source [L, n]``; no weights are ones."""
-    labels, n = source.shape
-    for l in range(labels):
-        if weight.size == 0 and first:
-            for k in range(n):
-                x[l, k] = source[l, k]
-        elif weight.size == 0:
-            for k in range(n):
-                x[l, k] += source[l, k]
-        elif first:
-            for k in range(n):
-                x[l, k] = weight[k] * source[l, k]
-        else:
-            for k in range(n):
-                x[l, k] += weight[k] * source[l, k]
+def add_weighted(q, h, p, at, n, weight, entry, row, parity, start, x, first_row, add):
+    """Put into rows of ``x``, or add, ``weight · q`` of n pixels of row h and parity p; no weights are ones."""
+    one, zero, labels = q.dtype.type(1), q.dtype.type(0), q.shape[2]
+    for j in range(0, n, BLOCK):
+        m, scale = n - j, spread(one)
+        if weight.size:
+            scale = load_first(weight, (entry, row, parity, start + j), m, zero)
+        for l in range(labels):
+            value = scale * load_first(q, (h, p, l, at + j), m, zero)
+            if add:
+                value += load(x, (first_row + l, j))
+            store(value, x, (first_row + l, j))
 
 
 @njit(fastmath=FLAGS)
-def add_product(x, source, table, end):
-    """Add the product of ``source [L, n]``, sent by one end of each edge, with its own ``table [L, L, n]``."""
-    labels, n = source.shape
-    for i in range(labels):
-        for j in range(labels):
-            sender, receiver = (i, j) if end == 0 else (j, i)
-            for k in range(n):
-                x[receiver, k] += table[i, j, k] * source[sender, k]
+def add_product(q, h, p, at, n, full, entry, row, parity, start, x, first_row, end):
+    """Add the product of q with the own table of each edge, which the pixels of q are at one end of."""
+    zero, labels = q.dtype.type(0), q.shape[2]
+    for j in range(0, n, BLOCK):
+        m = n - j
+        for receiver in range(labels):
+            value = load(x, (first_row + receiver, j))
+            for sender in range(labels):
+                first, second = (sender, receiver) if end == 0 else (receiver, sender)
+                table = load_first(full, (entry, row, parity, first, second, start + j), m, zero)
+                value += table * load_first(q, (h, p, sender, at + j), m, zero)
+            store(value, x, (first_row + receiver, j))
 
 
 @njit(fastmath=FLAGS)
@@ -60,26 +62,26 @@ def expected(q, model, b, h, p, k, n, x, out):
     """The expected scores of n pixels' edges by label: into ``out``, and added to rows S · L … of ``x``, S being their
     number of stacked tables; the sum of both is wanted. The pixels are row h's of column parity p, from the k-th on.
     """
-    which, _, stack, sides = model
+    which, _, stack, ((slots, weight, full), (down_slots, down_weight, down_full)) = model
     labels = q.shape[2]
     shared = stack.shape[1] // labels
     begun = 0  # slots of x with something in them, as bits
-    for side in range(2):
-        slots, weight, full = sides[side]
-        entry = which[1 + side, b]
-        for end in range(2):  # the neighbour is the earlier or the later end of the edge
-            if side == 0:
-                source = q[h + 1, 1 - p, :, k + p + end : k + p + end + n]
-                row, parity, start = h + 1, p if end else 1 - p, k + 1 if end else k + p
-            else:
-                source = q[h + 2 * end, p, :, k + 1 : k + 1 + n]
-                row, parity, start = h + end, p, k + 1
-            slot = slots[end]
-            if full.size:
-                add_product(x[slot * labels :], source, full[entry, row, parity, :, :, start : start + n], end)
-                continue
-            scale = weight[entry, row, parity, start : start + n]  # empty where there are no weights
-            add_weighted(x[slot * labels :], source, scale, slot < shared and not begun >> slot & 1)
+    for end in range(2):  # the neighbour is the earlier or the later end of the edge
+        slot, entry, at = slots[end], which[1, b], k + p + end
+        parity, start = (p, k + 1) if end else (1 - p, k + p)
+        if full.size:
+            add_product(q, h + 1, 1 - p, at, n, full, entry, h + 1, parity, start, x, slot * labels, end)
+        else:
+            add = slot == shared or begun >> slot & 1
+            add_weighted(q, h + 1, 1 - p, at, n, weight, entry, h + 1, parity, start, x, slot * labels, add)
+            begun |= 1 << slot
+    for end in range(2):
+        slot, entry, at = down_slots[end], which[2, b], k + 1
+        if down_full.size:
+            add_product(q, h + 2 * end, p, at, n, down_full, entry, h + end, p, at, x, slot * labels, end)
+        else:
+            add = slot == shared or begun >> slot & 1
+            add_weighted(q, h + 2 * end, p, at, n, down_weight, entry, h + end, p, at, x, slot * labels, add)
             begun |= 1 << slot
     if shared:
         matmul(stack[which[3, b]], x, out, labels, shared * labels, n)
@@ -88,53 +90,46 @@ def expected(q, model, b, h, p, k, n, x, out):
 
 
 @njit(fastmath=FLAGS)
-def settle(out, own, q, to, h, p, k, n, damping, lanes):
-    """The softmax of the fields ``out + own``, damped, into row h of ``to``; ``lanes[0]`` becomes the largest change.
+def settle(out, own, q, to, h, p, k, n, damping, change):
+    """The softmax of the fields ``out + own``, damped, into row h of ``to``; the largest change is kept in ``change``.
 
     Where all labels of a pixel are impossible they are equally probable; where damping leaves none, there is none.
     """
-    labels = q.shape[2]
-    change, top, damped, total = lanes[0, :n], lanes[1, :n], lanes[2, :n], lanes[3, :n]
-    for k_ in range(n):
-        top[k_], damped[k_], total[k_] = -np.inf, -np.inf, 0
-    for l in range(labels):
-        field, addend = out[l, :n], own[l, :n]
-        for k_ in range(n):
-            value, most = field[k_] + addend[k_], top[k_]
-            field[k_] = value
-            top[k_] = value if value > most else most
-    if damping > 0:
-        keep = 1 - damping
+    labels, dtype = q.shape[2], q.dtype.type
+    zero, keep = dtype(0), dtype(1 - damping)
+    for j in range(0, n, BLOCK):
+        at, m = k + 1 + j, n - j
+        top = spread(dtype(-np.inf))
         for l in range(labels):
-            field, mixed, old = out[l, :n], own[l, :n], q[h + 1, p, l, k + 1 : k + 1 + n]
-            for k_ in range(n):
-                value, most = keep * field[k_] + damping * log(old[k_]), damped[k_]
-                mixed[k_] = value
-                damped[k_] = value if value > most else most
+            field = load(out, (l, j)) + load(own, (l, j))
+            store(field, out, (l, j))
+            top = select(field > top, field, top)
+        if damping > 0:
+            damped = spread(dtype(-np.inf))
+            for l in range(labels):
+                mixed = keep * load(out, (l, j)) + damping * log(load_first(q, (h + 1, p, l, at), m, zero))
+                store(mixed, own, (l, j))
+                damped = select(mixed > damped, mixed, damped)
+            some = damped > dtype(-np.inf)
+            for l in range(labels):
+                store(select(some, load(own, (l, j)), load(out, (l, j))), out, (l, j))
+            top = select(some, damped, top)
+        mass = spread(zero)
         for l in range(labels):
-            field, mixed = out[l, :n], own[l, :n]
-            for k_ in range(n):
-                field[k_] = mixed[k_] if damped[k_] > -np.inf else field[k_]
-        for k_ in range(n):
-            top[k_] = damped[k_] if damped[k_] > -np.inf else top[k_]
-    for l in range(labels):
-        field = out[l, :n]
-        for k_ in range(n):
-            value = exp(field[k_] - top[k_])  # 0 for −inf less itself
-            field[k_] = value
-            total[k_] += value
-    rest = damped
-    for k_ in range(n):
-        possible = total[k_] > 0
-        rest[k_] = 0 if possible else damping * 0 + 1 / q.dtype.type(labels)
-        total[k_] = 1 / total[k_] if possible else 0
-    for l in range(labels):
-        field, old, new = out[l, :n], q[h + 1, p, l, k + 1 : k + 1 + n], to[h + 1, p, l, k + 1 : k + 1 + n]
-        for k_ in range(n):
-            value, most = field[k_] * total[k_] + rest[k_], change[k_]
-            size = abs(value - old[k_])
-            change[k_] = size if size > most else most
-            new[k_] = value
+            value = exp(load(out, (l, j)) - top)  # 0 for −inf less itself
+            store(value, out, (l, j))
+            mass += value
+        possible = mass > zero
+        scale = select(possible, 1 / mass, zero)
+        rest = select(possible, zero, spread(dtype(1 / labels)))
+        most, there = load(change, (0,)), load(LANES, (0,)) < m
+        for l in range(labels):
+            value = load(out, (l, j)) * scale + rest
+            size = value - load_first(q, (h + 1, p, l, at), m, zero)
+            size = select(size < zero, zero - size, size)
+            most = select(there, select(size > most, size, most), most)
+            store_first(value, to, (h + 1, p, l, at), m)
+        store(most, change, (0,))
 
 
 @njit(fastmath=FLAGS)
@@ -166,7 +161,7 @@ def sweep(model, b, width, q, to, colours, top, bottom, damping):
     labels = q.shape[2]
     base = stack.shape[1]
     x, out, lanes = workspace(model)
-    u = unary[which[0, b]]
+    own, change, u = x[base:], lanes[0], unary[which[0, b]]
     for colour in range(colours[0], colours[1]):
         for h in range(top, bottom):
             p = (h + colour) & 1
@@ -176,7 +171,7 @@ def sweep(model, b, width, q, to, colours, top, bottom, damping):
                     for k_ in range(n):
                         x[base + l, k_] = u[h + 1, p, l, k + 1 + k_]
                 expected(q, model, b, h, p, k, n, x, out)
-                settle(out, x[base:], q, to, h, p, k, n, damping, lanes)
+                settle(out, own, q, to, h, p, k, n, damping, change)
     return lanes[0].max()
 
 
@@ -205,22 +200,22 @@ def bound(model, b, width, q, top, bottom):
     """What rows top … bottom − 1 of image b add to the lower bound: every edge is counted at its end of colour 0."""
     which, unary, stack, _ = model
     labels = q.shape[2]
-    base = stack.shape[1]
-    x, out, lanes = workspace(model)
-    u, total = unary[which[0, b]], 0.0
+    x, out, _ = workspace(model)
+    own, u = x[stack.shape[1] :], unary[which[0, b]]
+    zero, sums = q.dtype.type(0), spread(0.0)
     for h in range(top, bottom):
         for p in range(2):
             for k in range(0, (width + 1 - p) // 2, TILE):
                 n = pixels(width, p, k)
-                x[base:], out[:], lanes[0] = 0, 0, 0
+                own[:], out[:] = 0, 0
                 if p == h & 1:
                     expected(q, model, b, h, p, k, n, x, out)
-                for l in range(labels):
-                    score, added, own = u[h + 1, p, l, k + 1 : k + 1 + n], out[l, :n], x[base + l, :n]
-                    probability = q[h + 1, p, l, k + 1 : k + 1 + n]
-                    for k_ in range(n):
-                        gain = score[k_] + (added[k_] + own[k_]) - log(probability[k_])
-                        lanes[0, k_] += probability[k_] * gain if probability[k_] > 0 else 0
-                for k_ in range(n):
-                    total += lanes[0, k_]
-    return total
+                for j in range(0, n, BLOCK):
+                    at, m, gained = k + 1 + j, n - j, spread(zero)
+                    for l in range(labels):
+                        probability = load_first(q, (h + 1, p, l, at), m, zero)
+                        score = load_first(u, (h + 1, p, l, at), m, zero) + (load(out, (l, j)) + load(own, (l, j)))
+                        gain = probability * (score - log(probability))
+                        gained += select(probability > zero, gain, zero)
+                    sums += converted(gained, np.float64)
+    return total(sums)
