@@ -18,7 +18,7 @@ import torch
 from lnz.ops.jit.threads import side_by_side
 
 _SHARED = 2**16  # node updates from which threads share the work
-_DEPTH = 32  # half-sweeps between two meetings of the threads
+_DEPTH = 64  # half-sweeps between two meetings of the threads
 
 Part = Callable[[range, int, int, int, int, int, int], None]
 """``part(images, first, steps, low, high, up, down)``: half-sweeps ``first`` … ``first + steps − 1`` of rows
