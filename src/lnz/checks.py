@@ -78,7 +78,7 @@ def check_integer(name: str, value: object, least: int | None = 1) -> None:
     if isinstance(value, SupportsIndex) and (least is None or int(value) >= least):
         return
     kind = "an integer" if least is None else "a positive integer" if least == 1 else f"an integer of at least {least}"
-    error = ValueError if isinstance(value, _NUMBERS | SupportsIndex) else TypeError
+    error = ValueError if isinstance(value, (*_NUMBERS, SupportsIndex)) else TypeError
     raise error(f"{name}: expected {kind}, got {value!r}")
 
 
@@ -107,7 +107,7 @@ def numbers(name: str, values: object) -> tuple[float, ...]:
     return tuple(float(value) for value in listed)
 
 
-_NUMBERS = int | float | np.integer | np.floating  # not numbers.Real, whose instance checks torch.compile cannot trace
+_NUMBERS = (int, float, np.integer, np.floating)  # neither numbers.Real nor a union, which torch.compile cannot trace
 
 
 def as_sample_shape(sample_shape: Sequence[int]) -> torch.Size:

@@ -59,7 +59,7 @@ class FactorGraph:
         """The number of labels where all nodes have the same, else ``None``."""
         self.labels: tuple[tuple[int, ...], ...] = tuple(self._group_labels(g) for g in range(len(self.scopes)))
         """Per group, the cardinalities (L1, …, Lk) that its factors share."""
-        self.handle = next(_handles)
+        self.handle = f"graph {next(_handles)}"  # no number, for which torch.compile may put a symbol
         """What stands for the graph in the signature of a ``torch.library`` op; see :func:`graph_of`."""
         _graphs[self.handle] = self
 
@@ -178,10 +178,10 @@ class FactorGraph:
 
 
 _handles = itertools.count()
-_graphs: WeakValueDictionary[int, FactorGraph] = WeakValueDictionary()
+_graphs: WeakValueDictionary[str, FactorGraph] = WeakValueDictionary()
 
 
-def graph_of(handle: int) -> FactorGraph:
+def graph_of(handle: str) -> FactorGraph:
     """The graph with this handle, as long as someone holds it."""
     return _graphs[handle]
 

@@ -75,8 +75,7 @@ class Model:
 
     @property
     def dtype(self) -> torch.dtype:
-        dtypes = [tensor.dtype for tensor in self.tensors]
-        return max(dtypes, key=lambda dtype: torch.finfo(dtype).bits, default=torch.get_default_dtype())
+        return widest(self.tensors)
 
     @property
     def device(self) -> torch.device:
@@ -165,6 +164,15 @@ def observe(model: Model, labelling: Tensor) -> Model:
             model = _impossible(model, clash)
         observed = torch.where(now != IGNORE, now, before)
     return Model(model.graph, model.entries, observed)
+
+
+def widest(tensors: Sequence[Tensor]) -> torch.dtype:
+    """The floating dtype of most bits among those of ``tensors``; torch's default one of none."""
+    dtype = tensors[0].dtype if tensors else torch.get_default_dtype()
+    for tensor in tensors:
+        if torch.finfo(tensor.dtype).bits > torch.finfo(dtype).bits:
+            dtype = tensor.dtype
+    return dtype
 
 
 def _impossible(model: Model, where: Tensor) -> Model:

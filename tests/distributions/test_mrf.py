@@ -254,3 +254,18 @@ def test_diagnostics_are_of_the_work_that_was_done(monkeypatch: pytest.MonkeyPat
     assert "score" not in q.diagnostics  # which has made beliefs, no labelling
     q.argmax()
     assert q.diagnostics["score"] == q.score(q.argmax())
+
+
+@pytest.mark.parametrize("method", [Enumeration(), Exact(), BeliefPropagation()], ids=lambda it: type(it).__name__)
+def test_one_function_compiles_for_graphs_of_several_sizes(method):
+    """Nothing that stands for a graph becomes a symbol when the next graph comes."""
+    torch._dynamo.reset()
+
+    def loss(graph, node_scores, edge_scores):
+        return lnz.MRF(graph, (node_scores, edge_scores), method).log_partition
+
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    for height, width in ((2, 3), (3, 2), (2, 4)):
+        graph = lnz.FactorGraph.grid(height, width, 2)
+        scores = torch.randn(graph.num_nodes, 2), torch.randn(2, 2)
+        torch.testing.assert_close(compiled(graph, *scores), loss(graph, *scores))

@@ -13,7 +13,7 @@ from torch import Tensor
 from lnz.caching import cached_property, constant
 from lnz.checks import check_integer
 from lnz.errors import IntractableError
-from lnz.graphs import FactorGraph
+from lnz.graphs import graph_of
 from lnz.inference.base import Method, Solution
 from lnz.scores import Model
 from lnz.typing import IGNORE
@@ -46,13 +46,13 @@ class Enumeration(Method):
                 table_bytes=labellings * torch.finfo(model.dtype).bits // 8,
                 alternatives=("Exact", "BeliefPropagation"),
             )
-        return EnumerationSolution(model, _scopes(model.graph))
+        return EnumerationSolution(model, _scopes(model.graph.handle))
 
 
 @constant  # the compiler calls this once while tracing, instead of tracing it
-def _scopes(graph: FactorGraph) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """Per group and factor, its nodes."""
-    return tuple(tuple(map(tuple, scope.tolist())) for scope in graph.scopes)
+def _scopes(graph: str) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """Per group and factor of the graph with this handle, its nodes."""
+    return tuple(tuple(map(tuple, scope.tolist())) for scope in graph_of(graph).scopes)
 
 
 class EnumerationSolution(Solution):

@@ -18,7 +18,7 @@ from torch import Tensor
 from lnz.caching import constant
 from lnz.checks import check_integer, concrete
 from lnz.errors import IntractableError
-from lnz.graphs import FactorGraph
+from lnz.graphs import FactorGraph, graph_of
 from lnz.inference.base import Method, Solution
 from lnz.inference.elimination import (
     Order,
@@ -75,13 +75,13 @@ class Exact(Method):
             everywhere = seen.all(0)
             cut = frozenset(everywhere.nonzero().flatten().tolist())
             clamped = bool((seen & ~everywhere).any())
-        return ExactSolution(model, _handle(model.graph, cut, self.max_table, model.dtype), cut, clamped)
+        return ExactSolution(model, _handle(model.graph.handle, cut, self.max_table, model.dtype), cut, clamped)
 
 
 @constant  # the compiler calls this once while tracing, instead of tracing it
-def _handle(graph: FactorGraph, cut: frozenset[int], max_table: int, dtype: torch.dtype) -> int:
-    """The plan's program as the number that stands for it in operators."""
-    return plan(graph, cut, max_table, dtype).program.handle
+def _handle(graph: str, cut: frozenset[int], max_table: int, dtype: torch.dtype) -> str:
+    """The program of the plan for the graph with this handle, as what stands for it in operators."""
+    return plan(graph_of(graph), cut, max_table, dtype).program.handle
 
 
 def plan(graph: FactorGraph, cut: frozenset[int], max_table: int, dtype: torch.dtype) -> Plan:
@@ -149,7 +149,7 @@ class ExactSolution(Solution):
     method = "Exact"
     exact = True
 
-    def __init__(self, model: Model, handle: int, cut: frozenset[int], clamped: bool) -> None:
+    def __init__(self, model: Model, handle: str, cut: frozenset[int], clamped: bool) -> None:
         super().__init__(model)
         self._handle = handle
         self._cut = cut

@@ -19,14 +19,14 @@ from lnz.ops.belief.gradient import pulled_back
 from lnz.ops.belief.reference import Passing, bethe, log_sum
 from lnz.ops.belief.schedule import Outcome, Run, iterated, unrolled
 from lnz.ops.belief.spec import Spec, hold_graph, one_by_one, put_together, taken_apart, warn_unless_converged
-from lnz.scores import Model
+from lnz.scores import Model, widest
 
 
 @torch.library.custom_op("lnz::belief_messages", mutates_args=())
 def _messages(
     tensors: Sequence[Tensor],
     observed: Tensor | None,
-    graph: int,
+    graph: str,
     weighted: Sequence[bool],
     batch: Sequence[int],
     max_iterations: int,
@@ -42,7 +42,7 @@ def _messages(
 
 
 @_messages.register_fake
-def _(tensors: Sequence[Tensor], observed: Any, graph: int, weighted: Any, batch: Sequence[int], *_: Any) -> Any:
+def _(tensors: Sequence[Tensor], observed: Any, graph: str, weighted: Any, batch: Sequence[int], *_: Any) -> Any:
     wiring = graph_of(graph)
     dtype = _accumulating(tensors)
     slots = sum(scope.numel() for scope in wiring.scopes)
@@ -51,8 +51,7 @@ def _(tensors: Sequence[Tensor], observed: Any, graph: int, weighted: Any, batch
 
 
 def _accumulating(tensors: Sequence[Tensor]) -> torch.dtype:
-    widest = max((tensor.dtype for tensor in tensors), key=lambda dtype: torch.finfo(dtype).bits)
-    return torch.promote_types(widest, torch.float32)
+    return torch.promote_types(widest(tensors), torch.float32)
 
 
 @torch.library.custom_op("lnz::belief_partition", mutates_args=())
@@ -60,7 +59,7 @@ def _partition(
     tensors: Sequence[Tensor],
     observed: Tensor | None,
     messages: Tensor,
-    graph: int,
+    graph: str,
     weighted: Sequence[bool],
     batch: Sequence[int],
 ) -> Tensor:
@@ -69,9 +68,8 @@ def _partition(
 
 
 @_partition.register_fake
-def _(tensors: Sequence[Tensor], observed: Any, messages: Tensor, graph: int, weighted: Any, batch: Any) -> Tensor:
-    widest = max((tensor.dtype for tensor in tensors), key=lambda dtype: torch.finfo(dtype).bits)
-    return tensors[0].new_empty(batch, dtype=widest)
+def _(tensors: Sequence[Tensor], observed: Any, messages: Tensor, graph: str, weighted: Any, batch: Any) -> Tensor:
+    return tensors[0].new_empty(batch, dtype=widest(tensors))
 
 
 @torch.library.custom_op("lnz::belief_gradient", mutates_args=())
@@ -80,7 +78,7 @@ def _gradient(
     observed: Tensor | None,
     messages: Tensor,
     grad: Tensor,
-    graph: int,
+    graph: str,
     weighted: Sequence[bool],
     batch: Sequence[int],
 ) -> list[Tensor]:

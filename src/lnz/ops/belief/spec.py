@@ -15,7 +15,7 @@ from lnz.scores import Model, Weighted
 
 ADVICE = "damping=0.5, another schedule, or more max_iterations"
 
-Spec = tuple[int, list[bool], list[int]]
+Spec = tuple[str, list[bool], list[int]]
 """A model but for its tensors: the graph's handle, which entries are ``Weighted``, the batch shape."""
 
 
@@ -24,7 +24,7 @@ def taken_apart(model: Model) -> Spec:
 
 
 def put_together(
-    tensors: Sequence[Tensor], observed: Tensor | None, graph: int, weighted: Sequence[bool], batch: Sequence[int]
+    tensors: Sequence[Tensor], observed: Tensor | None, graph: str, weighted: Sequence[bool], batch: Sequence[int]
 ) -> Model:
     rest = iter(tensors)
     entries = tuple(Weighted(next(rest), next(rest)) if pair else next(rest) for pair in weighted)

@@ -15,7 +15,7 @@ from lnz.semirings import KMax, Log, Max
 
 
 @torch.library.custom_op("lnz::elimination_marginals", mutates_args=())
-def _marginals(scores: Tensor, base: Tensor, handle: int, clamped: bool) -> tuple[Tensor, Tensor]:
+def _marginals(scores: Tensor, base: Tensor, handle: str, clamped: bool) -> tuple[Tensor, Tensor]:
     program = program_of(handle)
     if use_kernels(scores):
         from lnz.ops.elimination import sharing
@@ -31,12 +31,12 @@ def _arrays(scores: Tensor, base: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 @_marginals.register_fake
-def _(scores: Tensor, base: Tensor, handle: int, clamped: bool) -> tuple[Tensor, Tensor]:
+def _(scores: Tensor, base: Tensor, handle: str, clamped: bool) -> tuple[Tensor, Tensor]:
     return scores.new_empty(scores.shape[0]), torch.empty_like(scores)
 
 
 @torch.library.custom_op("lnz::elimination_partition", mutates_args=())
-def _partition(scores: Tensor, base: Tensor, handle: int, clamped: bool) -> Tensor:
+def _partition(scores: Tensor, base: Tensor, handle: str, clamped: bool) -> Tensor:
     program = program_of(handle)
     if use_kernels(scores):
         from lnz.ops.elimination import sharing
@@ -47,32 +47,32 @@ def _partition(scores: Tensor, base: Tensor, handle: int, clamped: bool) -> Tens
 
 
 @_partition.register_fake
-def _(scores: Tensor, base: Tensor, handle: int, clamped: bool) -> Tensor:
+def _(scores: Tensor, base: Tensor, handle: str, clamped: bool) -> Tensor:
     return scores.new_empty(scores.shape[0])
 
 
 @_partition.register_vmap
-def _(info: Any, in_dims: tuple[Any, ...], scores: Tensor, base: Tensor, handle: int, clamped: bool) -> Any:
+def _(info: Any, in_dims: tuple[Any, ...], scores: Tensor, base: Tensor, handle: str, clamped: bool) -> Any:
     value = _partition(*_fold(info.batch_size, in_dims, scores, base), handle, clamped)
     return value.reshape(info.batch_size, -1), 0
 
 
 @_marginals.register_vmap
-def _(info: Any, in_dims: tuple[Any, ...], scores: Tensor, base: Tensor, handle: int, clamped: bool) -> Any:
+def _(info: Any, in_dims: tuple[Any, ...], scores: Tensor, base: Tensor, handle: str, clamped: bool) -> Any:
     value, marginals = _marginals(*_fold(info.batch_size, in_dims, scores, base), handle, clamped)
     lead = (info.batch_size, -1)
     return (value.reshape(lead), marginals.reshape(*lead, marginals.shape[-1])), (0, 0)
 
 
 @torch.library.custom_op("lnz::elimination_hessian_product", mutates_args=())
-def _hessian_product(scores: Tensor, base: Tensor, handle: int, vector: Tensor) -> Tensor:
+def _hessian_product(scores: Tensor, base: Tensor, handle: str, vector: Tensor) -> Tensor:
     """The Hessian of ln Z times ``vector``, row by row: the derivative of the marginals' product with it."""
     program = program_of(handle)
     return reference.hessian_product(scores, program.starts(base), program, vector)
 
 
 @_hessian_product.register_fake
-def _(scores: Tensor, base: Tensor, handle: int, vector: Tensor) -> Tensor:
+def _(scores: Tensor, base: Tensor, handle: str, vector: Tensor) -> Tensor:
     return torch.empty_like(scores)
 
 
@@ -80,7 +80,7 @@ class _Eliminate(torch.autograd.Function):
     """(ln Z, marginals); the gradient of the first is the second, that of the second is the Hessian of ln Z."""
 
     @staticmethod
-    def forward(scores: Tensor, base: Tensor, handle: int, clamped: bool) -> tuple[Tensor, Tensor]:
+    def forward(scores: Tensor, base: Tensor, handle: str, clamped: bool) -> tuple[Tensor, Tensor]:
         return _marginals(scores, base, handle, clamped)
 
     @staticmethod
@@ -102,7 +102,7 @@ class _Eliminate(torch.autograd.Function):
         return total, None, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], scores: Tensor, base: Tensor, handle: int, clamped: bool) -> Any:
+    def vmap(info: Any, in_dims: tuple[Any, ...], scores: Tensor, base: Tensor, handle: str, clamped: bool) -> Any:
         scores, base = _fold(info.batch_size, in_dims, scores, base)
         value, marginals = _Eliminate.apply(scores, base, handle, clamped)
         lead = (info.batch_size, -1)
@@ -113,7 +113,7 @@ class _HessianProduct(torch.autograd.Function):
     """Hessian times vector. ln Z is differentiable twice, not three times: this has no gradient."""
 
     @staticmethod
-    def forward(scores: Tensor, base: Tensor, handle: int, vector: Tensor) -> Tensor:
+    def forward(scores: Tensor, base: Tensor, handle: str, vector: Tensor) -> Tensor:
         return _hessian_product(scores, base, handle, vector)
 
     @staticmethod
@@ -125,7 +125,7 @@ class _HessianProduct(torch.autograd.Function):
         raise NotImplementedError("ln Z by elimination is differentiable twice, not three times")
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], scores: Tensor, base: Tensor, handle: int, vector: Tensor) -> Any:
+    def vmap(info: Any, in_dims: tuple[Any, ...], scores: Tensor, base: Tensor, handle: str, vector: Tensor) -> Any:
         size = info.batch_size
         scores, base = _fold(size, in_dims, scores, base)
         vector = vector.movedim(in_dims[3], 0) if in_dims[3] is not None else vector.expand(size, *vector.shape)
@@ -142,12 +142,12 @@ def _fold(size: int, in_dims: tuple[Any, ...], scores: Tensor, base: Tensor) -> 
     return scores.reshape(-1, scores.shape[-1]), base
 
 
-def log_partition(scores: Tensor, base: Tensor, handle: int, clamped: bool) -> Tensor:
+def log_partition(scores: Tensor, base: Tensor, handle: str, clamped: bool) -> Tensor:
     """ln Z alone, ``[B]``, without gradient: the upward pass."""
     return _partition(scores, base, handle, clamped)
 
 
-def partition_and_marginals(scores: Tensor, base: Tensor, handle: int, clamped: bool) -> tuple[Tensor, Tensor]:
+def partition_and_marginals(scores: Tensor, base: Tensor, handle: str, clamped: bool) -> tuple[Tensor, Tensor]:
     """ln Z ``[B]`` and the marginal of every entry of every table ``[B, program.size]``; both differentiable.
 
     Args:
@@ -161,12 +161,12 @@ def partition_and_marginals(scores: Tensor, base: Tensor, handle: int, clamped: 
     return _marginals(scores, base, handle, clamped)
 
 
-def argmax(scores: Tensor, base: Tensor, handle: int, labels: Tensor) -> Tensor:
+def argmax(scores: Tensor, base: Tensor, handle: str, labels: Tensor) -> Tensor:
     """A best labelling per row, ``int64 [B, N]``; ``labels`` ``[B, N]`` says those of the nodes that are cut out."""
     return _decode(scores, base, handle, None, labels[None])[0]
 
 
-def topk(scores: Tensor, base: Tensor, handle: int, k: int) -> tuple[Tensor, Tensor]:
+def topk(scores: Tensor, base: Tensor, handle: str, k: int) -> tuple[Tensor, Tensor]:
     """The best scores ``[at most k, B]`` and the indicators of their labellings ``[at most k, B, program.size]``.
 
     The gradient of the j-th best score is the indicator of a labelling that has it, as that of ln Z is the marginals.
@@ -179,12 +179,12 @@ def topk(scores: Tensor, base: Tensor, handle: int, k: int) -> tuple[Tensor, Ten
     return best.detach(), torch.stack(indicators)
 
 
-def sample(scores: Tensor, base: Tensor, handle: int, uniforms: Tensor, labels: Tensor) -> Tensor:
+def sample(scores: Tensor, base: Tensor, handle: str, uniforms: Tensor, labels: Tensor) -> Tensor:
     """Independent labellings ``int64 [n, B, N]``, one per ``uniforms`` ``[n, B, cliques]``."""
     return _decode(scores, base, handle, uniforms, labels.expand(len(uniforms), -1, -1))
 
 
-def _decode(scores: Tensor, base: Tensor, handle: int, uniforms: Tensor | None, labels: Tensor) -> Tensor:
+def _decode(scores: Tensor, base: Tensor, handle: str, uniforms: Tensor | None, labels: Tensor) -> Tensor:
     program = program_of(handle)
     base = program.starts(base)
     if use_kernels(scores):

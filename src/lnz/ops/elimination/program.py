@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_programs: WeakValueDictionary[int, Program] = WeakValueDictionary()
+_programs: WeakValueDictionary[str, Program] = WeakValueDictionary()
 _handles = count()
 
 
@@ -105,7 +105,7 @@ class Program:
             above = self.cliques[parent][0]
             self.inputs[parent].insert(0, Input(-1, child, tuple([strides.get(node, 0) for node in above])))
         self._derived: dict[str, Any] = {}
-        self.handle = next(_handles)
+        self.handle = f"program {next(_handles)}"  # as that of a graph
         _programs[self.handle] = self
 
     def cached(self, key: str, make: Callable[[Program], Any]) -> Any:
@@ -154,7 +154,7 @@ class Program:
         return torch.from_numpy(tables), torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *local]))
 
 
-def program_of(handle: int) -> Program:
+def program_of(handle: str) -> Program:
     """The program with this handle, as long as someone holds it."""
     return _programs[handle]
 

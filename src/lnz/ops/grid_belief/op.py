@@ -35,7 +35,7 @@ def serves(model: Model, run: Run) -> bool:
 def _solved(
     tensors: Sequence[Tensor],
     observed: Tensor | None,
-    graph: int,
+    graph: str,
     weighted: Sequence[bool],
     batch: Sequence[int],
     max_iterations: int,
@@ -52,7 +52,7 @@ def _solved(
 
 
 @_solved.register_fake
-def _(tensors: Sequence[Tensor], observed: Any, graph: int, weighted: Any, batch: Sequence[int], *_: Any) -> Any:
+def _(tensors: Sequence[Tensor], observed: Any, graph: str, weighted: Any, batch: Sequence[int], *_: Any) -> Any:
     new, wiring = tensors[0].new_empty, graph_of(graph)
     grid, labels, count = wiring.grid_layout, wiring.max_cardinality, math.prod(batch)
     assert grid is not None
@@ -67,7 +67,7 @@ def _gradient(
     messages: Tensor,
     log_z: Tensor,
     grad: Tensor,
-    graph: int,
+    graph: str,
     weighted: Sequence[bool],
     batch: Sequence[int],
 ) -> list[Tensor]:

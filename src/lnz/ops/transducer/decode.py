@@ -60,17 +60,17 @@ def _walk(
     for n in range(len(alphas) - 1, -1, -1):
         ends = _at(alphas[n], column)  # [M, B, K]
         score, index = choose(ends, rank)
-        at_end = of.steps == n
+        at_end = of.steps() == n
         scores, rank = torch.where(at_end, score, scores), torch.where(at_end, index, rank)
         if n == 0:
             break
         ways = torch.stack((alphas[n - 1] + b[:, n - 1], shifted(alphas[n - 1] + l[:, n - 1], 1)), -1)
         _, index = choose(_at(ways, column).flatten(2), rank)  # K ways along each of two arcs
-        going = of.steps >= n
+        going = of.steps() >= n
         moves = going & (index % 2 == 1) & (column > 0)  # to column 0 only where nothing is possible
         rank = torch.where(going, index // 2, rank)
         column = column - moves.long()
-        frame = n - 1 - of.slant * column
+        frame = n - 1 - of.slant() * column
         frames = torch.where(moves[..., None] & (columns == column[..., None]), frame[..., None], frames)
     return frames, scores
 

@@ -53,7 +53,7 @@ def solve(blank: Tensor, label: Tensor, of: Lattice) -> tuple[Tensor, Tensor, Te
 
     log_z = torch.empty(len(blank), dtype=torch.float64)
     results = (log_z, torch.zeros(blank.shape, dtype=blank.dtype), torch.zeros(label.shape, dtype=label.dtype))
-    arguments = (*_arrays(blank, label, of.lengths, of.target_lengths), of.slant)
+    arguments = (*_arrays(blank, label, of.lengths, of.target_lengths), of.slant())
     outputs = _arrays(*results)
     _share(lambda first, step: kernel(*arguments, first, step, *outputs), len(blank), blank.numel())
     return log_z.to(blank.dtype), *results[1:]
@@ -65,7 +65,7 @@ def viterbi(blank: Tensor, label: Tensor, of: Lattice) -> tuple[Tensor, Tensor]:
 
     B, _, U = label.shape
     frames, scores = torch.empty(B, U, dtype=torch.int64), torch.empty(B, dtype=torch.float64)
-    arguments = (*_arrays(blank, label, of.lengths, of.target_lengths), of.slant)
+    arguments = (*_arrays(blank, label, of.lengths, of.target_lengths), of.slant())
     outputs = _arrays(frames, scores)
     _share(lambda first, step: kernel(*arguments, first, step, *outputs), B, blank.numel())
     return frames, scores.to(blank.dtype)

@@ -30,15 +30,14 @@ class Lattice(NamedTuple):
     target_lengths: Tensor
     several: bool
 
-    @property
+    # methods, not properties, which torch.compile of torch 2.10 cannot trace on named tuples
     def slant(self) -> int:
         """How many frames an arc of a step lies earlier, per label emitted before: t = step − slant · u."""
         return int(self.several)
 
-    @property
     def steps(self) -> Tensor:
         """The number of arcs of every path, ``[B]``."""
-        return self.lengths + self.slant * self.target_lengths
+        return self.lengths + self.slant() * self.target_lengths
 
     def blanks(self, T: int, U: int) -> Tensor:
         """Which nodes have a blank arc, ``bool [B, T, U + 1]``."""

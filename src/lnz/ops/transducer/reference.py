@@ -35,7 +35,7 @@ def forward_backward(blank: Tensor, label: Tensor, of: Lattice) -> tuple[Tensor,
 def by_step(blank: Tensor, label: Tensor, of: Lattice) -> tuple[Tensor, ...]:
     """The scores of the arcs that leave each column at each step, ``[B, steps, U + 1]``; −inf where there is none."""
     (B, T, U), device = label.shape, label.device
-    at = torch.arange(T + of.slant * U, device=device)[:, None] - of.slant * torch.arange(U + 1, device=device)
+    at = torch.arange(T + of.slant() * U, device=device)[:, None] - of.slant() * torch.arange(U + 1, device=device)
     inside, at = (at >= 0) & (at < T), at.clamp(0, max(0, T - 1))
     blank = blank.masked_fill(~of.blanks(T, U), -torch.inf)
     label = label.masked_fill(~of.labels(T, U), -torch.inf)
@@ -49,7 +49,7 @@ def by_step(blank: Tensor, label: Tensor, of: Lattice) -> tuple[Tensor, ...]:
 def by_frame(x: Tensor, of: Lattice, T: int) -> Tensor:
     """Numbers per step and column ``[B, steps, U + 1]`` as numbers per frame and column, ``[B, T, U + 1]``."""
     B, _, W = x.shape
-    at = torch.arange(T, device=x.device)[:, None] + of.slant * torch.arange(W, device=x.device)
+    at = torch.arange(T, device=x.device)[:, None] + of.slant() * torch.arange(W, device=x.device)
     return x.gather(1, at.expand(B, T, W))
 
 
@@ -79,7 +79,7 @@ def backward(b: Tensor, l: Tensor, of: Lattice) -> list[Tensor]:
     columns = torch.arange(b.shape[2], device=b.device)
     end = b.new_zeros(b.shape[0], b.shape[2]).masked_fill(columns != of.target_lengths[:, None], -torch.inf)
     nowhere = torch.full_like(end, -torch.inf)
-    steps = of.steps[:, None]
+    steps = of.steps()[:, None]
     betas = [torch.where(steps == b.shape[1], end, nowhere)]
     for n in reversed(range(b.shape[1])):
         ways = torch.stack((b[:, n] + betas[-1], l[:, n] + shifted(betas[-1], -1)), -1)
