@@ -257,11 +257,11 @@ def test_diagnostics_are_of_the_work_that_was_done(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("method", [Enumeration(), Exact(), BeliefPropagation()], ids=lambda it: type(it).__name__)
-def test_one_function_compiles_for_graphs_of_several_sizes(method):
+def test_one_function_compiles_for_graphs_of_several_sizes(method: Method) -> None:
     """Nothing that stands for a graph becomes a symbol when the next graph comes."""
     torch._dynamo.reset()
 
-    def loss(graph, node_scores, edge_scores):
+    def loss(graph: lnz.FactorGraph, node_scores: Tensor, edge_scores: Tensor) -> Tensor:
         return lnz.MRF(graph, (node_scores, edge_scores), method).log_partition
 
     compiled = torch.compile(loss, fullgraph=True, backend="eager")

@@ -13,9 +13,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from lnz.ops.gibbs.cpu.random import LANES, ready_words, sharing, uniform
+from lnz.ops.gibbs.cpu.random import ready_words, sharing, uniform
 from lnz.ops.registers.cpu.lanes import BLOCK
-from lnz.ops.registers.cpu.vectors import converted, exp, gather, load, select, spread, store
+from lnz.ops.registers.cpu.vectors import LANES, converted, exp, gather, load, select, spread, store
 
 FLAGS = {"contract"}
 EXP: tuple[()] = ()  # a domain is the length of a tuple, which the compiler knows

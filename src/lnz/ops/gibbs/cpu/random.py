@@ -8,9 +8,7 @@ from numba.extending import overload
 
 from lnz.ops.philox.cpu import U64, philox4x32, uniform24, uniform53
 from lnz.ops.registers.cpu.lanes import BLOCK
-from lnz.ops.registers.cpu.vectors import converted, load, spread, store
-
-LANES = np.arange(BLOCK)
+from lnz.ops.registers.cpu.vectors import LANES, converted, load, spread, store
 
 
 def sharing(like):

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from numba import njit
 
-from lnz.ops.gibbs.cpu.random import LANES
 from lnz.ops.jit.cpu import kernel
 from lnz.ops.philox.cpu import U32, U64, philox4x32
 from lnz.ops.registers.cpu.lanes import BLOCK
 from lnz.ops.registers.cpu.parts import every, load_first, store_first
-from lnz.ops.registers.cpu.vectors import converted, load, spread
+from lnz.ops.registers.cpu.vectors import LANES, converted, load, spread
 
 _0, _1, _31, _ALL = U32(0), U32(1), U32(31), U32(0xFFFFFFFF)
 

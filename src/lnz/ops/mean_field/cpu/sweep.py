@@ -13,12 +13,11 @@ from lnz.ops.jit.cpu import kernel
 from lnz.ops.registers.cpu.lanes import BLOCK
 from lnz.ops.registers.cpu.parts import load_first, store_first, total
 from lnz.ops.registers.cpu.product import matmul
-from lnz.ops.registers.cpu.vectors import converted, exp, load, log, select, spread, store
+from lnz.ops.registers.cpu.vectors import LANES, converted, exp, load, log, select, spread, store
 
 FLAGS = {"contract"}
 TILE = 128  # pixels worked on at a time
 COLUMNS = TILE + BLOCK  # room for what spills over a tile
-LANES = np.arange(BLOCK)
 
 
 @njit(fastmath=FLAGS)
@@ -65,7 +64,7 @@ def expected(q, model, b, h, p, k, n, x, out):
     which, _, stack, ((slots, weight, full), (down_slots, down_weight, down_full)) = model
     labels = q.shape[2]
     shared = stack.shape[1] // labels
-    begun = 0  # slots of x with something in them, as bits
+    begun = 0  # slots of x with something in them, as bits; a call per edge would count references to its arrays
     for end in range(2):  # the neighbour is the earlier or the later end of the edge
         slot, entry, at = slots[end], which[1, b], k + p + end
         parity, start = (p, k + 1) if end else (1 - p, k + p)
@@ -91,7 +90,7 @@ def expected(q, model, b, h, p, k, n, x, out):
 
 @njit(fastmath=FLAGS)
 def settle(out, own, q, to, h, p, k, n, damping, change):
-    """The softmax of the fields ``out + own``, damped, into row h of ``to``; the largest change is kept in ``change``.
+    """The softmax of the fields ``out + own``, damped, into row h of ``to``; largest changes into ``change [16]``.
 
     Where all labels of a pixel are impossible they are equally probable; where damping leaves none, there is none.
     """
@@ -134,12 +133,12 @@ def settle(out, own, q, to, h, p, k, n, damping, change):
 
 @njit(fastmath=FLAGS)
 def workspace(model):
-    """``x``, ``out`` and ``lanes`` as the functions here want them."""
+    """``x`` and ``out`` as the functions here want them."""
     _, unary, stack, _ = model
     labels = unary.shape[3]
     padded = (labels + 3) // 4 * 4
     x = np.zeros((stack.shape[1] + labels, COLUMNS), unary.dtype)
-    return x, np.zeros((padded, COLUMNS), unary.dtype), np.zeros((4, COLUMNS), unary.dtype)
+    return x, np.zeros((padded, COLUMNS), unary.dtype)
 
 
 @kernel(fastmath=FLAGS)
@@ -160,8 +159,8 @@ def sweep(model, b, width, q, to, colours, top, bottom, damping):
     which, unary, stack, _ = model
     labels = q.shape[2]
     base = stack.shape[1]
-    x, out, lanes = workspace(model)
-    own, change, u = x[base:], lanes[0], unary[which[0, b]]
+    x, out = workspace(model)
+    own, change, u = x[base:], np.zeros(BLOCK, q.dtype), unary[which[0, b]]
     for colour in range(colours[0], colours[1]):
         for h in range(top, bottom):
             p = (h + colour) & 1
@@ -172,7 +171,7 @@ def sweep(model, b, width, q, to, colours, top, bottom, damping):
                         x[base + l, k_] = u[h + 1, p, l, k + 1 + k_]
                 expected(q, model, b, h, p, k, n, x, out)
                 settle(out, own, q, to, h, p, k, n, damping, change)
-    return lanes[0].max()
+    return change.max()
 
 
 @kernel(fastmath=FLAGS)
@@ -200,7 +199,7 @@ def bound(model, b, width, q, top, bottom):
     """What rows top … bottom − 1 of image b add to the lower bound: every edge is counted at its end of colour 0."""
     which, unary, stack, _ = model
     labels = q.shape[2]
-    x, out, _ = workspace(model)
+    x, out = workspace(model)
     own, u = x[stack.shape[1] :], unary[which[0, b]]
     zero, sums = q.dtype.type(0), spread(0.0)
     for h in range(top, bottom):

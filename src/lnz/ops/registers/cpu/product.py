@@ -181,19 +181,19 @@ best_of_row = _row_product(True)
 """:func:`vecmat` with + for × and max for +."""
 
 
-@njit(inline="always")
-def multiply(columns, table, message, count, size):
-    """``message[:count] = columns.T[:count] @ table``, for labels ``size`` of as many as the table has room for."""
-    if count == 1:
-        vecmat(columns, table, message, len(table), size)  # type: ignore[call-arg]
-    else:
-        matmul(columns, table, message, count, size, size)  # type: ignore[call-arg]
+def _step(row: Any, rows: Any) -> Any:
+    @njit(inline="always")
+    def step(columns, table, message, count, size):
+        if count == 1:
+            row(columns, table, message, len(table), size)
+        else:
+            rows(columns, table, message, count, size, size)
+
+    return step
 
 
-@njit(inline="always")
-def maximise(columns, table, message, count, size):
-    """:func:`multiply` with + for × and max for +."""
-    if count == 1:
-        best_of_row(columns, table, message, len(table), size)  # type: ignore[call-arg]
-    else:
-        best(columns, table, message, count, size, size)  # type: ignore[call-arg]
+multiply = _step(vecmat, matmul)
+"""``message [:count] = columns.T[:count] @ table``, for labels ``size`` of as many as the table has room for."""
+
+maximise = _step(best_of_row, best)
+""":func:`multiply` with + for × and max for +."""

@@ -11,6 +11,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -22,6 +23,9 @@ from numba.extending import intrinsic, register_model
 from lnz.ops.registers.cpu.exponential import exp as exponential
 from lnz.ops.registers.cpu.lanes import BLOCK, INT, Lanes
 from lnz.ops.registers.cpu.logarithm import log as logarithm
+
+LANES = np.arange(BLOCK)
+"""The number of each lane, to be loaded."""
 
 _CONTRACT = ("contract",)
 _built: Any = intrinsic  # whose functions are called without the context that they are written with

@@ -17,10 +17,9 @@ from lnz.ops.math.cpu import exp as exp_of
 from lnz.ops.registers.cpu.lanes import BLOCK
 from lnz.ops.registers.cpu.parts import every, highest, load_first, store_first, total
 from lnz.ops.registers.cpu.product import multiply
-from lnz.ops.registers.cpu.vectors import converted, exp, load, log, select, spread, store
+from lnz.ops.registers.cpu.vectors import LANES, converted, exp, load, log, select, spread, store
 from lnz.ops.semi_markov.cpu.widths import FLAGS
 
-LANES = np.arange(BLOCK)
 ROWWISE: tuple[()] = ()  # whether positions have tables of their own, by a length that the compiler knows,
 AS_ONE = (0,)  # or share one
 

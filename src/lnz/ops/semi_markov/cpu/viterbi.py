@@ -15,9 +15,8 @@ from numba import njit
 from lnz.ops.jit.cpu import kernel
 from lnz.ops.registers.cpu.lanes import BLOCK
 from lnz.ops.registers.cpu.product import maximise, workspace
-from lnz.ops.registers.cpu.vectors import load, select, store
+from lnz.ops.registers.cpu.vectors import LANES, load, select, store
 from lnz.ops.semi_markov.cpu.back import TILE, rows_of_labels
-from lnz.ops.semi_markov.cpu.labels import LANES
 from lnz.ops.semi_markov.cpu.widths import FLAGS, room_to_fold, stretch, top_of_widths
 
 CONTINUED, IGNORE = -1, -100
