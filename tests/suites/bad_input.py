@@ -82,6 +82,12 @@ class BadInput(Family):
         with pytest.raises(TypeError, match=r"^\S+: expected floating point scores, got dtype torch.int64"):
             instance.build(*(leaf.long() for leaf in instance.leaves))
 
+    def test_labels_have_no_moments(self) -> None:
+        p = self.example().p
+        for name in ("mean", "variance", "stddev"):
+            with pytest.raises(TypeError, match=rf"{type(p).__name__} has no {name}: .*; use marginals .* or entropy"):
+                getattr(p, name)
+
     def test_k_below_one(self) -> None:
         with pytest.raises(ValueError, match="k: expected a positive integer, got 0"):
             self.example().p.topk(0)

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, NoReturn
 import torch
 from torch import Tensor
 
-from lnz.caching import cached_property
 from lnz.checks import check_feasible
 from lnz.scores import Model
 
@@ -38,9 +37,12 @@ class Solution:
     def __init__(self, model: Model) -> None:
         self.model = model
 
-    @cached_property
+    @property
     def centred(self) -> tuple[Model, Tensor]:
-        """The model without what the scores of all labellings have in common, and how much; :meth:`Model.centred`."""
+        """The model without what the scores of all labellings have in common, and how much; :meth:`Model.centred`.
+
+        Made anew for each answer, which so has a graph of gradients of its own.
+        """
         return self.model.centred()
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +75,9 @@ class HiddenMarkovModel(nn.Module):
         """
         x = _without_padding(x, lengths)
         return HMM(self.initial.log_softmax(-1), self.transition.log_softmax(-1), self.emissions(x), lengths)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     @torch.no_grad()
     def sample(self, sequences: int, steps: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,9 @@ class CategoricalEmission(Emission):
         check_labels("x", x, self.logits.shape[1])
         table = self.logits.log_softmax(-1).T
         return torch.where((x < 0).unsqueeze(-1), 0.0, table[x.clamp(min=0)])
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def maximise(self, x: Tensor, weights: Tensor, pseudocount: float) -> None:
         seen = (x >= 0).flatten()
@@ -124,6 +127,9 @@ class GaussianEmission(Emission):
             scaled = torch.linalg.solve_triangular(self._cholesky, away.unsqueeze(-1), upper=False).squeeze(-1)
             log_scale = self.factor.diagonal(dim1=-2, dim2=-1)
         return -0.5 * (scaled.square() + math.log(2 * math.pi)).sum(-1) - log_scale.sum(-1)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def maximise(self, x: Tensor, weights: Tensor, pseudocount: float) -> None:
         x, weights = x.flatten(0, -2), weights.flatten(0, -2)
@@ -216,6 +222,9 @@ class NeuralEmission(Emission):
                 f"state_prior: expected {scores.shape[-1]} states as the network puts out, got {len(self.state_prior)}"
             )
         return scores.log_softmax(-1) - self.state_prior
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def maximise(self, x: Tensor, weights: Tensor, pseudocount: float) -> None:
         """As :meth:`Emission.maximise`, by L-BFGS; a network has no prior, whatever the pseudocount."""

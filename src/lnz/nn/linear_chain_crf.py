@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -120,6 +120,9 @@ class LinearChainCRF(nn.Module):
         if concrete(total) and not number > 0:
             raise ValueError("mask: expected a step to average over, for reduction='token_mean', got none")
         return total / number
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _weighted(self, chain: LinearChain, tags: Tensor) -> Tensor:
         assert self.class_weights is not None
