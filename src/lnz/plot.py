@@ -12,6 +12,7 @@ import matplotlib
 import torch
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from torch import Tensor
 
 PALETTE = ("tab20", 20)
@@ -23,6 +24,8 @@ def segmentation(
     columns: Mapping[str, Sequence[Tensor]],
     confidence: Sequence[Tensor],
     num_labels: int,
+    names: Sequence[str] = (),
+    label_colours: Sequence[tuple[int, int, int]] | None = None,
 ) -> Figure:
     """One row per image: the image, one column per labelling, and the confidence of the last of them.
 
@@ -31,12 +34,14 @@ def segmentation(
         columns: per title, one labelling ``int64 [H, W]`` per image; labels below 0 are drawn black.
         confidence: probabilities ``[H, W]``, one per image.
         num_labels: labels are below this.
+        names: of the labels, for a legend; none is drawn without them.
+        label_colours: red, green and blue of each label, 0 to 255; by default, those of a colour map.
     """
     titles = ["image", *columns, "marginal confidence"]
     height = sum(image.shape[-2] / image.shape[-1] for image in images) / max(len(images), 1)
     figure = Figure(figsize=(2.2 * len(titles), 2.2 * height * len(images) + 0.4), layout="constrained")
     axes = figure.subplots(len(images), len(titles), squeeze=False)
-    colours = _colours(num_labels)
+    colours = _colours(num_labels, label_colours)
     shown = None
     for row, image in enumerate(images):
         pixels = (image - image.min()) / (image.max() - image.min()).clamp_min(1e-9)
@@ -60,6 +65,11 @@ def segmentation(
         axis.set_yticks([])
     if shown is not None:
         figure.colorbar(shown, ax=axes[:, -1].tolist(), fraction=0.08, label="largest marginal")
+    if names:
+        patches = [Patch(color=colours(label)) for label in range(num_labels)]
+        legend = figure.legend(patches, names, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a name may hold $
     return figure
 
 
@@ -232,7 +242,10 @@ def png(figure: Figure, dpi: int = 110) -> bytes:
     return buffer.getvalue()
 
 
-def _colours(num_labels: int) -> Colormap:
+def _colours(num_labels: int, given: Sequence[tuple[int, int, int]] | None = None) -> Colormap:
+    if given is not None:
+        picked = [tuple(part / 255 for part in colour) for colour in given]
+        return ListedColormap(picked).with_extremes(under=UNOBSERVED)
     name, size = PALETTE
     base = matplotlib.colormaps[name] if num_labels <= size else matplotlib.colormaps["gist_ncar"]
     steps = range(num_labels)
