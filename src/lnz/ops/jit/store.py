@@ -93,7 +93,7 @@ def _read_trusted(path: Path) -> bytes | None:
 
 
 def _distrust(status: os.stat_result) -> str | None:
-    """Why a file or folder is not trusted: it is, if only this user, root or the owner of lnz's sources may write it."""
+    """Why a file or folder is not trusted; it is if only this user, root or the owner of lnz's sources may write it."""
     if not hasattr(os, "geteuid"):  # Windows keeps access lists instead
         return None
     if status.st_uid not in (os.geteuid(), 0, OPS.stat().st_uid):

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ class Partition(NamedTuple):
         """First and last (which is no longer part of it) of each share."""
         units = -(-self.count // self.unit)
         cuts = [min(self.count, self.unit * (units * k // self.parts)) for k in range(self.parts + 1)]
-        return [*zip(cuts, cuts[1:], strict=False)]
+        return [*pairwise(cuts)]
 
 
 def partition(count: int, parts: int | None = None, unit: int = 1) -> Partition:

@@ -21,7 +21,7 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     def compiled(function: Callable[..., Any]) -> Any:
         dispatcher = njit(nogil=True, **options)(function)
         if isinstance(dispatcher, Dispatcher):  # NUMBA_DISABLE_JIT gives the function back
-            dispatcher._cache = KernelCache(function)
+            dispatcher._cache = KernelCache(function)  # pyright: ignore[reportAttributeAccessIssue]
         return dispatcher
 
     return compiled

@@ -42,7 +42,7 @@ def launcher(kernel: Dispatcher) -> Callable[..., int]:
     Returns 0; or 1, if it did nothing because it does not know the address of its kernel.
     """
 
-    def launch(team, threads, counter, link, count, parts, unit, arguments):  # noqa: PLR0917
+    def launch(team, threads, counter, link, count, parts, unit, arguments):
         return _launch(team, threads, counter, link, count, parts, unit, arguments)  # type: ignore[call-arg]
 
     launch.__module__ = kernel.py_func.__module__
@@ -54,7 +54,7 @@ def launcher(kernel: Dispatcher) -> Callable[..., int]:
 
 def address_of(kernel: Dispatcher, arguments: tuple[Any, ...]) -> int:
     """Of the kernel compiled for ``arguments``, as native code calls it."""
-    signature = (types.int64, types.int64, *typeof(arguments).types)
+    signature = (types.int64, types.int64, *typeof(arguments).types)  # pyright: ignore[reportAttributeAccessIssue]
     kernel.compile(signature)
     compiled = kernel.overloads[signature]
     if compiled.signature.return_type != types.none:
@@ -77,7 +77,8 @@ def _generate(context, builder, signature, args):
         [_INT.as_pointer(), kernel_type.as_pointer(), _INT, _INT, _INT, _INT, _CODE, error_type, arguments.type]
     )
     known = cgutils.add_global_variable(builder.module, _INT, builder.module.get_unique_name("kernel"))
-    known.initializer, known.linkage = _INT(0), "internal"
+    known.initializer = _INT(0)  # pyright: ignore[reportAttributeAccessIssue]
+    known.linkage = "internal"
     with builder.if_then(builder.icmp_signed("!=", link, _INT(0))):
         builder.store(link, known)
     address = builder.load(known)
