@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,16 +33,23 @@ def transition_mask(
     Raises:
         ValueError: an unknown scheme, a tag that is not of the scheme, or one that comes twice.
     """
+    start, end, transitions = (torch.from_numpy(array) for array in forbidding_arrays(tags, scheme))
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    return start.to(dtype), end.to(dtype), transitions.to(dtype)
+
+
+def forbidding_arrays(tags: Sequence[str], scheme: Scheme) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Those of :func:`transition_mask` as arrays, which no device and no mode of torch has a say in."""
     if scheme not in _STARTS:
         raise ValueError(f"scheme: expected 'BIO', 'BIOES' or 'BILOU', got {scheme!r}")
     twice = [tag for k, tag in enumerate(tags) if tag in tags[:k]]
     if twice:
         raise ValueError(f"tags: expected every name once, got {twice[0]!r} twice")
     parsed = [_parsed(tag, scheme) for tag in tags]
-    starts = torch.tensor([letter == "O" or letter in _STARTS[scheme] for letter, _ in parsed])
-    ends = torch.tensor([letter not in _GOES_ON[scheme] or not letter for letter, _ in parsed])
-    follows = torch.tensor([[_follows(a, b, scheme) for b in parsed] for a in parsed]).reshape(len(tags), len(tags))
-    return _forbidding(starts, dtype), _forbidding(ends, dtype), _forbidding(follows, dtype)
+    starts = [letter == "O" or letter in _STARTS[scheme] for letter, _ in parsed]
+    ends = [letter not in _GOES_ON[scheme] or not letter for letter, _ in parsed]
+    follows = [[_follows(a, b, scheme) for b in parsed] for a in parsed]
+    return _forbidding(starts), _forbidding(ends), _forbidding(follows).reshape(len(tags), len(tags))
 
 
 def _follows(a: tuple[str, str], b: tuple[str, str], scheme: Scheme) -> bool:
@@ -61,5 +69,5 @@ def _parsed(tag: str, scheme: Scheme) -> tuple[str, str]:
     raise ValueError(f"tags: expected O, {letters}-… of scheme {scheme}, got {tag!r}")
 
 
-def _forbidding(allowed: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, -torch.inf)
+def _forbidding(allowed: Sequence[bool] | Sequence[Sequence[bool]]) -> np.ndarray:
+    return np.where(np.array(allowed, bool), 0.0, -np.inf)
