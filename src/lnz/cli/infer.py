@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 from torch import Tensor
 
@@ -24,7 +24,9 @@ from lnz.io import (
     read_model,
     read_variables,
 )
+from lnz.io.printable import json_printable, printable
 from lnz.tasks.infer import Answer, Query, infer
+from lnz.tasks.parsing import Strict
 
 SUMMARY = "answer queries about a model file (.uai, .bif): ln Z, marginals, best labelling"
 
@@ -104,16 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
 def _parser() -> argparse.ArgumentParser:
     description = DESCRIPTION.format(methods="\n".join(_line(name) for name in METHODS))
-    parser = _Parser(
+    parser = Strict(
         "lnz infer", description=description, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", metavar="MODEL", help="the model file: .uai, .bif, one of those above; .gz may follow")
@@ -157,7 +152,8 @@ def _variables(text: str | None, model: NamedModel, encoding: str | None) -> tup
 
 
 def _json(answer: Answer, method: str) -> str:
-    return json.dumps(answer.to_dict() | {"method": method}, ensure_ascii=False, allow_nan=False) + "\n"
+    answered = answer.to_dict() | {"method": method}
+    return json_printable(json.dumps(answered, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def _summary_line(answer: Answer, method: str) -> str:
@@ -176,7 +172,7 @@ def _warnings_on_stderr() -> Iterator[None]:
     """Show each warning as one line, when it comes."""
 
     def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
-        print(f"lnz: {category.__name__}: {' '.join(str(message).split())}", file=sys.stderr)
+        print(f"lnz: {category.__name__}: {printable(' '.join(str(message).split()))}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from lnz import plot
+from lnz.tasks.console import Console
 from lnz.tasks.options import TaskCLI
 from lnz.tasks.run import run as run_task
 from lnz.tasks.segment import comparison, report
@@ -104,9 +104,7 @@ class SegmentTask(Task):
             columns["softmax"].append(alone[0])
             columns["MRF"].append(labels[0])
             confidence.append(certainty[0])
-        return plot.png(
-            plot.segmentation(images, columns, confidence, data.num_classes, data.legend.names, data.legend.colours)
-        )
+        return plot.png(plot.segmentation(images, columns, confidence, data.num_classes))
 
     def table(self, results: Sequence[report.Result]) -> Table:
         return report.table(results)
