@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lnz.checks import common_dtype, working_dtype
 from lnz.graphs import graph_of
 from lnz.ops.belief.gradient import pulled_back
 from lnz.ops.belief.reference import Passing, bethe, log_sum
 from lnz.ops.belief.schedule import Outcome, Run, iterated, unrolled
 from lnz.ops.belief.spec import Spec, hold_graph, one_by_one, put_together, taken_apart, warn_unless_converged
-from lnz.scores import Model, widest
+from lnz.scores import Model
 
 
 @torch.library.custom_op("lnz::belief_messages", mutates_args=())
@@ -51,7 +52,7 @@ def _(tensors: Sequence[Tensor], observed: Any, graph: str, weighted: Any, batch
 
 
 def _accumulating(tensors: Sequence[Tensor]) -> torch.dtype:
-    return torch.promote_types(widest(tensors), torch.float32)
+    return working_dtype(common_dtype(*tensors))
 
 
 @torch.library.custom_op("lnz::belief_partition", mutates_args=())
@@ -69,7 +70,7 @@ def _partition(
 
 @_partition.register_fake
 def _(tensors: Sequence[Tensor], observed: Any, messages: Tensor, graph: str, weighted: Any, batch: Any) -> Tensor:
-    return tensors[0].new_empty(batch, dtype=widest(tensors))
+    return tensors[0].new_empty(batch, dtype=common_dtype(*tensors))
 
 
 @torch.library.custom_op("lnz::belief_gradient", mutates_args=())
