@@ -22,8 +22,8 @@ each is,
   {"audio": "park.wav", "text": …, "duration": …, "seconds_per_frame": …, "log_prob": ln Q(text),
    "words": [{"label": "dog", "start": 0.41, "end": 0.63, "confidence": 0.97}, …]}
 in seconds; and, with --picture, park.png: the intervals below the spectrogram. Bounds are as fine as seconds_per_frame.
-A recording that cannot be read, or is too short for its text, does not stop the others: what failed is listed at the end,
-and the exit status is 1.
+A recording that cannot be read, or is too short for its text, does not stop the others: what failed is listed at the
+end, and the exit status is 1.
 A network that was trained without a label prior (--model.prior_scale of lnz fit transcribe) makes its labels short."""
 
 
