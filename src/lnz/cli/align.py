@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lnz.cli.predict import checkpoint_of, report_failures
+from lnz.io.printable import printable
+from lnz.tasks.parsing import Strict
 
 SUMMARY = "say when each word of a transcript sounds, by a trained network"
 
@@ -43,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Strict(
         prog="lnz align",
         description=f"{SUMMARY[0].upper()}{SUMMARY[1:]}.",
         epilog=EXAMPLES,
@@ -87,5 +89,5 @@ def _align(arguments: argparse.Namespace) -> int:
     results = list(track(done, "Aligning", total=len(utterances)))
     aligned = [result for result in results if not isinstance(result, Failed)]
     words = sum(len(result.words) for result in aligned)
-    print(f"{words} words of {len(aligned)} recordings aligned in {arguments.output}")
+    print(printable(f"{words} words of {len(aligned)} recordings aligned in {arguments.output}"))
     return report_failures("lnz align", results, "recordings")

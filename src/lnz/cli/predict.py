@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from lnz.io.printable import printable
+from lnz.tasks.parsing import Strict
+
 SUMMARY = "label images, tag sentences or transcribe recordings with a trained network"
 
 TASKS = {
@@ -50,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Strict(
         prog="lnz predict",
         description=f"{SUMMARY[0].upper()}{SUMMARY[1:]}.",
         epilog=EXAMPLES,
@@ -90,14 +93,15 @@ def _predict(arguments: argparse.Namespace) -> int:
         raise FormatError(f"{source}: of lnz fit {task}, which takes --{takes}")
     if takes == "text":
         count = import_module(module).predict(checkpoint, str(source), given, arguments.output)
-        print(f"{count} {said} {arguments.output}")
+        print(printable(f"{count} {said} {arguments.output}"))
         return 0
     files = list_images(given) if takes == "images" else list_audio(given)
     arguments.output.mkdir(parents=True, exist_ok=True)
     options = {"strict": arguments.strict} | ({"confidence": arguments.confidence} if takes == "images" else {})
     done = import_module(module).predict(checkpoint, str(source), files, arguments.output, **options)
     results = list(track(done, "Predicting", total=len(files)))
-    print(f"{sum(not isinstance(result, Failed) for result in results)} {said} {arguments.output}")
+    count = sum(not isinstance(result, Failed) for result in results)
+    print(printable(f"{count} {said} {arguments.output}"))
     return report_failures("lnz predict", results, "images" if takes == "images" else "recordings")
 
 
@@ -107,7 +111,7 @@ def report_failures(command: str, results: Sequence[object], what: str) -> int:
 
     failures = [result for result in results if isinstance(result, Failed)]
     if failures:
-        print(f"{command}: {told(failures, len(results), what)}", file=sys.stderr)
+        print(printable(f"{command}: {told(failures, len(results), what)}"), file=sys.stderr)
     return 1 if failures else 0
 
 

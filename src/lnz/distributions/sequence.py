@@ -137,8 +137,30 @@ def centred(scores: Tensor, axes: int) -> tuple[Tensor, Tensor]:
 
 
 def total_over_steps(values: Tensor, number: Tensor, steps: int, shared: bool) -> Tensor:
-    """Σ of the first ``number [*batch]`` of ``values [*batch, steps]``; if ``shared``, ``[*batch, 1]`` or one number."""
+    """Σ of the first ``number [*batch]`` of ``values [*batch, steps]``, or of one for all steps if ``shared``."""
     if shared:
         return number.clamp(min=0) * (values if not values.dim() else values[..., 0])
     used = torch.arange(steps, device=number.device) < number.unsqueeze(-1)
     return torch.where(used, values, 0.0).sum(-1)
+
+
+def expected_scores(
+    expectation: Callable[[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]], Tensor],
+    p: tuple[Tensor, Tensor, Tensor],
+    q: tuple[Tensor, Tensor, Tensor],
+) -> Tensor:
+    """E[s'(y)] ``[B]`` under ``p``, of the scores s' of ``q``; −inf where a labelling that is possible has s' = −inf.
+
+    Args:
+        expectation: of finite values of the parts, given scores and lengths.
+        p: scores of nodes or segments, of edges, and lengths, with one batch axis.
+        q: those of the other distribution.
+    """
+    banned = tuple(torch.isneginf(scores) for scores in q[:2])
+    finite = tuple(scores.masked_fill(each, 0.0) for scores, each in zip(q[:2], banned, strict=True))
+    expected = expectation(*p, finite)  # type: ignore[arg-type]
+    if concrete(*banned) and not any(each.any() for each in banned):
+        return expected
+    with torch.no_grad():
+        lost = expectation(*p, tuple(each.to(p[0].dtype) for each in banned)) > 0  # type: ignore[arg-type]
+    return expected.masked_fill(lost, -torch.inf)
