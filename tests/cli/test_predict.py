@@ -137,9 +137,17 @@ class TestErrors:
     def test_truncated_image_keeps_what_is_written(self, trained, photos, tmp_path, capsys):
         data = (photos / "b.png").read_bytes()
         (photos / "b.png").write_bytes(data[: len(data) // 2])
-        message = self.told(capsys, trained[0], "--images", photos, "--output", tmp_path / "out")
-        assert "b.png: cannot be read as an image" in message
+        options = trained[0], "--images", photos, "--output", tmp_path / "out"
+        assert "b.png: cannot be read as an image" in self.told(capsys, *options, "--strict")
         assert read_mask(tmp_path / "out" / "a_mask.png").shape == (5, 7)
+
+    def test_goes_on_past_bad_images_and_lists_them(self, trained, photos, tmp_path, capsys):
+        (photos / "a.png").write_bytes((photos / "a.png").read_bytes()[:40])
+        assert predict(trained[0], "--images", photos, "--output", tmp_path / "out", "--confidence", "none") == 1
+        out, err = capsys.readouterr()
+        assert "1 images labelled" in out
+        assert re.search(r"lnz predict: 1 of 2 images failed:\n  \S*a.png: cannot be read as an image", err)
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["b_mask.png"]
 
     def test_unwritable_output(self, trained, photos, tmp_path, capsys):
         (tmp_path / "file").write_text("kept")

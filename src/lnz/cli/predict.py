@@ -98,8 +98,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         return 0
     files = list_images(given) if takes == "images" else list_audio(given)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    options = {"confidence": arguments.confidence} if takes == "images" else {}
-    options["strict"] = arguments.strict
+    options = {"strict": arguments.strict} | ({"confidence": arguments.confidence} if takes == "images" else {})
     done = import_module(module).predict(checkpoint, str(source), files, arguments.output, **options)
     results = list(track(done, "Predicting", total=len(files)))
     count = sum(not isinstance(result, Failed) for result in results)
