@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -80,6 +81,23 @@ class Model:
     @property
     def device(self) -> torch.device:
         return self.tensors[0].device if self.entries else torch.device("cpu")
+
+    def expand(self, batch_shape: torch.Size) -> Model:
+        """The same model with a larger batch shape; nothing is copied."""
+        model = Model(self.graph, self.entries, self.observed)
+        object.__setattr__(model, "batch_shape", batch_shape)
+        return model
+
+    def with_entries(self, entries: tuple[Entry, ...]) -> Model:
+        """The model with other scores, of the same batch shape."""
+        return Model(self.graph, entries, self.observed).expand(self.batch_shape)
+
+    @cached_property
+    def constrained(self) -> bool:
+        """Whether a factor of several nodes holds −inf: labels of theirs that do not go together."""
+        several = [entry for entry, labels in zip(self.entries, self.graph.labels, strict=True) if len(labels) > 1]
+        tables = (entry.table if isinstance(entry, Weighted) else entry for entry in several)
+        return any(bool(torch.isneginf(table.detach()).any()) for table in tables)
 
     def expanded(self, group: int) -> Tensor:
         """The scores of one group as ``[*batch, F, L1, …, Lk]``; a view wherever the form allows."""

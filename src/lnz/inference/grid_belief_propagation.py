@@ -56,7 +56,7 @@ class GridSolution(Solution):
         """The messages in the general layout; where a gradient may be asked for, with the tape of the iterations."""
         outcome = self._outcome
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.model.tensors):
-            settled = Outcome(outcome.messages, outcome.iterations, outcome.residual)
+            settled = Outcome(outcome.messages, outcome.iterations, outcome.residual, outcome.converged)
             return unrolled(self.model, self.run, settled)
         return slots(self.model, outcome)
 
@@ -81,6 +81,7 @@ class GridSolution(Solution):
         return {
             "iterations": known.iterations,
             "residual": known.residual,
-            "converged": known.residual <= self.run.tolerance,
+            "converged": known.converged,
+            "damping": self.run.damping_for(self.model),
             "schedule": self.run.schedule,
         }

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from lnz.caching import cached_property
-from lnz.checks import check_integer, check_number, concrete
+from lnz.checks import check_feasible, check_integer, check_number, concrete
 from lnz.inference.base import Method, Solution
-from lnz.ops.belief.schedule import Outcome
-from lnz.ops.belief.spec import warn_unless_converged
+from lnz.ops.belief.spec import advice, warn_unless_converged
+from lnz.ops.conditionals.alone import node_scores
 from lnz.ops.envelope import State, evaluated, settled
 from lnz.ops.mean_field.op import MeanFieldFunctional, Schedule, hardened
 from lnz.ops.mean_field.reference import product
@@ -100,18 +100,27 @@ class MeanFieldSolution(Solution):
     def _state(self) -> State:
         state = settled(self.functional, self.model)
         if concrete(*state):
-            warn_unless_converged(
-                Outcome(*state[:3]),
-                self.functional.tolerance,
-                "MeanField",
-                "schedule='coordinate', damping=0.5, or more max_iterations; the value is a lower bound all the same",
-            )
+            functional, (iterations, residual) = self.functional, state[1:3]
+            others = () if functional.schedule == "coordinate" else ("schedule='coordinate'",)
+            advised = advice(functional.damping, *others) + "; the value is a lower bound all the same"
+            converged = self._converged(state)
+            warn_unless_converged(converged, iterations, residual, functional.tolerance, "MeanField", advised)
         return state
 
     @property
     def log_partition(self) -> Tensor:
-        """A lower bound on ln Z, ``[*batch]``."""
+        """A lower bound on ln Z, ``[*batch]``; −inf where q allows an impossible labelling, which proves nothing."""
         return evaluated(self.functional, self.model, self._state)
+
+    def require_feasible(self, what: str) -> None:
+        """Raise :class:`~lnz.InfeasibleError` where a node has no possible label; a bound of −inf is no proof."""
+        with torch.no_grad():
+            check_feasible(node_scores(self.model).amax(-1).amin(-1), what, "a node has no possible label")
+
+    def _converged(self, state: State) -> Tensor:
+        """Whether q changes no more, and has found possible labellings, ``bool [*batch]``."""
+        with torch.no_grad():
+            return (state[2] <= self.functional.tolerance) & ~torch.isneginf(self.functional.value(self.model, state))
 
     @cached_property
     def _q(self) -> Tensor:
@@ -149,7 +158,7 @@ class MeanFieldSolution(Solution):
         return {
             "iterations": iterations,
             "residual": residual,
-            "converged": residual <= self.functional.tolerance,
+            "converged": self._converged(self._state),
             "schedule": self.functional.schedule,
             "restarted": redone,
         }
