@@ -90,50 +90,54 @@ class BeliefSolution(Solution):
     @property
     def exact(self) -> bool:  # type: ignore[override]
         """On forests, whatever the settings: there two passes replace the iterations."""
-        return self.model.graph.is_forest
+        return self.centred[0].graph.is_forest
 
     @cached_property
     def _outcome(self) -> Outcome:
-        return solved(self.model, self.run)
+        return solved(self.centred[0], self.run)
 
     @property
     def log_partition(self) -> Tensor:
-        value = log_partition(self.model, self.run, self._outcome)
+        return (self.centred_log_partition + self.centred[1]).to(self.model.dtype)
+
+    @property
+    def centred_log_partition(self) -> Tensor:
+        value = log_partition(self.centred[0], self.run, self._outcome)
         if not self._compared and concrete(value):
             self._compared = True
             if self.run.tolerance and not self._outcome.converged.all():
-                warn_if_outside(self.model, value.detach())
+                warn_if_outside(self.centred[0], value.detach())
         return value
 
     @cached_property
     def _messages(self) -> Tensor:
         """The final messages; where a gradient may be asked for, with the tape of their iterations."""
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.model.tensors):
-            return unrolled(self.model, self.run, self._outcome)
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.centred[0].tensors):
+            return unrolled(self.centred[0], self.run, self._outcome)
         return self._outcome.messages
 
     @cached_property
     def _passing(self) -> Passing:
-        return Passing(self.model, log_sum)
+        return Passing(self.centred[0], log_sum)
 
     @cached_property
     def marginals(self) -> tuple[Tensor, ...]:
         def belief(group: int) -> Callable[[], Tensor]:
-            return lambda: factor_beliefs(self._passing, self._messages, group).to(self.model.dtype)
+            return lambda: factor_beliefs(self._passing, self._messages, group).to(self.centred[0].dtype)
 
-        return LazyTuple([belief(group) for group in range(self.model.graph.num_groups)])
+        return LazyTuple([belief(group) for group in range(self.centred[0].graph.num_groups)])
 
     @cached_property
     def node_marginals(self) -> Tensor:
-        return node_beliefs(self._passing, self._messages).to(self.model.dtype)
+        return node_beliefs(self._passing, self._messages).to(self.centred[0].dtype)
 
     def argmax(self) -> Tensor:
         """The labelling decoded from max-product messages: a best one on forests, in general a good one."""
-        return decoded(self.model, self._maximised.messages)
+        return decoded(self.centred[0], self._maximised.messages)
 
     @cached_property
     def _maximised(self) -> Outcome:
-        return solved(self.model, self.run, maximise=True)
+        return solved(self.centred[0], self.run, maximise=True)
 
     @property
     def diagnostics(self) -> dict[str, Any]:
@@ -143,6 +147,6 @@ class BeliefSolution(Solution):
             "iterations": outcome.iterations,
             "residual": outcome.residual,
             "converged": outcome.converged,
-            "damping": self.run.damping_for(self.model),
+            "damping": self.run.damping_for(self.centred[0]),
             "schedule": self.run.schedule,
         }

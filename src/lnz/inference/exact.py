@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lnz.caching import constant
-from lnz.checks import check_integer, concrete
+from lnz.checks import check_integer, concrete, working_dtype
 from lnz.errors import IntractableError
 from lnz.graphs import FactorGraph, graph_of
 from lnz.inference.base import Method, Solution
@@ -71,7 +71,7 @@ class Exact(Method):
         cut: frozenset[int] = frozenset()
         clamped = model.observed is not None
         if model.observed is not None and concrete(model.observed):
-            seen = (model.observed != IGNORE).reshape(-1, model.graph.num_nodes)
+            seen = (model.observed != IGNORE).reshape(model.observed.shape[:-1].numel(), model.graph.num_nodes)
             everywhere = seen.all(0)
             cut = frozenset(everywhere.nonzero().flatten().tolist())
             clamped = bool((seen & ~everywhere).any())
@@ -161,20 +161,22 @@ class ExactSolution(Solution):
             self._kept[name] = compute()
         return self._kept[name]
 
-    def _rows(self) -> tuple[Tensor, Tensor]:
-        """The scores as rows ``[B, program.size]``, and where each table starts in them."""
-        return self._once("rows", self._make_rows)
-
-    def _make_rows(self) -> tuple[Tensor, Tensor]:
-        model = self.model
+    def _rows(self) -> Tensor:
+        """The centred scores as rows ``[B, program.size]``, made anew: a graph of gradients of their own each time."""
+        model = self.centred[0]
         batch = model.batch_shape.numel()
-        dtype = torch.promote_types(model.dtype, torch.float32)
         parts = [model.expanded(group).reshape(batch, math.prod(shape)) for group, shape in enumerate(self._shapes)]
-        parts.append(self._node_tables(batch, dtype))
-        scores = torch.cat([part.to(dtype) for part in parts], 1)
+        return torch.cat([*parts, self._node_tables(batch, model.dtype)], 1)
+
+    def _constant_rows(self) -> Tensor:
+        return self._once("rows", lambda: self._rows().detach())
+
+    @property
+    def _base(self) -> Tensor:
+        """Where each table starts in its row; no rows where no node is cut out."""
         if not self._cut:
-            return scores, torch.empty(0, 0, dtype=torch.int64, device=scores.device)
-        return scores, program_of(self._handle).bases(self._observed_rows).to(scores.device)
+            return torch.empty(0, 0, dtype=torch.int64, device=self.model.device)
+        return program_of(self._handle).bases(self._observed_rows).to(self.model.device)
 
     @property
     def _observed_rows(self) -> Tensor | None:
@@ -184,7 +186,7 @@ class ExactSolution(Solution):
             return None
         if observed.dim() > 1:
             observed = observed.expand(*self.model.batch_shape, -1)
-        return observed.reshape(-1, observed.shape[-1])
+        return observed.reshape(observed.shape[:-1].numel(), observed.shape[-1])
 
     @property
     def _shapes(self) -> list[tuple[int, ...]]:
@@ -203,34 +205,49 @@ class ExactSolution(Solution):
         ruled_out = ((seen != IGNORE) & (seen != label)).expand(batch, -1)
         return torch.zeros(ruled_out.shape, dtype=dtype, device=device).masked_fill(ruled_out, -torch.inf)
 
-    def _both(self) -> tuple[Tensor, Tensor]:
-        """ln Z ``[B]`` and all marginals ``[B, program.size]``."""
-        args = (*self._rows(), self._handle, self._clamped)
+    def _both(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """ln Z ``[B]`` and all marginals ``[B, program.size]``, without gradients: one pass for all answers."""
+        args = (rows, self._base, self._handle, self._clamped)
         return self._once("both", lambda: elimination.partition_and_marginals(*args))
 
     @property
-    def log_partition(self) -> Tensor:
-        scores, base = self._rows()
-        if "both" in self._kept or (torch.is_grad_enabled() and scores.requires_grad):
-            value = self._both()[0]
+    def _differentiated(self) -> bool:
+        return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.model.tensors)
+
+    @property
+    def centred_log_partition(self) -> Tensor:
+        rows = self._rows()
+        if self._differentiated:
+            value = elimination.differentiable_log_partition(rows, self._base, self._handle, self._both(rows))
+        elif "both" in self._kept:
+            value = self._both(rows)[0]
         else:
-            args = (scores, base, self._handle, self._clamped)
+            args = (rows, self._base, self._handle, self._clamped)
             value = self._once("value", lambda: elimination.log_partition(*args))
-        return value.reshape(self.model.batch_shape).to(self.model.dtype)
+        return value.reshape(self.model.batch_shape)
+
+    @property
+    def log_partition(self) -> Tensor:
+        return self.centred_log_partition + self.centred[1]
+
+    def _marginal_rows(self) -> Tensor:
+        rows = self._rows()
+        done = self._both(rows)
+        if not self._differentiated:
+            return done[1]
+        return elimination.differentiable_marginals(rows, self._base, self._handle, done)
 
     @property
     def marginals(self) -> tuple[Tensor, ...]:
         batch = self.model.batch_shape
         sizes = [math.prod(shape) for shape in self._shapes]
-        parts = self._both()[1][:, : sum(sizes)].split(sizes, 1) if sizes else ()
-        return tuple(
-            part.reshape(*batch, *shape).to(self.model.dtype) for part, shape in zip(parts, self._shapes, strict=True)
-        )
+        parts = self._marginal_rows()[:, : sum(sizes)].split(sizes, 1) if sizes else ()
+        return tuple(part.reshape(*batch, *shape) for part, shape in zip(parts, self._shapes, strict=True))
 
     @property
     def node_marginals(self) -> Tensor:
         graph = self.model.graph
-        tables = self._per_node(self._both()[1], 0.0)
+        tables = self._per_node(self._marginal_rows(), 0.0)
         return tables.reshape(*self.model.batch_shape, graph.num_nodes, graph.max_cardinality)
 
     def _per_node(self, rows: Tensor, fill: float) -> Tensor:
@@ -253,27 +270,27 @@ class ExactSolution(Solution):
         return self._observed_rows.to(self.model.device).expand(batch, -1)
 
     def argmax(self) -> Tensor:
-        scores, base = self._rows()
-        labels = elimination.argmax(scores.detach(), base, self._handle, self._labels)
-        return labels.reshape(*self.model.batch_shape, -1)
+        labels = elimination.argmax(self._constant_rows(), self._base, self._handle, self._labels)
+        return labels.reshape(*self.model.batch_shape, self.model.graph.num_nodes)
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        scores, indicators = elimination.topk(*self._rows(), self._handle, k)
+        scores, indicators = elimination.topk(self._constant_rows(), self._base, self._handle, k)
         labels = self._per_node(indicators, 0.0).argmax(-1)
         missing = k - len(scores)
         scores = torch.nn.functional.pad(scores, (0, 0, 0, missing), value=-torch.inf)
         labels = torch.nn.functional.pad(labels, (0, 0, 0, 0, 0, missing), value=IGNORE)
         labels = labels.masked_fill(torch.isneginf(scores)[..., None], IGNORE)
         batch = self.model.batch_shape
-        return labels.reshape(k, *batch, -1), scores.reshape(k, *batch).to(self.model.dtype)
+        shift = self.centred[1].detach()
+        return labels.reshape(k, *batch, self.model.graph.num_nodes), scores.reshape(k, *batch) + shift
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        scores, base = self._rows()
+        scores = self._constant_rows()
         shape = (n, len(scores), len(program_of(self._handle).cliques))
         device = scores.device if generator is None else generator.device
         uniforms = torch.rand(shape, dtype=torch.float64, device=device, generator=generator).to(scores.device)
-        drawn = elimination.sample(scores.detach(), base, self._handle, uniforms, self._labels)
-        return drawn.reshape(n, *self.model.batch_shape, -1)
+        drawn = elimination.sample(scores, self._base, self._handle, uniforms, self._labels)
+        return drawn.reshape(n, *self.model.batch_shape, self.model.graph.num_nodes)
 
     @property
     def order(self) -> Order:
@@ -284,7 +301,7 @@ class ExactSolution(Solution):
     def diagnostics(self) -> dict[str, Any]:
         """The order's heuristic and what it needs: treewidth, entries and bytes of the largest table, of all tables."""
         order = self.order
-        width = torch.finfo(torch.promote_types(self.model.dtype, torch.float32)).bits // 8
+        width = torch.finfo(working_dtype(self.model.dtype)).bits // 8
         return {
             "heuristic": order.heuristic,
             "treewidth": order.width,

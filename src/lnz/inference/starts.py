@@ -11,7 +11,7 @@ from lnz.inference.constraints import starting_part
 from lnz.ops.conditionals.alone import node_scores
 from lnz.ops.conditionals.random import categorical, integers
 from lnz.ops.gibbs.op import gibbs_sweeps
-from lnz.scores import Entry, Model, Weighted, check_labelling
+from lnz.scores import Entry, Model, Weighted, as_labelling
 from lnz.typing import IGNORE
 
 ROUNDS = 20
@@ -37,7 +37,7 @@ def starts(model: Model, n: int, generator: torch.Generator | None, labels: Tens
         raise ValueError(f"n: expected a positive number of chains, got {n}")
     shape = (n, *model.batch_shape, model.graph.num_nodes)
     if labels is not None:
-        check_labelling("labels", model.graph, labels, torch.Size(shape[:-1]))
+        labels = as_labelling("labels", model.graph, labels, torch.Size(shape[:-1]))
         labels = labels.to(model.device).expand(shape)
         if model.observed is not None:
             labels = torch.where(model.observed == IGNORE, labels, model.observed)

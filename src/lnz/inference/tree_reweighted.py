@@ -112,32 +112,36 @@ class TreeReweightedSolution(Solution):
     @property
     def exact(self) -> bool:  # type: ignore[override]
         """On forests, whatever the settings: there two passes replace the iterations."""
-        return self.model.graph.is_forest
+        return self.centred[0].graph.is_forest
 
     @cached_property
     def _state(self) -> State:
-        state = settled(self.functional, self.model)
+        state = settled(self.functional, self.centred[0])
         if concrete(*state):
             run, (iterations, residual, converged) = self.functional.run, state[2:5]
-            advised = advice(run.damping_for(self.model)) + "; the value is an upper bound all the same"
+            advised = advice(run.damping_for(self.centred[0])) + "; the value is an upper bound all the same"
             warn_unless_converged(converged, iterations, residual, run.tolerance, "TreeReweighted", advised)
         return state
 
     @property
     def log_partition(self) -> Tensor:
         """An upper bound on ln Z, ``[*batch]``."""
-        return evaluated(self.functional, self.model, self._state)
+        return (self.centred_log_partition + self.centred[1]).to(self.model.dtype)
+
+    @property
+    def centred_log_partition(self) -> Tensor:
+        return evaluated(self.functional, self.centred[0], self._state)
 
     @cached_property
     def marginals(self) -> tuple[Tensor, ...]:
         def belief(group: int) -> Callable[[], Tensor]:
-            return lambda: answered(self.functional, self.model, self._state, group)
+            return lambda: answered(self.functional, self.centred[0], self._state, group)
 
-        return LazyTuple([belief(group) for group in range(self.model.graph.num_groups)])
+        return LazyTuple([belief(group) for group in range(self.centred[0].graph.num_groups)])
 
     @cached_property
     def node_marginals(self) -> Tensor:
-        return answered(self.functional, self.model, self._state, None)
+        return answered(self.functional, self.centred[0], self._state, None)
 
     @property
     def appearance(self) -> Tensor:
@@ -151,6 +155,6 @@ class TreeReweightedSolution(Solution):
             "iterations": iterations,
             "residual": residual,
             "converged": converged,
-            "damping": self.functional.run.damping_for(self.model),
+            "damping": self.functional.run.damping_for(self.centred[0]),
             "appearance": rho,
         }

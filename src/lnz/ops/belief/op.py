@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lnz.checks import common_dtype, working_dtype
 from lnz.errors import ConvergenceWarning, warn
 from lnz.graphs import graph_of
 from lnz.ops.belief.gradient import pulled_back
@@ -28,7 +29,7 @@ from lnz.ops.belief.spec import (
     taken_apart,
     warn_unless_converged,
 )
-from lnz.scores import Model, widest
+from lnz.scores import Model
 
 
 @torch.library.custom_op("lnz::belief_messages", mutates_args=())
@@ -73,7 +74,7 @@ def _(tensors: Sequence[Tensor], observed: Any, graph: str, weighted: Any, batch
 
 
 def _accumulating(tensors: Sequence[Tensor]) -> torch.dtype:
-    return torch.promote_types(widest(tensors), torch.float32)
+    return working_dtype(common_dtype(*tensors))
 
 
 @torch.library.custom_op("lnz::belief_partition", mutates_args=())
@@ -86,12 +87,12 @@ def _partition(
     batch: Sequence[int],
 ) -> Tensor:
     model = put_together(tensors, observed, graph, weighted, batch)
-    return bethe(Passing(model, log_sum), messages).to(model.dtype)
+    return bethe(Passing(model, log_sum), messages)
 
 
 @_partition.register_fake
 def _(tensors: Sequence[Tensor], observed: Any, messages: Tensor, graph: str, weighted: Any, batch: Any) -> Tensor:
-    return tensors[0].new_empty(batch, dtype=widest(tensors))
+    return tensors[0].new_empty(batch, dtype=torch.float64)
 
 
 @torch.library.custom_op("lnz::belief_gradient", mutates_args=())
@@ -232,9 +233,9 @@ def solved(model: Model, run: Run, *, maximise: bool = False) -> Outcome:
 
 
 def log_partition(model: Model, run: Run, outcome: Outcome) -> Tensor:
-    """The Bethe ln Z ``[*batch]`` of sum-product messages; its gradient is the beliefs at these messages."""
+    """The Bethe ln Z of sum-product messages, float64 ``[*batch]``; its gradient is the beliefs at these messages."""
     if not model.tensors:
-        return bethe(Passing(model, log_sum), outcome.messages).to(model.dtype)
+        return bethe(Passing(model, log_sum), outcome.messages)
     settings = (run.max_iterations, run.tolerance, run.damping, run.schedule, False)
     return _apply(
         _LogPartition,

@@ -61,7 +61,8 @@ def _(tensors: Sequence[Tensor], observed: Any, graph: str, weighted: Any, batch
     assert grid is not None
     messages = new(4, count, grid.height, labels, grid.width)
     iterations, residual, converged = new(batch, dtype=torch.int64), new(batch), new(batch, dtype=torch.bool)
-    return new(batch), new(*batch, wiring.num_nodes, labels), messages, iterations, residual, converged
+    log_z = new(batch, dtype=torch.float64)
+    return log_z, new(*batch, wiring.num_nodes, labels), messages, iterations, residual, converged
 
 
 @torch.library.custom_op("lnz::grid_belief_gradient", mutates_args=())
@@ -166,7 +167,7 @@ class _GridGradient(torch.autograd.Function):
 
 @dataclass(frozen=True, eq=False)
 class GridOutcome:
-    """Bethe ln Z ``[*batch]``, node beliefs ``[*batch, N, L]``, messages, and how the iterations ended ``[*batch]``."""
+    """Bethe ln Z in float64 ``[*batch]``, node beliefs ``[*batch, N, L]``, messages, and how the iterations ended ``[*batch]``."""
 
     log_partition: Tensor
     beliefs: Tensor

@@ -38,7 +38,7 @@ def solve(
 ) -> tuple[Tensor, ...]:
     """ln Z, node beliefs, messages ``[4, B, H, L, W]``, iterations and residual; from uniform messages, or a ``start``.
 
-    Of reweighted messages, ln Z is the upper bound, in float64.
+    ln Z is in float64; of reweighted messages, it is the upper bound.
     """
     nodes, labels = prepared.node.shape[1:]
     chosen, parts = [], []
@@ -57,7 +57,6 @@ def solve(
     shift = prepared.top.double().sum(1)[prepared.which] + sum(s.top[s.which] for s in prepared.given)
     log_z = log_z + shift
     if prepared.rho is None:
-        log_z = log_z.to(model.dtype)
         impossible = torch.isneginf(log_z)
         if impossible.any():
             beliefs = beliefs.masked_fill(impossible[:, None, None], 0.0)
@@ -134,7 +133,7 @@ def in_order(chosen: list[Tensor], parts: Sequence[Tensor]) -> Tensor:
 
 def pull_back(model: Model, prepared: Prepared, messages: Tensor, grad: Tensor) -> list[Tensor]:
     """Σ over images of ``grad`` times the beliefs, in the forms the scores were given in."""
-    grad = grad.reshape(-1)
+    grad = grad.reshape(-1).to(model.dtype)
     at_nodes = torch.zeros(len(grad), *prepared.node.shape[1:], dtype=model.dtype)
     totals = [
         Sums.empty(s, len(s.table) if s.weight is None else len(s.weight), 1, wanted=True) for s in prepared.given

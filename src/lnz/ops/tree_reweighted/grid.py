@@ -30,7 +30,7 @@ class GridTreeReweighting(TreeReweighting):
         return messages, rho.to(messages), *ended, value, beliefs
 
     def value(self, model: Model, state: State) -> Tensor:
-        return state[5].to(model.dtype, copy=True)
+        return state[5].clone()
 
     def pulled(self, model: Model, state: State, grad: Tensor) -> list[Tensor]:
         return pull_back(model, self._prepared(model, state), state[0], grad)

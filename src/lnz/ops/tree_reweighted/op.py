@@ -52,7 +52,7 @@ class TreeReweighting(Answering):
         return isinstance(self.appearance, str) and self.appearance == "optimised"
 
     def value(self, model: Model, state: State) -> Tensor:
-        return upper_bound(Reweighted(model, state[1]), state[0]).to(model.dtype)
+        return upper_bound(Reweighted(model, state[1]), state[0])
 
     def gradient(self, model: Model, state: State, grad: Tensor) -> list[Tensor]:
         passing = Reweighted(model, state[1])
