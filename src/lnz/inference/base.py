@@ -41,7 +41,8 @@ class Solution:
     @cached_property
     def centred(self) -> tuple[Model, Tensor]:
         """The model without what the scores of all labellings have in common, and how much; :meth:`Model.centred`."""
-        return self.model.centred()
+        with torch.enable_grad():  # kept for answers with gradients, whatever is asked first
+            return self.model.centred()
 
     @property
     def log_partition(self) -> Tensor:
