@@ -102,13 +102,13 @@ class TranscribeData(pl.LightningDataModule):
             if extra:
                 raise ValueError(f"data.{extra[0]}: needs data.audio, the folder of the recordings")
             self.sample_rate, units = tones.sample_rate, units or "words"
-            train, val = ([_composed(tones, part, k, seed) for k in range(getattr(tones, part))] for part in PARTS)
+            train, val = ([composed(tones, part, k, seed) for k in range(getattr(tones, part))] for part in PARTS)
         else:
             self.sample_rate, units = sample_rate, units or "characters"
             source = transcripts or audio
             found = pair_audio(list_audio(audio), read_transcripts(source), source)
             train, val = (
-                [_checked(utterance, sample_rate, in_memory, alignments) for utterance in part]
+                [checked(utterance, sample_rate, in_memory, alignments) for utterance in part]
                 for part in split(found, val_list, val_fraction, seed)
             )
         self.train, self.val = train, val
@@ -209,13 +209,15 @@ def _listed(file: Path, known: set[str]) -> set[str]:
     return names
 
 
-def _composed(tones: Tones, part: str, index: int, seed: int) -> Recording:
+def composed(tones: Tones, part: str, index: int, seed: int) -> Recording:
+    """One recording of dialled digits, a function of (seed, part, index) alone."""
     stream = np.random.default_rng([seed, part == "val", index])
     waveform, text, gold = compose(tones, stream)
     return Recording(f"{part}-{index}", text, len(waveform), waveform, None, gold)
 
 
-def _checked(utterance: Utterance, sample_rate: int, in_memory: bool, alignments: Path | None) -> Recording:
+def checked(utterance: Utterance, sample_rate: int, in_memory: bool, alignments: Path | None) -> Recording:
+    """A recording of a file, read once, with the bounds of its words where a TextGrid has them."""
     waveform, _ = read_audio(utterance.audio, sample_rate)
     grid = None if alignments is None else alignments / f"{utterance.name}.TextGrid"
     gold = read_words(grid, utterance.text) if grid is not None and grid.exists() else []
