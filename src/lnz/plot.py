@@ -65,7 +65,8 @@ def segmentation(
         axis.set_xticks([])
         axis.set_yticks([])
     if shown is not None:
-        figure.colorbar(shown, ax=axes[:, -1].tolist(), fraction=0.08, label="largest marginal")
+        length = 25 * height * len(images)  # as long as the column is high, and narrow
+        figure.colorbar(shown, ax=axes[:, -1].tolist(), fraction=0.06, aspect=length, label="largest marginal")
     patches = [Patch(facecolor=colours(label), edgecolor="#888888", label=_plain(names[label])) for label in listed]
     if drawn and drawn[0] < 0:
         patches.append(Patch(facecolor=UNOBSERVED, label="void, not judged"))

@@ -59,7 +59,7 @@ class TagTest(TagLoaders):
         sentences = read_sentences(
             val, kind=file_format or tagged(val), column=module.settings["column"], tag_column=tag_column
         )
+        self.val = text.SentenceDataset(sentences, self.tags, str(val))
         if module.settings["scheme"] is not None:
             text.check_scheme(sentences, self.tags, module.settings["scheme"], str(val))
-        self.val = text.SentenceDataset(sentences, self.tags, str(val))
         self.collate, self.says = text.collate, f"{len(sentences)} sentences of {val}"
