@@ -17,6 +17,8 @@ from torch import Tensor
 
 PALETTE = ("tab20", 20)
 UNOBSERVED = "#000000"
+LABEL_SIZE, LABEL_WIDTH, MOST_LINES = 9, 560.0, 3
+"""Of labels of intervals: points high, points of room across a figure, lines at most."""
 
 
 def segmentation(
@@ -129,6 +131,9 @@ def alignment(
 ) -> Figure:
     """One row per recording: its spectrogram, and below it tiers of labelled intervals, whose bounds go up through it.
 
+    Labels of short intervals stand in up to three lines, so that none covers another; of what is denser still, only some
+    are written.
+
     Args:
         spectrograms: ``[T, M]`` each, any range; low frequencies first.
         seconds: how long each recording is.
@@ -137,8 +142,9 @@ def alignment(
         bands: what the other axis of the spectrograms is called.
     """
     count = len(spectrograms)
-    figure = Figure(figsize=(9, sum(1.7 + 0.35 * len(of) for of in tiers) + 0.3), layout="constrained")
-    heights = [height for of in tiers for height in (1.7, *[0.35] * len(of))]
+    lines = [[_lines(intervals, end) for intervals in of.values()] for of, end in zip(tiers, seconds, strict=True)]
+    heights = [height for of in lines for height in (1.7, *(0.1 + 0.25 * _depth(tier) for tier in of))]
+    figure = Figure(figsize=(9, sum(heights) + 0.3), layout="constrained")
     axes = list(figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0])
     for row in range(count):
         top, *below = [axes.pop(0) for _ in range(1 + len(tiers[row]))]
@@ -155,9 +161,12 @@ def alignment(
         if row < len(titles):
             top.set_title(titles[row], fontsize=10)
         for k, (axis, (name, intervals)) in enumerate(zip(below, tiers[row].items(), strict=True)):
-            for start, stop, label, *_ in intervals:
+            depth = _depth(lines[row][k])
+            for (start, stop, label, *_), line in zip(intervals, lines[row][k], strict=True):
                 axis.axvspan(start, stop, color=f"C{k}", alpha=0.35, linewidth=0.5)
-                axis.text((start + stop) / 2, 0.5, label, ha="center", va="center", fontsize=9, clip_on=True)
+                if line is not None:
+                    place = (start + stop) / 2, 1 - (line + 0.5) / depth
+                    axis.text(*place, label, ha="center", va="center", fontsize=LABEL_SIZE, clip_on=True)
                 for bound in (start, stop):
                     axis.axvline(bound, color=f"C{k}", linewidth=0.8)
                     if k == 0:
@@ -167,6 +176,24 @@ def alignment(
                 axis.set_xticklabels([])
         (below or [top])[-1].set_xlabel("seconds")
     return figure
+
+
+def _lines(intervals: Sequence[Any], seconds: float) -> list[int | None]:
+    """In which line each label stands free of those before it, the first one that has room; ``None`` where none has."""
+    ends = [-math.inf] * MOST_LINES
+    found: list[int | None] = []
+    for start, stop, label, *_ in intervals:
+        half = (0.3 * LABEL_SIZE * len(label) + 1) / LABEL_WIDTH * seconds
+        line = next((k for k, end in enumerate(ends) if end <= (start + stop) / 2 - half), None)
+        if line is not None:
+            ends[line] = (start + stop) / 2 + half
+        found.append(line)
+    return found
+
+
+def _depth(lines: Sequence[int | None]) -> int:
+    """How many lines are used, at least 1."""
+    return 1 + max((line for line in lines if line is not None), default=0)
 
 
 @dataclass(frozen=True)

@@ -197,7 +197,7 @@ def test_no_convergence_is_a_warning(lnz):
 
 def test_interruption_internal_errors_and_debug(lnz, monkeypatch):
     def broken(error):
-        def read_model(path):
+        def read_model(path, encoding):
             raise error
 
         monkeypatch.setattr(command, "read_model", read_model)

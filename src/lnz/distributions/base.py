@@ -195,6 +195,11 @@ class StructuredDistribution(Distribution, ABC):
         Raises:
             TypeError, ValueError: another family or event, or sequences of other lengths.
         """
+        self._check_comparable(other)
+        return other.log_partition - self._expectation(other._expanded_scores())
+
+    def _check_comparable(self, other: StructuredDistribution) -> None:
+        """Raise unless ``other`` is of the same family and event, and of sequences of the same lengths."""
         if type(other) is not type(self):
             families = f"{type(self).__name__}, {type(other).__name__}"
             raise TypeError(f"expected two distributions of one family, got {families}")
@@ -202,7 +207,6 @@ class StructuredDistribution(Distribution, ABC):
             raise ValueError(f"expected equal event shapes, got {list(self.event_shape)}, {list(other.event_shape)}")
         if self._lengths is not None and other._lengths is not None:
             check_same_lengths(self._lengths, other._lengths)
-        return other.log_partition - self._expectation(other._expanded_scores())
 
     def _expectation(self, scores: tuple[Tensor, ...]) -> Tensor:
         """E[Σ_α scores[α, y[α]]] under this distribution, with 0 · −inf = 0."""

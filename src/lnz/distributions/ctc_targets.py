@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,13 @@ def checked_frames(name: str, scores: Tensor, lengths: Tensor | None, lengths_na
     check_lengths(lengths, T, lengths_name, f"the frames of {name}")
     check_broadcast(lengths_name, lengths.shape, scores.shape[:-2])
     return lengths
+
+
+def frames_inside(scores: Tensor, lengths: Tensor | None) -> Callable[[], Tensor] | None:
+    """What makes the mask ``[*batch, T, 1]`` of frames that are not padding; ``None`` where none is."""
+    if lengths is None:
+        return None
+    return lambda: (torch.arange(scores.shape[-2], device=scores.device) < lengths.unsqueeze(-1)).unsqueeze(-1)
 
 
 def check_blank(blank: int | None, num_classes: int, *, optional: bool = True) -> None:

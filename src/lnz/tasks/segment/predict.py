@@ -12,18 +12,25 @@ import torch
 from lnz.errors import FormatError
 from lnz.io.atomic import atomic_write
 from lnz.io.images import read_image, write_confidence, write_mask
+from lnz.tasks.failures import Failed, attempted
 from lnz.tasks.segment.module import SegmentModule
 
 Confidence = Literal["png", "npy", "none"]
 
 
 def predict(
-    checkpoint: Mapping[str, Any], source: str, images: Iterable[Path], output: Path, confidence: Confidence = "png"
-) -> Iterator[Path]:
+    checkpoint: Mapping[str, Any],
+    source: str,
+    images: Iterable[Path],
+    output: Path,
+    confidence: Confidence = "png",
+    *,
+    strict: bool = False,
+) -> Iterator[Path | Failed]:
     """Write ``<stem>_mask.png`` and ``<stem>_confidence.png`` (or .npy) for each image; yields each image when done.
 
     A mask holds the label of the largest marginal of each pixel, the confidence is that marginal. Images may differ
-    in size.
+    in size. One that cannot be read, or has other channels, is yielded as a failure.
 
     Args:
         checkpoint: a loaded checkpoint.
@@ -31,14 +38,16 @@ def predict(
         images: files to label.
         output: an existing folder.
         confidence: 16-bit PNG files where 65535 is 1, float32 arrays, or none.
+        strict: raise at the first failure instead.
 
     Raises:
-        FormatError: a checkpoint of another task or version, or an unreadable image.
+        FormatError: a checkpoint of another task or version.
         OSError: the output cannot be written.
     """
     module = SegmentModule.from_checkpoint(checkpoint, source)
     channels = module.settings["in_channels"]
-    for path in images:
+
+    def work(path: Path) -> Path:
         image = read_image(path)
         if channels == 1:  # trained on grey scenes
             image = image.mean(0, keepdim=True)
@@ -52,4 +61,6 @@ def predict(
         elif confidence == "npy":
             with atomic_write(output / f"{path.stem}_confidence.npy", "wb") as file:
                 np.save(file, certainty[0].float().cpu().numpy())
-        yield path
+        return path
+
+    yield from attempted(images, work, strict)

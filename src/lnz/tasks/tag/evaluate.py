@@ -23,6 +23,7 @@ class TagTest(TagLoaders):
             handwritten digits are composed.
         file_format: of the file; by default, CoNLL-U where its name ends in .conllu or .conllu.gz, else columns.
         tag_column: of columns, what the tags are, from 0, or from −1 backwards; the word is column 0.
+        encoding: of the text in the file, as latin-1 or gbk; by default UTF-8.
         batch_size: sequences per batch.
         num_workers: processes that load batches.
         strings: how strings are composed, where no file is given.
@@ -39,6 +40,7 @@ class TagTest(TagLoaders):
         *,
         file_format: Literal["conllu", "columns"] | None = None,
         tag_column: int = -1,
+        encoding: str | None = None,
         batch_size: int = 32,
         num_workers: int = 0,
         strings: Strings = Strings(),  # noqa: B008  (frozen)
@@ -56,9 +58,8 @@ class TagTest(TagLoaders):
             self.val = StringDataset(strings, "val", seed)
             self.collate, self.says = composed.collate, f"{len(self.val)} composed strings of handwritten digits"
             return
-        sentences = read_sentences(
-            val, kind=file_format or tagged(val), column=module.settings["column"], tag_column=tag_column
-        )
+        kind, column = file_format or tagged(val), module.settings["column"]
+        sentences = read_sentences(val, kind=kind, column=column, tag_column=tag_column, encoding=encoding)
         self.val = text.SentenceDataset(sentences, self.tags, str(val))
         if module.settings["scheme"] is not None:
             text.check_scheme(sentences, self.tags, module.settings["scheme"], str(val))

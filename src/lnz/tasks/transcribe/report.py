@@ -128,7 +128,10 @@ def page(results: Sequence[Result], picture: bytes, config: str, about: Mapping[
         notes=[caption(results), *alignment_lines(results)],
         picture=picture,
         picture_says="spectrograms of validation recordings with forced alignments below, and the known bounds if any",
-        charts=[plot.png(plot.curves(losses, "loss per label")), plot.png(plot.curves(errors, "errors, greedy"))],
+        charts=[
+            plot.png(plot.curves(losses, "−ln Q per label, without prior")),
+            plot.png(plot.curves(errors, "errors, greedy")),
+        ],
         config=config,
         about=about,
     ).html()
