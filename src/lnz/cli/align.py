@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
 
     Errors of files and of the machine pass through, for ``lnz`` to tell; wrong options leave with status 2.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     try:
         return _align(arguments)
     except ModuleNotFoundError as error:
@@ -44,7 +44,8 @@ def main(argv: Sequence[str]) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The options of ``lnz align``."""
     parser = Strict(
         prog="lnz align",
         description=f"{SUMMARY[0].upper()}{SUMMARY[1:]}.",

@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
 
     Errors of files and of the machine pass through, for ``lnz`` to tell; wrong options leave with status 2.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     try:
         return _predict(arguments)
     except ModuleNotFoundError as error:
@@ -52,7 +52,8 @@ def main(argv: Sequence[str]) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The options of ``lnz predict``."""
     parser = Strict(
         prog="lnz predict",
         description=f"{SUMMARY[0].upper()}{SUMMARY[1:]}.",
@@ -118,7 +119,6 @@ def report_failures(command: str, results: Sequence[object], what: str) -> int:
 
 def checkpoint_of(model: Path) -> Path:
     """The checkpoint itself, or the last one of the first seed of a run folder."""
-    if not model.is_dir():
-        return model
-    found = sorted(model.glob("seed-*/checkpoints/last.ckpt"), key=lambda path: (len(path.parts[-3]), path))
-    return found[0] if found else model / "seed-0" / "checkpoints" / "last.ckpt"  # whose absence is then told
+    from lnz.tasks.evaluate import checkpoints_of
+
+    return checkpoints_of(model)[0]
