@@ -61,6 +61,8 @@ class Oracle:
 
     def topk(self, k: int) -> Tensor:
         """The k best scores ``[k, *batch]``, −inf beyond the possible labellings."""
+        if not self.entries:
+            return torch.zeros(k, *self.batch_shape, dtype=torch.float64)
         best = [sorted((y.score for y in entry), reverse=True)[:k] for entry in self.entries]
         return self._tensor([row + [-math.inf] * (k - len(row)) for row in best]).movedim(-1, 0)
 
@@ -103,6 +105,9 @@ class Oracle:
 
     def labellings(self) -> tuple[Tensor, Tensor]:
         """All labellings ``int64 [K, *batch, *event]`` and their scores ``[K, *batch]``; short lists end in −inf."""
+        if not self.entries:
+            shape = (1, *self.batch_shape)
+            return torch.zeros(*shape, *self.event_shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.float64)
         K = max(map(len, self.entries))
         lists = [[*entry, *[replace(entry[-1], score=-math.inf)] * (K - len(entry))] for entry in self.entries]
         y = torch.tensor([[labelling.y for labelling in entry] for entry in lists], dtype=torch.int64)

@@ -51,6 +51,10 @@ class ConvergenceWarning(UserWarning):
     """An iterative method stopped at its iteration limit; its answers are not those of a fixed point."""
 
 
+class NormalizationWarning(UserWarning):
+    """Probabilities in a file do not sum to 1, within the rounding of their digits, and were normalized."""
+
+
 def warn(message: str, category: type[Warning]) -> None:
     """Warn at the line that called lnz, however deep in it this is (torch may lie between two of its frames)."""
     frame, level = sys._getframe(1), 2

@@ -1,4 +1,6 @@
+import os
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from PIL import Image
 
 from lnz.cli import main
 from lnz.io.checkpoints import load_checkpoint
+from lnz.tasks.segment.module import SegmentModule
 from tests.cli.runs import QUIET, finished, interrupted, killed_and_resumed, results, start
 
 TINY = [
@@ -75,6 +78,83 @@ class TestRunFolder:
         assert fit("--config", run_folder / "config.yaml", *QUIET, "--ckpt_path", "last") == 0
         assert results(run_folder) == before
         assert "gain" in capsys.readouterr().out
+
+    def test_a_finished_run_is_not_overwritten(self, run_folder, capsys):
+        before = {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()}
+        for arguments in (["--output", run_folder], ["--config", run_folder / "config.yaml"]):
+            assert fit(*TINY, *QUIET, *arguments) == 2
+            assert "holds a finished run; choose another --output, or replace it by --overwrite" in (
+                capsys.readouterr().err
+            )
+        assert {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()} == before
+
+    def test_no_curve_without_its_line(self, tmp_path, capsys):
+        """Without a terminal, a line per epoch with what the progress bar would show, and nothing else."""
+        output = tmp_path / "run[/b] :smile:"
+        assert fit(*TINY, "--trainer.max_epochs", 2, "--output", output) == 0
+        lines = capsys.readouterr().out.splitlines()
+        epochs = [line for line in lines if line.startswith("epoch")]
+        assert [line.split("  ")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
+        assert all(re.search(r"  train/mrf_loss \d\.\d+  .*\(\d+ s\)$", line) for line in epochs)
+        assert not any("\r" in line or "it/s" in line for line in lines)
+        assert f"picture: {output / 'picture.png'}" in lines  # names are no markup
+        # a run that was stopped is not overwritten either, but with --overwrite; that leaves nothing of it behind
+        (output / "results.json").unlink()
+        (output / ".picture.png.0123abcd.tmp").touch()
+        (output / "seed-0/checkpoints/.last.ckpt.0123abcd.tmp").touch()
+        (output / "seed-7").mkdir()
+        assert fit(*TINY, *QUIET, "--output", output) == 2
+        assert "holds a run that was stopped; go on with it by --ckpt_path last" in capsys.readouterr().err
+        assert fit(*TINY, *QUIET, "--output", output, "--overwrite", "--ckpt_path", "last") == 2
+        assert "a run that --ckpt_path goes on with is not to be replaced" in capsys.readouterr().err
+        assert fit(*TINY, *QUIET, "--trainer.max_epochs", 1, "--output", output, "--overwrite") == 0
+        assert [point["epoch"] for point in results(output)[0]["history"]] == [1]
+        assert not (output / "seed-7").exists()
+        assert not list(output.rglob("*.tmp"))
+
+
+class TestStoppedWhileJudged:
+    """A signal after the last epoch: told, the conventional exit code, and only the judging is done again."""
+
+    def stopped(self, stop, folder, monkeypatch, capsys):
+        """The exit code, and the result of going on."""
+        step = SegmentModule.validation_step
+
+        def judged(module, *arguments):
+            if module.trainer.state.fn == "validate":
+                stop()
+            return step(module, *arguments)
+
+        before = signal.getsignal(signal.SIGINT)
+        monkeypatch.setattr(SegmentModule, "validation_step", judged)
+        try:
+            code = fit(*TINY, *QUIET, "--trainer.max_epochs", 2, "--output", folder)
+        finally:
+            signal.signal(signal.SIGINT, before)  # the trainer ignores it from then on
+        told = capsys.readouterr().err
+        assert f"go on with: lnz fit segment --config {folder / 'config.yaml'} --ckpt_path last" in told
+        assert not list(folder.rglob("*.tmp"))
+        monkeypatch.setattr(SegmentModule, "validation_step", step)
+        kept = (folder / "seed-0/checkpoints/last.ckpt").read_bytes()
+        assert fit("--config", folder / "config.yaml", *QUIET, "--ckpt_path", "last") == 0
+        assert (folder / "seed-0/checkpoints/last.ckpt").read_bytes() == kept
+        (result,) = results(folder)
+        assert [point["epoch"] for point in result["history"]] == [1, 2]
+        assert result["seconds"] > 0
+        return code, told, result
+
+    def test_interrupted_and_terminated(self, run_folder, tmp_path, monkeypatch, capsys):
+        def interrupt():
+            raise KeyboardInterrupt
+
+        code, told, result = self.stopped(interrupt, tmp_path / "a", monkeypatch, capsys)
+        assert (code, "lnz fit: stopped; go on" in told) == (130, True)
+        assert result["measures"] == results(run_folder)[0]["measures"]
+        code, told, result = self.stopped(
+            lambda: os.kill(os.getpid(), signal.SIGTERM), tmp_path / "b", monkeypatch, capsys
+        )
+        assert (code, "lnz fit: terminated; go on" in told) == (143, True)
+        assert result["measures"] == results(run_folder)[0]["measures"]
 
 
 def test_trains_on_a_folder_with_void_and_two_sizes(tmp_path):
@@ -163,6 +243,9 @@ class TestErrors:
         schedule = ["--objective", "label-adjustment", "--model.epsilon", 0]
         assert "expected positive numbers, got 0" in self.told(capsys, *schedule, *output)
         assert "--modle.edges" in self.told(capsys, "--modle.edges", "full", *output)
+        assert "trainer: You selected an invalid accelerator name" in self.told(
+            capsys, "--trainer.accelerator", "gpux", *output
+        )
 
     def test_checkpoints(self, tmp_path, capsys):
         output = ["--output", tmp_path / "run"]

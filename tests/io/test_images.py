@@ -135,6 +135,17 @@ class TestLists:
         (folder / "list.txt").write_text("# held out\n\nb\na.jpg\n")
         assert [p.name for p in io.select(pairs(folder), folder / "list.txt")] == ["b", "a"]
 
+    def test_byte_order_marks_encodings_and_other_forms_of_a_name(self, folder):
+        (folder / "a.jpg").rename(folder / "fu\u0308r.jpg")
+        (folder / "a_mask.png").rename(folder / "für_mask.png")
+        for data, encoding in (
+            ("für\n".encode("utf-8-sig"), None),
+            ("für.jpg\r\n".encode("utf-16"), None),
+            ("photos/für.jpg\n".encode("latin-1"), "latin-1"),
+        ):
+            (folder / "list.txt").write_bytes(data)
+            assert [p.name for p in io.select(pairs(folder), folder / "list.txt", encoding)] == ["fu\u0308r"]
+
     def test_unknown_name(self, folder):
         (folder / "list.txt").write_text("a\nc\n")
         with pytest.raises(FormatError, match=r"list\.txt, line 2: no image named 'c'"):
@@ -146,5 +157,5 @@ class TestLists:
             io.select(pairs(folder), folder / "list.txt")
 
     def test_missing(self, folder):
-        with pytest.raises(FormatError, match=r"list\.txt: cannot be read"):
+        with pytest.raises(FormatError, match=r"list\.txt: expected a readable file, got: no such file"):
             io.select(pairs(folder), folder / "list.txt")

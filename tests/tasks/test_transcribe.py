@@ -168,7 +168,7 @@ class TestData:
         val = folder / "val.txt"
         for content, message in (
             ("r9\n", r"val.txt, line 1: no recording named 'r9'"),
-            ("\n", r"val.txt: expected one recording per line, found none"),
+            ("\n", r"val.txt: expected one recording name per line, found none"),
         ):
             val.write_text(content)
             with pytest.raises(FormatError, match=message):
@@ -176,7 +176,7 @@ class TestData:
         val.write_text("".join(f"r{k}\n" for k in range(6)))
         with pytest.raises(ValueError, match=r"data.val_list: names every recording"):
             TranscribeData(audio, **options, val_list=val)
-        with pytest.raises(FormatError, match=r"none.txt: cannot be read as a list of recordings"):
+        with pytest.raises(FormatError, match=r"none.txt: expected a readable file, got: no such file"):
             TranscribeData(audio, **options, val_list=folder / "none.txt")
 
     def test_wrong_bounds(self, folder):

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lnz.cli.predict import checkpoint_of
+from lnz.io.printable import printable
+from lnz.tasks.parsing import Strict
 
 SUMMARY = "say when each word of a transcript sounds, by a trained network"
 
@@ -41,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Strict(
         prog="lnz align",
         description=f"{SUMMARY[0].upper()}{SUMMARY[1:]}.",
         epilog=EXAMPLES,
@@ -75,5 +77,5 @@ def _align(arguments: argparse.Namespace) -> int:
     arguments.output.mkdir(parents=True, exist_ok=True)
     done = align_files(checkpoint, str(source), utterances, arguments.output, arguments.format, arguments.picture)
     words = sum(len(aligned.words) for aligned in track(done, "Aligning", total=len(utterances)))
-    print(f"{words} words of {len(utterances)} recordings aligned in {arguments.output}")
+    print(printable(f"{words} words of {len(utterances)} recordings aligned in {arguments.output}"))
     return 0

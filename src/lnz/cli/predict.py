@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from lnz.io.printable import printable
+from lnz.tasks.parsing import Strict
+
 SUMMARY = "label images, tag sentences or transcribe recordings with a trained network"
 
 TASKS = {
@@ -49,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Strict(
         prog="lnz predict",
         description=f"{SUMMARY[0].upper()}{SUMMARY[1:]}.",
         epilog=EXAMPLES,
@@ -87,14 +90,14 @@ def _predict(arguments: argparse.Namespace) -> int:
         raise FormatError(f"{source}: of lnz fit {task}, which takes --{takes}")
     if takes == "text":
         count = import_module(module).predict(checkpoint, str(source), given, arguments.output)
-        print(f"{count} {said} {arguments.output}")
+        print(printable(f"{count} {said} {arguments.output}"))
         return 0
     files = list_images(given) if takes == "images" else list_audio(given)
     arguments.output.mkdir(parents=True, exist_ok=True)
     options = {"confidence": arguments.confidence} if takes == "images" else {}
     done = import_module(module).predict(checkpoint, str(source), files, arguments.output, **options)
     count = sum(1 for _ in track(done, "Predicting", total=len(files)))
-    print(f"{count} {said} {arguments.output}")
+    print(printable(f"{count} {said} {arguments.output}"))
     return 0
 
 

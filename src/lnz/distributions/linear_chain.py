@@ -247,6 +247,8 @@ class LinearChain(StructuredDistribution):
             check_broadcast(name, scores.shape[:-1], shape)
             shape = torch.broadcast_shapes(scores.shape[:-1], shape)
         if T == 0:
+            for scores in (start, end):
+                node = node if scores is None else node + scores.unsqueeze(-2)  # of no step: for gradients of 0
             return self._with(node.expand(*shape, T, L), self.edge_scores)
         last = torch.as_tensor(T if self.lengths is None else self.lengths, device=node.device) - 1
         steps = torch.zeros_like(last), last.clamp(min=0)  # over the padding of an empty sequence, which is ignored

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from lnz.errors import FormatError
 from lnz.io.atomic import atomic_write
+from lnz.io.files import normalized
+from lnz.io.lists import read_list
 from lnz.typing import IGNORE
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
@@ -49,9 +51,9 @@ def list_images(folder: Path, *, skip_suffix: str = "") -> list[Path]:
         raise FormatError(f"{folder}: expected images ({', '.join(sorted(IMAGE_SUFFIXES))}), found none")
     stems: dict[str, Path] = {}
     for path in images:
-        if path.stem in stems:
-            raise FormatError(f"{path}: {stems[path.stem].name} in the same folder has the same name")
-        stems[path.stem] = path
+        other = stems.setdefault(normalized(path.stem), path)
+        if other is not path:
+            raise FormatError(f"{path}: {other.name} in the same folder has the same name")
     return images
 
 
@@ -66,38 +68,24 @@ def pair_images(images: Path, masks: Path | None = None, mask_suffix: str = "") 
         raise FormatError(
             f"{images}: images and masks in one folder need a mask suffix to be told apart, such as _mask"
         )
-    found = {path.stem: path for path in list_images(folder)}
+    found = {normalized(path.stem): path for path in list_images(folder)}
     pairs = []
     for path in list_images(images, skip_suffix=mask_suffix if folder.resolve() == images.resolve() else ""):
-        mask = found.get(path.stem + mask_suffix)
+        mask = found.get(normalized(path.stem + mask_suffix))
         if mask is None:
             raise FormatError(f"{path}: no mask {path.stem}{mask_suffix}.* in {folder}")
         pairs.append(Pair(path, mask))
     return pairs
 
 
-def select(pairs: Sequence[Pair], list_file: Path) -> list[Pair]:
-    """The pairs named in a list file: one file name or stem per line; empty lines and lines with # are skipped.
+def select(pairs: Sequence[Pair], list_file: Path, encoding: str | None = None) -> list[Pair]:
+    """The pairs that a list file names (:func:`lnz.io.lists.read_list`).
 
     Raises:
         FormatError: the list cannot be read, is empty, or names an image that is not there.
     """
-    try:
-        lines = list_file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FormatError(f"{list_file}: cannot be read as a list of image names ({error})") from error
     by_name = {pair.name: pair for pair in pairs} | {pair.image.name: pair for pair in pairs}
-    chosen = []
-    for number, line in enumerate(lines, 1):
-        name = line.strip()
-        if not name or name.startswith("#"):
-            continue
-        if name not in by_name:
-            raise FormatError(f"{list_file}, line {number}: no image named {name!r}")
-        chosen.append(by_name[name])
-    if not chosen:
-        raise FormatError(f"{list_file}: expected one image name per line, found none")
-    return chosen
+    return read_list(list_file, by_name, "image", encoding)
 
 
 def read_image(path: Path) -> Tensor:

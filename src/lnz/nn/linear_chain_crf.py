@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lnz.checks import as_labels, check_integer, check_labels, check_scores, check_tensor, concrete
+from lnz.checks import as_labels, check_feasible, check_integer, check_labels, check_scores, check_tensor, concrete
 from lnz.distributions import LinearChain
+from lnz.errors import InfeasibleError
 from lnz.nn.class_weights import class_weighted_log_prob
 from lnz.nn.derived import Derived
+from lnz.nn.impossible_tags import TagScores, impossible_tags
 from lnz.nn.tag_schemes import Scheme, forbidding_arrays
 from lnz.nn.viterbi import viterbi
 
@@ -32,7 +34,7 @@ class LinearChainCRF(nn.Module):
         num_tags: the number of tags L.
         batch_first: whether tensors start ``[B, T]`` instead of ``[T, B]``.
         tags: names of the tags, to forbid what ``scheme`` forbids; see :func:`transition_mask`.
-        scheme: ``"BIO"``, which ``None`` is too, ``"BIOES"`` or ``"BILOU"``; only with ``tags``.
+        scheme: ``"BIO"``, which ``None`` is too, or another of :func:`transition_mask`; only with ``tags``.
         class_weights: w ``[L]``, not negative, for tags of which there are few: the log-likelihood becomes
             Σ_t w[y_t] ln P(y_t | y_{t−1}, emissions), the chain rule with a weight per factor. Weights of 1 change
             nothing; without transitions it is the weighted cross-entropy. It takes a loop over the steps.
@@ -60,6 +62,8 @@ class LinearChainCRF(nn.Module):
         self.start_transitions = nn.Parameter(torch.empty(num_tags))
         self.end_transitions = nn.Parameter(torch.empty(num_tags))
         self.transitions = nn.Parameter(torch.empty(num_tags, num_tags))
+        self.tags = None if tags is None else tuple(tags)
+        self.scheme: Scheme | None = None if tags is None else scheme or "BIO"
         self.constrained = tags is not None
         masks = _no_masks(num_tags) if tags is None else forbidding_arrays(tags, scheme or "BIO")
         self._start_mask, self._end_mask, self._transition_mask = map(Derived, masks)
@@ -92,7 +96,13 @@ class LinearChainCRF(nn.Module):
             nn.init.uniform_(parameter, -0.1, 0.1)
 
     def forward(
-        self, emissions: Tensor, tags: Tensor, mask: Tensor | None = None, reduction: Reduction = "sum"
+        self,
+        emissions: Tensor,
+        tags: Tensor,
+        mask: Tensor | None = None,
+        reduction: Reduction = "sum",
+        *,
+        zero_infinity: bool = False,
     ) -> Tensor:
         """The log-likelihood of ``tags`` ``[B, T]``, integers, given ``emissions [B, T, L]``.
 
@@ -102,8 +112,11 @@ class LinearChainCRF(nn.Module):
             mask: ``[B, T]``, bool or 0 and 1: the steps that there are; ``None`` is all.
             reduction: ``"none"`` keeps ``[B]``; ``"sum"``, ``"mean"`` over the batch; ``"token_mean"`` is the sum
                 over the number of steps that there are, or over their class weights.
+            zero_infinity: gold tags of probability 0 give log-likelihood 0 and gradient 0 instead of an error.
 
         Raises:
+            InfeasibleError: gold tags of probability 0, as a scheme forbids them; names the sentence, the step and the
+                tags. (While a function is traced or vectorised, the log-likelihood is −inf.)
             TypeError, ValueError: arguments of the wrong type, shape or value; latent tags under class weights;
                 ``"token_mean"`` of no step.
         """
@@ -119,8 +132,13 @@ class LinearChainCRF(nn.Module):
         check_labels("tags", tags, self.num_tags)
         order = _order(mask)
         chain = self._chain(emissions, mask, order)
-        tags = tags if order is None else tags.gather(1, order)
+        gold, tags = tags, tags if order is None else tags.gather(1, order)
         likelihood = chain.log_prob(tags) if self.class_weights is None else self._weighted(chain, tags)
+        impossible = torch.isneginf(likelihood)
+        if zero_infinity:
+            likelihood = likelihood.masked_fill(impossible, 0.0)
+        elif concrete(likelihood) and impossible.any():
+            raise self._impossible(impossible.nonzero().flatten().tolist(), emissions, gold, mask)
         if reduction == "none":
             return likelihood
         if reduction == "mean":
@@ -136,6 +154,10 @@ class LinearChainCRF(nn.Module):
         if concrete(total) and not number > 0:
             raise ValueError("mask: expected a step to average over, for reduction='token_mean', got none")
         return total / number
+
+    def _impossible(self, entries: list[int], emissions: Tensor, tags: Tensor, mask: Tensor | None) -> InfeasibleError:
+        scores = TagScores(emissions.detach(), *(each.detach() for each in self._scores))
+        return impossible_tags(entries, scores, tags, mask, self.tags, self.scheme)
 
     def _weighted(self, chain: LinearChain, tags: Tensor) -> Tensor:
         weights = self.class_weights
@@ -173,9 +195,10 @@ class LinearChainCRF(nn.Module):
             InfeasibleError: a sequence without a possible tagging.
         """
         chain = self.distribution(emissions, mask)
-        labels, scores = chain.topk(1) if return_scores else (chain.argmax().unsqueeze(0), None)
+        labels, scores = chain.topk(1)
+        check_feasible(scores[0], "LinearChainCRF.decode", "no tagging has a finite score")
         best = _lists(labels[0], chain.lengths)
-        return best if scores is None else (best, scores[0])
+        return (best, scores[0]) if return_scores else best
 
     def best_tags(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
         """What :meth:`decode` finds, as ``int64`` shaped as the mask; −100 where it is 0.

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from lnz import plot
+from lnz.tasks.console import Console
 from lnz.tasks.options import TaskCLI
 from lnz.tasks.run import run as run_task
 from lnz.tasks.segment import comparison, report

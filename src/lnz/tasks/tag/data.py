@@ -34,6 +34,7 @@ class TagData(pl.LightningDataModule):
         file_format: of the files; by default, CoNLL-U where a name ends in .conllu or .conllu.gz, else columns.
         column: of CoNLL-U, what the tags are; _ is a word without a tag, which is summed over.
         tag_column: of columns, what the tags are, from 0, or from −1 backwards; the word is column 0.
+        encoding: of the text in files, as latin-1 or gbk; by default UTF-8.
         scheme: of tags that mark spans, to forbid what it forbids; by default, nothing is forbidden.
         min_count: words that occur less often in training are known by their characters only.
         batch_size: sequences per batch (and per process).
@@ -51,6 +52,7 @@ class TagData(pl.LightningDataModule):
         file_format: Literal["conllu", "columns"] | None = None,
         column: Column = "upos",
         tag_column: int = -1,
+        encoding: str | None = None,
         scheme: Scheme | None = None,
         min_count: int = 2,
         batch_size: int = 32,
@@ -79,7 +81,8 @@ class TagData(pl.LightningDataModule):
             return
 
         def read(path: Path) -> list[Sentence]:
-            return read_sentences(path, kind=file_format or _tagged(path), column=column, tag_column=tag_column)
+            kind = file_format or _tagged(path)
+            return read_sentences(path, kind=kind, column=column, tag_column=tag_column, encoding=encoding)
 
         sentences = read(train)
         held_out, source = (read(val), str(val)) if val else ([], str(train))
