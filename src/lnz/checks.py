@@ -21,7 +21,14 @@ from lnz.typing import IGNORE
 
 def concrete(*tensors: Tensor) -> bool:
     """Whether the values of all ``tensors`` can be looked at in Python."""
-    return not torch.compiler.is_compiling() and not any(_is_batched(tensor) for tensor in tensors)
+    return not torch.compiler.is_compiling() and not any(_is_empty(x) or _is_batched(x) for x in tensors)
+
+
+def _is_empty(tensor: Tensor) -> bool:
+    """Whether a tensor has a shape and no values: on the meta device, or a fake one."""
+    if type(tensor) in (Tensor, torch.nn.Parameter):
+        return tensor.is_meta
+    return isinstance(tensor, Tensor) and (tensor.is_meta or getattr(tensor, "fake_mode", None) is not None)
 
 
 def _is_batched(tensor: Tensor) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -92,6 +93,13 @@ class Model:
     def device(self) -> torch.device:
         return self.tensors[0].device if self.entries else torch.device("cpu")
 
+    @cached_property
+    def constrained(self) -> bool:
+        """Whether a factor of several nodes holds −inf: labels of theirs that do not go together."""
+        several = [entry for entry, labels in zip(self.entries, self.graph.labels, strict=True) if len(labels) > 1]
+        tables = (entry.table if isinstance(entry, Weighted) else entry for entry in several)
+        return any(bool(torch.isneginf(table.detach()).any()) for table in tables)
+
     def expanded(self, group: int) -> Tensor:
         """The scores of one group as ``[*batch, F, L1, …, Lk]``; a view wherever the form allows."""
         entry, labels = self.entries[group], self.graph.labels[group]
@@ -100,12 +108,12 @@ class Model:
 
     def map_scores(self, function: Callable[[Tensor], Tensor]) -> Model:
         """The model with ``function`` applied to the score tensors of each entry; a :class:`Weighted`, to its table."""
-        return self._with_entries(
+        return self.with_entries(
             Weighted(entry.weight, function(entry.table)) if isinstance(entry, Weighted) else function(entry)
             for entry in self.entries
         )
 
-    def _with_entries(self, entries: Iterable[Entry]) -> Model:
+    def with_entries(self, entries: Iterable[Entry]) -> Model:
         """The same graph and observations with other scores."""
         return Model(self.graph, tuple(entries), self.observed).expand(self.batch_shape)
 
@@ -123,7 +131,7 @@ class Model:
         dtype = working_dtype(self.dtype)
         if all(tensor.dtype == dtype for tensor in self.tensors):
             return self
-        return self._with_entries(
+        return self.with_entries(
             Weighted(entry.weight.to(dtype), entry.table.to(dtype)) if isinstance(entry, Weighted) else entry.to(dtype)
             for entry in self.entries
         )
@@ -152,7 +160,7 @@ class Model:
             else:
                 entries.append(table - top)
             shift = shift + (each * factors if not each.dim() else each.sum(-1) * (factors // max(1, each.shape[-1])))
-        return model._with_entries(entries), shift
+        return model.with_entries(entries), shift
 
     def map_entries(self, function: Callable[[Tensor, int], Tensor]) -> Model:
         """The model with a linear ``function(scores, axes)`` per batch entry applied: to ``[*batch, F, L1, …, Lk]``.
@@ -166,7 +174,7 @@ class Model:
             return function(entry.unsqueeze(0) if entry.dim() == k else entry, k + 1)
 
         pairs = zip(self.entries, self.graph.labels, strict=True)
-        return self._with_entries(mapped(entry, len(labels)) for entry, labels in pairs)
+        return self.with_entries(mapped(entry, len(labels)) for entry, labels in pairs)
 
     def score(self, labelling: Tensor) -> Tensor:
         """``s(y) = Σ_α s[α, y[α]]``, shape ``[*batch]``, for a full labelling ``[*batch, N]``; O(F) time and memory.
@@ -242,7 +250,7 @@ def _impossible(model: Model, where: Tensor) -> Model:
     entries[group] = torch.where(
         where.reshape(*where.shape, *[1] * (scores.dim() - len(model.batch_shape))), -torch.inf, scores
     )
-    return model._with_entries(entries)
+    return model.with_entries(entries)
 
 
 def as_labelling(name: str, graph: FactorGraph, labelling: Tensor, batch_shape: torch.Size) -> Tensor:

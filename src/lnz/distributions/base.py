@@ -244,7 +244,7 @@ class StructuredDistribution(Distribution, ABC):
         return self._cross_entropy(other).to(torch.promote_types(self._dtype, other._dtype))
 
     def _check_comparable(self, other: StructuredDistribution) -> None:
-        """Raise unless ``other`` is of the same family and event."""
+        """Raise unless ``other`` is of the same family and event, and of sequences of the same lengths."""
         if type(other) is not type(self):
             families = f"{type(self).__name__}, {type(other).__name__}"
             raise TypeError(f"expected two distributions of one family, got {families}")

@@ -200,7 +200,7 @@ class MRF(StructuredDistribution):
         return labels, scores.to(self._dtype)
 
     def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:
-        return self.solution.sample(n, generator)
+        return (self._asked or self.solution).sample(n, generator)  # draws are made without gradient in any case
 
     def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
         return self._with(self.model.map_scores(function))

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NoReturn
 import torch
 from torch import Tensor
 
+from lnz.caching import cached_property
 from lnz.checks import check_feasible
 from lnz.scores import Model
 
@@ -37,13 +38,11 @@ class Solution:
     def __init__(self, model: Model) -> None:
         self.model = model
 
-    @property
+    @cached_property
     def centred(self) -> tuple[Model, Tensor]:
-        """The model without what the scores of all labellings have in common, and how much; :meth:`Model.centred`.
-
-        Made anew for each answer, which so has a graph of gradients of its own.
-        """
-        return self.model.centred()
+        """The model without what the scores of all labellings have in common, and how much; :meth:`Model.centred`."""
+        with torch.enable_grad():  # kept for answers with gradients, whatever is asked first
+            return self.model.centred()
 
     @property
     def log_partition(self) -> Tensor:

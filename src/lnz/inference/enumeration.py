@@ -71,7 +71,7 @@ class EnumerationSolution(Solution):
     @property
     def joint(self) -> Tensor:
         """s(y) for every y, less what all have in common, in float64."""
-        model, graph, batch = self.centred[0], self.model.graph, self.model.batch_shape
+        model, graph, batch = self.model.centred()[0], self.model.graph, self.model.batch_shape
         joint = torch.zeros((*batch, *graph.cardinalities), dtype=torch.float64, device=self.model.device)
         for group, scope in enumerate(self.scopes):
             for f, nodes in enumerate(scope):
@@ -107,7 +107,7 @@ class EnumerationSolution(Solution):
 
     @property
     def log_partition(self) -> Tensor:
-        return self.centred_log_partition + self.centred[1]
+        return self.centred_log_partition + self.model.centred()[1]
 
     @property
     def probabilities(self) -> Tensor:
@@ -155,7 +155,7 @@ class EnumerationSolution(Solution):
         missing = k - scores.shape[-1]
         scores = torch.nn.functional.pad(scores, (0, missing), value=-torch.inf).movedim(-1, 0)
         index = torch.nn.functional.pad(index, (0, missing)).movedim(-1, 0)
-        scores = scores + self.centred[1]
+        scores = scores + self.model.centred()[1]
         return self._unravel(index).masked_fill(torch.isneginf(scores)[..., None], IGNORE), scores
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:

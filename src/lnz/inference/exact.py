@@ -210,7 +210,7 @@ class ExactSolution(Solution):
         return torch.cat([*parts, self._node_tables(batch, model.dtype)], 1)
 
     def _constant_rows(self) -> Tensor:
-        return self._once("rows", lambda: self._rows(self.centred[0]).detach())
+        return self._once("rows", lambda: self._rows(self.model.centred()[0]).detach())
 
     @property
     def _base(self) -> Tensor:
@@ -273,7 +273,7 @@ class ExactSolution(Solution):
 
     @property
     def centred_log_partition(self) -> Tensor:
-        return self._log_partition_of(self.centred[0])
+        return self._log_partition_of(self.model.centred()[0])
 
     def _log_partition_of(self, model: Model) -> Tensor:
         rows = self._rows(model)
@@ -288,11 +288,11 @@ class ExactSolution(Solution):
 
     @property
     def log_partition(self) -> Tensor:
-        model, shift = self.centred
+        model, shift = self.model.centred()  # not the one that is kept: each answer has a graph of gradients of its own
         return self._log_partition_of(model) + shift
 
     def _marginal_rows(self) -> Tensor:
-        rows = self._rows(self.centred[0])
+        rows = self._rows(self.model.centred()[0])
         done = self._both(rows)
         if not self._differentiated:
             return done[1]
@@ -344,7 +344,7 @@ class ExactSolution(Solution):
         labels = torch.nn.functional.pad(labels, (0, 0, 0, 0, 0, missing), value=IGNORE)
         labels = labels.masked_fill(torch.isneginf(scores)[..., None], IGNORE)
         batch = self.model.batch_shape
-        shift = self.centred[1].detach()
+        shift = self.model.centred()[1].detach()
         return labels.reshape(k, *batch, self.model.graph.num_nodes), scores.reshape(k, *batch) + shift
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:

@@ -10,6 +10,7 @@ from lnz.checks import check_generator, check_tensor
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.mrf import MRF
 from lnz.inference.sampler import Sampler
+from lnz.inference.sampler_solution import SamplerSolution
 from lnz.objectives.reduction import Reduction, check_possible, check_reduction, reduced
 from lnz.scores import as_labelling
 
@@ -72,6 +73,11 @@ def _sampled(p: MRF, y: Tensor, chains: int, generator: torch.Generator | None) 
     """s(ŷ) − s(y), averaged over chains."""
     y = as_labelling("y", p.graph, y, p.batch_shape)
     latent = p._unobserved(y).any()
-    gold = p.condition(y).solution.sample(chains, generator) if latent else y[None]
     score = p.model.precise_score
-    return score(p.solution.sample(chains, generator)).mean(0) - score(gold).mean(0)
+    gold = _drawn(p.condition(y), chains, generator) if latent else y[None]
+    return score(_drawn(p, chains, generator)).mean(0) - score(gold).mean(0)
+
+
+def _drawn(p: MRF, chains: int, generator: torch.Generator | None) -> Tensor:
+    assert isinstance(p.solution, SamplerSolution)
+    return p.solution.draw(chains, generator)  # a step of training is no place to judge how chains mix
