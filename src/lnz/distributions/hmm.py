@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lnz.checks import (
+    as_integers,
     check_full,
     check_integer,
     check_lengths,
@@ -18,6 +19,7 @@ from lnz.checks import (
     concrete,
     joint_batch_shape,
     plain,
+    promoted,
 )
 from lnz.distributions.linear_chain import LinearChain, inside_of
 from lnz.distributions.mrf import MRF
@@ -38,8 +40,8 @@ class HMM(SequenceDistribution):
         initial: ln p(z_0) ``[*batch, K]`` (or ``[K]``, shared).
         transition: ln p(z_{t+1} | z_t), a row per state at t: ``[K, K]``, shared by all; or ``[*batch, T-1, K, K]``.
         emission: ln p(x_t | z_t) ``[*batch, T, K]``, of the observations at hand; 0 where x_t is missing.
-        lengths: ``int64 [*batch]`` in 0 … T, the lengths of the sequences; ``None`` is T everywhere. What lies beyond
-            is padding: ignored in scores and labellings, −100 in labellings returned, 0 in marginals.
+        lengths: integers ``[*batch]`` in 0 … T, the lengths of the sequences; ``None`` is T everywhere. What lies
+            beyond is padding: ignored in scores (NaN, too) and labellings, −100 in labellings returned, 0 in marginals.
         normalised: initial and transition are log-probabilities, which is checked. ``False`` admits scores of any size,
             as a :meth:`tempered` model has them; filtering and prediction then have no meaning, and are refused.
         validate_args: check the values of arguments (NaN, sums of rows), as in ``torch.distributions``.
@@ -54,7 +56,7 @@ class HMM(SequenceDistribution):
         initial: Tensor,
         transition: Tensor,
         emission: Tensor,
-        lengths: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
         *,
         normalised: bool = True,
         validate_args: bool | None = None,
@@ -62,6 +64,8 @@ class HMM(SequenceDistribution):
         values = self._validate_args if validate_args is None else validate_args
         for name, scores in (("initial", initial), ("transition", transition), ("emission", emission)):
             check_scores(name, scores, values=values and name == "initial")
+        initial, transition, emission = promoted(initial, transition, emission)
+        lengths = None if lengths is None else as_integers("lengths", lengths, emission.device)
         batch_shape = _joint_batch_shape(initial, transition, emission, lengths)
         super().__init__(batch_shape, emission.shape[-2:-1], validate_args)
         inside, (T,) = inside_of(lengths, emission.shape[-2]), self.event_shape

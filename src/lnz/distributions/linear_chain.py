@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from lnz.checks import (
+    as_integers,
+    as_labels,
     check_broadcast,
     check_event_shape,
     check_integer,
@@ -20,6 +22,7 @@ from lnz.checks import (
     concrete,
     joint_batch_shape,
     plain,
+    promoted,
 )
 from lnz.distributions.mrf import MRF
 from lnz.distributions.sequence import SequenceDistribution, expected_scores, gathered, without_padding
@@ -38,8 +41,8 @@ class LinearChain(SequenceDistribution):
         node_scores: x ``[*batch, T, L]``.
         edge_scores: A ``[L, L]``, from each label to the next, shared by all; or ``[*batch, T-1, L, L]``
             (the T − 1 may be 1, to broadcast).
-        lengths: ``int64 [*batch]`` in 0 … T, the lengths of the sequences; ``None`` is T everywhere. What lies beyond
-            is padding: ignored in scores and labellings, −100 in labellings returned, 0 in marginals.
+        lengths: integers ``[*batch]`` in 0 … T, the lengths of the sequences; ``None`` is T everywhere. What lies
+            beyond is padding: ignored in scores (NaN, too) and labellings, −100 in labellings returned, 0 in marginals.
         validate_args: check the values of arguments (NaN, labels out of range), as in ``torch.distributions``.
 
     Raises:
@@ -50,13 +53,15 @@ class LinearChain(SequenceDistribution):
         self,
         node_scores: Tensor,
         edge_scores: Tensor,
-        lengths: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
         *,
         validate_args: bool | None = None,
     ) -> None:
         values = self._validate_args if validate_args is None else validate_args
         check_scores("node_scores", node_scores, values=False)
         check_scores("edge_scores", edge_scores, values=False)
+        node_scores, edge_scores = promoted(node_scores, edge_scores)
+        lengths = None if lengths is None else as_integers("lengths", lengths, node_scores.device)
         batch_shape = _joint_batch_shape(node_scores, edge_scores, lengths)
         super().__init__(batch_shape, node_scores.shape[-2:-1], validate_args)
         inside, (T,) = inside_of(lengths, node_scores.shape[-2]), self.event_shape
@@ -169,6 +174,7 @@ class LinearChain(SequenceDistribution):
 
     def _log_prob(self, value: Tensor, weight: float) -> Tensor:
         check_tensor("y", value)
+        value = as_labels("y", value)
         if self._known("forward_backward"):
             return self._log_prob_by_difference(value)
         if not self._known("likelihood"):  # of a second labelling, the pass that serves all of them is cheaper
@@ -246,8 +252,8 @@ class LinearChain(SequenceDistribution):
     def with_boundary_scores(self, start: Tensor | None = None, end: Tensor | None = None) -> Self:
         """The chain with ``start`` and ``end``, ``[*batch, L]``, on top of the scores of the first and the last label.
 
-        The last label is that of each length. Scores and marginals stay those of nodes and edges; gradients flow to
-        ``start`` and ``end`` through the node scores. A sequence of length 0 has neither.
+        The last label is that of each length. Scores and marginals stay those of nodes and edges, in their dtype;
+        gradients flow to ``start`` and ``end`` through the node scores. A sequence of length 0 has neither.
 
         Raises:
             TypeError, ValueError: scores of the wrong type, shape or value.
@@ -258,17 +264,19 @@ class LinearChain(SequenceDistribution):
             if scores is None:
                 continue
             check_scores(name, scores, values=self._validate_args)
-            check_same_kind(name, scores, "node_scores", node)
+            check_same_kind(name, scores.to(node.dtype), "node_scores", node)
             check_event_shape(name, scores.shape, (L,))
             check_broadcast(name, scores.shape[:-1], shape)
             shape = torch.broadcast_shapes(scores.shape[:-1], shape)
         if T == 0:
             for scores in (start, end):
-                node = node if scores is None else node + scores.unsqueeze(-2)  # of no step: for gradients of 0
+                node = (
+                    node if scores is None else node + scores.to(node.dtype).unsqueeze(-2)
+                )  # of no step: for gradients of 0
             return self._with(node.expand(*shape, T, L), self.edge_scores)
         last = torch.as_tensor(T if self.lengths is None else self.lengths, device=node.device) - 1
         steps = torch.zeros_like(last), last.clamp(min=0)  # over the padding of an empty sequence, which is ignored
-        added = [node.new_zeros(L) if scores is None else scores for scores in (start, end)]
+        added = [node.new_zeros(L) if scores is None else scores.to(node.dtype) for scores in (start, end)]
         at = torch.stack([step.expand(shape) for step in steps], -1).unsqueeze(-1).expand(*shape, 2, L)
         values = torch.stack([scores.expand(*shape, L) for scores in added], -2)
         return self._with(node.expand(*shape, T, L).scatter_add(-2, at, values), self.edge_scores)
@@ -325,6 +333,7 @@ class LinearChain(SequenceDistribution):
         (T,) = self.event_shape
         if not isinstance(y, Tensor):
             raise TypeError(f"y: expected a torch.Tensor, got {type(y).__name__}")
+        y = as_labels("y", y)
         check_event_shape("y", y.shape, (T,))
         check_broadcast("y", y.shape[:-1], self.batch_shape)
         y = torch.where(self._inside, y, IGNORE)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lnz.checks import check_same_kind, check_scores, joint_batch_shape
+from lnz.checks import check_same_kind, check_scores, common_dtype, joint_batch_shape
 from lnz.distributions.linear_chain import LinearChain, inside_of
 from lnz.distributions.mrf import MRF
 from lnz.distributions.sequence import SequenceDistribution, centred, gathered, total_over_steps, without_padding
@@ -35,8 +35,8 @@ class SecondOrderChain(SequenceDistribution):
             (the T − 1 may be 1, to broadcast).
         triple_scores: C ``[L, L, L]``, of three labels in a row, shared by all; or ``[*batch, T-2, L, L, L]``
             (the T − 2 may be 1, to broadcast).
-        lengths: ``int64 [*batch]`` in 0 … T, the lengths of the sequences; ``None`` is T everywhere. What lies beyond
-            is padding: ignored in scores and labellings, −100 in labellings returned, 0 in marginals.
+        lengths: integers ``[*batch]`` in 0 … T, the lengths of the sequences; ``None`` is T everywhere. What lies
+            beyond is padding: ignored in scores (NaN, too) and labellings, −100 in labellings returned, 0 in marginals.
         validate_args: check the values of arguments (NaN, labels out of range), as in ``torch.distributions``.
 
     Raises:
@@ -48,13 +48,17 @@ class SecondOrderChain(SequenceDistribution):
         node_scores: Tensor,
         edge_scores: Tensor,
         triple_scores: Tensor,
-        lengths: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
         *,
         validate_args: bool | None = None,
     ) -> None:
         values = self._validate_args if validate_args is None else validate_args
-        first_order = LinearChain(node_scores, edge_scores, lengths, validate_args=values)
         check_scores("triple_scores", triple_scores, values=False)
+        first_order = LinearChain(node_scores, edge_scores, lengths, validate_args=values)
+        lengths, dtype = first_order.lengths, common_dtype(*first_order.scores, triple_scores)
+        triple_scores = triple_scores.to(dtype)
+        if first_order._dtype != dtype:
+            first_order = first_order.map_scores(lambda scores: scores.to(dtype))
         super().__init__(_joint_batch_shape(first_order, triple_scores), first_order.event_shape, validate_args)
         inside, (T,) = inside_of(lengths, node_scores.shape[-2]), self.event_shape
         triples = (

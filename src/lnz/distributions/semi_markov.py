@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from lnz.checks import (
+    as_integers,
+    as_labels,
     check_broadcast,
     check_event_shape,
     check_integer,
@@ -18,6 +20,7 @@ from lnz.checks import (
     check_scores,
     concrete,
     joint_batch_shape,
+    promoted,
 )
 from lnz.distributions.sequence import SequenceDistribution, expected_scores, gathered, without_padding
 from lnz.ops import semi_markov
@@ -42,8 +45,8 @@ class SemiMarkov(SequenceDistribution):
             l. Segments that reach beyond the end are left out, whatever their score.
         edge_scores: A ``[L, L]``, from the label of a segment to that of the next, shared by all; or
             ``[*batch, T-1, L, L]``, entry t for a segment that ends at t (the T − 1 may be 1, to broadcast).
-        lengths: ``int64 [*batch]`` in 0 … T, the lengths of the sequences; ``None`` is T everywhere. What lies beyond
-            is padding: ignored in scores and labellings, −100 in labellings returned, 0 in marginals.
+        lengths: integers ``[*batch]`` in 0 … T, the lengths of the sequences; ``None`` is T everywhere. What lies
+            beyond is padding: ignored in scores (NaN, too) and labellings, −100 in labellings returned, 0 in marginals.
         validate_args: check the values of arguments (NaN, labels out of range), as in ``torch.distributions``.
 
     Raises:
@@ -54,13 +57,15 @@ class SemiMarkov(SequenceDistribution):
         self,
         segment_scores: Tensor,
         edge_scores: Tensor,
-        lengths: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
         *,
         validate_args: bool | None = None,
     ) -> None:
         values = self._validate_args if validate_args is None else validate_args
         check_scores("segment_scores", segment_scores, values=False)
         check_scores("edge_scores", edge_scores, values=False)
+        segment_scores, edge_scores = promoted(segment_scores, edge_scores)
+        lengths = None if lengths is None else as_integers("lengths", lengths, segment_scores.device)
         batch_shape = _joint_batch_shape(segment_scores, edge_scores, lengths)
         super().__init__(batch_shape, segment_scores.shape[-3:-2], validate_args)
         (T,), own = self.event_shape, edge_scores.dim() > 2 and edge_scores.shape[-3] == segment_scores.shape[-3] - 1
@@ -238,6 +243,7 @@ class SemiMarkov(SequenceDistribution):
         """``y`` with −100 over padding, whatever it held there."""
         if not isinstance(y, Tensor):
             raise TypeError(f"y: expected a torch.Tensor, got {type(y).__name__}")
+        y = as_labels("y", y)
         check_event_shape("y", y.shape, self.event_shape)
         check_broadcast("y", y.shape[:-1], self.batch_shape)
         y = torch.where(self._inside, y, IGNORE)
