@@ -20,6 +20,7 @@ from lnz.checks import (
     joint_batch_shape,
     plain,
     promoted,
+    working_dtype,
 )
 from lnz.distributions.linear_chain import LinearChain, inside_of
 from lnz.distributions.mrf import MRF
@@ -100,8 +101,8 @@ class HMM(SequenceDistribution):
         return self._once("chain", self._new_chain)
 
     def _new_chain(self) -> LinearChain:
-        node = hmm.joined(self.initial, self.emission)
-        return LinearChain(node, self.transition, self.lengths, validate_args=False)
+        initial, transition, emission = (scores.to(working_dtype(self._dtype)) for scores in self.scores)
+        return LinearChain(hmm.joined(initial, emission), transition, self.lengths, validate_args=False)
 
     @property
     def _offset(self) -> Tensor:
@@ -128,20 +129,21 @@ class HMM(SequenceDistribution):
     def smoothed(self) -> Tensor:
         """P(z_t | x), given all observations, ``[*batch, T, K]``; 0 over padding."""
         self._require_feasible("smoothed")
-        return self._chain.node_marginals
+        return self._chain.node_marginals.to(self._dtype)
 
     @property
     def smoothed_pairs(self) -> Tensor:
         """P(z_t, z_{t+1} | x), ``[*batch, T-1, K, K]``; 0 over padding."""
         self._require_feasible("smoothed_pairs")
-        return self._chain.marginals[1]
+        return self._chain.marginals[1].to(self._dtype)
 
     @property
     def filtered(self) -> Tensor:
         """P(z_t | x_0 … x_t), given the observations so far, ``[*batch, T, K]``; 0 over padding."""
         self._require_normalised("filtered")
         self._require_feasible("filtered")
-        return self._once("filtered", lambda: hmm.filtered(*self._chain._flat, self._chain._pass)).reshape(self._shape)
+        shares = self._once("filtered", lambda: hmm.filtered(*self._chain._flat, self._chain._pass))
+        return shares.reshape(self._shape).to(self._dtype)
 
     def predicted(self, steps: int = 1) -> Tensor:
         """P(z_{t+steps} | x_0 … x_t), ``[*batch, T, K]``; 0 over padding.
@@ -171,7 +173,7 @@ class HMM(SequenceDistribution):
 
     def entropy(self) -> Tensor:
         self._require_feasible("entropy")
-        return self._chain.entropy()
+        return self._chain.entropy().to(self._dtype)
 
     def _initial_marginals(self) -> Tensor:
         if self.event_shape[0]:
@@ -195,7 +197,7 @@ class HMM(SequenceDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """ln P(z | x), ``[*batch]``, of the states z = value; −100 entries are summed over. −inf where impossible."""
-        return self._chain.log_prob(value)
+        return self._chain.log_prob(value).to(self._dtype)
 
     def condition(self, y: Tensor) -> Self:
         clamped = LinearChain(self.emission, self.transition, self.lengths, validate_args=False).condition(y)
@@ -225,10 +227,10 @@ class HMM(SequenceDistribution):
         return self._chain._sample(n, generator)
 
     def label_scores(self, y: Tensor) -> Tensor:
-        return self._chain.label_scores(y)
+        return self._chain.label_scores(y).to(self._dtype)
 
     def log_conditionals(self, y: Tensor) -> Tensor:
-        return self._chain.log_conditionals(y)
+        return self._chain.log_conditionals(y).to(self._dtype)
 
     def with_node_scores(self, added: Tensor) -> Self:
         return self._with(self.initial, self.transition, self.emission + added)
@@ -257,7 +259,7 @@ class HMM(SequenceDistribution):
         """
         chain = self._chain
         first = self._raised(chain.node_scores[..., :1, :], self._offset[..., None, None])
-        node = torch.cat((first, chain.node_scores[..., 1:, :]), -2)
+        node = torch.cat((first, chain.node_scores[..., 1:, :].to(self._dtype)), -2)
         mrf = LinearChain(node, self.transition, self.lengths, validate_args=False).to_mrf()
         return MRF(mrf.graph, mrf.scores, validate_args=self._validate_args)
 

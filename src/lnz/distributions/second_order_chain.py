@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lnz.checks import check_same_kind, check_scores, common_dtype, joint_batch_shape
+from lnz.checks import check_same_kind, check_scores, common_dtype, joint_batch_shape, working_dtype
 from lnz.distributions.linear_chain import LinearChain, inside_of
 from lnz.distributions.mrf import MRF
 from lnz.distributions.sequence import SequenceDistribution, centred, gathered, total_over_steps, without_padding
@@ -98,7 +98,8 @@ class SecondOrderChain(SequenceDistribution):
         return self._once("centred", self._new_centred)
 
     def _new_centred(self) -> tuple[tuple[Tensor, ...], Tensor]:
-        (T,), parts = self.event_shape, [centred(scores, axes + 1) for axes, scores in enumerate(self.scores)]
+        (T,), dtype = self.event_shape, working_dtype(self._dtype)
+        parts = [centred(scores.to(dtype), axes + 1) for axes, scores in enumerate(self.scores)]
         number = torch.as_tensor(self._lengths, device=self.node_scores.device)
         offset = torch.zeros(self.batch_shape, dtype=accumulator(self.node_scores), device=self.node_scores.device)
         for behind, (scores, tops) in enumerate(parts):
@@ -136,7 +137,7 @@ class SecondOrderChain(SequenceDistribution):
     def node_marginals(self) -> Tensor:
         """The probability of each label at each position, ``[*batch, T, L]``; 0 over padding."""
         self._require_feasible("node_marginals")
-        return self._by_pair(self._pairs.node_marginals)[0].sum(-2)
+        return self._by_pair(self._pairs.node_marginals)[0].sum(-2).to(self._dtype)
 
     @property
     def marginals(self) -> LazyTuple:
@@ -149,14 +150,14 @@ class SecondOrderChain(SequenceDistribution):
         return LazyTuple(
             (
                 lambda: self.node_marginals,
-                lambda: self._by_pair(pairs.node_marginals)[1],
-                lambda: self._by_triple(pairs.marginals[1]),
+                lambda: self._by_pair(pairs.node_marginals)[1].to(self._dtype),
+                lambda: self._by_triple(pairs.marginals[1]).to(self._dtype),
             )
         )
 
     def entropy(self) -> Tensor:
         self._require_feasible("entropy")
-        return self._pairs.entropy()
+        return self._pairs.entropy().to(self._dtype)
 
     def max_marginals(self) -> LazyTuple:
         """The largest score of a labelling with each label, each pair and each triple; shaped as :attr:`marginals`.
@@ -176,6 +177,10 @@ class SecondOrderChain(SequenceDistribution):
         """Scores of the chain over pairs, with ``axes`` behind those of the batch, as those of this distribution."""
         offset = self._centred[1]
         return (scores + offset.reshape(*offset.shape, *[1] * axes)).to(self._dtype)
+
+    def _from_offset(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        less = self._once("less", lambda: self._with(*self._centred[0]))
+        return less._wide_score(y), self._pairs._wide_log_partition
 
     def _wide_score(self, y: Tensor) -> Tensor:
         total = self._first_order._wide_score(y)

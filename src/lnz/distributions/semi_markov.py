@@ -21,6 +21,7 @@ from lnz.checks import (
     concrete,
     joint_batch_shape,
     promoted,
+    working_dtype,
 )
 from lnz.distributions.sequence import SequenceDistribution, expected_scores, gathered, without_padding
 from lnz.ops import semi_markov
@@ -95,14 +96,15 @@ class SemiMarkov(SequenceDistribution):
 
     @property
     def _flat(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores and lengths with one batch axis, as :mod:`lnz.ops.semi_markov` takes them."""
+        """Scores and lengths with one batch axis, as the operation takes them; half precision in float32."""
         (T, W, L), B = self._sizes, self.batch_shape.numel()
-        segment = self.segment_scores.expand(*self.batch_shape, T, W, L).reshape(B, T, W, L)
-        table = self.edge_scores.shape[-3:] if self.edge_scores.dim() > 2 else (1, L, L)
-        if self.edge_scores.dim() == 2 or self.edge_scores.shape[:-3].numel() == 1:
-            edge = self.edge_scores.reshape(1, *table)  # shared by the batch: not copied per entry
+        segment, scores = (each.to(working_dtype(self._dtype)) for each in self.scores)
+        segment = segment.expand(*self.batch_shape, T, W, L).reshape(B, T, W, L)
+        table = scores.shape[-3:] if scores.dim() > 2 else (1, L, L)
+        if scores.dim() == 2 or scores.shape[:-3].numel() == 1:
+            edge = scores.reshape(1, *table)  # shared by the batch: not copied per entry
         else:
-            edge = self.edge_scores.expand(*self.batch_shape, *table).reshape(B, *table)
+            edge = scores.expand(*self.batch_shape, *table).reshape(B, *table)
         lengths = torch.as_tensor(T if self.lengths is None else self.lengths, device=segment.device)
         return segment, edge, lengths.expand(self.batch_shape).reshape(B)
 
@@ -143,7 +145,7 @@ class SemiMarkov(SequenceDistribution):
         return LazyTuple((self._segment_marginals, self._edge_marginals))
 
     def _segment_marginals(self) -> Tensor:
-        return self._forward_backward[1].reshape(*self.batch_shape, *self._sizes)
+        return self._forward_backward[1].reshape(*self.batch_shape, *self._sizes).to(self._dtype)
 
     def _edge_marginals(self) -> Tensor:
         segment, edge, lengths = self._flat
@@ -152,7 +154,7 @@ class SemiMarkov(SequenceDistribution):
             edges = self._forward_backward[2]
         else:
             edges = semi_markov.forward_backward(segment, edge.expand(-1, steps, -1, -1), lengths)[2]
-        return edges.reshape(*self.batch_shape, *edges.shape[1:])
+        return edges.reshape(*self.batch_shape, *edges.shape[1:]).to(self._dtype)
 
     @property
     def node_marginals(self) -> Tensor:
@@ -210,7 +212,8 @@ class SemiMarkov(SequenceDistribution):
         check_integer("k", k)
         with torch.no_grad():
             labels, scores = semi_markov.topk(*self._flat, k)
-        return labels.reshape(k, *self.batch_shape, *self.event_shape), scores.reshape(k, *self.batch_shape)
+        labels = labels.reshape(k, *self.batch_shape, *self.event_shape)
+        return labels, scores.reshape(k, *self.batch_shape).to(self._dtype)
 
     def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:
         return semi_markov.sample(*self._flat, n, generator).reshape(n, *self.batch_shape, *self.event_shape)
