@@ -21,7 +21,14 @@ from lnz.typing import IGNORE
 
 def concrete(*tensors: Tensor) -> bool:
     """Whether the values of all ``tensors`` can be looked at in Python."""
-    return not torch.compiler.is_compiling() and not any(_is_batched(tensor) for tensor in tensors)
+    return not torch.compiler.is_compiling() and not any(_is_empty(x) or _is_batched(x) for x in tensors)
+
+
+def _is_empty(tensor: Tensor) -> bool:
+    """Whether a tensor has a shape and no values: on the meta device, or a fake one."""
+    if type(tensor) in (Tensor, torch.nn.Parameter):
+        return tensor.is_meta
+    return isinstance(tensor, Tensor) and (tensor.is_meta or getattr(tensor, "fake_mode", None) is not None)
 
 
 def _is_batched(tensor: Tensor) -> bool:
@@ -44,6 +51,14 @@ def plain(tensor: Tensor) -> bool:
         and not torch._C._are_functorch_transforms_active()  # pyright: ignore[reportAttributeAccessIssue]
         and forward_ad._current_level < 0  # a tangent would be lost
     )
+
+
+def check_no_tangent(what: str, tensor: Tensor, instead: str) -> None:
+    """Raise where forward mode (``torch.func.jvp``, dual numbers) asks for a tangent that ``what`` would drop."""
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    if forward_ad.unpack_dual(tensor).tangent is not None:
+        raise NotImplementedError(f"{what} has no forward-mode derivatives; use {instead}")
 
 
 def constant(*tensors: Tensor) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Literal, overload
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,8 +15,9 @@ from lnz.distributions import LinearChain
 from lnz.distributions.sequence import without_padding
 from lnz.errors import InfeasibleError
 from lnz.nn.class_weights import class_weighted_log_prob
+from lnz.nn.derived import Derived
 from lnz.nn.impossible_tags import TagScores, impossible_tags
-from lnz.nn.tag_schemes import Scheme, transition_mask
+from lnz.nn.tag_schemes import Scheme, forbidding_arrays
 from lnz.nn.viterbi import viterbi
 
 Reduction = Literal["none", "sum", "mean", "token_mean"]
@@ -42,11 +44,6 @@ class LinearChainCRF(nn.Module):
             then their weighted sum has no upper bound. Here each is normalised over the whole sequence.)
     """
 
-    start_mask: Tensor
-    end_mask: Tensor
-    transition_mask: Tensor
-    class_weights: Tensor | None
-
     def __init__(
         self,
         num_tags: int,
@@ -70,12 +67,30 @@ class LinearChainCRF(nn.Module):
         self.tags = None if tags is None else tuple(tags)
         self.scheme: Scheme | None = None if tags is None else scheme or "BIO"
         self.constrained = tags is not None
-        masks = [torch.zeros(num_tags) for _ in range(3)] if tags is None else transition_mask(tags, scheme or "BIO")
-        for name, mask in zip(("start_mask", "end_mask", "transition_mask"), masks, strict=True):
-            self.register_buffer(name, mask, persistent=False)
-        weights = None if class_weights is None else _checked_weights(class_weights, num_tags)
-        self.register_buffer("class_weights", weights, persistent=False)
+        masks = _no_masks(num_tags) if tags is None else forbidding_arrays(tags, scheme or "BIO")
+        self._start_mask, self._end_mask, self._transition_mask = map(Derived, masks)
+        self._class_weights = None if class_weights is None else Derived(_checked_weights(class_weights, num_tags))
         self.reset_parameters()
+
+    @property
+    def start_mask(self) -> Tensor:
+        """``[L]``, 0 for tags that may come first, −inf for those that ``scheme`` forbids there."""
+        return self._start_mask.like(self.transitions)
+
+    @property
+    def end_mask(self) -> Tensor:
+        """``[L]``, of tags that come last."""
+        return self._end_mask.like(self.transitions)
+
+    @property
+    def transition_mask(self) -> Tensor:
+        """``[L, L]``, of each tag after each."""
+        return self._transition_mask.like(self.transitions)
+
+    @property
+    def class_weights(self) -> Tensor | None:
+        """``[L]``, or ``None``."""
+        return None if self._class_weights is None else self._class_weights.like(self.transitions)
 
     def reset_parameters(self) -> None:
         """Draw all scores from the uniform distribution on [−0.1, 0.1]."""
@@ -134,8 +149,9 @@ class LinearChainCRF(nn.Module):
         total = likelihood.sum()
         if reduction == "sum":
             return total
-        if self.class_weights is not None:
-            number = torch.where(chain._inside, self.class_weights[tags.clamp(min=0)], 0.0).sum()
+        weights = self.class_weights
+        if weights is not None:
+            number = torch.where(chain._inside, weights[tags.clamp(min=0)], 0.0).sum()
         else:
             number = tags.numel() if mask is None else mask.sum()
         if concrete(total) and not number > 0:
@@ -147,10 +163,11 @@ class LinearChainCRF(nn.Module):
         return impossible_tags(entries, scores, tags, mask, self.tags, self.scheme)
 
     def _weighted(self, chain: LinearChain, tags: Tensor) -> Tensor:
-        assert self.class_weights is not None
+        weights = self.class_weights
+        assert weights is not None
         if chain._unobserved(tags).any():
             raise ValueError("tags: expected no latent tags (-100) under class_weights, whose factors need them all")
-        return class_weighted_log_prob(chain, tags, self.class_weights)
+        return class_weighted_log_prob(chain, tags, weights)
 
     def distribution(self, emissions: Tensor, mask: Tensor | None = None) -> LinearChain:
         """The distribution over the tags of the steps that there are, moved to the front where the mask has holes."""
@@ -248,14 +265,19 @@ class LinearChainCRF(nn.Module):
         return f"num_tags={self.num_tags}, batch_first={self.batch_first}"
 
 
-def _checked_weights(given: Tensor | Sequence[float], num_tags: int) -> Tensor:
-    try:
-        weights = torch.as_tensor(given).detach().to(torch.get_default_dtype())
+def _no_masks(num_tags: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return np.zeros(num_tags), np.zeros(num_tags), np.zeros((num_tags, num_tags))
+
+
+def _checked_weights(given: Tensor | Sequence[float], num_tags: int) -> np.ndarray:
+    try:  # a list stays one on a meta device, where a tensor would lose its values
+        values = given.tolist() if isinstance(given, Tensor) else given
+        weights = np.array(values, np.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"class_weights: expected {num_tags} numbers, got {given!r}") from error
     if weights.shape != (num_tags,):
         raise ValueError(f"class_weights: expected shape [{num_tags}], got {list(weights.shape)}")
-    if not (torch.isfinite(weights) & (weights >= 0)).all():
+    if not (np.isfinite(weights) & (weights >= 0)).all():
         raise ValueError(f"class_weights: expected finite weights of at least 0, got {weights.tolist()}")
     return weights
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,6 +52,13 @@ def transition_mask(
     Raises:
         ValueError: an unknown scheme, a tag that is not of the scheme, or one that comes twice.
     """
+    start, end, transitions = (torch.from_numpy(array) for array in forbidding_arrays(tags, scheme))
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    return start.to(dtype), end.to(dtype), transitions.to(dtype)
+
+
+def forbidding_arrays(tags: Sequence[str], scheme: Scheme) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Those of :func:`transition_mask` as arrays, which no device and no mode of torch has a say in."""
     name = _OTHER_NAMES.get(scheme, scheme)
     if name not in _SCHEMES:
         *known, last = map(repr, (*_SCHEMES, *_OTHER_NAMES))
@@ -60,10 +68,10 @@ def transition_mask(
         raise ValueError(f"tags: expected every name once, got {twice[0]!r} twice")
     letters, parsed = _SCHEMES[name], [_parsed(tag, name) for tag in tags]
     outside = "O", ""
-    starts = torch.tensor([_follows(outside, tag, name) for tag in parsed])
-    ends = torch.tensor([letter not in tuple(letters.open) for letter, _ in parsed])
-    follows = torch.tensor([[_follows(a, b, name) for b in parsed] for a in parsed]).reshape(len(tags), len(tags))
-    return _forbidding(starts, dtype), _forbidding(ends, dtype), _forbidding(follows, dtype)
+    starts = [_follows(outside, tag, name) for tag in parsed]
+    ends = [letter not in tuple(letters.open) for letter, _ in parsed]
+    follows = [[_follows(a, b, name) for b in parsed] for a in parsed]
+    return _forbidding(starts), _forbidding(ends), _forbidding(follows).reshape(len(tags), len(tags))
 
 
 def _follows(a: tuple[str, str], b: tuple[str, str], scheme: str) -> bool:
@@ -86,5 +94,5 @@ def _parsed(tag: str, scheme: str) -> tuple[str, str]:
     raise ValueError(f"tags: expected O, {'-…, '.join(letters)}-… of scheme {scheme}{alone}, got {tag!r}")
 
 
-def _forbidding(allowed: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, -torch.inf)
+def _forbidding(allowed: Sequence[bool] | Sequence[Sequence[bool]]) -> np.ndarray:
+    return np.where(np.array(allowed, bool), 0.0, -np.inf)
