@@ -175,10 +175,11 @@ def receive(
     width = summed * lanes
     last = tree.first[c + 1] if clamped else tree.own[c]
     common, block, sums = work[0, :width], work[1, :width], work[2, :width]
+    shift = scores.dtype.type(shifts[c])
     sums[:] = 0.0
     inbox[: tree.received[c]] = 0.0
     if not len(tables):
-        common[:] = -shifts[c]
+        common[:] = 0.0
         _add_all(c, begin, tree.fixed[c], last, scores, base, messages, tree, common)
     for h in range(begin, end):
         above = messages[tree.message[c] + h * lanes : tree.message[c] + (h + 1) * lanes]
@@ -194,8 +195,8 @@ def receive(
                 for l in range(lanes):
                     row[l] *= above[l]
             else:
-                for l in range(lanes):
-                    row[l] -= above[l]
+                for l in range(lanes):  # in the order in which the message was centred: what was equal cancels
+                    row[l] = (row[l] - shift) - above[l]
         if not len(tables):
             for place in range(width):
                 block[place] = exp(block[place])
