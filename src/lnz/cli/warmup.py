@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,9 +29,9 @@ operations:
 """
 
 EPILOG = """\
-Kernels lie in NUMBA_CACHE_DIR if that is set, else beside the sources of lnz, else (where these cannot be written) in the
-user's cache folder. What is there already is only read: a second run takes seconds. Files that somebody other than the
-user, root or the owner of lnz could have written are never read.
+Kernels lie in NUMBA_CACHE_DIR if that is set, else beside the sources of lnz, else (where these cannot be written) in
+the user's cache folder. What is there already is only read: a second run takes seconds. Files that somebody other than
+the user, root or the owner of lnz could have written are never read.
 
 examples:
   lnz warmup                              everything

@@ -17,15 +17,15 @@ _WORTH_SAYING = 1.0  # seconds
 _logger = logging.getLogger("lnz")
 
 
-def announced(compile: Callable[..., Any], function: Any) -> Callable[..., Any]:
-    """``compile``, Numba's for one function, which says what it does; the kernels that it calls are part of it."""
+def announced(compiler: Callable[..., Any], function: Any) -> Callable[..., Any]:
+    """``compiler``, Numba's for one function, which says what it does; the kernels that it calls are part of it."""
 
-    @wraps(compile)
+    @wraps(compiler)
     def announcing(*args: Any, **kwargs: Any) -> Any:
         if _Compiling.depth == 0:
             _say(function)
         with _compiling():
-            return compile(*args, **kwargs)
+            return compiler(*args, **kwargs)
 
     return announcing
 
