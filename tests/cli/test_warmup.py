@@ -47,8 +47,8 @@ def test_help_teaches(capsys):
     ("arguments", "message"),
     [
         (["chains"], "lnz warmup: OP: expected one of chain, semi_markov, ctc"),
-        (["--dtype", "bfloat16"], "lnz warmup: argument --dtype: invalid choice: 'bfloat16'"),
-        (["--jobs", "0"], "lnz warmup: argument --jobs: expected a positive integer, got '0'"),
+        (["--dtype", "bfloat16"], "lnz warmup: --dtype: expected one of 'float32', 'float64', got 'bfloat16'"),
+        (["--jobs", "0"], "lnz warmup: --jobs: expected a positive integer, got '0'"),
         (["--job", "1"], "lnz warmup: unrecognized arguments: --job"),
     ],
 )

@@ -56,8 +56,8 @@ def _scores(dtype: torch.dtype, *shape: int) -> Tensor:
 
 def _answers(p: lnz.distributions.StructuredDistribution, y: Tensor) -> None:
     """What most calls of a distribution come to."""
-    (-p.log_prob(y).sum()).backward()
-    p.log_partition.sum().backward()
+    likelihood = p.log_prob(y).sum()  # first: it need not know ln Z
+    (p.log_partition.sum() - likelihood).backward()
     p.argmax()
     p.topk(2)
     p.sample((2,))

@@ -12,7 +12,7 @@ from typing import Any
 
 from numba.core.dispatcher import Dispatcher
 
-_PER_BYTE, _PER_FUNCTION = 3e-4, 0.08  # seconds of an idle core of 2026, of bytecode; Numba takes most, LLVM the rest
+_PER_BYTE, _PER_FUNCTION = 5e-4, 0.13  # seconds on an idle core of 2026, of bytecode: right within a factor of two
 _WORTH_SAYING = 1.0  # seconds
 _logger = logging.getLogger("lnz")
 
