@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from lnz.errors import FormatError, LnzError
 from lnz.io.printable import printable
 
-COMMANDS = ("fit", "predict", "align", "infer", "warmup")
+COMMANDS = ("fit", "evaluate", "predict", "align", "infer", "warmup", "completion")
 
 HELP = """\
 usage: lnz COMMAND [OPTIONS]
@@ -37,6 +37,7 @@ examples:
   lnz fit tag                                     tag composed strings of digits, or files of sentences
   lnz fit density                                 train an RBM on bundled digits, draw samples from it
   lnz fit transcribe                              train on dialled digits, say when each sounds
+  lnz evaluate runs/tag/… --data.val test.conllu  the same table, on new data
   lnz infer model.uai --query PR                  ln Z and log10 Z of a model file
   lnz infer asia.bif --evidence smoke=yes --json  every marginal of a Bayesian network, given what was seen
   lnz warmup chain                                compile what sequence labelling needs, ahead of its first use
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(HELP.format(commands="\n".join(f"  {name:<9}{_summary(name)}" for name in COMMANDS)), end="")
+        print(HELP.format(commands="\n".join(f"  {name:<12}{_summary(name)}" for name in COMMANDS)), end="")
         return 0 if arguments else 2
     command, *rest = arguments
     if command == "--version":

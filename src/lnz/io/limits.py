@@ -23,6 +23,7 @@ class Limits:
 
     Attributes:
         unpacked: bytes of a decompressed file.
+        values: of a YAML file, its aliases written out.
         numbers: entries of all tables of a model, or of one row of states per variable.
         samples: samples of a recording, over all channels, before and after resampling.
         pixels: of an image; Pillow has a limit of its own, about 179 million, for files of any size.
@@ -34,6 +35,7 @@ class Limits:
     """
 
     unpacked: int = 2**28
+    values: int = 2**16
     numbers: int = 2**24
     samples: int = 2**27
     pixels: int = 2**26
@@ -71,6 +73,7 @@ class Limits:
 
 NOUNS = {
     "unpacked": "bytes after decompression",
+    "values": "values",
     "numbers": "numbers in tables",
     "samples": "samples",
     "pixels": "pixels",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,12 @@ from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lnz.errors import FormatError
+from lnz.io.yaml import check_yaml
 from lnz.tasks.parsing import Strict
 from lnz.tasks.task import Task
 
 
-class _Help(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
+class Help(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Help that keeps the lines of the examples."""
 
 
@@ -45,7 +48,7 @@ class TaskCLI(LightningCLI):
                 "usage": f"lnz fit {task.name} [--config FILE] [--output DIR] [--seeds K] [options]",
                 "description": task.description,
                 "epilog": task.examples,
-                "formatter_class": _Help,
+                "formatter_class": Help,
             },
             parser_class=_Parser,
             args=args,
@@ -77,6 +80,7 @@ class TaskCLI(LightningCLI):
         """Nothing yet: each seed sets its own."""
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
+        check_configs(args)
         self.config = parser.parse_args(args)  # the base class warns when both args and sys.argv are there
 
     def instantiate_classes(self) -> None:
@@ -90,3 +94,16 @@ class TaskCLI(LightningCLI):
             raise
         except ValueError as error:
             self.parser.error(str(error))
+
+
+def check_configs(args: Sequence[str]) -> None:
+    """Look at the configuration files among arguments before anything is made of them.
+
+    Raises:
+        FormatError: what :func:`lnz.io.yaml.check_yaml` raises.
+    """
+    for flag, argument in zip(["", *args], args, strict=False):
+        name, _, value = argument.rpartition("=")
+        config = "--config" in (flag, name) or value.endswith((".yaml", ".yml", ".json"))
+        if config and os.path.isfile(value):
+            check_yaml(value)

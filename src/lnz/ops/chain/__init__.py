@@ -4,6 +4,7 @@ from lnz.ops.chain import tangents as _tangents  # noqa: F401  (found by the fun
 from lnz.ops.chain.autograd import edge_marginals, forward_backward, log_partition, node_marginals
 from lnz.ops.chain.decode import edge_max_marginals, max_marginals, sample, topk
 from lnz.ops.chain.entropy import entropy
+from lnz.ops.chain.expectation import expectation, surprisal
 from lnz.ops.chain.kernel import is_full
 from lnz.ops.chain.labelling import log_probability
 from lnz.ops.chain.op import Pass
@@ -14,6 +15,7 @@ __all__ = [
     "edge_marginals",
     "edge_max_marginals",
     "entropy",
+    "expectation",
     "forward_backward",
     "is_full",
     "likelihood",
@@ -22,5 +24,6 @@ __all__ = [
     "max_marginals",
     "node_marginals",
     "sample",
+    "surprisal",
     "topk",
 ]

@@ -79,6 +79,7 @@ class LogPartition(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         node, edge, lengths, nodes, *factors = ctx.saved_tensors
+        grad = grad.to(node.dtype)
         at_node = at_edge = None
         if ctx.needs_input_grad[0]:
             at_node = grad[:, None, None] * applied(NodeMarginals, node, edge, lengths, nodes)
@@ -155,7 +156,7 @@ def forward_backward(node: Tensor, edge: Tensor, lengths: Tensor) -> Pass:
 
 
 def log_partition(node: Tensor, edge: Tensor, lengths: Tensor, done: Pass) -> Tensor:
-    """ln Z ``[B]``, differentiable any number of times."""
+    """ln Z ``[B]`` in the dtype that it was computed in, differentiable any number of times."""
     return done.log_z if constant(node, edge) else applied(LogPartition, node, edge, lengths, *done)
 
 

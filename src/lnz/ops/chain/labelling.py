@@ -42,7 +42,7 @@ def _log_prob_now(
         lost, wide = logarithms.nonzero()[:, 0], reference.accumulator(node)
         scores = node[lost].to(wide), _entries(edge, lost).to(wide)
         log_prob[lost] = reference.log_prob(*scores, lengths[lost], y[lost]).to(log_prob.dtype)
-    return log_prob.to(node.dtype), log_z.to(node.dtype), nodes, before, after, exact
+    return log_prob.to(node.dtype), log_z, nodes, before, after, exact
 
 
 _log_prob = torch.library.custom_op("lnz::chain_log_prob", _log_prob_now, mutates_args=())
@@ -51,8 +51,8 @@ _log_prob = torch.library.custom_op("lnz::chain_log_prob", _log_prob_now, mutate
 @_log_prob.register_fake
 def _(node: Tensor, edge: Tensor, lengths: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     a, b, c = (torch.empty_like(node, memory_format=torch.contiguous_format) for _ in range(3))
-    size = len(node)
-    return node.new_empty(size), node.new_empty(size), a, b, c, torch.empty_like(lengths, dtype=torch.bool)
+    log_prob, log_z = node.new_empty(len(node)), node.new_empty(len(node), dtype=reference.accumulator(node))
+    return log_prob, log_z, a, b, c, torch.empty_like(lengths, dtype=torch.bool)
 
 
 def _gradient_now(

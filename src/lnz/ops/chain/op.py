@@ -22,7 +22,8 @@ class Pass(NamedTuple):
     """What one forward–backward pass over B chains gives, as constants; :mod:`lnz.ops.chain.autograd` differentiates.
 
     Attributes:
-        log_z: ln Z ``[B]``.
+        log_z: ln Z ``[B]``, in the dtype that it was computed in (:func:`lnz.ops.chain.reference.accumulator`), so that
+            differences from it are rounded once.
         nodes: marginals ``[B, T, L]``.
         before: ``[B, T, L]``, and
         after: ``[B, T, L]``: P(y_t = k, y_{t+1} = l) = before_t(k) · after_{t+1}(l) · exp(A_t(k, l) − max A_t).
@@ -37,15 +38,14 @@ class Pass(NamedTuple):
 
 
 def _chain_now(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    log_z, nodes, before, after, exact, _ = _solved(node, edge, lengths)
-    return log_z.to(node.dtype), nodes, before, after, exact
+    return _solved(node, edge, lengths)[:-1]
 
 
 _chain = torch.library.custom_op("lnz::chain", _chain_now, mutates_args=())
 
 
 def _solved(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """What ``lnz::chain`` returns, but ln Z in the dtype that it was computed in; and what took logarithms ``[B]``."""
+    """What ``lnz::chain`` returns; and what took logarithms ``[B]``."""
     if not (use_kernels(node, edge) and node.numel()):
         log_z, nodes, _ = _reference(node, edge, lengths)
         none = torch.zeros_like(lengths).bool()
@@ -89,7 +89,8 @@ def _reference(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Ten
 @_chain.register_fake
 def _(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     a, b, c = (torch.empty_like(node, memory_format=torch.contiguous_format) for _ in range(3))
-    return node.new_empty(len(node)), a, b, c, torch.empty_like(lengths, dtype=torch.bool)
+    log_z = node.new_empty(len(node), dtype=reference.accumulator(node))
+    return log_z, a, b, c, torch.empty_like(lengths, dtype=torch.bool)
 
 
 @torch.library.custom_op("lnz::chain_edges", mutates_args=())

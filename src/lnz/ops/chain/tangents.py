@@ -16,6 +16,7 @@ from lnz.ops.chain import autograd, labelling
 from lnz.ops.chain.autograd import WITH_TANGENTS, applied
 from lnz.ops.chain.edges import scored
 from lnz.ops.chain.op import _reference
+from lnz.ops.chain.reference import accumulator
 
 Function = TypeVar("Function", bound=type[torch.autograd.Function])
 
@@ -43,7 +44,7 @@ class LogPartition(autograd.LogPartition):
 
     @staticmethod
     def jvp(ctx: Any, node: Tensor | None, edge: Tensor | None, *_: None) -> Tensor:
-        return _expected(ctx.saved_tensors, node, edge)
+        return _expected(ctx.saved_tensors, node, edge).to(accumulator(ctx.saved_tensors[0]))
 
 
 @_serves(autograd.NodeMarginals)

@@ -23,7 +23,6 @@ def _semi_markov_now(segment: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Te
     if not (use_kernels(segment, edge) and segment.numel()):
         return _reference(segment, edge, lengths)
     log_z, segments, edges, exact = kernel.forward_backward(segment, edge, lengths)
-    log_z = log_z.to(segment.dtype)
     if not exact.all():
         lost = (~exact).nonzero()[:, 0]
         own = edge if len(edge) == 1 else edge[lost]
@@ -38,13 +37,14 @@ def _reference(segment: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, 
     wide = accumulator(segment)
     log_z, segments, edges = reference.forward_backward(segment.to(wide), edge.to(wide), lengths)
     dtype = segment.dtype
-    return log_z.to(dtype), segments.to(dtype).contiguous(), edges.to(dtype).contiguous()
+    return log_z, segments.to(dtype).contiguous(), edges.to(dtype).contiguous()
 
 
 @_semi_markov.register_fake
 def _(segment: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     B = segment.shape[0]
-    return segment.new_empty(B), segment.new_empty(segment.shape), segment.new_empty(B, *edge.shape[1:])
+    log_z = segment.new_empty(B, dtype=accumulator(segment))
+    return log_z, segment.new_empty(segment.shape), segment.new_empty(B, *edge.shape[1:])
 
 
 class LogPartition(torch.autograd.Function):
@@ -64,7 +64,7 @@ class LogPartition(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None]:
         segment, edge, lengths, segments, edges = ctx.saved_tensors
         segments, edges = Marginals.apply(segment, edge, lengths, segments, edges)
-        grad = grad[:, None, None, None]
+        grad = grad.to(segment.dtype)[:, None, None, None]
         return grad * segments, (grad * edges).sum_to_size(edge.shape), None
 
     @staticmethod
@@ -99,7 +99,8 @@ class Marginals(torch.autograd.Function):
 def forward_backward(segment: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """ln Z ``[B]``, segment marginals ``[B, T, W, L]``, edge marginals ``[B, S, L, L]`` (summed over t if S = 1).
 
-    All three are differentiable any number of times; the derivative of ln Z costs a multiplication.
+    All three are differentiable any number of times; the derivative of ln Z costs a multiplication. ln Z is in the
+    dtype that it was computed in (:func:`accumulator`), so that differences from it are rounded once.
     """
     if constant(segment, edge):
         return (_semi_markov_now if unobserved(segment, edge) else _semi_markov)(segment, edge, lengths)
