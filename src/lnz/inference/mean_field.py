@@ -124,7 +124,9 @@ class MeanFieldSolution(Solution):
     def _converged(self, state: State) -> Tensor:
         """Whether q changes no more, and has found possible labellings, ``bool [*batch]``."""
         with torch.no_grad():
-            return (state[2] <= self.functional.tolerance) & ~torch.isneginf(self.functional.value(self.centred[0], state))
+            return (state[2] <= self.functional.tolerance) & ~torch.isneginf(
+                self.functional.value(self.centred[0], state)
+            )
 
     @cached_property
     def _q(self) -> Tensor:
@@ -140,7 +142,10 @@ class MeanFieldSolution(Solution):
     @cached_property
     def marginals(self) -> tuple[Tensor, ...]:
         def joint(group: int) -> Callable[[], Tensor]:
-            scope, labels = self.centred[0].graph.scopes[group].to(self.centred[0].device), self.centred[0].graph.labels[group]
+            scope, labels = (
+                self.centred[0].graph.scopes[group].to(self.centred[0].device),
+                self.centred[0].graph.labels[group],
+            )
 
             def compute() -> Tensor:
                 q = self.node_marginals
