@@ -131,8 +131,8 @@ def alignment(
 ) -> Figure:
     """One row per recording: its spectrogram, and below it tiers of labelled intervals, whose bounds go up through it.
 
-    Labels of short intervals stand in up to three lines, so that none covers another; of what is denser still, only some
-    are written.
+    Labels of short intervals stand in up to three lines, so that none covers another; where these do not suffice, some
+    are left out.
 
     Args:
         spectrograms: ``[T, M]`` each, any range; low frequencies first.

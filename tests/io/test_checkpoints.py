@@ -97,6 +97,7 @@ def test_flipped_bits_never_load_as_other_weights(tmp_path):
         ({"state_dict": [1]}, "expected state_dict of a checkpoint to be a dict, got list"),
         ({"state_dict": {}, "lnz": [1]}, "expected lnz of a checkpoint to be a dict, got list"),
         ({"state_dict": {}, "lnz": {"settings": [1]}}, "expected the settings of a checkpoint to be a dict, got list"),
+        ({"state_dict": {}, "lnz": {"task": []}}, "expected the task of a checkpoint to be a str, got list"),
         ({"state_dict": {"w": 1.0}}, "expected a state_dict of tensors by name, got 'w': float"),
         ({"state_dict": {0: torch.ones(1)}}, "expected a state_dict of tensors by name, got 0: Tensor"),
         ({"state_dict": {}, "loops": []}, "expected loops of a checkpoint to be a dict, got list"),

@@ -34,6 +34,7 @@ TEXTS = {
     "transcripts-csv": ['file_name,text\na.wav,"one, ""two""\n"\n'],
     "transcripts-json": ['{"audio_filepath": "a.wav", "text": "one", "duration": 1.5}\n'],
     "list": ["# held out\na.png\n\nx/é\n"],
+    "palette": ["# CamVid\n64 128 64\tAnimal\n0, 0, 0, Void\n"],
     "yaml": ["model: &m {width: 3, dilations: [1, 2]}\nother: *m\nseeds: 3\n"],
 }
 
@@ -61,7 +62,7 @@ def seeds(name, folder):
         )
 
 
-NAMES = [*TEXTS, "image", "audio", "textgrid", "checkpoint"]
+NAMES = [*TEXTS, "image", "mask", "audio", "textgrid", "checkpoint"]
 
 
 @pytest.mark.slow

@@ -68,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     output = "folder to write to, made where it does not exist; of tag, file to write"
     parser.add_argument("--output", type=Path, required=True, help=output)
     parser.add_argument("--confidence", choices=("png", "npy", "none"), default="png", help="form of confidence maps")
+    parser.add_argument("--encoding", help="of the text in --text, as latin-1 or gbk (default: UTF-8)")
     parser.add_argument("--strict", action="store_true", help="stop at the first image or recording that fails")
     return parser
 
@@ -93,13 +94,12 @@ def _predict(arguments: argparse.Namespace) -> int:
     if given is None:
         raise FormatError(f"{source}: of lnz fit {task}, which takes --{takes}")
     if takes == "text":
-        count = import_module(module).predict(checkpoint, str(source), given, arguments.output)
+        count = import_module(module).predict(checkpoint, str(source), given, arguments.output, arguments.encoding)
         print(printable(f"{count} {said} {arguments.output}"))
         return 0
     files = list_images(given) if takes == "images" else list_audio(given)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    options = {"confidence": arguments.confidence} if takes == "images" else {}
-    options["strict"] = arguments.strict
+    options = {"strict": arguments.strict} | ({"confidence": arguments.confidence} if takes == "images" else {})
     done = import_module(module).predict(checkpoint, str(source), files, arguments.output, **options)
     results = list(track(done, "Predicting", total=len(files)))
     count = sum(not isinstance(result, Failed) for result in results)

@@ -7,6 +7,7 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.distributions.kl import register_kl
 
 from lnz.checks import (
     as_labelling,
@@ -61,9 +62,8 @@ class CTCAlignments(StructuredDistribution):
     ) -> None:
         values = self._validate_args if validate_args is None else validate_args
         check_scores("scores", scores, values=False)
-        inside = frames_inside(scores, lengths)
         lengths = checked_frames("scores", scores, lengths)
-        scores = without_padding("scores", scores, inside, values=values, axes=2)
+        scores = without_padding("scores", scores, frames_inside(scores, lengths), values=values, axes=2)
         check_blank(blank, scores.shape[-1])
         targets, target_lengths = checked_targets(targets, target_lengths, scores.shape[-1], blank)
         check_broadcast("targets", targets.shape[:-1], scores.shape[:-2])
@@ -236,19 +236,24 @@ class CTCAlignments(StructuredDistribution):
         Raises:
             ValueError: other targets, lengths or topology: alignments of one may be none of the other.
         """
+        divergence = self._wide_divergence(other)
+        return (self._wide_entropy() + divergence).to(self._scores.dtype)
+
+    def entropy(self) -> Tensor:
+        """−Σ_z P(z) ln P(z), ``[*batch]``, in nats: by the chain rule, exact at any scale of scores."""
+        return self._wide_entropy().to(self._scores.dtype)
+
+    def _wide_entropy(self) -> Tensor:
+        self._require_feasible("entropy")
+        return -ctc.divergence(*self._flat).reshape(self.batch_shape)
+
+    def _wide_divergence(self, other: StructuredDistribution) -> Tensor:
         if not isinstance(other, CTCAlignments) or other.event_shape != self.event_shape:
             return super().cross_entropy(other)  # which says so
         (scores, mine), (others, theirs) = self._flat, other._flat
         if mine[4:] != theirs[4:] or not all(map(torch.equal, mine[:4], theirs[:4])):
             raise ValueError("expected alignments of equal targets, lengths and topology")
-        divergence = ctc.divergence(scores, others, mine).to(scores.dtype)
-        return self.entropy() + divergence.reshape(self.batch_shape)
-
-    def entropy(self) -> Tensor:
-        """−Σ_z P(z) ln P(z), ``[*batch]``, in nats: by the chain rule, exact at any scale of scores."""
-        self._require_feasible("entropy")
-        scores, of = self._flat
-        return -ctc.divergence(scores, None, of).to(scores.dtype).reshape(self.batch_shape)
+        return ctc.divergence(scores, mine, others).reshape(self.batch_shape)
 
     def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
         return self.__class__(
@@ -287,3 +292,8 @@ class CTCAlignments(StructuredDistribution):
         (T,) = self.event_shape
         sizes = f"{T} frames, {self.num_labels} classes, targets up to {self.targets.shape[-1]} labels"
         return f"CTCAlignments({sizes}, batch_shape={list(self.batch_shape)})"
+
+
+@register_kl(CTCAlignments, CTCAlignments)
+def _kl(p: CTCAlignments, q: CTCAlignments) -> Tensor:
+    return p._wide_divergence(q).to(p.scores.dtype)

@@ -7,17 +7,18 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.distributions.kl import register_kl
 
 from lnz.checks import (
     as_labelling,
+    as_lengths,
     check_event_shape,
     check_feasible,
     check_full,
     check_integer,
-    check_lengths,
-    check_same_kind,
     check_scores,
     joint_batch_shape,
+    promoted,
 )
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.sequence import without_padding
@@ -65,13 +66,13 @@ class TransducerAlignments(StructuredDistribution):
             raise ValueError(f"blank_arcs: expected shape [*batch, T, U + 1], got {list(blank_arcs.shape)}")
         T, U = blank_arcs.shape[-2], blank_arcs.shape[-1] - 1
         check_event_shape("label_arcs", label_arcs.shape, (T, U))
-        check_same_kind("label_arcs", label_arcs, "blank_arcs", blank_arcs)
+        blank_arcs, label_arcs = promoted(blank_arcs, label_arcs)
         shapes = {"blank_arcs": blank_arcs.shape[:-2], "label_arcs": label_arcs.shape[:-2]}
         if lengths is not None:
-            check_lengths(lengths, T, of="the frames")
+            lengths = as_lengths(lengths, T, of="the frames", device=blank_arcs.device)
             shapes["lengths"] = lengths.shape
         if target_lengths is not None:
-            check_lengths(target_lengths, U, "target_lengths", "the labels")
+            target_lengths = as_lengths(target_lengths, U, "target_lengths", "the labels", blank_arcs.device)
             shapes["target_lengths"] = target_lengths.shape
         super().__init__(joint_batch_shape(**shapes), torch.Size((U,)), validate_args)
         self.lengths, self.target_lengths, self.one_label_per_frame = lengths, target_lengths, one_label_per_frame
@@ -170,12 +171,6 @@ class TransducerAlignments(StructuredDistribution):
         """ln P(z) = s(z) − ln Z, ``[*batch]``; −inf where z is no alignment. Entries of −100 are summed over."""
         return StructuredDistribution.log_prob(self._centred, value).to(self.blank_arcs.dtype)
 
-    def entropy(self) -> Tensor:
-        """−Σ_z P(z) ln P(z), ``[*batch]``, in nats: by the chain rule, exact at any scale of scores."""
-        self._require_feasible("entropy")
-        blank, label, of = self._centred._flat
-        return -transducer.divergence((blank, label), None, of).to(self.blank_arcs.dtype).reshape(self.batch_shape)
-
     def score(self, y: Tensor) -> Tensor:
         """The sum of the scores of the arcs of a full alignment, ``[*batch]``; −inf where it is none."""
         y, inside = self._checked(y), self._inside
@@ -234,14 +229,26 @@ class TransducerAlignments(StructuredDistribution):
         Raises:
             ValueError: other lengths or another topology: alignments of one may be none of the other.
         """
+        divergence = self._wide_divergence(other)
+        return (self._wide_entropy() + divergence).to(self.blank_arcs.dtype)
+
+    def entropy(self) -> Tensor:
+        """−Σ_z P(z) ln P(z), ``[*batch]``, in nats: by the chain rule, exact at any scale of scores."""
+        return self._wide_entropy().to(self.blank_arcs.dtype)
+
+    def _wide_entropy(self) -> Tensor:
+        self._require_feasible("entropy")
+        *arcs, of = self._centred._flat
+        return -transducer.divergence([arcs], of).reshape(self.batch_shape)
+
+    def _wide_divergence(self, other: StructuredDistribution) -> Tensor:
         if not isinstance(other, TransducerAlignments) or other.event_shape != self.event_shape:
             return super().cross_entropy(other)  # which says so
         (*mine, one), (*theirs, two) = self._centred._flat, other._centred._flat
         same = one.several == two.several and self.num_labels == other.num_labels
         if not same or not all(map(torch.equal, one[:2], two[:2])):
             raise ValueError("expected alignments of equal lengths, target lengths and topology")
-        divergence = transducer.divergence((mine[0], mine[1]), (theirs[0], theirs[1]), one).to(self.blank_arcs.dtype)
-        return self.entropy() + divergence.reshape(self.batch_shape)
+        return transducer.divergence([mine, theirs], one).reshape(self.batch_shape)
 
     def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
         return self._with(function(self.blank_arcs), function(self.label_arcs))
@@ -283,3 +290,8 @@ class TransducerAlignments(StructuredDistribution):
         topology = ", one label per frame" if self.one_label_per_frame else ""
         sizes = f"{self.num_labels} frames, targets up to {self.event_shape[0]} labels{topology}"
         return f"TransducerAlignments({sizes}, batch_shape={list(self.batch_shape)})"
+
+
+@register_kl(TransducerAlignments, TransducerAlignments)
+def _kl(p: TransducerAlignments, q: TransducerAlignments) -> Tensor:
+    return p._wide_divergence(q).to(p.blank_arcs.dtype)

@@ -53,9 +53,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         if name in checkpoint and not isinstance(checkpoint[name], kind):
             got = type(checkpoint[name]).__name__
             raise FormatError(f"{path}: expected {name} of a checkpoint to be a {kind.__name__}, got {got}")
-    if not isinstance(checkpoint.get("lnz", {}).get("settings", {}), dict):
-        got = type(checkpoint["lnz"]["settings"]).__name__
-        raise FormatError(f"{path}: expected the settings of a checkpoint to be a dict, got {got}")
+    for name, kind in {"task": str, "settings": dict, "legend": dict}.items():
+        value = checkpoint.get("lnz", {}).get(name, kind())
+        if not isinstance(value, kind):
+            got = type(value).__name__
+            raise FormatError(f"{path}: expected the {name} of a checkpoint to be a {kind.__name__}, got {got}")
     for name, value in checkpoint["state_dict"].items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise FormatError(f"{path}: expected a state_dict of tensors by name, got {name!r}: {type(value).__name__}")

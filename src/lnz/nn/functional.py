@@ -213,7 +213,8 @@ def _lattice(
             raise ValueError(
                 f"targets: expected the sum of target_lengths, {int(sizes.sum())} labels, got {len(targets)}"
             )
-        targets = torch.nn.utils.rnn.pad_sequence(list(targets.split(sizes.tolist())), batch_first=True)
+        rows = list(targets.split(sizes.tolist()))
+        targets = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True) if rows else targets.new_zeros(0, 0)
     if targets.dim() != 2 or len(targets) != B:
         raise ValueError(f"targets: expected shape [{B}, S] or [sum of target_lengths], got {list(targets.shape)}")
     labels, sizes = checked_targets(targets, sizes, num_classes, blank)

@@ -20,12 +20,14 @@ from lnz.ops.ctc.reference import advance, arcs, begin, emissions, final_states,
 from lnz.semirings import KMax, Log
 from lnz.typing import IGNORE
 
+HELD = 2**30
+
 
 def topk(scores: Tensor, of: Lattice, k: int) -> tuple[Tensor, Tensor]:
     """The k best alignments ``int64 [k, B, T]`` and their scores ``[k, B]``; beyond the possible ones −100 and −inf.
 
-    Scores are summed, and given, in float64, where the device has it: in float32, sums over thousands of frames no longer tell
-    alignments apart.
+    Scores are summed, and given, in float64, where the device has it: in float32, sums over thousands of frames no
+    longer tell alignments apart.
     """
     if k == 1 and use_kernels(as_single(scores)) and scores.numel():
         best, score = kernel.viterbi(as_single(scores), of)
@@ -47,11 +49,11 @@ def sample(scores: Tensor, of: Lattice, n: int, generator: torch.Generator | Non
 
 
 def _columns(semiring: Log | KMax, scores: Tensor, of: Lattice) -> Columns:
-    """α_0 … α_T, ``[K, B, states]``; at most 1 GiB of it is held, or about 2 √T columns."""
+    """α_0 … α_T, ``[K, B, states]``: all of it, or, past :data:`HELD` bytes, about 2 √T columns at a time."""
     k = semiring.k if isinstance(semiring, KMax) else 1
     B, T, _ = scores.shape
     like = scores.new_empty(0, dtype=accumulator(scores))
-    whole, between = 8 * k * B * T * (2 * of.labels.shape[1] + 1) <= 2**30, arcs(like, of)
+    whole, between = 8 * k * B * T * (2 * of.labels.shape[1] + 1) <= HELD, arcs(like, of)
     padding = torch.arange(T, device=scores.device) >= of.lengths[:, None]
 
     def step(alpha: Tensor, t: int) -> Tensor:

@@ -247,7 +247,7 @@ def solved(scores: Tensor, of: Lattice, differentiated: bool) -> tuple[Tensor, T
     return log_z, occupancy
 
 
-def divergence(scores: Tensor, other: Tensor | None, of: Lattice) -> Tensor:
+def divergence(scores: Tensor, of: Lattice, other: Tensor | None = None) -> Tensor:
     """Of the alignments under ``scores`` ``[B, T, C]`` from those under ``other``, ``[B]``; without, minus the entropy.
 
     In double precision, differentiable any number of times: see :func:`lnz.ops.ctc.reference.divergence`.

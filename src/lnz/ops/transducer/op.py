@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -104,7 +105,7 @@ class Marginals(torch.autograd.Function):
 
 
 def forward_backward(blank: Tensor, label: Tensor, of: Lattice) -> tuple[Tensor, Tensor, Tensor]:
-    """ln Z ``[B]``, double, and the probabilities of arcs, shaped as their scores; each differentiable twice and more."""
+    """ln Z ``[B]``, double, and the probabilities of arcs, shaped as their scores; all differentiable."""
     log_z, blanks, labels = LogPartition.apply(blank, label, *of)
     return log_z, *Marginals.apply(blank, label, *of, blanks, labels)
 
@@ -119,8 +120,10 @@ def log_prob(logits: Tensor, labels: Tensor, of: Lattice, blank: int, normalise:
     return log_partition(*arcs(logits, labels, of, blank, normalise), of)
 
 
-def divergence(mine: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor] | None, of: Lattice) -> Tensor:
-    """Of the alignments under arcs ``mine`` from those under ``theirs``, ``[B]``; without, minus the entropy. Double."""
-    wide = accumulator(mine[0])
-    pairs = [(blank.to(wide), label.to(wide)) for blank, label in (mine, *(() if theirs is None else (theirs,)))]
-    return reference.divergence(pairs, of)
+def divergence(pairs: Sequence[Sequence[Tensor]], of: Lattice) -> Tensor:
+    """That of alignments under a pair of arcs (b, l) from those under another ``[B]``, in double precision.
+
+    Of one pair alone, minus the entropy. Differentiable, see :func:`lnz.ops.transducer.reference.divergence`.
+    """
+    wide = accumulator(pairs[0][0])
+    return reference.divergence([(blank.to(wide), label.to(wide)) for blank, label in pairs], of)

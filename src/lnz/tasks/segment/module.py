@@ -18,6 +18,7 @@ from torchmetrics import MeanMetric
 from lnz.distributions import MRF
 from lnz.errors import ConvergenceWarning
 from lnz.inference import BeliefPropagation, Gibbs
+from lnz.io.masks import Legend
 from lnz.nn import ConvNet, GridMRF
 from lnz.nn.grid_mrf import Edges
 from lnz.objectives import EpsilonSchedule, nll
@@ -136,6 +137,8 @@ class SegmentModule(TaskModule):
         self.by_class: dict[str, tuple[Tensor, Tensor]] = {}
         """Per method, of the last validation: intersection over union and share of each class, ``[L]``."""
         self.chains = ImageChains() if objective == "pcd" else None
+        self.legend: Legend | None = None
+        """Names, colours and mask values of the labels, as the data of the training says."""
         self.key: Tensor  # what the objective's random numbers are drawn from
         self.register_buffer("key", torch.randint(2**62, ()))
 
@@ -148,12 +151,19 @@ class SegmentModule(TaskModule):
         inference, sampler = BeliefPropagation(**settings["inference"]), Gibbs(**settings["sampler"])
         return {**settings, "inference": inference, "sampler": sampler}
 
+    def setup(self, stage: str) -> None:
+        self.legend = getattr(self.trainer.datamodule, "legend", self.legend)  # type: ignore[attr-defined]
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
+        if self.legend is not None:
+            checkpoint["lnz"]["legend"] = dataclasses.asdict(self.legend)
         if self.chains is not None:  # under several processes, those of the first
             checkpoint["lnz"]["chains"] = self.chains.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "legend" in checkpoint["lnz"]:
+            self.legend = Legend(**checkpoint["lnz"]["legend"])
         if self.chains is not None:
             self.chains.load_state_dict(checkpoint["lnz"].get("chains", {}))
 

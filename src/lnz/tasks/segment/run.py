@@ -31,6 +31,9 @@ EXAMPLES = """examples:
     lnz fit segment --seeds 3
   a folder with park.jpg, park_mask.png and so on, label 255 not judged:
     lnz fit segment --data.images photos --data.mask_suffix _mask --data.void_label 255
+  masks of 0 and 255; masks of colours, a line "128 64 128 road" for each class:
+    lnz fit segment --data.images photos --data.masks gt --data.label_values "[0,255]"
+    lnz fit segment --data.images photos --data.masks gt --data.palette colours.txt
   images and masks in two folders, split by lists, edge scores from the image:
     lnz fit segment --data.images im --data.masks gt --data.train_list a.txt --data.val_list b.txt \\
         --model.edges contrast

@@ -26,8 +26,10 @@ from lnz.typing import IGNORE
 RAREST = 1e-4
 """The smallest average probability of a class that the prior takes for true."""
 KEPT = 0.9
-"""What a training step keeps of the average: it forgets a step's share within some ten steps. A longer memory lags
-behind the network, which then runs after whatever label was rare: each label in turn fills the recordings."""
+"""What a training step keeps of the average: it forgets a step's share within some ten steps."""
+RISE = 0.5
+"""The share of training over which the prior comes in. From the start on it would be that of a network that knows
+nothing yet, which runs after whatever label was rare: each in turn fills the recordings, and training goes nowhere."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ class TranscribeModule(TaskModule):
             (labels != IGNORE).sum(-1),
             BLANK,
             zero_infinity=self.zero_infinity,
-            log_prior=p.log_prior,
+            log_prior=None if p.log_prior is None else self._risen() * p.log_prior,
         )
         with torch.no_grad():
             told = self.surprise(p, labels).mean() if self.prior_scale else loss
@@ -201,6 +203,10 @@ class TranscribeModule(TaskModule):
             "train/loss", told, on_step=False, on_epoch=True, sync_dist=True, prog_bar=True, batch_size=len(labels)
         )
         return loss
+
+    def _risen(self) -> float:
+        """The part of the prior that is there at this step, from 0 to 1."""
+        return min(1.0, self.global_step / max(1.0, RISE * float(self.trainer.estimated_stepping_batches)))
 
     @torch.no_grad()
     def _take_in(self, p: CTC) -> None:

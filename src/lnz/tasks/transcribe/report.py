@@ -13,6 +13,7 @@ from lnz import plot
 from lnz.tasks.page import Page, Row, mean_and_spread
 from lnz.tasks.transcribe.judge import NEAR
 
+LOSS = "−ln Q per label, without prior"
 TITLES = {"cer": "CER %", "wer": "WER %", "texts": "wrong texts %"}
 NOTES = (
     "CER and WER are insertions, deletions and substitutions over "

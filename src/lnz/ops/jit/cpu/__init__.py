@@ -8,6 +8,7 @@ from typing import Any
 from numba import njit
 from numba.core.dispatcher import Dispatcher
 
+from lnz.ops.jit.cpu.announce import announced
 from lnz.ops.jit.cpu.cache import KernelCache
 
 
@@ -21,7 +22,9 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     def compiled(function: Callable[..., Any]) -> Any:
         dispatcher = njit(nogil=True, **options)(function)
         if isinstance(dispatcher, Dispatcher):  # NUMBA_DISABLE_JIT gives the function back
-            dispatcher._cache = KernelCache(function)  # pyright: ignore[reportAttributeAccessIssue]
+            made: Any = dispatcher
+            made._cache = KernelCache(function)
+            made._compiler.compile = announced(made._compiler.compile, function)
         return dispatcher
 
     return compiled
