@@ -16,10 +16,13 @@ class SegmentTest(SegmentData):
     Args:
         module: the trained one; labels are its classes.
         images: folder of images. Without it, scenes are composed of scikit-learn's handwritten digits.
-        masks: folder of masks, PNG files of label numbers; by default, the folder of the images.
+        masks: folder of masks, as lnz fit segment takes them; by default, the folder of the images.
         mask_suffix: what a mask's name has after its image's name, as _mask in park.jpg and park_mask.png.
         image_list: file that names the images to judge, one per line; by default, all in the folder.
-        void_label: label of pixels that are left out of every measure.
+        void_label: value of mask pixels that are left out of every measure; of colours, its number in the palette.
+        label_values: value of each label's pixels in masks; by default, those of training.
+        palette: file of a line per label, its red, green, blue and name, for masks of colours.
+        encoding: of the text in list and palette, as latin-1 or gbk; by default UTF-8.
         batch_size: images per batch.
         num_workers: processes that load images.
         scenes: how scenes are composed, where no images are given.
@@ -38,11 +41,15 @@ class SegmentTest(SegmentData):
         mask_suffix: str = "",
         image_list: Path | None = None,
         void_label: int | None = None,
+        label_values: tuple[int, ...] | None = None,
+        palette: Path | None = None,
+        encoding: str | None = None,
         batch_size: int = 8,
         num_workers: int = 0,
         scenes: Scenes = Scenes(),  # noqa: B008  (frozen)
         seed: int = 0,
     ) -> None:
+        trained = None if module.legend is None else module.legend.values
         super().__init__(
             images,
             masks=masks,
@@ -52,6 +59,9 @@ class SegmentTest(SegmentData):
             val_list=image_list,
             num_classes=module.settings["num_classes"],
             void_label=void_label,
+            label_values=label_values if images is None else label_values or trained,
+            palette=palette,
+            encoding=encoding,
             batch_size=batch_size,
             num_workers=num_workers,
             scenes=scenes,
