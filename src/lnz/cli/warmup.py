@@ -30,8 +30,8 @@ operations:
 
 EPILOG = """\
 Kernels lie in NUMBA_CACHE_DIR if that is set, else beside the sources of lnz, else (where these cannot be written) in
-the user's cache folder. What is there already is only read: a second run takes seconds. Files that somebody other than the
-user, root or the owner of lnz could have written are never read.
+the user's cache folder. What is there already is only read: a second run takes seconds. Files that somebody other than
+the user, root or the owner of lnz could have written are never read.
 
 examples:
   lnz warmup                              everything
