@@ -81,6 +81,7 @@ class BoltzmannMachine(nn.Module):
         return MRF(self.graph, (Weighted(bias, on), Weighted(self.weight.flatten(), on[:, None] * on)), inference)
 
     def forward(self) -> MRF:
+        """The distribution over all units, as :meth:`mrf` gives it."""
         return self.mrf()
 
     if TYPE_CHECKING:

@@ -45,6 +45,7 @@ class ConvNet(nn.Module):
         return 1 + 2 * sum(self.dilations)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Features ``[B, width, H, W]`` of images ``[B, in_channels, H, W]``, of any size."""
         if image.dim() != 4 or image.shape[1] != self.in_channels:
             raise ValueError(f"image: expected shape [B, {self.in_channels}, H, W], got {list(image.shape)}")
         first, *rest = self.layers
