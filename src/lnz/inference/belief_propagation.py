@@ -106,7 +106,7 @@ class BeliefSolution(Solution):
         if not self._compared and concrete(value):
             self._compared = True
             if self.run.tolerance and not self._outcome.converged.all():
-                warn_if_outside(self.centred[0], value.detach())
+                warn_if_outside(self.centred[0], value.detach(), self.centred[1])
         return value
 
     @cached_property

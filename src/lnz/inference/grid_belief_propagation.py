@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lnz.checks import concrete
 from lnz.inference.base import Solution
 from lnz.ops.belief.decode import decoded
+from lnz.ops.belief.op import warn_if_outside
 from lnz.ops.belief.reference import Passing, factor_beliefs, log_sum
 from lnz.ops.belief.schedule import Outcome, Run, unrolled
 from lnz.ops.grid_belief.op import GridOutcome, serves, slots, solved
@@ -33,6 +35,7 @@ class GridSolution(Solution):
     def __init__(self, model: Model, run: Run) -> None:
         super().__init__(model)
         self.run = run
+        self._compared = False  # with what bounds ln Z
         self._solved: dict[bool, GridOutcome] = {}
         self._maximised: GridOutcome | None = None
 
@@ -49,7 +52,12 @@ class GridSolution(Solution):
 
     @property
     def centred_log_partition(self) -> Tensor:
-        return self._outcome.log_partition
+        outcome = self._outcome
+        if not self._compared and concrete(outcome.log_partition):
+            self._compared = True
+            if self.run.tolerance and not outcome.converged.all():
+                warn_if_outside(self.centred[0], outcome.log_partition.detach(), self.centred[1])
+        return outcome.log_partition
 
     @property
     def node_marginals(self) -> Tensor:

@@ -121,14 +121,14 @@ def outside(model: Model, value: Tensor) -> Tensor:
         return ((value < low - slack) | (value > high + slack)) & ~torch.isneginf(value)
 
 
-def warn_if_outside(model: Model, value: Tensor) -> None:
-    """Warn, by name and number, of an ln Z that is :func:`outside` of every bound."""
+def warn_if_outside(model: Model, value: Tensor, shift: Tensor) -> None:
+    """Warn, by name and number, of an ln Z that is :func:`outside` of every bound; ``shift`` is on top of both."""
     beyond = outside(model, value)
     if beyond.any():
-        low, high = (limit[beyond][0].item() for limit in Passing(model, log_sum).limits)
+        low, high = ((limit + shift)[beyond][0].item() for limit in Passing(model, log_sum).limits)
         warn(
-            f"BeliefPropagation: ln Z = {value[beyond][0].item():.6g} of {int(beyond.sum())} of {beyond.numel()} "
-            f"models is no estimate: whatever its interactions, ln Z lies in [{low:.6g}, {high:.6g}]",
+            f"BeliefPropagation: ln Z = {(value + shift)[beyond][0].item():.6g} of {int(beyond.sum())} of "
+            f"{beyond.numel()} models is no estimate: whatever its interactions, ln Z lies in [{low:.6g}, {high:.6g}]",
             ConvergenceWarning,
         )
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lnz.graphs import graph_of
 from lnz.ops.belief.gradient import pulled_back
-from lnz.ops.belief.op import warn_if_outside, warn_unless_at_rest
+from lnz.ops.belief.op import warn_unless_at_rest
 from lnz.ops.belief.reference import Passing, log_sum, node_beliefs
 from lnz.ops.belief.schedule import Outcome, Run, unrolled
 from lnz.ops.belief.spec import Spec, hold_graph, one_by_one, put_together, taken_apart
@@ -49,8 +49,6 @@ def _solved(
     run = Run(max_iterations, tolerance, damping, schedule)  # type: ignore[arg-type]
     result = converge(model, prepared_for(model), run, maximise)
     warn_unless_at_rest(model, run, *result[3:], maximise=maximise)
-    if run.tolerance and not maximise and not result[-1].all():
-        warn_if_outside(model, result[0])
     return result  # type: ignore[return-value]
 
 
