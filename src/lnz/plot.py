@@ -26,7 +26,7 @@ def segmentation(
     columns: Mapping[str, Sequence[Tensor]],
     confidence: Sequence[Tensor],
     names: Sequence[str],
-    colours: Sequence[tuple[int, int, int]] | None = None,
+    label_colours: Sequence[tuple[int, int, int]] | None = None,
 ) -> Figure:
     """One row per image: the image, one column per labelling, the confidence of the last; below, the colours' names.
 
@@ -35,7 +35,7 @@ def segmentation(
         columns: per title, one labelling ``int64 [H, W]`` per image; labels below 0 are void, and drawn black.
         confidence: probabilities ``[H, W]``, one per image.
         names: of the labels; of more than 20, the legend names those that are drawn.
-        colours: red, green and blue of each label, 0 to 255; by default, of a palette of our own.
+        label_colours: red, green and blue of each label, 0 to 255; by default, those of a colour map.
     """
     titles, count = ["image", *columns, "marginal confidence"], len(names)
     height = sum(image.shape[-2] / image.shape[-1] for image in images) / max(len(images), 1)
@@ -46,7 +46,7 @@ def segmentation(
     legend = 0.25 * math.ceil((len(listed) + 1) / per_row)
     figure = Figure(figsize=(width, 2.2 * height * len(images) + 0.4 + legend), layout="constrained")
     axes = figure.subplots(len(images), len(titles), squeeze=False)
-    palette = _colours(count) if colours is None else _palette(colours)
+    colours = _colours(count, label_colours)
     shown = None
     for row, image in enumerate(images):
         pixels = (image - image.min()) / (image.max() - image.min()).clamp_min(1e-9)
@@ -55,7 +55,7 @@ def segmentation(
             labels = labellings[row]
             axes[row, column].imshow(
                 labels.masked_fill(labels < 0, -1).numpy(),
-                cmap=palette,
+                cmap=colours,
                 vmin=-0.5,
                 vmax=count - 0.5,
                 interpolation="nearest",
@@ -71,7 +71,7 @@ def segmentation(
     if shown is not None:
         length = 25 * height * len(images)  # as long as the column is high, and narrow
         figure.colorbar(shown, ax=axes[:, -1].tolist(), fraction=0.06, aspect=length, label="largest marginal")
-    patches = [Patch(facecolor=palette(label), edgecolor="#888888", label=_plain(names[label])) for label in listed]
+    patches = [Patch(facecolor=colours(label), edgecolor="#888888", label=_plain(names[label])) for label in listed]
     if drawn and drawn[0] < 0:
         patches.append(Patch(facecolor=UNOBSERVED, label="void, not judged"))
     figure.legend(
@@ -282,11 +282,10 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _palette(colours: Sequence[tuple[int, int, int]]) -> Colormap:
-    return ListedColormap([tuple(part / 255 for part in colour) for colour in colours]).with_extremes(under=UNOBSERVED)
-
-
-def _colours(num_labels: int) -> Colormap:
+def _colours(num_labels: int, given: Sequence[tuple[int, int, int]] | None = None) -> Colormap:
+    if given is not None:
+        picked = [tuple(part / 255 for part in colour) for colour in given]
+        return ListedColormap(picked).with_extremes(under=UNOBSERVED)
     name, size = PALETTE
     base = matplotlib.colormaps[name] if num_labels <= size else matplotlib.colormaps["gist_ncar"]
     steps = range(num_labels)

@@ -71,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     listed = "\n".join(f"  {name:<13}{operation.serves}" for name, operation in OPERATIONS.items())
     parser = Strict(
-        "lnz warmup",
+        prog="lnz warmup",
         description=DESCRIPTION.format(operations=listed),
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -52,3 +53,6 @@ class ConvNet(nn.Module):
         for layer in rest:
             features = features + layer(features)
         return features
+
+    if TYPE_CHECKING:
+        __call__ = forward
