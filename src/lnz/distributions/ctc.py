@@ -61,7 +61,7 @@ class CTC(Distribution):
         validate = type(self)._validate_args if validate_args is None else validate_args
         check_scores("logits", logits, values=False)
         self.lengths, self._lengths_given = checked_frames("logits", logits, lengths), lengths is not None
-        logits = without_padding("logits", logits, frames_inside(logits, lengths), values=validate, axes=2)
+        logits = without_padding("logits", logits, frames_inside(logits, self.lengths), values=validate, axes=2)
         check_blank(blank, logits.shape[-1])
         checked_prior(log_prior, logits.shape[-1])
         batch_shape = joint_batch_shape(logits=logits.shape[:-2], lengths=self.lengths.shape)

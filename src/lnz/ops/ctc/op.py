@@ -209,7 +209,7 @@ def log_prob(scores: Tensor, prior: Tensor, of: Lattice, normalise: bool) -> Ten
     differentiated.
     """
     scores = as_single(scores)
-    prior = prior.to(scores)
+    prior = prior.to(scores.device, scores.dtype)  # not .to(scores), which vmap would map
     if constant(scores):
         return _value(scores, prior, of, normalise)
     return LogProb.apply(scores, prior, *of[:4], of.blank, of.stays, normalise)[0]
