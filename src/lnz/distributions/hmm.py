@@ -120,7 +120,7 @@ class HMM(StructuredDistribution):
         """P(z_t | x_0 … x_t), given the observations so far, ``[*batch, T, K]``; 0 over padding."""
         self._require_normalised("filtered")
         self._require_feasible("filtered")
-        return self._once("filtered", lambda: hmm.filtered(*self._chain._flat, self._chain._pass)).reshape(self._shape)
+        return self._once("filtered", lambda: hmm.filtered(self._chain._flat, self._chain._pass)).reshape(self._shape)
 
     def predicted(self, steps: int = 1) -> Tensor:
         """P(z_{t+steps} | x_0 … x_t), ``[*batch, T, K]``; 0 over padding.

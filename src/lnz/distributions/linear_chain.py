@@ -71,7 +71,7 @@ class LinearChain(StructuredDistribution):
         return self.node_scores.shape[-1]
 
     @property
-    def _flat(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _flat(self) -> chain.Chains:
         """Scores and lengths with one batch axis, as :mod:`lnz.ops.chain` takes them."""
         (T,), L, B = self.event_shape, self.num_labels, self.batch_shape.numel()
         node = self.node_scores
@@ -85,8 +85,8 @@ class LinearChain(StructuredDistribution):
             table = self.edge_scores.shape[-3:]
             edge = self.edge_scores.expand(*self.batch_shape, *table).reshape(B, *table)
         if self.lengths is None:
-            return node, edge, torch.full((B,), T, device=node.device)
-        return node, edge, self.lengths.expand(self.batch_shape).reshape(B)
+            return chain.Chains(node, edge, torch.full((B,), T, device=node.device))
+        return chain.Chains(node, edge, self.lengths.expand(self.batch_shape).reshape(B))
 
     @property
     def _inside(self) -> Tensor:
@@ -97,22 +97,21 @@ class LinearChain(StructuredDistribution):
 
     @property
     def _pass(self) -> chain.Pass:
-        return self._once("forward_backward", lambda: chain.forward_backward(*self._flat))
+        return self._once("forward_backward", lambda: chain.forward_backward(self._flat))
 
     @property
     def log_partition(self) -> Tensor:
-        return chain.log_partition(*self._flat, self._pass).reshape(self.batch_shape)
+        return chain.log_partition(self._flat, self._pass).reshape(self.batch_shape)
 
     @property
     def node_marginals(self) -> Tensor:
         """The probability of each label at each position, ``[*batch, T, L]``; 0 over padding."""
         self._require_feasible("node_marginals")
-        return chain.node_marginals(*self._flat, self._pass).reshape(
-            *self.batch_shape, *self.event_shape, self.num_labels
-        )
+        nodes = chain.node_marginals(self._flat, self._pass)
+        return nodes.reshape(*self.batch_shape, *self.event_shape, self.num_labels)
 
     def _edge_marginals(self) -> Tensor:
-        edges = chain.edge_marginals(*self._flat, self._pass)
+        edges = chain.edge_marginals(self._flat, self._pass)
         return edges.reshape(*self.batch_shape, *edges.shape[1:])
 
     @property
@@ -152,24 +151,23 @@ class LinearChain(StructuredDistribution):
         place of sums of scores, and may be above 0 by as much. Asked for first where edge scores range too far for the
         kernels (and where there are none), it is a sum of ln P(y_t | y_{t+1}), none of which is positive.
         """
-        return self._log_prob(value, 1.0)
+        return self._scaled_log_prob(value, 1.0)
 
-    def _log_prob(self, value: Tensor, weight: float) -> Tensor:
-        check_tensor("y", value)
+    def _scaled_log_prob(self, y: Tensor, scale: float) -> Tensor:
+        check_tensor("y", y)
         if self._known("forward_backward"):
-            return super().log_prob(value)
-        if not self._known("likelihood"):  # of a second labelling, the pass that serves all of them is cheaper
-            log_prob = chain.likelihood(*self.scores, self.lengths, value, weight)
+            return _times(scale, super().log_prob(y))
+        if not self._known("fused"):  # of a second labelling, the pass that serves all of them is cheaper
+            log_prob = chain.scaled_log_prob(*self.scores, self.lengths, y, scale)
             if log_prob is not None:
-                self._once("likelihood", lambda: True)
+                self._once("fused", lambda: True)
                 return log_prob
-        if not self._is_full(value):
-            return super().log_prob(value)
-        node, edge, lengths = self._flat
-        y = value.reshape(node.shape[:2])
-        log_prob, done = chain.log_probability(node, edge, lengths, y)
+        if not self._is_full(y):
+            return _times(scale, super().log_prob(y))
+        chains = self._flat
+        log_prob, done = chain.log_probability(chains, y.reshape(chains.node.shape[:2]))
         self._once("forward_backward", lambda: done)
-        return log_prob.reshape(self.batch_shape)
+        return _times(scale, log_prob.reshape(self.batch_shape))
 
     def _is_full(self, y: Tensor) -> bool:
         """Whether y is known to be one full labelling per batch entry; raises where it is none, as :meth:`score`."""
@@ -266,17 +264,17 @@ class LinearChain(StructuredDistribution):
 
     def _max_marginals(self, of_edges: bool) -> Tensor:
         with torch.no_grad():
-            scores = (chain.edge_max_marginals if of_edges else chain.max_marginals)(*self._flat)
+            scores = (chain.edge_max_marginals if of_edges else chain.max_marginals)(self._flat)
         return scores.reshape(*self.batch_shape, *scores.shape[1:])
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         check_integer("k", k)
         with torch.no_grad():
-            labels, scores = chain.topk(*self._flat, k)
+            labels, scores = chain.topk(self._flat, k)
         return labels.reshape(k, *self.batch_shape, *self.event_shape), scores.reshape(k, *self.batch_shape)
 
     def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:
-        return chain.sample(*self._flat, n, generator).reshape(n, *self.batch_shape, *self.event_shape)
+        return chain.sample(self._flat, n, generator).reshape(n, *self.batch_shape, *self.event_shape)
 
     def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
         return self._with(function(self.node_scores), function(self.edge_scores))
@@ -341,6 +339,10 @@ class LinearChain(StructuredDistribution):
         lengths = "" if self.lengths is None else ", lengths given"
         (T,) = self.event_shape
         return f"LinearChain({T} steps, {self.num_labels} labels, batch_shape={list(self.batch_shape)}{lengths})"
+
+
+def _times(scale: float, log_prob: Tensor) -> Tensor:
+    return log_prob if scale == 1 else log_prob * scale
 
 
 def _joint_batch_shape(node: Tensor, edge: Tensor, lengths: Tensor | None) -> torch.Size:

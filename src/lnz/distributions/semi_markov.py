@@ -78,7 +78,7 @@ class SemiMarkov(StructuredDistribution):
         return T, W, L
 
     @property
-    def _flat(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _flat(self) -> semi_markov.Segments:
         """Scores and lengths with one batch axis, as :mod:`lnz.ops.semi_markov` takes them."""
         (T, W, L), B = self._sizes, self.batch_shape.numel()
         segment = self.segment_scores.expand(*self.batch_shape, T, W, L).reshape(B, T, W, L)
@@ -88,7 +88,7 @@ class SemiMarkov(StructuredDistribution):
         else:
             edge = self.edge_scores.expand(*self.batch_shape, *table).reshape(B, *table)
         lengths = torch.as_tensor(T if self.lengths is None else self.lengths, device=segment.device)
-        return segment, edge, lengths.expand(self.batch_shape).reshape(B)
+        return semi_markov.Segments(segment, edge, lengths.expand(self.batch_shape).reshape(B))
 
     @property
     def _inside(self) -> Tensor:
@@ -97,12 +97,12 @@ class SemiMarkov(StructuredDistribution):
         return steps < (self._sizes[0] if self.lengths is None else self.lengths.unsqueeze(-1))
 
     @property
-    def _forward_backward(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self._once("forward_backward", lambda: semi_markov.forward_backward(*self._flat))
+    def _pass(self) -> semi_markov.Pass:
+        return self._once("forward_backward", lambda: semi_markov.forward_backward(self._flat))
 
     @property
     def log_partition(self) -> Tensor:
-        return self._forward_backward[0].reshape(self.batch_shape)
+        return semi_markov.log_partition(self._flat, self._pass).reshape(self.batch_shape)
 
     @property
     def marginals(self) -> LazyTuple:
@@ -115,15 +115,11 @@ class SemiMarkov(StructuredDistribution):
         return LazyTuple((self._segment_marginals, self._edge_marginals))
 
     def _segment_marginals(self) -> Tensor:
-        return self._forward_backward[1].reshape(*self.batch_shape, *self._sizes)
+        marginals = semi_markov.segment_marginals(self._flat, self._pass)
+        return marginals.reshape(*self.batch_shape, *self._sizes)
 
     def _edge_marginals(self) -> Tensor:
-        segment, edge, lengths = self._flat
-        steps = max(0, segment.shape[1] - 1)
-        if edge.shape[1] == steps:
-            edges = self._forward_backward[2]
-        else:
-            edges = semi_markov.forward_backward(segment, edge.expand(-1, steps, -1, -1), lengths)[2]
+        edges = semi_markov.edge_marginals(self._flat, self._pass)
         return edges.reshape(*self.batch_shape, *edges.shape[1:])
 
     @property
@@ -178,11 +174,11 @@ class SemiMarkov(StructuredDistribution):
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         check_integer("k", k)
         with torch.no_grad():
-            labels, scores = semi_markov.topk(*self._flat, k)
+            labels, scores = semi_markov.topk(self._flat, k)
         return labels.reshape(k, *self.batch_shape, *self.event_shape), scores.reshape(k, *self.batch_shape)
 
     def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:
-        return semi_markov.sample(*self._flat, n, generator).reshape(n, *self.batch_shape, *self.event_shape)
+        return semi_markov.sample(self._flat, n, generator).reshape(n, *self.batch_shape, *self.event_shape)
 
     def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
         return self._with(function(self.segment_scores), function(self.edge_scores))

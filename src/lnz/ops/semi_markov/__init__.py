@@ -4,6 +4,16 @@ Shapes as in :mod:`lnz.ops.semi_markov.reference`.
 """
 
 from lnz.ops.semi_markov.decode import sample, topk
-from lnz.ops.semi_markov.op import forward_backward
+from lnz.ops.semi_markov.op import edge_marginals, forward_backward, log_partition, segment_marginals
+from lnz.ops.semi_markov.records import Pass, Segments
 
-__all__ = ["forward_backward", "sample", "topk"]
+__all__ = [
+    "Pass",
+    "Segments",
+    "edge_marginals",
+    "forward_backward",
+    "log_partition",
+    "sample",
+    "segment_marginals",
+    "topk",
+]
