@@ -44,8 +44,9 @@ class Oracle:
         return bool(torch.isfinite(self.log_partition).all())
 
     def probabilities(self, entry: int) -> list[float]:
-        log_z = log_sum(y.score for y in self.entries[entry])
-        return [math.exp(y.score - log_z) for y in self.entries[entry]]
+        scores = [y.score for y in self.entries[entry]]
+        weights = [math.exp(score - max(scores)) for score in scores]  # ln 2 is lost beside a ln Z of 1e30
+        return [weight / math.fsum(weights) for weight in weights]
 
     @property
     def marginals(self) -> list[Tensor]:
@@ -61,6 +62,8 @@ class Oracle:
 
     def topk(self, k: int) -> Tensor:
         """The k best scores ``[k, *batch]``, −inf beyond the possible labellings."""
+        if not self.entries:
+            return torch.zeros(k, *self.batch_shape, dtype=torch.float64)
         best = [sorted((y.score for y in entry), reverse=True)[:k] for entry in self.entries]
         return self._tensor([row + [-math.inf] * (k - len(row)) for row in best]).movedim(-1, 0)
 
@@ -103,6 +106,9 @@ class Oracle:
 
     def labellings(self) -> tuple[Tensor, Tensor]:
         """All labellings ``int64 [K, *batch, *event]`` and their scores ``[K, *batch]``; short lists end in −inf."""
+        if not self.entries:
+            shape = (1, *self.batch_shape)
+            return torch.zeros(*shape, *self.event_shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.float64)
         K = max(map(len, self.entries))
         lists = [[*entry, *[replace(entry[-1], score=-math.inf)] * (K - len(entry))] for entry in self.entries]
         y = torch.tensor([[labelling.y for labelling in entry] for entry in lists], dtype=torch.int64)
@@ -182,7 +188,12 @@ def second_order_chain(node: Tensor, edge: Tensor, triple: Tensor, lengths: Tens
 
 def factor_graph(cardinalities: Sequence[int], scopes: Sequence[Tensor], tables: Sequence[Tensor]) -> Oracle:
     """``tables`` holds the scores of each group written out, ``[*batch, F, L1, …, Lk]``, batch shapes broadcasting."""
-    sizes = [[cardinalities[n] for n in scope[0].tolist()] if len(scope) else [] for scope in scopes]
+    sizes = [
+        [cardinalities[n] for n in scope[0].tolist()]
+        if len(scope)
+        else list(table.shape[table.dim() - scope.shape[1] :])
+        for scope, table in zip(scopes, tables, strict=True)
+    ]
     shapes = [(len(scope), *size) for scope, size in zip(scopes, sizes, strict=True)]
     batch = torch.broadcast_shapes(*(t.shape[: max(0, t.dim() - len(s))] for t, s in zip(tables, shapes, strict=True)))
     full = [table.expand(*batch, *shape) for table, shape in zip(tables, shapes, strict=True)]

@@ -1,7 +1,8 @@
 """The suite that every distribution inherits: it supplies small random instances, the suite compares with brute force.
 
 A subclass defines ``instances`` (a Hypothesis strategy of :class:`Instance`) and ``example`` (one small instance with
-finite scores, a batch of two or more, and more than one labelling each), and says what its kind lacks by design.
+finite scores, a batch of two or more, and more than one labelling each), ``empties`` (an instance per axis that may
+have a size of 0) and, where it has any, ``padding`` (of the example); and says what its kind lacks by design.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from tests.suites.family import (
     tensors,
     written_out,
 )
+from tests.suites.precision import Precision
 from tests.suites.samples import Samples
+from tests.suites.sizes import Sizes
 from tests.suites.values import Values
 
 __all__ = [
@@ -41,5 +44,5 @@ __all__ = [
 ]
 
 
-class DistributionSuite(Values, Samples, Derivatives, BadInput, Backends):
+class DistributionSuite(Values, Samples, Derivatives, BadInput, Backends, Precision, Sizes):
     """See the module's docstring."""

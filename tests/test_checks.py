@@ -13,6 +13,7 @@ from lnz import InfeasibleError
 from lnz.checks import (
     as_counts,
     as_labels,
+    as_lengths,
     as_sample_shape,
     check_broadcast,
     check_event_shape,
@@ -23,8 +24,11 @@ from lnz.checks import (
     check_number,
     check_positive,
     check_scores,
+    common_dtype,
     concrete,
     numbers,
+    promoted,
+    working_dtype,
 )
 from lnz.errors import ConvergenceWarning, warn
 
@@ -170,3 +174,28 @@ def test_warnings_point_at_the_line_outside_of_lnz_and_torch() -> None:
         warnings.simplefilter("always")
         as_lnz["outer"]()
     assert [(x.category, x.filename) for x in seen] == [(ConvergenceWarning, __file__)]
+
+
+def test_lengths_are_integers_of_any_dtype_or_a_list() -> None:
+    for lengths in (torch.tensor([2, 0], dtype=torch.int32), torch.tensor([2, 0]), [2, 0], (2, 0)):
+        found = as_lengths(lengths, 2)
+        assert found.dtype == torch.int64
+        assert found.tolist() == [2, 0]
+    assert as_lengths([], 3).dtype == torch.int64
+    for bad in (torch.tensor([1.0]), [1.5], torch.tensor([True])):
+        with pytest.raises(TypeError, match="lengths: expected integers, got dtype"):
+            as_lengths(bad, 3)
+    with pytest.raises(TypeError, match="lengths: expected integers, got 'ab'"):
+        as_lengths("ab", 3)
+    with pytest.raises(ValueError, match=r"lengths: expected values in \[0, 3\], the steps, got 4 at \[1\]"):
+        as_lengths([3, 4], 3)
+
+
+def test_scores_are_promoted_as_torch_promotes() -> None:
+    half, brain, single = (torch.zeros(1, dtype=dtype) for dtype in (torch.float16, torch.bfloat16, torch.float32))
+    assert common_dtype(half, brain) == torch.float32
+    assert common_dtype(brain, None, brain) == torch.bfloat16
+    assert common_dtype() == torch.get_default_dtype()
+    assert [x.dtype for x in promoted(half, single, single.double())] == [torch.float64] * 3
+    assert working_dtype(torch.bfloat16) == torch.float32
+    assert working_dtype(torch.float64) == torch.float64

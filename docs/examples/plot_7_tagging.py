@@ -110,8 +110,8 @@ assert set(moves.topk(3).indices.tolist()) == {0, 1, 2}
 # --------------
 #
 # The same with sentences of your own, in CoNLL-U or in columns, with checkpoints, resuming and a report.
-# ``--data.scheme`` forbids what BIO, BIOES or BILOU forbid, ``--model.encoder hf`` takes an encoder of Hugging Face's
-# transformers:
+# ``--data.scheme`` forbids what BIO, IOB1, BIOES, BILOU or BMES forbid, ``--model.encoder hf`` takes an encoder of
+# Hugging Face's transformers:
 #
 # .. code-block:: sh
 #

@@ -21,7 +21,14 @@ from lnz.typing import IGNORE
 
 def concrete(*tensors: Tensor) -> bool:
     """Whether the values of all ``tensors`` can be looked at in Python."""
-    return not torch.compiler.is_compiling() and not any(_is_batched(tensor) for tensor in tensors)
+    return not torch.compiler.is_compiling() and not any(_is_empty(x) or _is_batched(x) for x in tensors)
+
+
+def _is_empty(tensor: Tensor) -> bool:
+    """Whether a tensor has a shape and no values: on the meta device, or a fake one."""
+    if type(tensor) in (Tensor, torch.nn.Parameter):
+        return tensor.is_meta
+    return isinstance(tensor, Tensor) and (tensor.is_meta or getattr(tensor, "fake_mode", None) is not None)
 
 
 def _is_batched(tensor: Tensor) -> bool:
@@ -46,6 +53,14 @@ def plain(tensor: Tensor) -> bool:
     )
 
 
+def check_no_tangent(what: str, tensor: Tensor, instead: str) -> None:
+    """Raise where forward mode (``torch.func.jvp``, dual numbers) asks for a tangent that ``what`` would drop."""
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    if forward_ad.unpack_dual(tensor).tangent is not None:
+        raise NotImplementedError(f"{what} has no forward-mode derivatives; use {instead}")
+
+
 def constant(*tensors: Tensor) -> bool:
     """Whether all are :func:`plain` and nobody will differentiate by them: no function need be recorded."""
     return all(plain(x) and not (x.requires_grad and torch.is_grad_enabled()) for x in tensors)
@@ -59,6 +74,29 @@ def largest(scores: Tensor) -> float:
     if plain(scores) and scores.dtype in (torch.float32, torch.float64):
         return float(scores.detach().numpy().max())
     return scores.detach().amax().item()
+
+
+def common_dtype(*scores: Tensor | None) -> torch.dtype:
+    """The dtype of a model whose scores come in several: that to which torch promotes them.
+
+    bfloat16 beside float32, as under autocast, is float32; torch's default dtype where there are none.
+    """
+    dtypes = [tensor.dtype for tensor in scores if tensor is not None]
+    dtype = dtypes[0] if dtypes else torch.get_default_dtype()
+    for other in dtypes[1:]:
+        dtype = torch.promote_types(dtype, other)
+    return dtype
+
+
+def promoted(*scores: Tensor) -> tuple[Tensor, ...]:
+    """``scores`` in their :func:`common_dtype`; gradients come back in the dtype of each."""
+    dtype = common_dtype(*scores)
+    return tuple(tensor.to(dtype) for tensor in scores)
+
+
+def working_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What is added up in for scores of ``dtype``: float32 or wider. Answers are rounded to ``dtype`` once."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def check_tensor(name: str, value: object) -> None:
@@ -173,7 +211,7 @@ def _within(labels: Tensor, cardinality: Tensor | int) -> bool:
 
 
 def as_labels(name: str, labels: Tensor) -> Tensor:
-    """``labels`` of any integer dtype as int64; raises unless they are integers."""
+    """``labels`` of any integer dtype as int64; raises unless they are integers. Every labelling goes through this."""
     whole = isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.is_complex())
     if not whole or labels.dtype == torch.bool:
         got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
@@ -184,14 +222,14 @@ def as_labels(name: str, labels: Tensor) -> Tensor:
 def as_labelling(
     name: str, y: Tensor, event_shape: Sequence[int], batch_shape: Sequence[int], inside: Tensor, cardinality: int
 ) -> Tensor:
-    """The labelling ``y`` ``[*batch, *event]`` with −100 where it is not ``inside``, whatever it held there.
+    """The labelling ``y`` ``[*batch, *event]`` as int64, −100 where it is not ``inside``, whatever it held there.
 
     Raises unless it is one: its shape, its dtype, its labels.
     """
     check_tensor(name, y)
     check_event_shape(name, y.shape, event_shape)
     check_broadcast(name, y.shape[: y.dim() - len(event_shape)], batch_shape)
-    y = torch.where(inside, y, IGNORE)
+    y = torch.where(inside, as_labels(name, y), IGNORE)
     check_labels(name, y, cardinality)
     return y
 
@@ -244,6 +282,32 @@ def check_same_kind(name: str, tensor: Tensor, like_name: str, like: Tensor) -> 
             raise TypeError(f"{name}: expected {kind} {wanted} as {like_name}, got {got}")
 
 
+def as_lengths(
+    lengths: Tensor | Sequence[int],
+    steps: int,
+    name: str = "lengths",
+    of: str = "the steps",
+    device: torch.device | None = None,
+) -> Tensor:
+    """``lengths``, integers of any dtype or a list of them, as int64; raises unless each lies in [0, steps]."""
+    lengths = as_integers(name, lengths, device)
+    check_lengths(lengths, steps, name, of)
+    return lengths
+
+
+def as_integers(name: str, values: Tensor | Sequence[int], device: torch.device | None = None) -> Tensor:
+    """Integers in any form, a tensor or a list, as int64 (on ``device``, if given); raises unless they are."""
+    try:
+        found = torch.as_tensor(values, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name}: expected integers, got {values!r}") from error
+    if not isinstance(values, Tensor) and not found.numel():
+        return found.to(torch.int64)  # an empty list has no dtype of its own
+    if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
+        raise TypeError(f"{name}: expected integers, got dtype {found.dtype}")
+    return found.to(torch.int64)
+
+
 def check_lengths(lengths: Tensor, steps: int, name: str = "lengths", of: str = "the steps") -> None:
     """Raise unless ``lengths`` is int64 and each entry lies in [0, steps]."""
     check_tensor(name, lengths)
@@ -259,15 +323,10 @@ def check_lengths(lengths: Tensor, steps: int, name: str = "lengths", of: str = 
 
 def as_counts(name: str, counts: Tensor | Sequence[int], number: int, device: torch.device) -> Tensor:
     """``counts``, integers in any form, as int64 ``[number]``; raises unless they are."""
-    try:
-        counts = torch.as_tensor(counts, device=device)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{name}: expected integers, got {counts!r}") from error
-    if counts.is_floating_point() or counts.dtype == torch.bool:
-        raise TypeError(f"{name}: expected integers, got dtype {counts.dtype}")
+    counts = as_integers(name, counts, device)
     if counts.numel() != number:
         raise ValueError(f"{name}: expected {number} numbers, one per batch entry, got {counts.numel()}")
-    return counts.reshape(number).long()
+    return counts.reshape(number)
 
 
 def check_same_lengths(mine: Tensor | int, theirs: Tensor | int) -> None:

@@ -43,12 +43,20 @@ class InfeasibleError(LnzError, ValueError):
         self.entries = tuple(entries)
 
 
+class FailedEstimateError(LnzError, RuntimeError):
+    """An approximate method has no estimate to give; that says nothing about the model."""
+
+
 class FormatError(LnzError, ValueError):
     """A file is truncated, malformed, or does not belong to the model it is used with."""
 
 
 class ConvergenceWarning(UserWarning):
     """An iterative method stopped at its iteration limit; its answers are not those of a fixed point."""
+
+
+class NormalizationWarning(UserWarning):
+    """Probabilities in a file do not sum to 1, within the rounding of their digits, and were normalized."""
 
 
 def warn(message: str, category: type[Warning]) -> None:

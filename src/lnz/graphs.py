@@ -86,7 +86,7 @@ class FactorGraph:
         """Two groups: every node, then every edge. ``edges`` is ``int64 [E, 2]``."""
         if not isinstance(edges, Tensor) or edges.dim() != 2 or edges.shape[-1] != 2:
             raise ValueError(f"edges: expected an int64 tensor of shape [E, 2], got {_describe(edges)}")
-        return cls((num_labels,) * num_nodes, (torch.arange(num_nodes)[:, None], edges))
+        return cls((num_labels,) * num_nodes, (torch.arange(num_nodes, device="cpu")[:, None], edges))
 
     @classmethod
     def grid(
@@ -103,7 +103,7 @@ class FactorGraph:
                 raise ValueError(f"{name}: expected a positive integer, got {size}")
         if neighbours not in (4, 8):
             raise ValueError(f"neighbours: expected 4 or 8, got {neighbours}")
-        at = torch.arange(height * width).reshape(height, width)
+        at = torch.arange(height * width, device="cpu").reshape(height, width)
         pairs = [(at[:, :-1], at[:, 1:]), (at[:-1], at[1:])]
         if neighbours == 8:
             pairs += [(at[:-1, :-1], at[1:, 1:]), (at[:-1, 1:], at[1:, :-1])]
@@ -128,7 +128,9 @@ class FactorGraph:
                     raise ValueError(f"scopes[{f}]: expected nodes in [0, {len(cardinalities)}), got {node}")
             order.setdefault(tuple(cardinalities[node] for node in scope), []).append(f)
         groups = [
-            torch.tensor([list(scopes[f]) for f in members], dtype=torch.int64).reshape(len(members), len(labels))
+            torch.tensor([list(scopes[f]) for f in members], dtype=torch.int64, device="cpu").reshape(
+                len(members), len(labels)
+            )
             for labels, members in order.items()
         ]
         return cls(cardinalities, groups), list(order.values())

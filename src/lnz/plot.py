@@ -12,31 +12,39 @@ import matplotlib
 import torch
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from torch import Tensor
 
 PALETTE = ("tab20", 20)
 UNOBSERVED = "#000000"
+LABEL_SIZE, LABEL_WIDTH, MOST_LINES = 9, 560.0, 3
+"""Of labels of intervals: points high, points of room across a figure, lines at most."""
 
 
 def segmentation(
     images: Sequence[Tensor],
     columns: Mapping[str, Sequence[Tensor]],
     confidence: Sequence[Tensor],
-    num_labels: int,
+    names: Sequence[str],
 ) -> Figure:
-    """One row per image: the image, one column per labelling, and the confidence of the last of them.
+    """One row per image: the image, one column per labelling, the confidence of the last; below, the colours' names.
 
     Args:
         images: ``[C, H, W]`` each, 1 or 3 channels, any range.
-        columns: per title, one labelling ``int64 [H, W]`` per image; labels below 0 are drawn black.
+        columns: per title, one labelling ``int64 [H, W]`` per image; labels below 0 are void, and drawn black.
         confidence: probabilities ``[H, W]``, one per image.
-        num_labels: labels are below this.
+        names: of the labels; of more than 20, the legend names those that are drawn.
     """
-    titles = ["image", *columns, "marginal confidence"]
+    titles, count = ["image", *columns, "marginal confidence"], len(names)
     height = sum(image.shape[-2] / image.shape[-1] for image in images) / max(len(images), 1)
-    figure = Figure(figsize=(2.2 * len(titles), 2.2 * height * len(images) + 0.4), layout="constrained")
+    width = 2.2 * len(titles)
+    drawn = sorted({int(label) for of in columns.values() for labels in of for label in labels.unique()})
+    listed = [label for label in range(count) if count <= PALETTE[1] or label in drawn]
+    per_row = max(1, int(width / (0.6 + 0.09 * max((len(name) for name in names), default=0))))
+    legend = 0.25 * math.ceil((len(listed) + 1) / per_row)
+    figure = Figure(figsize=(width, 2.2 * height * len(images) + 0.4 + legend), layout="constrained")
     axes = figure.subplots(len(images), len(titles), squeeze=False)
-    colours = _colours(num_labels)
+    colours = _colours(count)
     shown = None
     for row, image in enumerate(images):
         pixels = (image - image.min()) / (image.max() - image.min()).clamp_min(1e-9)
@@ -47,11 +55,11 @@ def segmentation(
                 labels.masked_fill(labels < 0, -1).numpy(),
                 cmap=colours,
                 vmin=-0.5,
-                vmax=num_labels - 0.5,
+                vmax=count - 0.5,
                 interpolation="nearest",
             )
         shown = axes[row, -1].imshow(
-            confidence[row].numpy(), cmap="viridis", vmin=1 / num_labels, vmax=1, interpolation="nearest"
+            confidence[row].numpy(), cmap="viridis", vmin=1 / count, vmax=1, interpolation="nearest"
         )
     for column, title in enumerate(titles):
         axes[0, column].set_title(title, fontsize=10)
@@ -59,7 +67,14 @@ def segmentation(
         axis.set_xticks([])
         axis.set_yticks([])
     if shown is not None:
-        figure.colorbar(shown, ax=axes[:, -1].tolist(), fraction=0.08, label="largest marginal")
+        length = 25 * height * len(images)  # as long as the column is high, and narrow
+        figure.colorbar(shown, ax=axes[:, -1].tolist(), fraction=0.06, aspect=length, label="largest marginal")
+    patches = [Patch(facecolor=colours(label), edgecolor="#888888", label=_plain(names[label])) for label in listed]
+    if drawn and drawn[0] < 0:
+        patches.append(Patch(facecolor=UNOBSERVED, label="void, not judged"))
+    figure.legend(
+        handles=patches, loc="outside lower center", ncols=min(per_row, len(patches)), fontsize=8, frameon=False
+    )
     return figure
 
 
@@ -116,6 +131,9 @@ def alignment(
 ) -> Figure:
     """One row per recording: its spectrogram, and below it tiers of labelled intervals, whose bounds go up through it.
 
+    Labels of short intervals stand in up to three lines, so that none covers another; where these do not suffice, some
+    are left out.
+
     Args:
         spectrograms: ``[T, M]`` each, any range; low frequencies first.
         seconds: how long each recording is.
@@ -124,8 +142,9 @@ def alignment(
         bands: what the other axis of the spectrograms is called.
     """
     count = len(spectrograms)
-    figure = Figure(figsize=(9, sum(1.7 + 0.35 * len(of) for of in tiers) + 0.3), layout="constrained")
-    heights = [height for of in tiers for height in (1.7, *[0.35] * len(of))]
+    lines = [[_lines(intervals, end) for intervals in of.values()] for of, end in zip(tiers, seconds, strict=True)]
+    heights = [height for of in lines for height in (1.7, *(0.1 + 0.25 * _depth(tier) for tier in of))]
+    figure = Figure(figsize=(9, sum(heights) + 0.3), layout="constrained")
     axes = list(figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0])
     for row in range(count):
         top, *below = [axes.pop(0) for _ in range(1 + len(tiers[row]))]
@@ -142,9 +161,12 @@ def alignment(
         if row < len(titles):
             top.set_title(titles[row], fontsize=10)
         for k, (axis, (name, intervals)) in enumerate(zip(below, tiers[row].items(), strict=True)):
-            for start, stop, label, *_ in intervals:
+            depth = _depth(lines[row][k])
+            for (start, stop, label, *_), line in zip(intervals, lines[row][k], strict=True):
                 axis.axvspan(start, stop, color=f"C{k}", alpha=0.35, linewidth=0.5)
-                axis.text((start + stop) / 2, 0.5, label, ha="center", va="center", fontsize=9, clip_on=True)
+                if line is not None:
+                    place = (start + stop) / 2, 1 - (line + 0.5) / depth
+                    axis.text(*place, label, ha="center", va="center", fontsize=LABEL_SIZE, clip_on=True)
                 for bound in (start, stop):
                     axis.axvline(bound, color=f"C{k}", linewidth=0.8)
                     if k == 0:
@@ -154,6 +176,24 @@ def alignment(
                 axis.set_xticklabels([])
         (below or [top])[-1].set_xlabel("seconds")
     return figure
+
+
+def _lines(intervals: Sequence[Any], seconds: float) -> list[int | None]:
+    """In which line each label stands free of those before it, the first one that has room; ``None`` where none has."""
+    ends = [-math.inf] * MOST_LINES
+    found: list[int | None] = []
+    for start, stop, label, *_ in intervals:
+        half = (0.3 * LABEL_SIZE * len(label) + 1) / LABEL_WIDTH * seconds
+        line = next((k for k, end in enumerate(ends) if end <= (start + stop) / 2 - half), None)
+        if line is not None:
+            ends[line] = (start + stop) / 2 + half
+        found.append(line)
+    return found
+
+
+def _depth(lines: Sequence[int | None]) -> int:
+    """How many lines are used, at least 1."""
+    return 1 + max((line for line in lines if line is not None), default=0)
 
 
 @dataclass(frozen=True)
@@ -189,12 +229,13 @@ def tagging(rows: Sequence[Tagging], tags: Sequence[str], transitions: Tensor, s
     heights = [0.35, 1] * len(rows) if images else [1] * len(rows)
     axes = left.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     small: Any = {"fontsize": 7 if L > 12 else 8}
+    plain = [_plain(tag) for tag in tags]
     for k, row in enumerate(rows):
         axis = axes[2 * k + 1] if images else axes[k]
         T = min(steps, len(row.elements))
         axis.imshow(row.marginals[:T].T.numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
         _marks(axis, row, T)
-        axis.set_yticks(range(L), tags, **small)
+        axis.set_yticks(range(L), plain, **small)
         axis.set(xlim=(-0.5, steps - 0.5), xticks=[])
         if images:
             sheet = torch.full((row.elements[0].shape[0], steps * row.elements[0].shape[1]), math.nan)  # type: ignore[union-attr]
@@ -203,13 +244,15 @@ def tagging(rows: Sequence[Tagging], tags: Sequence[str], transitions: Tensor, s
             axes[2 * k].imshow(sheet.numpy(), cmap="Greys", aspect="auto")
             axes[2 * k].axis("off")
         else:
-            axis.set_xticks(range(T), [str(word)[:14] for word in row.elements[:T]], rotation=25, ha="right", **small)
+            axis.set_xticks(
+                range(T), [_plain(str(word)[:14]) for word in row.elements[:T]], rotation=25, ha="right", **small
+            )
     axes[-1].legend(frameon=False, loc="upper right", fontsize=7)
     axis = right.subplots()
     largest = float(transitions.abs().max()) or 1.0
     picture = axis.imshow(transitions.numpy(), cmap="RdBu_r", vmin=-largest, vmax=largest)
-    axis.set_xticks(range(L), tags, rotation=90, **small)
-    axis.set_yticks(range(L), tags, **small)
+    axis.set_xticks(range(L), plain, rotation=90, **small)
+    axis.set_yticks(range(L), plain, **small)
     axis.set(title="scores of transitions", xlabel="to", ylabel="from")
     right.colorbar(picture, ax=axis, shrink=0.6)
     return figure
@@ -230,6 +273,11 @@ def png(figure: Figure, dpi: int = 110) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
+
+
+def _plain(text: str) -> str:
+    """Text that matplotlib draws as it is, where two dollar signs would mean mathematics."""
+    return text.replace("$", r"\$")
 
 
 def _colours(num_labels: int) -> Colormap:

@@ -23,6 +23,11 @@ def fit(*arguments):
     return main(["fit", "transcribe", *map(str, arguments)])
 
 
+def evaluate(*arguments):
+    """The exit code of ``lnz evaluate``."""
+    return main(["evaluate", *map(str, arguments)])
+
+
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     """A finished run of two seeds."""
@@ -144,6 +149,24 @@ class TestErrors:
         assert np.isfinite(result["history"][0]["train/loss"])
 
 
+class TestEvaluate:
+    def test_the_data_of_the_run_give_its_numbers(self, run_folder, capsys):
+        assert evaluate(run_folder, "--data.tones.val", 4, "--data.tones.digits", "[2,3]", "--json") == 0
+        again, kept = json.loads(capsys.readouterr().out), results(run_folder)
+        assert again[0]["measures"] == kept[0]["measures"]
+        assert again[0]["alignment"] == kept[0]["alignment"]
+
+    def test_new_recordings(self, spoken, tmp_path, capsys):
+        data = ["--data.audio", spoken / "audio", "--data.transcripts", spoken / "texts.tsv"]
+        assert fit(*data, *FAST, *QUIET, "--trainer.max_epochs", 1, "--output", tmp_path / "run") == 0
+        capsys.readouterr()
+        assert evaluate(tmp_path / "run", *data) == 0
+        assert f"4recordingsof{spoken}" in "".join(capsys.readouterr().out.split())
+        (spoken / "texts.tsv").write_text("".join(f"r{k}\tnew\n" for k in range(4)))
+        assert evaluate(tmp_path / "run", *data) == 2
+        assert "r0" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 class TestProcesses:
     def test_resumes_after_kill_with_the_same_results(self, tmp_path):
@@ -189,9 +212,11 @@ class TestAlign:
 
     def test_errors(self, run_folder, spoken, tmp_path, capsys):
         options = ["--audio", spoken / "audio", "--transcripts", spoken / "texts.tsv", "--output", tmp_path / "out"]
-        assert self.align(run_folder, *options) == 2
+        assert self.align(run_folder, *options) == 1
         assert "r0.flac: '12' is none of the labels of the training texts" in capsys.readouterr().err
-        assert not list((tmp_path / "out").iterdir())
+        assert not list((tmp_path / "out").glob("r0.*"))
+        assert self.align(run_folder, *options, "--strict") == 2
+        assert capsys.readouterr().err.startswith("lnz: ")
         torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
         assert self.align(tmp_path / "other.ckpt", *options) == 2
         assert "other.ckpt: expected a checkpoint of lnz fit transcribe, got task None" in capsys.readouterr().err
@@ -201,7 +226,29 @@ class TestAlign:
         soundfile.write(spoken / "audio" / "r1.wav", np.ones(80) * 0.1, RATE)
         (spoken / "texts.tsv").write_text("".join(f"r{k}\t{k} # 4\n" for k in range(4)))
         assert self.align(run_folder, *options) == 1
-        assert re.search(r"r1.wav: 7 labels do not fit into 0.01 s, \d frames", capsys.readouterr().err)
+        err = capsys.readouterr().err
+        assert re.search(r"r1.wav: 7 labels, 0 of them repeats, do not fit into 0.01 s, \d frames", err)
+
+    def test_goes_on_past_bad_recordings_and_lists_them(self, run_folder, spoken, tmp_path, capsys):
+        (spoken / "texts.tsv").write_text("r0\t0 # 4\nr1\t1 # 4\nr2\t2 x 4\nr3\t3 # 4\n")
+        (spoken / "audio" / "r1.wav").write_bytes(b"RIFF")
+        soundfile.write(spoken / "audio" / "r3.wav", np.ones(80) * 0.1, RATE)
+        options = ["--audio", spoken / "audio", "--transcripts", spoken / "texts.tsv", "--output", tmp_path / "out"]
+        assert self.align(run_folder, *options) == 1
+        out, err = capsys.readouterr()
+        assert "3 words of 1 recordings aligned" in out
+        listed = err[err.index("lnz align: ") :].splitlines()
+        assert listed[0] == "lnz align: 3 of 4 recordings failed:"
+        assert ["r1.wav" in listed[1], "r2.flac: 'x' is none" in listed[2], "r3.wav: 7 labels" in listed[3]] == [
+            True
+        ] * 3
+        assert {path.stem for path in (tmp_path / "out").iterdir()} == {"r0"}
+        for unknown in ("skip", "star"):
+            folder = tmp_path / unknown
+            assert self.align(run_folder, *options[:-1], folder, "--unknown", unknown) == 1
+            assert "2 of 4 recordings failed" in capsys.readouterr().err
+            words = [word["label"] for word in json.loads((folder / "r2.json").read_text())["words"]]
+            assert words == (["2", "4"] if unknown == "skip" else ["2", "x", "4"])
 
     def test_help_has_examples(self, capsys):
         assert main(["align", "--help"]) == 0
@@ -215,6 +262,16 @@ class TestPredict:
         assert "4 recordings transcribed" in capsys.readouterr().out
         assert sorted(path.name for path in out.iterdir()) == [f"r{k}.txt" for k in range(4)]
         assert all((out / f"r{k}.txt").read_text().endswith("\n") for k in range(4))
+
+    def test_goes_on_past_bad_recordings_and_lists_them(self, run_folder, spoken, tmp_path, capsys):
+        (spoken / "audio" / "r1.wav").write_bytes(b"RIFF")
+        options = ["predict", str(run_folder), "--audio", str(spoken / "audio"), "--output", str(tmp_path / "out")]
+        assert main(options) == 1
+        out, err = capsys.readouterr()
+        assert "3 recordings transcribed" in out
+        assert re.search(r"lnz predict: 1 of 4 recordings failed:\n  \S*r1.wav: ", err)
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"r{k}.txt" for k in (0, 2, 3)]
+        assert main([*options, "--strict"]) == 2
 
     def test_what_the_network_takes(self, run_folder, tmp_path, capsys):
         assert main(["predict", str(run_folder), "--images", str(tmp_path), "--output", str(tmp_path / "out")]) == 2

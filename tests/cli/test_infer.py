@@ -143,14 +143,14 @@ def test_an_unwritable_output_is_found_before_the_work(lnz, monkeypatch):
             1,
             "lnz: --method enumeration needs a table of about 10^2.0 bytes",
         ),
-        ("toy.uai --query MPE", 2, "lnz infer: argument --query: invalid choice: 'MPE'"),
+        ("toy.uai --query MPE", 2, "lnz infer: --query: expected one of 'PR', 'MAR', 'MAP', 'MMAP', got 'MPE'"),
         ("toy.uai --query MMAP", 2, "lnz infer: --query MMAP needs --map-vars"),
         ("toy.uai --query MAP --map-vars 0", 2, "lnz infer: --query MMAP needs --map-vars"),
         ("toy.uai --query MMAP --map-vars 0,7", 2, "lnz: variables: expected a variable of the model, got '7'"),
         ("toy.uai --query MMAP --map-vars 0,0", 2, "lnz: variables: expected each variable once, got '0' twice"),
         ("toy.uai --query MMAP --map-vars 0 --evidence 0=1,1=1", 1, "lnz: no labelling that agrees with the evidence"),
         ("loop.uai --query MMAP --map-vars 0 --max-table 2", 1, "lnz: --method exact needs a table of about 10^"),
-        ("toy.uai --method annealling", 2, "lnz infer: argument --method: invalid choice: 'annealling'"),
+        ("toy.uai --method annealling", 2, "lnz infer: --method: expected one of 'exact', 'enumeration', 'bp'"),
         (
             "toy.uai --query PR --method gibbs",
             2,
@@ -197,7 +197,7 @@ def test_no_convergence_is_a_warning(lnz):
 
 def test_interruption_internal_errors_and_debug(lnz, monkeypatch):
     def broken(error):
-        def read_model(path):
+        def read_model(path, encoding):
             raise error
 
         monkeypatch.setattr(command, "read_model", read_model)

@@ -7,7 +7,8 @@ from PIL import Image
 
 from lnz.cli import main
 from lnz.cli.predict import checkpoint_of
-from lnz.io.images import read_mask
+from lnz.io.checkpoints import load_checkpoint
+from lnz.io.masks import read_mask
 from lnz.tasks.segment.module import SegmentModule
 
 
@@ -66,6 +67,35 @@ def test_confidence_as_arrays_or_not_at_all(trained, photos, tmp_path):
     assert sorted(p.name for p in (tmp_path / "y").iterdir()) == ["a_mask.png", "b_mask.png"]
 
 
+@pytest.mark.parametrize("form", ["values", "colours"])
+def test_masks_have_the_values_and_colours_of_those_trained_on(tmp_path, form):
+    """Trained from masks of 0 and 255, or of colours; predicted masks hold the same."""
+    folder, rng = tmp_path / "photos", np.random.default_rng(0)
+    folder.mkdir()
+    (tmp_path / "palette.txt").write_text("9 9 9 ground\n200 0 0 fire $1\n")
+    for k in range(3):
+        bright = rng.integers(2, size=(6, 5), dtype=np.uint8)
+        Image.fromarray(255 * np.stack([bright] * 3, -1)).save(folder / f"im{k}.png")
+        mask = (
+            255 * bright if form == "values" else np.where(bright[..., None], [200, 0, 0], [9, 9, 9]).astype(np.uint8)
+        )
+        Image.fromarray(mask).save(folder / f"im{k}_mask.png")
+    coding = {"values": ["--data.label_values", "[0,255]"], "colours": ["--data.palette", tmp_path / "palette.txt"]}
+    options = ["--data.images", folder, "--data.mask_suffix", "_mask", *coding[form], "--trainer.max_epochs", "2"]
+    options += ["--trainer.enable_progress_bar", "false", "--output", tmp_path / "run"]
+    assert main(["fit", "segment", *map(str, options)]) == 0
+    names = {"values": ["0", "255"], "colours": ["ground", "fire $1"]}[form]
+    legend = load_checkpoint(checkpoint_of(tmp_path / "run"))["lnz"]["legend"]
+    assert list(legend["names"]) == names
+    assert predict(tmp_path / "run", "--images", folder, "--output", tmp_path / "out") == 0
+    with Image.open(tmp_path / "out" / "im0_mask.png") as image:
+        assert image.mode == {"values": "L", "colours": "P"}[form]
+        shown = np.unique(np.array(image.convert("RGB")).reshape(-1, 3), axis=0).tolist()
+    assert all(
+        colour in ([0] * 3, [255] * 3) if form == "values" else colour in ([9] * 3, [200, 0, 0]) for colour in shown
+    )
+
+
 def test_a_run_folder_stands_for_its_first_seed(tmp_path):
     for seed in (10, 9):
         (tmp_path / f"seed-{seed}" / "checkpoints").mkdir(parents=True)
@@ -107,9 +137,17 @@ class TestErrors:
     def test_truncated_image_keeps_what_is_written(self, trained, photos, tmp_path, capsys):
         data = (photos / "b.png").read_bytes()
         (photos / "b.png").write_bytes(data[: len(data) // 2])
-        message = self.told(capsys, trained[0], "--images", photos, "--output", tmp_path / "out")
-        assert "b.png: cannot be read as an image" in message
+        options = trained[0], "--images", photos, "--output", tmp_path / "out"
+        assert "b.png: cannot be read as an image" in self.told(capsys, *options, "--strict")
         assert read_mask(tmp_path / "out" / "a_mask.png").shape == (5, 7)
+
+    def test_goes_on_past_bad_images_and_lists_them(self, trained, photos, tmp_path, capsys):
+        (photos / "a.png").write_bytes((photos / "a.png").read_bytes()[:40])
+        assert predict(trained[0], "--images", photos, "--output", tmp_path / "out", "--confidence", "none") == 1
+        out, err = capsys.readouterr()
+        assert "1 images labelled" in out
+        assert re.search(r"lnz predict: 1 of 2 images failed:\n  \S*a.png: cannot be read as an image", err)
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["b_mask.png"]
 
     def test_unwritable_output(self, trained, photos, tmp_path, capsys):
         (tmp_path / "file").write_text("kept")

@@ -133,6 +133,8 @@ def test_a_wide_beam_finds_the_best_sequences(blank: int | None, merge: bool, se
         equal(scores[: len(wanted), b], torch.tensor(wanted, dtype=torch.float64))
         for row, score in zip(labels[:, b].tolist(), wanted, strict=False):
             assert sums[tuple(c for c in row if c != -100)] == pytest.approx(score, abs=1e-9)
+        best = tuple(c for c in p.decode(beam=100)[b].tolist() if c != -100)
+        assert sums[best] == pytest.approx(max(sums.values()), abs=1e-9)
 
 
 def test_a_language_model_is_added_once_per_label() -> None:
@@ -200,6 +202,47 @@ def test_samples_follow_the_distribution() -> None:
 # What it takes and refuses -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("sizes", [(0, 5, 3, 2), (2, 0, 3, 2), (2, 5, 1, 0), (0, 0, 1, 0)])
+def test_nothing_along_an_axis(sizes: tuple[int, int, int, int]) -> None:
+    B, T, C, S = sizes
+    logits, lengths = random_scores((B, T, C), 0).requires_grad_(), torch.full((B,), T)
+    targets, target_lengths = torch.ones(B, S, dtype=torch.int64), torch.full((B,), min(S, T))
+    p = lnz.CTC(logits, lengths)
+    values = p.log_prob(targets, target_lengths)
+    equal(values, logits.log_softmax(-1)[..., 0].sum(-1) if not S or not T else values)
+    assert values.shape == (B,)
+    assert (torch.autograd.grad(values.sum(), logits)[0] == 0).all() if T == 0 or C == 1 else True
+    for model in (None, lambda prefixes: torch.zeros(len(prefixes), C)):
+        labels, scores = p.decode(beam=3, k=2, language_model=model)
+        assert labels.shape == (2, B, labels.shape[-1])
+        assert scores.shape == (2, B)
+        assert p.decode(language_model=model).shape[:1] == (B,)
+        if T == 0:
+            equal(scores[0], torch.zeros(B, dtype=torch.float64))
+    assert p.greedy().shape == (B, p.greedy().shape[1])
+    assert p.sample((2,)).shape[:2] == (2, B)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_frames_beyond_the_lengths_are_never_looked_at(value: float) -> None:
+    logits, lengths = random_scores((3, 6, 4), 0), torch.tensor([6, 0, 4])
+    targets = torch.tensor([[1, 1], [-100, -100], [2, 3]])
+    poisoned = logits.masked_fill((torch.arange(6) >= lengths[:, None])[..., None], value)
+    leaves = [x.clone().requires_grad_() for x in (logits, poisoned)]
+    clean, p = (lnz.CTC(leaf, lengths) for leaf in leaves)
+    equal(p.log_prob(targets), clean.log_prob(targets))
+    equal(*(torch.autograd.grad(q.log_prob(targets).sum(), x)[0] for q, x in zip((clean, p), leaves, strict=True)))
+    assert torch.equal(p.greedy(), clean.greedy())
+    assert torch.equal(p.decode(), clean.decode())
+    drawn = [q.sample((5,), generator=torch.Generator().manual_seed(0)) for q in (p, clean)]
+    assert torch.equal(*drawn)
+    with pytest.raises(ValueError, match=r"logits: \d+ of 72 scores are .*, first at \[0, 2, 1\]"):
+        lnz.CTC(
+            poisoned.index_put((torch.tensor(0), torch.tensor(2), torch.tensor(1)), torch.tensor(value).double()),
+            lengths,
+        )
+
+
 def test_empty_targets_no_frames_and_impossible_targets() -> None:
     logits = random_scores((4, 3, 3), 0).requires_grad_()
     p = lnz.CTC(logits, torch.tensor([3, 0, 0, 3]))
@@ -260,14 +303,18 @@ LOGITS = torch.zeros(2, 5, 4)
         (lambda: lnz.CTC(LOGITS, blank=4), ValueError, r"blank: expected a class in \[0, 4\) or None, got 4"),
         (lambda: lnz.CTC(LOGITS, blank=1.0), TypeError, "blank: expected an int or None, got float"),
         (lambda: lnz.CTC(LOGITS, torch.tensor([6, 1])), ValueError, r"lengths: expected values in \[0, 5\].* got 6 at"),
-        (lambda: lnz.CTC(LOGITS, torch.zeros(2)), TypeError, "lengths: expected dtype torch.int64, got torch.float32"),
+        (lambda: lnz.CTC(LOGITS, torch.zeros(2)), TypeError, "lengths: expected integers, got dtype torch.float32"),
         (
             lambda: lnz.CTC(LOGITS).log_prob(torch.tensor([1, 0])),
             ValueError,
             r"other than the blank, 0, got 0 at \[1\]",
         ),
         (lambda: lnz.CTC(LOGITS).log_prob(torch.tensor([4])), ValueError, r"targets: expected labels in \[0, 4\)"),
-        (lambda: lnz.CTC(LOGITS).log_prob(torch.zeros(2, 1)), TypeError, "targets: expected dtype torch.int64"),
+        (
+            lambda: lnz.CTC(LOGITS).log_prob(torch.zeros(2, 1)),
+            TypeError,
+            "targets: expected a torch.Tensor of integers",
+        ),
         (lambda: lnz.CTC(LOGITS).log_prob(torch.ones(3, 1).long()), ValueError, "targets: expected a batch shape"),
         (
             lambda: lnz.CTC(LOGITS).log_prob(torch.ones(2, 1).long(), torch.tensor([1, 2])),

@@ -31,6 +31,21 @@ def instance(
     )
 
 
+def empty_lattices(blank: int | None, merge: bool) -> dict[str, Instance]:
+    """A batch of none, no frame, no label."""
+    found = {}
+    for axis, B, T, S in (("batch", 0, 4, 2), ("frames", 2, 0, 2), ("labels", 2, 4 if blank is not None else 0, 0)):
+        targets = torch.full((B, S), 2 if blank != 2 else 1)
+        sizes, lengths = torch.full((B,), 0 if axis == "frames" else S), torch.full((B,), T)
+        found[axis] = instance(random_scores((B, T, 3), 0), targets, sizes, lengths, blank, merge)
+    return found
+
+
+def beyond(lengths: torch.Tensor, T: int) -> tuple[torch.Tensor]:
+    """The padding of frames."""
+    return ((torch.arange(T) >= lengths[:, None])[..., None].expand(-1, -1, 3),)
+
+
 @st.composite
 def lattices(draw: st.DrawFn, blank: int | None, merge: bool) -> Instance:
     batch, C, S = draw(batch_shapes), draw(st.integers(2, 3)), draw(st.integers(0, 3))
@@ -61,6 +76,14 @@ class TestRepeatsCollapsed(DistributionSuite):
         targets, sizes, lengths = torch.tensor([[1, 1], [2, 0]]), torch.tensor([2, 1]), torch.tensor([4, 3])
         return instance(random_scores((2, 4, 3), 0), targets, sizes, lengths, 0, True)
 
+    @staticmethod
+    def empties() -> dict[str, Instance]:
+        return empty_lattices(0, True)
+
+    @staticmethod
+    def padding() -> tuple[torch.Tensor, ...]:
+        return beyond(torch.tensor([4, 3]), 4)
+
 
 class TestRepeatsKept(DistributionSuite):
     @staticmethod
@@ -72,6 +95,10 @@ class TestRepeatsKept(DistributionSuite):
         targets, sizes, lengths = torch.tensor([[2, 2], [0, 0]]), torch.tensor([2, 1]), torch.tensor([3, 3])
         return instance(random_scores((2, 3, 3), 0), targets, sizes, lengths, 1, False)
 
+    @staticmethod
+    def empties() -> dict[str, Instance]:
+        return empty_lattices(1, False)
+
 
 class TestNoBlank(DistributionSuite):
     @staticmethod
@@ -82,6 +109,14 @@ class TestNoBlank(DistributionSuite):
     def example() -> Instance:
         targets, sizes, lengths = torch.tensor([[0, 1, 0], [2, 1, 0]]), torch.tensor([3, 2]), torch.tensor([4, 3])
         return instance(random_scores((2, 4, 3), 0), targets, sizes, lengths, None, True)
+
+    @staticmethod
+    def empties() -> dict[str, Instance]:
+        return empty_lattices(None, True)
+
+    @staticmethod
+    def padding() -> tuple[torch.Tensor, ...]:
+        return beyond(torch.tensor([4, 3]), 4)
 
 
 def test_path_counts_are_binomial_coefficients() -> None:

@@ -25,6 +25,16 @@ def instance(initial: Tensor, transition: Tensor, emission: Tensor, lengths: Ten
     )
 
 
+def empty_scores(shared: bool, with_lengths: bool) -> dict[str, Instance]:
+    """A batch of none, and sequences of no step."""
+    found = {}
+    for axis, B, T in (("batch", 0, 3), ("steps", 2, 0)):
+        lengths = torch.zeros(B, dtype=torch.int64) if with_lengths else None
+        transition = random_scores((2, 2) if shared else (B, max(0, T - 1), 2, 2), 1)
+        found[axis] = instance(random_scores((2,), 0), transition, random_scores((B, T, 2), 2), lengths)
+    return found
+
+
 @st.composite
 def scores(draw: st.DrawFn, shared: bool, with_lengths: bool) -> Instance:
     batch, T, K, seed = draw(batch_shapes), draw(st.integers(0, 4)), draw(st.integers(1, 3)), draw(seeds)
@@ -52,6 +62,10 @@ class TestSharedTransition(DistributionSuite):
     def example() -> Instance:
         return instance(random_scores((2,), 0), random_scores((2, 2), 1), random_scores((2, 3, 2), 2), None)
 
+    @staticmethod
+    def empties() -> dict[str, Instance]:
+        return empty_scores(shared=True, with_lengths=False)
+
 
 class TestTransitionPerPositionAndLengths(DistributionSuite):
     @staticmethod
@@ -62,6 +76,16 @@ class TestTransitionPerPositionAndLengths(DistributionSuite):
     def example() -> Instance:
         lengths = torch.tensor([3, 1, 2])
         return instance(random_scores((3, 2), 0), random_scores((2, 2, 2), 1), random_scores((3, 3, 2), 2), lengths)
+
+    @staticmethod
+    def empties() -> dict[str, Instance]:
+        return empty_scores(shared=False, with_lengths=True)
+
+    @staticmethod
+    def padding() -> tuple[Tensor, ...]:
+        beyond = torch.arange(3) >= torch.tensor([3, 1, 2])[:, None]
+        never = torch.zeros(3, 2, dtype=torch.bool), torch.zeros(2, 2, 2, dtype=torch.bool)  # shared by the batch
+        return *never, beyond[..., None].expand(3, 3, 2)
 
 
 # Filtering, prediction, smoothing ----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -21,6 +22,22 @@ def chain_instance(node: torch.Tensor, edge: torch.Tensor, lengths: torch.Tensor
         lambda node, edge: lnz.LinearChain(node, edge, lengths),
         lambda node, edge: oracles.linear_chain(node, edge, lengths),
     )
+
+
+def empty_chains(edge_shape: Callable[[int, int], tuple[int, ...]], with_lengths: bool) -> dict[str, Instance]:
+    """A batch of none, and sequences of no step."""
+    found = {}
+    for axis, B, T in (("batch", 0, 3), ("steps", 2, 0)):
+        lengths = torch.zeros(B, dtype=torch.int64) if with_lengths else None
+        found[axis] = chain_instance(random_scores((B, T, 2), 0), random_scores(edge_shape(B, T), 1), lengths)
+    return found
+
+
+def beyond(lengths: torch.Tensor, edge_shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The padding of three steps, and of the edges between them where each has its own."""
+    after = torch.arange(3) >= lengths[:, None]
+    edges = after[:, 1:, None, None] if len(edge_shape) > 2 else torch.zeros(1, 1, dtype=torch.bool)
+    return after[..., None].expand(-1, -1, 2), edges.expand(edge_shape)
 
 
 @st.composite
@@ -49,6 +66,10 @@ class TestSharedEdges(DistributionSuite):
     def example() -> Instance:
         return chain_instance(random_scores((2, 3, 2), 0), random_scores((2, 2), 1), None)
 
+    @staticmethod
+    def empties() -> dict[str, Instance]:
+        return empty_chains(lambda B, T: (2, 2), with_lengths=False)
+
 
 class TestSharedEdgesAndLengths(DistributionSuite):
     @staticmethod
@@ -58,6 +79,14 @@ class TestSharedEdgesAndLengths(DistributionSuite):
     @staticmethod
     def example() -> Instance:
         return chain_instance(random_scores((3, 3, 2), 0), random_scores((2, 2), 1), torch.tensor([3, 1, 2]))
+
+    @staticmethod
+    def empties() -> dict[str, Instance]:
+        return empty_chains(lambda B, T: (2, 2), with_lengths=True)
+
+    @staticmethod
+    def padding() -> tuple[torch.Tensor, ...]:
+        return beyond(torch.tensor([3, 1, 2]), (2, 2))
 
 
 class TestEdgesPerPosition(DistributionSuite):
@@ -69,6 +98,10 @@ class TestEdgesPerPosition(DistributionSuite):
     def example() -> Instance:
         return chain_instance(random_scores((2, 3, 2), 0), random_scores((2, 2, 2, 2), 1), None)
 
+    @staticmethod
+    def empties() -> dict[str, Instance]:
+        return empty_chains(lambda B, T: (B, max(0, T - 1), 2, 2), with_lengths=False)
+
 
 class TestEdgesPerPositionAndLengths(DistributionSuite):
     @staticmethod
@@ -78,6 +111,14 @@ class TestEdgesPerPositionAndLengths(DistributionSuite):
     @staticmethod
     def example() -> Instance:
         return chain_instance(random_scores((3, 3, 2), 0), random_scores((3, 2, 2, 2), 1), torch.tensor([3, 1, 2]))
+
+    @staticmethod
+    def empties() -> dict[str, Instance]:
+        return empty_chains(lambda B, T: (B, max(0, T - 1), 2, 2), with_lengths=True)
+
+    @staticmethod
+    def padding() -> tuple[torch.Tensor, ...]:
+        return beyond(torch.tensor([3, 1, 2]), (3, 2, 2, 2))
 
 
 # Closed forms ------------------------------------------------------------------------------------------------------

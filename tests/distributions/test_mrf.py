@@ -39,7 +39,26 @@ def mrf_instance(graph: lnz.FactorGraph, entries: list[Tensor | lnz.Weighted], m
         lambda *tensors: oracles.factor_graph(
             graph.cardinalities, graph.scopes, [written_out(entry) for entry in compose(*tensors)]
         ),
+        () if len(leaves) == len(entries) else tuple(unit for e in entries for unit in _units(e)),
     )
+
+
+def _units(entry: Tensor | lnz.Weighted) -> tuple[float | None, ...]:
+    return (None, 1.0) if isinstance(entry, lnz.Weighted) else (1.0,)
+
+
+def empty_graphs(method: Method) -> dict[str, Instance]:
+    """A batch of none, a group of no factors, a graph without factors or nodes."""
+    graph = lnz.FactorGraph.pairwise(3, 2, torch.tensor([[0, 1], [2, 1]]))
+    scores = random_scores((0, 3, 2), 0)
+    no_nodes = lnz.FactorGraph((), (torch.zeros(1, 0, dtype=torch.int64),))
+    no_edges = lnz.FactorGraph((2, 2), (torch.arange(2)[:, None], torch.zeros(0, 2, dtype=torch.int64)))
+    return {
+        "batch": mrf_instance(graph, [scores, random_scores((2, 2), 1)], method),
+        "batch of all": mrf_instance(graph, [scores, random_scores((0, 2, 2, 2), 1)], method),
+        "nodes": mrf_instance(no_nodes, [random_scores((2, 1), 0)], method),
+        "factors": mrf_instance(no_edges, [random_scores((2, 2, 2), 0), random_scores((0, 2, 2), 1)], method),
+    }
 
 
 def random_scopes(draw: st.DrawFn, nodes: int, forest: bool) -> list[list[int]]:
@@ -98,6 +117,10 @@ class TestEnumeration(DistributionSuite):
     def example() -> Instance:
         return small_loop(Enumeration())
 
+    @staticmethod
+    def empties() -> dict[str, Instance]:
+        return empty_graphs(Enumeration())
+
 
 class TestExact(DistributionSuite):
     @staticmethod
@@ -108,6 +131,10 @@ class TestExact(DistributionSuite):
     def example() -> Instance:
         return small_loop(Exact())
 
+    @staticmethod
+    def empties() -> dict[str, Instance]:
+        return empty_graphs(Exact())
+
 
 class TestExactOnForests(DistributionSuite):
     @staticmethod
@@ -117,6 +144,10 @@ class TestExactOnForests(DistributionSuite):
     @staticmethod
     def example() -> Instance:
         return small_tree(Exact())
+
+    @staticmethod
+    def empties() -> dict[str, Instance]:
+        return empty_graphs(Exact())
 
 
 class TestBeliefPropagationOnForests(DistributionSuite):
@@ -129,6 +160,10 @@ class TestBeliefPropagationOnForests(DistributionSuite):
     @staticmethod
     def example() -> Instance:
         return small_tree(BeliefPropagation())
+
+    @staticmethod
+    def empties() -> dict[str, Instance]:
+        return empty_graphs(BeliefPropagation())
 
 
 # What is an MRF's own ---------------------------------------------------------------------------------------------

@@ -23,6 +23,17 @@ def instance(node: Tensor, edge: Tensor, triple: Tensor, lengths: Tensor | None)
     )
 
 
+def empty_chains(shared: bool, with_lengths: bool) -> dict[str, Instance]:
+    """A batch of none, and sequences of no step."""
+    found = {}
+    for axis, B, T in (("batch", 0, 4), ("steps", 2, 0)):
+        lengths = torch.zeros(B, dtype=torch.int64) if with_lengths else None
+        edge = random_scores((2, 2) if shared else (B, max(0, T - 1), 2, 2), 1)
+        triple = random_scores((2, 2, 2) if shared else (B, max(0, T - 2), 2, 2, 2), 2)
+        found[axis] = instance(random_scores((B, T, 2), 0), edge, triple, lengths)
+    return found
+
+
 @st.composite
 def chains(draw: st.DrawFn, shared: bool, with_lengths: bool) -> Instance:
     batch, T, L, seed = draw(batch_shapes), draw(st.integers(0, 4)), draw(st.integers(1, 3)), draw(seeds)
@@ -51,6 +62,10 @@ class TestSharedTables(DistributionSuite):
     def example() -> Instance:
         return instance(random_scores((2, 3, 2), 0), random_scores((2, 2), 1), random_scores((2, 2, 2), 2), None)
 
+    @staticmethod
+    def empties() -> dict[str, Instance]:
+        return empty_chains(shared=True, with_lengths=False)
+
 
 class TestTablesPerPositionAndLengths(DistributionSuite):
     @staticmethod
@@ -63,6 +78,16 @@ class TestTablesPerPositionAndLengths(DistributionSuite):
         return instance(
             random_scores((3, 4, 2), 0), random_scores((3, 3, 2, 2), 1), random_scores((3, 2, 2, 2, 2), 2), lengths
         )
+
+    @staticmethod
+    def empties() -> dict[str, Instance]:
+        return empty_chains(shared=False, with_lengths=True)
+
+    @staticmethod
+    def padding() -> tuple[Tensor, ...]:
+        beyond = torch.arange(4) >= torch.tensor([4, 1, 3])[:, None]
+        shapes = (3, 4, 2), (3, 3, 2, 2), (3, 2, 2, 2, 2)
+        return tuple(beyond[:, i:].reshape(3, 4 - i, *[1] * (i + 1)).expand(shape) for i, shape in enumerate(shapes))
 
 
 # Closed forms and kin ----------------------------------------------------------------------------------------------

@@ -20,7 +20,18 @@ def instance(segment: Tensor, edge: Tensor, lengths: Tensor | None) -> Instance:
         (segment, edge),
         lambda segment, edge: lnz.SemiMarkov(segment, edge, lengths),
         lambda segment, edge: oracles.semi_markov(segment, edge, lengths),
+        (torch.arange(1.0, segment.shape[-2] + 1)[:, None], 0.0),
     )
+
+
+def empty_segmentations(shared: bool, with_lengths: bool) -> dict[str, Instance]:
+    """A batch of none, and sequences of no step."""
+    found = {}
+    for axis, B, T in (("batch", 0, 3), ("steps", 2, 0)):
+        lengths = torch.zeros(B, dtype=torch.int64) if with_lengths else None
+        edge = random_scores((2, 2) if shared else (B, max(0, T - 1), 2, 2), 1)
+        found[axis] = instance(random_scores((B, T, 2, 2), 0), edge, lengths)
+    return found
 
 
 @st.composite
@@ -50,6 +61,15 @@ class TestSharedEdges(DistributionSuite):
     def example() -> Instance:
         return instance(random_scores((2, 3, 2, 2), 0), random_scores((2, 2), 1), None)
 
+    @staticmethod
+    def empties() -> dict[str, Instance]:
+        return empty_segmentations(shared=True, with_lengths=False)
+
+    @staticmethod
+    def padding() -> tuple[Tensor, ...]:
+        beyond = torch.arange(3)[:, None] + torch.arange(2) >= 3
+        return beyond[..., None].expand(2, 3, 2, 2), torch.zeros(2, 2, dtype=torch.bool)
+
 
 class TestEdgesPerPositionAndLengths(DistributionSuite):
     @staticmethod
@@ -60,6 +80,17 @@ class TestEdgesPerPositionAndLengths(DistributionSuite):
     def example() -> Instance:
         lengths = torch.tensor([3, 1, 2])
         return instance(random_scores((3, 3, 2, 2), 0), random_scores((3, 2, 2, 2), 1), lengths)
+
+    @staticmethod
+    def empties() -> dict[str, Instance]:
+        return empty_segmentations(shared=False, with_lengths=True)
+
+    @staticmethod
+    def padding() -> tuple[Tensor, ...]:
+        lengths = torch.tensor([3, 1, 2])
+        beyond = torch.arange(3)[:, None] + torch.arange(2) >= lengths[:, None, None]
+        edges = torch.arange(1, 3) >= lengths[:, None]
+        return beyond[..., None].expand(3, 3, 2, 2), edges[..., None, None].expand(3, 2, 2, 2)
 
 
 # Closed forms ------------------------------------------------------------------------------------------------------

@@ -22,6 +22,10 @@ class TestSoftmax(DistributionSuite):
     def example() -> Instance:
         return Instance((random_scores((2, 3), 0),), lnz.Softmax, oracles.softmax)
 
+    @staticmethod
+    def empties() -> dict[str, Instance]:
+        return {"batch": Instance((random_scores((0, 3), 0),), lnz.Softmax, oracles.softmax)}
+
 
 def test_is_cross_entropy_and_its_gradient_is_p_minus_y() -> None:
     scores = random_scores((4, 5), 0).requires_grad_()

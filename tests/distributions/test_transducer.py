@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lnz
+from lnz.nn.functional import rnnt_loss
 from lnz.objectives import nll
 from tests.distributions import transducer_oracle
 from tests.suite import equal, random_scores, seeds
@@ -78,6 +79,46 @@ def test_vmap_compile_and_both_backends() -> None:
         equal(torch.stack([loss(x) for x in logits]), wanted)
     torch.compiler.reset()
     equal(torch.compile(loss, fullgraph=True, backend="eager")(logits[0]), wanted[0])
+
+
+# Nothing, and what is beside the target -----------------------------------------------------------------------------
+
+
+@topologies
+@pytest.mark.parametrize("sizes", [(0, 3, 2), (2, 0, 0), (2, 3, 0), (0, 0, 0)])
+def test_nothing_along_an_axis(one: bool, sizes: tuple[int, int, int]) -> None:
+    B, T, U = sizes
+    logits, targets = random_scores((B, T, U + 1, 4), 0).requires_grad_(), torch.ones(B, U, dtype=torch.int64)
+    p = lnz.Transducer(logits, one_label_per_frame=one)
+    values = p.log_prob(targets)
+    equal(values, logits[..., 0, :].log_softmax(-1)[..., 0].sum(-1))
+    equal(p.alignments(targets).log_partition, values)
+    losses = rnnt_loss(logits, targets, [T] * B, [U] * B, 0, reduction="none", one_label_per_frame=one)
+    equal(losses, -values)
+    equal(rnnt_loss(logits, targets, [T] * B, [U] * B, 0, clamp=1.0, reduction="none"), -values)
+    assert torch.autograd.grad(values.sum(), logits)[0].shape == logits.shape
+
+
+@topologies
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_nodes_beside_the_lattice_are_never_looked_at(one: bool, value: float) -> None:
+    lengths, sizes, targets = torch.tensor([5, 3, 0]), torch.tensor([2, 1, 0]), torch.tensor([[1, 2], [3, 0], [0, 0]])
+    beside = (torch.arange(5) >= lengths[:, None])[..., None] | (torch.arange(3) > sizes[:, None])[:, None]
+    leaves = [random_scores((3, 5, 3, 4), 0).masked_fill(beside[..., None], x).requires_grad_() for x in (0.0, value)]
+    found = []
+    for leaf in leaves:
+        p = lnz.Transducer(leaf, lengths, one_label_per_frame=one)
+        q = p.alignments(targets, sizes)
+        rest = (targets, lengths, sizes, 0)
+        losses = rnnt_loss(leaf, *rest, reduction="sum", one_label_per_frame=one)
+        total = p.log_prob(targets, sizes).sum() + q.entropy().sum() + losses
+        found.append((total, torch.autograd.grad(total, leaf)[0], *q.marginals, q.argmax()))
+    for actual, wanted in zip(*found, strict=True):
+        equal(actual, wanted)
+    wrong = leaves[1].detach().clone()
+    wrong[1, 2, 1, 0] = value  # of the second entry's target, whose length only log_prob knows
+    with pytest.raises(ValueError, match=r"logits: 1 of 180 scores are .*, first at \[1, 2, 1, 0\]"):
+        lnz.Transducer(wrong, lengths).log_prob(targets, sizes)
 
 
 # Published values ----------------------------------------------------------------------------------------------------

@@ -24,6 +24,23 @@ def instance(
     )
 
 
+def empty_lattices(one: bool) -> dict[str, Instance]:
+    """A batch of none, no frame, no label."""
+    found = {}
+    for axis, B, T, U in (("batch", 0, 3, 2), ("frames", 2, 0, 2), ("labels", 2, 3, 0)):
+        lengths, sizes = torch.full((B,), T), torch.full((B,), 0 if axis == "frames" else U)
+        found[axis] = instance(random_scores((B, T, U + 1), 0), random_scores((B, T, U), 1), lengths, sizes, one)
+    return found
+
+
+def beyond(lengths: torch.Tensor, sizes: torch.Tensor, T: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Arcs that leave a node beyond the frames or the labels."""
+    late = (torch.arange(T) >= lengths[:, None])[..., None]
+    blanks = (torch.arange(3) > sizes[:, None])[:, None]
+    labels = (torch.arange(2) >= sizes[:, None])[:, None]
+    return late | blanks, late | labels
+
+
 @st.composite
 def lattices(draw: st.DrawFn, one: bool) -> Instance:
     batch, U = draw(batch_shapes), draw(st.integers(0, 3))
@@ -48,6 +65,14 @@ class TestSeveralLabelsPerFrame(DistributionSuite):
         lengths, sizes = torch.tensor([3, 2]), torch.tensor([2, 1])
         return instance(random_scores((2, 3, 3), 0), random_scores((2, 3, 2), 1), lengths, sizes, False)
 
+    @staticmethod
+    def empties() -> dict[str, Instance]:
+        return empty_lattices(False)
+
+    @staticmethod
+    def padding() -> tuple[torch.Tensor, ...]:
+        return beyond(torch.tensor([3, 2]), torch.tensor([2, 1]), 3)
+
 
 class TestOneLabelPerFrame(DistributionSuite):
     @staticmethod
@@ -58,6 +83,14 @@ class TestOneLabelPerFrame(DistributionSuite):
     def example() -> Instance:
         lengths, sizes = torch.tensor([4, 3]), torch.tensor([2, 1])
         return instance(random_scores((2, 4, 3), 0), random_scores((2, 4, 2), 1), lengths, sizes, True)
+
+    @staticmethod
+    def empties() -> dict[str, Instance]:
+        return empty_lattices(True)
+
+    @staticmethod
+    def padding() -> tuple[torch.Tensor, ...]:
+        return beyond(torch.tensor([4, 3]), torch.tensor([2, 1]), 4)
 
 
 def test_path_counts_are_binomial_coefficients() -> None:

@@ -4,6 +4,7 @@ import soundfile
 import torch
 
 from lnz.errors import FormatError
+from lnz.io import allowing
 from lnz.io.audio import list_audio, read_audio
 
 RATE = 8000
@@ -48,11 +49,12 @@ class TestRead:
         inside = slice(rate // 10, -rate // 10)
         np.testing.assert_allclose(samples.numpy()[inside], tone(rate=rate)[inside], atol=0.01)
 
-    def test_a_stream_that_did_not_know_its_length(self, wav):
-        """What ffmpeg writes to a pipe."""
+    @pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000])
+    def test_a_stream_that_did_not_know_its_length(self, wav, size):
+        """What ffmpeg and SoX write to a pipe."""
         data = bytearray(wav.read_bytes())
         at = data.index(b"data") + 4
-        data[at : at + 4] = b"\xff\xff\xff\xff"
+        data[at : at + 4] = size.to_bytes(4, "little")
         wav.write_bytes(bytes(data))
         assert len(read_audio(wav)[0]) == RATE
 
@@ -94,7 +96,54 @@ class TestBadFiles:
             read_audio(tmp_path / "nan.wav")
 
 
+class TestLimits:
+    """Small files are small work."""
+
+    @pytest.mark.parametrize("rate", [1, 999, 1_000_001, 2**31 - 1])
+    def test_rates_that_no_recording_has(self, tmp_path, rate):
+        soundfile.write(tmp_path / "a.wav", tone()[:17], rate)
+        with pytest.raises(FormatError, match=r"a.wav: expected a sample rate of 1,000 to 1,000,000 Hz, got "):
+            read_audio(tmp_path / "a.wav", 16000)
+
+    def test_a_ratio_of_rates_that_needs_a_filter_of_gigabytes(self, tmp_path):
+        soundfile.write(tmp_path / "a.wav", tone()[:17], 999_983)
+        with pytest.raises(FormatError, match=r"16,000 Hz has a simple ratio to, got 999,983 Hz"):
+            read_audio(tmp_path / "a.wav", 16000)
+        assert read_audio(tmp_path / "a.wav")[1] == 999_983
+        for rate in (96_000, 44_099, 11_027, 192_000, 768_000):  # prime ones, too
+            soundfile.write(tmp_path / "b.wav", tone()[:17], rate)
+            assert read_audio(tmp_path / "b.wav", 16000)[1] == 16000
+
+    def test_a_header_that_claims_more_than_memory(self, tmp_path):
+        path = tmp_path / "a.flac"
+        soundfile.write(path, tone(), RATE)
+        data = bytearray(path.read_bytes()[:42])
+        data[21:26] = b"\xff" * 5  # the low bits of the rate's word, and 2**36 − 1 samples
+        path.write_bytes(data)
+        with pytest.raises(FormatError, match=r"a.flac: (truncated|cannot be read as audio)"):
+            read_audio(path)
+
+    def test_silence_that_is_small_on_disk(self, tmp_path):
+        path = tmp_path / "a.flac"
+        soundfile.write(path, np.zeros(2**20), RATE)
+        with (
+            allowing(samples=2**16, per_byte=1),
+            pytest.raises(
+                FormatError,
+                match=r"a.flac: expected at most 65,536 samples, got 1,048,576; lnz.io.allowing\(samples=…\)",
+            ),
+        ):
+            read_audio(path)
+        assert len(read_audio(path)[0]) == 2**20
+
+
 class TestFolder:
+    def test_hidden_files_are_passed_over(self, tmp_path):
+        (tmp_path / ".cache").mkdir()
+        for name in ("a.wav", "._a.wav", ".hidden.wav", ".cache/b.wav"):
+            (tmp_path / name).touch()
+        assert [path.name for path in list_audio(tmp_path)] == ["a.wav"]
+
     def test_below_and_in_order(self, tmp_path):
         (tmp_path / "x" / "y").mkdir(parents=True)
         for name in ("x/y/b.flac", "a.WAV", "notes.txt"):

@@ -91,7 +91,11 @@ def test_a_flat_table_has_the_child_slowest_or_fastest_whichever_sums_to_one(tmp
         ("0.1, 0.2, 0.7", "0.4, -0.1, 0.7", r"expected P\(level \| rain=yes\) to be non-negative .* -0.1"),
         ("0.3, 0.7", "0.3, 0.6", r"expected P\(rain\) to be non-negative and to sum to 1, got \[0.3, 0.6\]"),
         ("(3, no) 1e-1, 9e-1;", "", r"expected P\(wet \| level=3, rain=no\) to be .* got no values"),
-        ("probability ( rain ) { table 0.3, 0.7; }", "", "expected a 'probability' block for each variable.*'rain'"),
+        (
+            "probability ( rain ) { table 0.3, 0.7; }",
+            "",
+            "expected a probability table for each variable, got none for 'rain'",
+        ),
         ("( rain ) { table 0.3, 0.7;", "( rain | wet ) { default 0.3, 0.7;", "expected no directed cycle, got .*rain"),
         ("discrete[3]", "continuous[3]", "line 4, .*expected 'discrete', got 'continuous'"),
     ],

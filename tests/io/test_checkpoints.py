@@ -1,4 +1,5 @@
 import os
+import zipfile
 
 import pytest
 import torch
@@ -68,3 +69,58 @@ def test_missing_and_other(tmp_path):
     torch.save([1, 2], tmp_path / "list.ckpt")
     with pytest.raises(FormatError, match=r"list\.ckpt: expected a checkpoint with a state_dict, got list"):
         load_checkpoint(tmp_path / "list.ckpt")
+
+
+def test_flipped_bits_never_load_as_other_weights(tmp_path):
+    path, weights = tmp_path / "a.ckpt", torch.arange(600, dtype=torch.float32)
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": weights}, "epoch": 3, "lnz": {"task": "tag"}}, path)
+    whole = path.read_bytes()
+    positions = torch.randint(8 * len(whole), (400,), generator=torch.Generator().manual_seed(0)).tolist()
+    refused = 0
+    for position in positions:
+        data = bytearray(whole)
+        data[position // 8] ^= 1 << position % 8
+        path.write_bytes(data)
+        try:
+            loaded = load_checkpoint(path)
+        except FormatError:
+            refused += 1
+        else:  # a bit that pads
+            assert torch.equal(loaded["state_dict"]["w"], weights)
+            assert (loaded["epoch"], loaded["lnz"]) == (3, {"task": "tag"})
+    assert refused > 200
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"state_dict": [1]}, "expected state_dict of a checkpoint to be a dict, got list"),
+        ({"state_dict": {}, "lnz": [1]}, "expected lnz of a checkpoint to be a dict, got list"),
+        ({"state_dict": {}, "lnz": {"settings": [1]}}, "expected the settings of a checkpoint to be a dict, got list"),
+        ({"state_dict": {}, "lnz": {"task": []}}, "expected the task of a checkpoint to be a str, got list"),
+        ({"state_dict": {"w": 1.0}}, "expected a state_dict of tensors by name, got 'w': float"),
+        ({"state_dict": {0: torch.ones(1)}}, "expected a state_dict of tensors by name, got 0: Tensor"),
+        ({"state_dict": {}, "loops": []}, "expected loops of a checkpoint to be a dict, got list"),
+        (
+            {"state_dict": {}, "optimizer_states": {}},
+            "expected optimizer_states of a checkpoint to be a list, got dict",
+        ),
+        ({"state_dict": {}, "epoch": "3"}, "expected epoch of a checkpoint to be a int, got str"),
+    ],
+)
+def test_odd_parts_are_named(tmp_path, content, message):
+    path = tmp_path / "a.ckpt"
+    torch.save(content, path)
+    with pytest.raises(FormatError, match=rf"a\.ckpt: {message}"):
+        load_checkpoint(path)
+
+
+def test_compressed_archives_are_refused(tmp_path):
+    """A thousandfold more than the file holds."""
+    plain, path = tmp_path / "plain.ckpt", tmp_path / "a.ckpt"
+    torch.save({"state_dict": {"w": torch.zeros(10**6)}}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    with pytest.raises(FormatError, match=r"a\.ckpt: cannot be read as a checkpoint: it is damaged \(expected parts"):
+        load_checkpoint(path)

@@ -69,7 +69,10 @@ class TestConllu:
             ("# only\n# comments\n\n", r"x\.conllu, line 1: expected words after the comments, found none"),
             ("", r"x\.conllu: expected at least one sentence, found none"),
             ("\n\n", r"x\.conllu: expected at least one sentence, found none"),
-            (CONLLU.encode().replace(b"\tgo", b"\tg\xf6"), r"x\.conllu, line 7: expected UTF-8, got the byte 0xf6"),
+            (
+                CONLLU.encode().replace(b"\tgo", b"\tg\xf6"),
+                r"x\.conllu, line 7, byte 4: expected UTF-8, got the byte 0xf6",
+            ),
         ],
     )
     def test_malformed(self, write, text, message):
@@ -98,6 +101,42 @@ class TestColumns:
         first, second = io.read_sentences(write("# id 7\nNew York\tB-LOC\n#\tO\n# 1\tO\n\n\nis\tO", "x.bio"))
         assert first == io.Sentence(("New York", "#", "# 1"), ("B-LOC", "O", "O"), (2, 3, 4))
         assert second.lines == (7,)
+
+    @pytest.mark.parametrize(
+        ("text", "tokens", "tags"),
+        [
+            # WNUT 2021 and MultiCoNER: a comment with a tab before rows of four columns
+            ("# id 5f9\tdomain=en\nthe _ _ O\nEU _ _ B-ORG\n", ("the", "EU"), ("O", "B-ORG")),
+            ("# id 5f9\tdomain=en\nthe\t_\t_\tO\n", ("the",), ("O",)),
+            ("# id 5f9 domain=en\nthe _ _ O\n", ("the",), ("O",)),  # as wide as the rows
+            ("# newdoc\nthe DT\n", ("the",), ("DT",)),
+            ("# newpar\nthe DT\n\n", ("the",), ("DT",)),
+            ("# newdoc\nthe\tDT\n", ("the",), ("DT",)),
+            ("# sent_id = 3\nthe _ _ O\n", ("the",), ("O",)),
+            ("# SYM\n1 CD\n! SYM\n", ("#", "1", "!"), ("SYM", "CD", "SYM")),
+            ("# #\n1 CD\n", ("#", "1"), ("#", "CD")),
+            ("#\tSYM\n1\tCD\n", ("#", "1"), ("SYM", "CD")),
+            ("1 CD\n# SYM\n", ("1", "#"), ("CD", "SYM")),
+            ("#1 CD\n# CD\n2 CD\n", ("#1", "#", "2"), ("CD", "CD", "CD")),
+        ],
+    )
+    def test_comments_and_the_word_number_sign(self, write, text, tokens, tags):
+        if text.startswith(("# id 5f9 ", "#\tSYM")):  # neither a known comment nor a known tag: the file must say
+            with pytest.raises(FormatError, match=r"x\.conll, line 1: expected a comment, or the word '#' with a tag"):
+                io.read_sentences(write(text, "x.conll"))
+            text = text + "\nz\tSYM\n" if "\t" in text else text.replace(" _ _", "\t_\t_\t").replace("\t O", "\tO")
+        sentence = io.read_sentences(write(text, "x.conll"))[0]
+        assert (sentence.tokens, sentence.tags) == (tokens, tags)
+
+    def test_words_alone_may_be_number_signs(self, write):
+        sentences = io.read_sentences(write("# newdoc\n#\nof\n\n#\n", "x.conll"), tag_column=None)
+        assert [sentence.tokens for sentence in sentences] == [("#", "of"), ("#",)]
+
+    def test_other_encodings(self, write):
+        path = write("Gefühl\tO\n".encode("latin-1"), "x.conll")
+        assert io.read_sentences(path, encoding="latin-1")[0].tokens == ("Gefühl",)
+        with pytest.raises(FormatError, match=r"line 1, byte 4: expected UTF-8, got the byte 0xfc; .*--encoding"):
+            io.read_sentences(path)
 
     def test_spaces_and_documents(self, write):
         document = "-DOCSTART- -X- -X- O\n\n"

@@ -47,6 +47,34 @@ class TestForms:
     def test_a_byte_order_mark_is_no_part_of_a_name(self, written):
         assert read_transcripts(written("\ufeffa\tone\n")) == {"a": "one"}
 
+    def test_line_breaks_in_quotes_are_part_of_a_text(self, written):
+        table = 'file_name,text\r\na.wav,"one\r\ntwo, ""three"""\r\nb.wav,four\r\n'
+        assert read_transcripts(written(table, "t.csv")) == {"a": 'one two, "three"', "b": "four"}
+
+    @pytest.mark.parametrize("separator", ["\x85", "\u2028", "\u2029", "\x0b", "\x0c", "\x1c"])
+    def test_only_line_feeds_end_lines(self, written, separator):
+        for content, name in (
+            (f"a\tone{separator}two\nb\tthree\n", "t.tsv"),
+            (f"name,text\na,one{separator}two\nb,three\n", "t.csv"),
+            (f"path\tsentence\na\tone{separator}two\nb\tthree\n", "t.tsv"),
+            (f"a one{separator}two\nb three\n", "t.txt"),
+            (f'{{"audio_filepath": "x/a.wav", "text": "one{separator}two"}}\n{{"id": "b", "text": "three"}}', "t.json"),
+        ):
+            if name == "t.json" and separator < " ":
+                continue  # JSON has no control characters in strings
+            assert read_transcripts(written(content, name)) == {"a": "one two", "b": "three"}
+
+    def test_json_lines(self, written):
+        manifest = '{"audio_filepath": "/data/a.wav", "duration": 1.5, "text": "one"}\n\n'
+        manifest += '{"text": "tw\\u00f6", "audio_filepath": "b.flac"}\n'
+        assert read_transcripts(written(manifest, "manifest.jsonl")) == {"a": "one", "b": "twö"}
+
+    def test_other_encodings(self, written, tmp_path):
+        (tmp_path / "t.tsv").write_bytes("a\tGefühl\n".encode("latin-1"))
+        assert read_transcripts(tmp_path / "t.tsv", "latin-1") == {"a": "Gefühl"}
+        (tmp_path / "t.tsv").write_bytes("a\tGefühl\n".encode("utf-16"))
+        assert read_transcripts(tmp_path / "t.tsv") == {"a": "Gefühl"}
+
 
 class TestBadFiles:
     @pytest.mark.parametrize(
@@ -60,6 +88,16 @@ class TestBadFiles:
             ("", "t.tsv", r"t.tsv: expected a name and a text on each line, found none"),
             ("a,one\n", "t.csv", r"t.csv, line 1: expected a header with one of name, .* sentence, got 'a,one'"),
             ("name,text\na\n", "t.csv", r"t.csv, line 2: expected 2 columns, got 1"),
+            ('name,text\na,"one\n', "t.csv", r"t.csv, line 2: cannot be read as a table \(unexpected end of data\)"),
+            ('{"text": "one"}\n', "t.json", r"t.json, line 1: expected an object with one of name, .*, got '{"),
+            (
+                '{"id": 3, "text": "one"}\n',
+                "t.json",
+                r"t.json, line 1: expected an object with one of name, .* as strings",
+            ),
+            ('{"id": "a", "text": "one"}\n{', "t.json", r"t.json, line 2: cannot be read as a JSON object"),
+            ('{"id": ' + "9" * 5000 + "}", "t.json", r"t.json, line 1: cannot be read as a JSON object"),
+            ('{"id": ' + "[" * 99999 + "}", "t.json", r"t.json, line 1: cannot be read as a JSON object"),
             ("name,text\n", "t.csv", r"t.csv: expected a name and a text on each line, found none"),
         ],
     )
@@ -68,10 +106,12 @@ class TestBadFiles:
             read_transcripts(written(content, name))
 
     def test_unreadable(self, tmp_path):
-        with pytest.raises(FormatError, match=r"none.tsv: cannot be read as transcripts \(no such file"):
+        with pytest.raises(FormatError, match=r"none.tsv: expected a readable file, got: no such file"):
             read_transcripts(tmp_path / "none.tsv")
         (tmp_path / "bytes.tsv").write_bytes(b"a\t\xff\xfe\n")
-        with pytest.raises(FormatError, match=r"bytes.tsv: cannot be read as transcripts \('utf-8' codec"):
+        with pytest.raises(
+            FormatError, match=r"bytes.tsv, line 1, byte 3: expected UTF-8, got the byte 0xff; .*--encoding"
+        ):
             read_transcripts(tmp_path / "bytes.tsv")
         with pytest.raises(FormatError, match=r"expected transcripts \(\*.trans.txt\) in it or below, found none"):
             read_transcripts(tmp_path)
@@ -83,6 +123,11 @@ class TestPairs:
     def test_by_name_in_the_order_of_the_audio(self):
         a, b = pair_audio(self.audio, {"b": "two", "a": "one"}, Path("t.tsv"))
         assert (a.name, a.text, b.name, b.text) == ("a", "one", "b", "two")
+
+    def test_names_are_compared_in_one_form(self):
+        audio = [Path("audio/fu\u0308nf.wav"), Path("audio/\u00e9.wav")]
+        pairs = pair_audio(audio, {"fünf": "five", "é": "e"}, Path("t.tsv"))
+        assert [(pair.audio, pair.text) for pair in pairs] == list(zip(audio, ("five", "e"), strict=True))
 
     def test_errors(self):
         with pytest.raises(FormatError, match=r"audio/a.wav: no transcript in t.tsv \(and 1 more\)"):

@@ -125,6 +125,52 @@ def test_arguments_that_make_no_sense(change: dict, error: type[Exception], mess
         ctc_loss(**arguments)
 
 
+@pytest.mark.parametrize("shape", [(6, 0, 4, 3), (0, 2, 4, 0), (5, 2, 4, 0), (0, 0, 4, 0)])
+def test_nothing_along_an_axis(shape: tuple[int, int, int, int]) -> None:
+    T, B, C, S = shape
+    leaf, hidden, weight = (random_scores(x, 0).requires_grad_() for x in ((T, B, C), (B, T, 5), (C, 5)))
+    for targets in (torch.ones(B, S, dtype=torch.int64), torch.ones(B * S, dtype=torch.int64)):
+        rest = (targets, [T] * B, [S] * B)
+        plain = ctc_loss(leaf, *rest, reduction="none")
+        equal(plain, -leaf.log_softmax(-1)[..., 0].sum(0))
+        equal(ctc_loss(leaf, *rest, reduction="sum"), plain.sum())
+        fused = linear_ctc_loss(hidden, weight, None, *rest, reduction="none")
+        equal(fused, -F.linear(hidden, weight).log_softmax(-1)[..., 0].sum(1))
+        found = torch.autograd.grad(plain.sum() + fused.sum(), (leaf, hidden, weight))
+        assert [x.shape for x in found] == [leaf.shape, hidden.shape, weight.shape]
+    assert CTCHead(5, C).double().loss(hidden, torch.ones(B, S, dtype=torch.int64), reduction="none").shape == (B,)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_lies_over_padding_is_never_looked_at(value: float) -> None:
+    results = []
+    for fill in (0.0, value):
+        leaf = LOGITS.masked_fill((torch.arange(12)[:, None] >= LENGTHS)[..., None], fill).requires_grad_()
+        hidden = random_scores((4, 12, 5), 1).masked_fill((torch.arange(12) >= LENGTHS[:, None])[..., None], fill)
+        hidden, weight = hidden.requires_grad_(), random_scores((6, 5), 2).requires_grad_()
+        loss = ctc_loss(leaf, TARGETS, LENGTHS, SIZES)
+        fused = linear_ctc_loss(hidden, weight, None, TARGETS, LENGTHS, SIZES, frames_at_once=5)
+        first = torch.autograd.grad(loss + fused, (leaf, hidden, weight), create_graph=True)
+        second = torch.autograd.grad(sum(x.square().sum() for x in first), (leaf, hidden, weight))
+        results.append((loss, fused, *first, *second))
+    for actual, wanted in zip(*results, strict=True):
+        equal(actual, wanted)
+
+
+def test_a_constant_on_all_logits_changes_nothing() -> None:
+    hidden, weight, bias = (random_scores(x, 0).float() for x in ((4, 12, 5), (6, 5), (6,)))
+    for offset in (1e4, -1e6):
+        shifted = (LOGITS.float() + offset).requires_grad_()
+        exact = (shifted.detach().double() - offset).requires_grad_()  # of the rounded logits
+        pair = [ctc_loss(x, TARGETS, LENGTHS, SIZES) for x in (shifted, exact)]
+        equal(pair[0].double(), pair[1], rtol=1e-6, atol=1e-6)
+        gradients = [torch.autograd.grad(loss, x)[0] for loss, x in zip(pair, (shifted, exact), strict=True)]
+        equal(gradients[0].double(), gradients[1], rtol=1e-5, atol=1e-6)
+        moved = linear_ctc_loss(hidden * 0, weight, bias + offset, TARGETS, LENGTHS, SIZES)
+        still = linear_ctc_loss(hidden.double() * 0, weight.double(), (bias + offset).double(), TARGETS, LENGTHS, SIZES)
+        equal(moved.double(), still, rtol=1e-6, atol=1e-6)
+
+
 # Linear and CTC in one ------------------------------------------------------------------------------------------------
 
 

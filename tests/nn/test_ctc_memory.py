@@ -37,6 +37,37 @@ print(run(sys.argv[1], T, B))
 """
 
 
+LONG = """
+import re, sys, torch, lnz
+from pathlib import Path
+
+T, S, C = 8000, 1500, 12  # a lattice of 0.4 GB, occupancies of 50 MB in float32
+
+def run(kind, T, S):
+    peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 2**10
+    x, y = torch.zeros(1, T, C).requires_grad_(kind == "gradient"), torch.arange(S)[None] % (C - 1) + 1
+    before = peak()
+    if kind == "alignments":
+        lnz.CTC(x).alignments(y).log_partition
+    else:
+        value = lnz.CTC(x).log_prob(y)
+        if kind == "gradient":
+            value.backward()
+    return peak() - before
+
+run(sys.argv[1], 40, 5)
+print(run(sys.argv[1], T, S))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc, which Linux has")
+@pytest.mark.parametrize(("kind", "most"), [("value", 4.0), ("alignments", 4.0), ("gradient", 25.0)])
+def test_long_sequences_keep_few_columns_of_their_lattice(kind: str, most: float) -> None:
+    """Two columns for the value (0.1 MB), some 2 √T for the gradient (9 MB)."""
+    done = subprocess.run([sys.executable, "-c", LONG, kind], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < most
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc, which Linux has")
 @pytest.mark.parametrize(("kind", "most"), [("plain", 1.15 * LOGITS), ("fused", 0.5 * LOGITS)])
 def test_nothing_of_the_size_of_the_logits_lies_beside_their_gradient(kind: str, most: float) -> None:

@@ -203,6 +203,11 @@ SPANS = {
     "BILOU": (["O", "B-x", "I-x", "L-x", "U-x", "B-y", "I-y", "L-y", "U-y"],
               ["O B-x L-x U-y B-y I-y I-y L-y", "U-x U-x"],
               ["B-x", "B-x O", "L-x", "B-x L-y", "U-x L-x", "O I-x L-x"]),
+    "IOB1": (["O", "B-x", "I-x", "B-y", "I-y"], ["I-x I-x B-x I-x I-y O I-y", "I-x B-x B-x", "I-y I-x"],
+             ["B-x", "O B-x", "I-x B-y", "I-y I-x O B-x"]),
+    "BMES": (["O", "B-x", "M-x", "E-x", "S-x", "B-y", "M-y", "E-y", "S-y"],
+             ["O B-x E-x S-y B-y M-y M-y E-y", "S-x S-x"],
+             ["B-x", "B-x O", "E-x", "B-x E-y", "S-x E-x", "O M-x E-x", "B-x M-x", "M-x E-x"]),
 }  # fmt: skip
 
 
@@ -215,6 +220,23 @@ def test_schemes_allow_and_forbid(scheme: str) -> None:
             y = [tags.index(tag) for tag in sentence.split()]
             score = start[y[0]] + end[y[-1]] + sum(follows[a, b] for a, b in itertools.pairwise(y))
             assert score == wanted, sentence
+
+
+@pytest.mark.parametrize(("name", "other"), [("IOB2", "BIO"), ("IOBES", "BIOES")])
+def test_schemes_of_two_names(name: str, other: str) -> None:
+    for one, two in zip(transition_mask(SPANS[other][0], name), transition_mask(SPANS[other][0], other), strict=True):
+        assert torch.equal(one, two)
+    assert LinearChainCRF(2, tags=["O", "B-x"], scheme=name).constrained
+
+
+def test_words_are_segmented_by_letters_alone() -> None:
+    tags = ["B", "M", "E", "S"]
+    start, end, follows = transition_mask(tags, "BMES")
+    assert [tag for tag, score in zip(tags, start, strict=True) if score == 0] == ["B", "S"]
+    assert [tag for tag, score in zip(tags, end, strict=True) if score == 0] == ["E", "S"]
+    allowed = {a + b for (a, i), (b, j) in itertools.product(zip(tags, range(4), strict=True), repeat=2)
+               if follows[i, j] == 0}  # fmt: skip
+    assert allowed == {"BM", "BE", "MM", "ME", "EB", "ES", "SB", "SS"}
 
 
 @pytest.mark.parametrize("scheme", SPANS)
@@ -240,8 +262,10 @@ def test_tags_and_arguments_that_make_no_sense() -> None:
         LinearChainCRF(0)
     with pytest.raises(ValueError, match="tags: expected 3 names, got 1"):
         LinearChainCRF(3, tags=["O"])
-    with pytest.raises(ValueError, match="scheme: expected 'BIO', 'BIOES' or 'BILOU', got 'IOB1'"):
-        transition_mask(["O"], "IOB1")
+    with pytest.raises(ValueError, match="scheme: expected 'BIO', 'IOB1', .* or 'IOBES', got 'BILO'"):
+        transition_mask(["O"], "BILO")
+    with pytest.raises(ValueError, match="tags: expected O, .*-… of scheme BMES, or the letter alone, got 'B-'"):
+        transition_mask(["O", "B-"], "BMES")
     for tag in ("X-per", "S-per", "B", "", "BI-x"):
         with pytest.raises(ValueError, match="tags: expected O, B-…, I-… of scheme BIO, got"):
             transition_mask(["O", tag])
@@ -263,6 +287,89 @@ def test_tags_and_arguments_that_make_no_sense() -> None:
     crf = LinearChainCRF(2, True, tags=["B-x", "E-x"], scheme="BIOES")  # no single token can be tagged by these
     with pytest.raises(lnz.InfeasibleError, match=r"batch entries \[0\]"):
         crf.decode(torch.zeros(1, 1, 2))
+
+
+FORBIDDEN = {
+    "O O I-x": r"in sentence 1, step 3, 'I-x' cannot follow 'O' in scheme BIO",
+    "I-x O O": r"in sentence 1, step 0, 'I-x' cannot be the first tag in scheme BIO",
+    "B-x I-y ?": r"in sentence 1, step 1, 'I-y' cannot follow 'B-x' in scheme BIO",
+    "O ? I-y": r"in sentence 1, no tagging agrees with the tags that are not latent",
+}
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("sentence", FORBIDDEN)
+def test_gold_tags_that_a_scheme_forbids_are_named(batch_first: bool, weighted: bool, sentence: str) -> None:
+    if weighted and "?" in sentence:
+        return  # latent tags have no weight
+    names, first = ["O", "B-x", "I-x", "B-y", "I-y"], (lambda x: x) if batch_first else (lambda x: x.transpose(0, 1))
+    weights = torch.ones(5) if weighted else None
+    crf = LinearChainCRF(5, batch_first, tags=names, class_weights=weights)
+    if sentence == "O ? I-y":  # makes it impossible whatever is latent
+        with torch.no_grad():
+            crf.transitions[3, 4] = crf.transitions[4, 4] = -torch.inf
+    y = [-100 if tag == "?" else names.index(tag) for tag in sentence.split()]
+    tags, mask = torch.tensor([[0, 1, 2, 0], [y[0], y[1], -7, y[2]]]), torch.tensor([[1, 1, 1, 0], [1, 1, 0, 1]])
+    emissions = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    given = first(emissions), first(tags), first(mask)
+    for reduction in ("sum", "mean", "none"):
+        with pytest.raises(lnz.InfeasibleError, match=rf"^tags: .* in batch entries \[1\]: {FORBIDDEN[sentence]}; zero_"
+                           ) as error:  # fmt: skip
+            crf(*given, reduction=reduction)
+        assert error.value.entries == (1,)
+    values = crf(*given, reduction="none", zero_infinity=True)
+    assert values[1] == 0
+    alone = crf(first(emissions[:1]), first(tags[:1]), first(mask[:1]))
+    torch.testing.assert_close(values[0], alone)
+    leaves = emissions, *crf.parameters()
+    for actual, wanted in zip(
+        torch.autograd.grad(values.sum(), leaves), torch.autograd.grad(alone, leaves), strict=True
+    ):
+        torch.testing.assert_close(actual, wanted)
+
+
+def test_other_reasons_for_impossible_gold_tags() -> None:
+    crf, emissions, tags, mask = example()
+    emissions[2, 0, 3], tags[2, 0] = -torch.inf, 3
+    with pytest.raises(lnz.InfeasibleError, match=r"in sentence 2, step 0, tag 3 has an emission score of -inf"):
+        crf(emissions, tags, mask)
+    crf = LinearChainCRF(3, True, tags=["B-x", "E-x", "S-x"], scheme="IOBES")
+    with pytest.raises(lnz.InfeasibleError, match=r"sentence 0, step 1, 'B-x' cannot be the last tag in scheme IOBES"):
+        crf(torch.zeros(1, 2, 3), torch.tensor([[2, 0]]))
+
+
+def test_decoding_with_and_without_scores_agree_on_what_is_impossible() -> None:
+    crf = LinearChainCRF(2, True, tags=["B-x", "E-x"], scheme="BIOES")
+    emissions, mask = torch.zeros(3, 2, 2), torch.tensor([[1, 1], [1, 0], [0, 0]])
+    for scores in (False, True):
+        with pytest.raises(lnz.InfeasibleError, match=r"decode: no tagging has a finite score in batch entries \[1\]"):
+            crf.decode(emissions, mask, return_scores=scores)  # type: ignore[call-overload]
+    best, values = crf.decode(emissions[::2], mask[::2], return_scores=True)
+    assert best == crf.decode(emissions[::2], mask[::2]) == [[0, 1], []]
+    assert values[1] == 0
+
+
+@pytest.mark.parametrize("constrained", [False, True])
+@pytest.mark.parametrize("shape", [(2, 0), (0, 3), (0, 0), (2, 1)])
+def test_gradients_reach_every_parameter_where_there_is_nothing(constrained: bool, shape: tuple[int, int]) -> None:
+    crf = LinearChainCRF(3, True, tags=["O", "B-x", "I-x"] if constrained else None)
+    emissions, tags = torch.zeros(*shape, 3), torch.zeros(shape, dtype=torch.int64)
+    value = crf(emissions, tags)
+    value.backward()
+    start, end, transitions = (parameter.grad for parameter in crf.parameters())
+    assert (transitions == 0).all()
+    if shape == (2, 1):  # of one step: gold − the probability of each tag, in both
+        wanted = 2 * (torch.tensor([1.0, 0, 0]) - crf.marginals(emissions)[0, 0].detach())
+        torch.testing.assert_close(start, wanted)
+        torch.testing.assert_close(end, wanted)
+    else:
+        assert value == 0
+        assert (start == 0).all()
+        assert (end == 0).all()
+    assert [len(best) for best in crf.decode(emissions)] == [shape[1]] * shape[0]
+    assert crf.marginals(emissions).shape == crf.best_tags(emissions).unsqueeze(-1).expand(*shape, 3).shape
+    assert crf(emissions, tags, torch.zeros(shape), reduction="none").tolist() == [0] * shape[0]
 
 
 @pytest.mark.parametrize("batch_first", [True, False])

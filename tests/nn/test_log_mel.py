@@ -17,16 +17,15 @@ LIBROSA = """0. 85.317 170.635 255.952 341.269 426.586 511.904 597.221 682.538 7
 
 class TestScale:
     def test_published_frequencies(self):
-        top = float(hertz_to_mel(torch.tensor(11025.0, dtype=torch.float64)))
-        found = mel_to_hertz(torch.linspace(0, top, 40, dtype=torch.float64))
-        np.testing.assert_allclose(found.numpy(), [float(word) for word in LIBROSA.split()], atol=6e-4)
+        found = mel_to_hertz(np.linspace(0, hertz_to_mel(11025.0), 40))
+        np.testing.assert_allclose(found, [float(word) for word in LIBROSA.split()], atol=6e-4)
 
     def test_published_points(self):
         """``librosa.hz_to_mel(60)`` is 0.9, and of 110, 220, 440: 1.65, 3.3, 6.6; the break is at 15."""
-        hertz = torch.tensor([60.0, 110.0, 220.0, 440.0, 1000.0, 6400.0], dtype=torch.float64)
-        mel = torch.tensor([0.9, 1.65, 3.3, 6.6, 15.0, 42.0], dtype=torch.float64)
-        torch.testing.assert_close(hertz_to_mel(hertz), mel)
-        torch.testing.assert_close(mel_to_hertz(mel), hertz)
+        hertz = np.array([60.0, 110.0, 220.0, 440.0, 1000.0, 6400.0])
+        mel = np.array([0.9, 1.65, 3.3, 6.6, 15.0, 42.0])
+        np.testing.assert_allclose(hertz_to_mel(hertz), mel)
+        np.testing.assert_allclose(mel_to_hertz(mel), hertz)
 
 
 class TestFilterbank:
@@ -91,7 +90,7 @@ class TestFeatures:
         waveform = torch.sin(2 * torch.pi * 1000 * t) * ((t >= 0.3) & (t < 0.5))
         energy = LogMel(8000, normalise=False)(waveform[None])[0][0]
         band = int(energy[40].argmax())
-        corners = mel_to_hertz(torch.linspace(0, float(hertz_to_mel(torch.tensor(4000.0))), 42))
+        corners = mel_to_hertz(np.linspace(0, hertz_to_mel(4000.0), 42))
         assert corners[band] < 1000 < corners[band + 2]
         loud = (energy[:, band] > energy[40, band] - 3).nonzero().flatten()
         assert (int(loud.min()), int(loud.max())) == (30, 50)

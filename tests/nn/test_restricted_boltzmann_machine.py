@@ -188,6 +188,9 @@ class TestAnnealing:
         machine = random_machine(8, 5)
         general = machine.mrf(AnnealedImportance(steps=200, chains=200, base=BlockGibbs()))
         own = machine.annealed_partition(200, 200, generator=generator)
+        shown = f"log_partition={own.log_partition.item():.6g}, standard_error={own.standard_error.item():.3g}"
+        assert repr(own).startswith(f"AnnealedPartition({shown}, ess=")  # the estimate, not two hundred weights
+        assert repr(own).endswith("chains=200)")
         for value, error in (
             (general.log_partition, general.diagnostics["standard_error"]),
             (own.log_partition, own.standard_error),

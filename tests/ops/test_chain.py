@@ -21,7 +21,7 @@ from lnz.ops.chain.log_prob import LOG_PROB
 from lnz.ops.chain.numerator import edge_indicators, pair_sums
 from lnz.ops.chain.op import CHAIN
 from lnz.ops.chain.records import Labelled, Pass
-from lnz.ops.jit import buffers, partition
+from lnz.ops.jit import buffers, work
 from tests.suite import equal, impossibilities, random_scores, seeds
 
 
@@ -67,7 +67,7 @@ def test_blocks_of_lanes_and_of_sequences(
     size: int, dtype: torch.dtype, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Labels that fill registers or not, sequences that fill tiles or not, on one thread and on two."""
-    monkeypatch.setattr(partition, "SHARED", 1)
+    monkeypatch.setattr(work, "SHARED", 1)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

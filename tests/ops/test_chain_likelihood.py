@@ -10,7 +10,7 @@ import lnz
 from lnz import ops
 from lnz.ops import chain
 from lnz.ops.chain import Chains, fused_nll
-from lnz.ops.jit import partition
+from lnz.ops.jit import work
 from tests.suite import equal, random_scores
 
 
@@ -39,7 +39,7 @@ def served(
 @pytest.mark.parametrize("threads", [1, 2])
 def test_equals_the_reference(size: int, dtype: torch.dtype, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Labels that fill registers or not, sequences that fill eight rows or not; any weights."""
-    monkeypatch.setattr(partition, "SHARED", 1)
+    monkeypatch.setattr(work, "SHARED", 1)
     before = torch.get_num_threads()
     for B, T in ((4, 1), (8, 9), (21, 150)):
         generator = torch.Generator().manual_seed(B)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lnz.ops import backend, ctc
+from lnz.ops.ctc import decode, kernel
 from lnz.ops.ctc.op import _gradient, _solved
 from tests.suite import equal, impossibilities, random_scores, seeds
 
@@ -147,6 +148,65 @@ def test_threads_change_nothing() -> None:
         torch.set_num_threads(threads)
     for a, b in zip(one, three, strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(("blank", "merge"), [(0, True), (0, False), (None, True)])
+@pytest.mark.parametrize("T", [1, 2, 15, 16, 17, 150])
+def test_where_the_lattice_is_not_kept_the_gradient_is_the_same(
+    T: int, blank: int | None, merge: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From blocks of √T frames, at every remainder; and the value alone."""
+    scores, of = random_scores((3, T, 5), T, 0.03), random_lattice(3, T, 5, min(T, 9), T, blank, merge)
+    prior = 0.3 * random_scores((5,), 1)
+    for normalise in (True, False):
+        whole = value_and_gradient("auto", scores, prior, of, normalise)
+        with monkeypatch.context() as patch:
+            patch.setattr(kernel, "whole_lattice", lambda *_: False)
+            blocks = value_and_gradient("auto", scores, prior, of, normalise)
+            time_major = scores.transpose(0, 1).contiguous().transpose(0, 1)
+            again = value_and_gradient("auto", time_major, prior, of, normalise)
+        for value, gradient in (blocks, again):
+            equal(value, whole[0], rtol=1e-13, atol=0)
+            equal(gradient, whole[1], rtol=1e-12, atol=1e-14)
+        for name in ("auto", "reference"):
+            with backend(name):  # type: ignore[arg-type]
+                equal(ctc.log_prob(scores, prior, of, normalise), whole[0], rtol=1e-11, atol=1e-11)
+
+
+def test_what_lies_over_padding_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, of = random_scores((4, 20, 5), 0), random_lattice(4, 20, 5, 6, 0, 0, True)
+    of = of._replace(lengths=torch.tensor([20, 0, 7, 13]), target_lengths=torch.tensor([6, 0, 2, 5]))
+    poisoned = scores.masked_fill((torch.arange(20) >= of.lengths[:, None])[..., None], torch.nan)
+    wanted = value_and_gradient("auto", scores, torch.zeros(5, dtype=torch.float64), of, True)
+    for name, whole in (("auto", True), ("auto", False), ("reference", True)):
+        monkeypatch.setattr(kernel, "whole_lattice", lambda *_, whole=whole: whole)
+        found = value_and_gradient(name, poisoned, torch.zeros(5, dtype=torch.float64), of, True)
+        for actual, want in zip(found, wanted, strict=True):
+            equal(actual, want)
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e300])
+def test_at_any_size_of_scores_occupancies_are_probabilities(scale: float) -> None:
+    of = random_lattice(2, 30, 6, 8, 3, 0, True)
+    scores = scale * random_scores((2, 30, 6), 5)
+    for name in ("auto", "reference"):
+        _, gradient = value_and_gradient(name, scores, torch.zeros(6, dtype=torch.float64), of, False)
+        inside = torch.arange(30) < of.lengths[:, None]
+        equal(gradient.sum(-1), inside * torch.tensor([[1.0], [2.0]], dtype=torch.float64))
+        assert (gradient >= 0).all()
+
+
+def test_walks_back_along_few_columns_choose_as_those_along_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, of = random_scores((2, 37, 5), 0), random_lattice(2, 37, 5, 7, 1, 0, True)
+
+    def drawn() -> tuple[torch.Tensor, ...]:
+        generator = torch.Generator().manual_seed(0)
+        return *ctc.topk(scores, of, 3), ctc.sample(scores, of, 4, generator)
+
+    wanted = drawn()
+    monkeypatch.setattr(decode, "HELD", 0)
+    for actual, want in zip(drawn(), wanted, strict=True):
+        equal(actual, want)
 
 
 def test_collapse() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lnz.ops import backend, ctc
+from lnz.ops.ctc.beam import search
 from tests.distributions.ctc_oracle import spelt
 from tests.suite import equal, impossibilities, random_scores, seeds
 
@@ -130,3 +131,28 @@ def test_threads_change_nothing(generator: torch.Generator) -> None:
     for a, b in itertools.pairwise(results):
         assert torch.equal(a[0], b[0])
         assert torch.equal(a[1], b[1])
+
+
+@given(st.data())
+def test_the_beam_of_the_kernel_is_that_of_the_reference(data: st.DataObject) -> None:
+    draw = data.draw
+    B, T, C, beam = draw(st.integers(1, 3)), draw(st.integers(1, 12)), draw(st.integers(2, 6)), draw(st.integers(1, 9))
+    blank, merge, seed = draw(st.sampled_from([0, C - 1, None])), draw(st.booleans()), draw(seeds)
+    scores = draw(st.sampled_from([0.3, 1.0, 10.0])) * random_scores((B, T, C), seed, draw(impossibilities) / 4)
+    log_probs = scores.log_softmax(-1).nan_to_num(nan=-torch.inf)
+    lengths = torch.randint(T + 1, (B,), generator=torch.Generator().manual_seed(seed))
+    found = search(log_probs, lengths, beam, blank, merge, None)
+    with backend("reference"):
+        wanted = search(log_probs, lengths, beam, blank, merge, None)
+    for actual, want in zip(found, wanted, strict=True):
+        equal(actual, want)
+
+
+def test_a_beam_does_not_read_padding() -> None:
+    log_probs, lengths = random_scores((3, 9, 4), 0).log_softmax(-1), torch.tensor([9, 0, 4])
+    poisoned = log_probs.masked_fill((torch.arange(9) >= lengths[:, None])[..., None], torch.nan)
+    for name in ("auto", "reference"):
+        with backend(name):  # type: ignore[arg-type]
+            found, wanted = (search(x, lengths, 5, 0, True, None) for x in (poisoned, log_probs))
+        for actual, want in zip(found, wanted, strict=True):
+            equal(actual, want)

@@ -49,8 +49,9 @@ class BadInput(Family):
     def test_labellings_of_the_wrong_kind(self) -> None:
         p = self.example().p
         y = self.example().oracle.labellings()[0][0]
-        with pytest.raises(TypeError, match=r"y: expected dtype torch.int64, got torch.float64"):
-            p.log_prob(y.double())
+        for bad in (y.double(), y == 0):
+            with pytest.raises(TypeError, match=rf"y: expected a torch.Tensor of integers, got {bad.dtype}"):
+                p.log_prob(bad)
         with pytest.raises(TypeError, match=r"y: expected a torch.Tensor, got list"):
             p.condition(y.tolist())
         with pytest.raises(TypeError, match=r"y: expected a torch.Tensor, got list"):
@@ -62,6 +63,13 @@ class BadInput(Family):
         if p.event_shape:
             with pytest.raises(ValueError, match=r"y: expected shape \[\*batch, "):
                 p.log_prob(y.new_zeros(*p.batch_shape, *p.event_shape[:-1], p.event_shape[-1] + 1))
+
+    def test_labels_of_any_integer_dtype(self) -> None:
+        p = self.example().p
+        y = self.example().oracle.labellings()[0][0]
+        for dtype in (torch.int32, torch.int16):
+            for call in (p.log_prob, p.score, lambda y: p.condition(y).log_partition, lambda y: nll(p, y)):
+                equal(call(y.to(dtype)), call(y))
 
     def test_scores_of_the_wrong_kind(self) -> None:
         instance = self.example()

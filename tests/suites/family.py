@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pytest
@@ -28,6 +29,10 @@ class Instance:
     leaves: tuple[Tensor, ...]
     build: Callable[..., StructuredDistribution]
     enumerate: Callable[..., Oracle]
+    units: tuple[Tensor | float | None, ...] = ()
+    """What an offset of 1 adds to each leaf, so that every labelling's score moves alike; ``None`` at a leaf that
+    holds no scores (the weights of :class:`lnz.Weighted`). Where it is left out, 1: each labelling uses equally many
+    parts of each leaf. Segments, of which there are more or fewer, move by their width."""
 
     @property
     def p(self) -> StructuredDistribution:
@@ -42,7 +47,20 @@ class Instance:
         return leaves, self.build(*leaves)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Instance:
-        return Instance(tuple(map(function, self.leaves)), self.build, self.enumerate)
+        return replace(self, leaves=tuple(map(function, self.leaves)))
+
+    def _map_scores(self, function: Callable[[Tensor, Tensor | float], Tensor]) -> Instance:
+        pairs = zip(self.leaves, self.units or (1.0,) * len(self.leaves), strict=True)
+        return replace(self, leaves=tuple(leaf if unit is None else function(leaf, unit) for leaf, unit in pairs))
+
+    def shifted(self, offset: float) -> Instance:
+        """With ``offset`` on all scores, so that nothing but ln Z changes, by a constant."""
+        return self._map_scores(lambda leaf, unit: leaf + offset * unit)
+
+    def scaled(self, largest: float) -> Instance:
+        """With scores whose largest finite magnitude is ``largest``."""
+        found = [leaf[torch.isfinite(leaf)].abs().amax().item() for leaf in self.leaves if torch.isfinite(leaf).any()]
+        return self._map_scores(lambda leaf, _: leaf / max(found, default=1.0) * largest)
 
 
 def random_scores(shape: tuple[int, ...], seed: int, impossible: float = 0.0) -> Tensor:
@@ -54,7 +72,7 @@ def random_scores(shape: tuple[int, ...], seed: int, impossible: float = 0.0) ->
 
 
 seeds = st.integers(0, 2**20)
-batch_shapes = st.sampled_from([(), (1,), (2,), (3,), (2, 2)])
+batch_shapes = st.sampled_from([(), (1,), (2,), (3,), (2, 2), (0,)])
 impossibilities = st.sampled_from([0.0, 0.0, 0.15, 0.3])
 
 
@@ -68,7 +86,8 @@ def tensors(nested: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 def written_out(entry: Tensor | lnz.Weighted) -> Tensor:
     if isinstance(entry, lnz.Weighted):
-        product = entry.weight.reshape(*entry.weight.shape, *[1] * entry.table.dim()) * entry.table.clamp(min=-1e300)
+        finite = entry.table.masked_fill(torch.isneginf(entry.table), 0.0)
+        product = entry.weight.reshape(*entry.weight.shape, *[1] * entry.table.dim()) * finite
         return torch.where(torch.isneginf(entry.table), -torch.inf, product)
     return entry
 
@@ -87,6 +106,16 @@ class Family(ABC):
     @abstractmethod
     def example() -> Instance: ...
 
+    @staticmethod
+    @abstractmethod
+    def empties() -> dict[str, Instance]:
+        """By the name of the axis, an instance with a size of 0 there, for every axis that may have it."""
+
+    @staticmethod
+    def padding() -> tuple[Tensor, ...]:
+        """Per leaf of :meth:`example`, which of its entries are padding; nothing, where a kind has none."""
+        return ()
+
     def feasible(self, data: st.DataObject) -> Instance:
         instance = data.draw(self.instances())
         assume(instance.oracle.feasible)
@@ -103,7 +132,7 @@ class Family(ABC):
 
     @staticmethod
     def scores_of(oracle: Oracle, y: Tensor) -> Tensor:
-        rows = y.reshape(len(oracle.entries), -1).tolist()
+        rows = y.reshape(len(oracle.entries), math.prod(oracle.event_shape)).tolist()
         values = [oracle.score_of(b, row) for b, row in enumerate(rows)]
         return torch.tensor(values, dtype=torch.float64).reshape(oracle.batch_shape)
 

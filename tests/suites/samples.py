@@ -21,7 +21,7 @@ class Samples(Family):
         p, oracle = instance.p, instance.oracle
         drawn = p.sample((n,), generator=torch.Generator().manual_seed(data.draw(seeds)))
         assert drawn.shape == (n, *p.batch_shape, *p.event_shape)
-        rows = drawn.reshape(n, len(oracle.entries), -1)
+        rows = drawn.reshape(n, len(oracle.entries), p.event_shape.numel())
         for b, entry in enumerate(oracle.entries):
             counts = dict.fromkeys((y.y for y in entry), 0)
             for row in rows[:, b].tolist():

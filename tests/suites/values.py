@@ -60,8 +60,8 @@ class Values(Family):
         labellings, scores = p.topk(k)
         assert labellings.shape == (k, *p.batch_shape, *p.event_shape)
         equal(scores, oracle.topk(k))
-        flat_scores = scores.reshape(k, -1)
-        flat = labellings.reshape(k, flat_scores.shape[1], -1)
+        flat_scores = scores.reshape(k, p.batch_shape.numel())
+        flat = labellings.reshape(k, flat_scores.shape[1], p.event_shape.numel())
         for b in range(flat_scores.shape[1]):
             possible = flat_scores[:, b] > -torch.inf
             rows = [tuple(row) for row in flat[possible, b].tolist()]

@@ -285,7 +285,18 @@ class TestMeasures:
 
     @pytest.mark.parametrize(
         ("tags", "expected"),
-        [(["O", "B-x"], True), (["B-x"], True), (["S-x", "O", "E-x"], True), (["O"], False), (["NOUN", "B-x"], False)],
+        [
+            (["O", "B-x"], True),
+            (["B-x"], True),
+            (["S-x", "O", "E-x"], True),
+            (["O"], False),
+            (["NOUN", "B-x"], False),
+            (["B", "E", "M", "S"], True),
+            (["O", "B-x", "M-x", "E-x"], True),
+            (["B", "S"], False),
+            (["B", "E", "N"], False),
+            (["B_x", "O"], False),
+        ],
     )
     def test_which_tags_mark_spans(self, tags, expected):
         assert mark_spans(tags) == expected
@@ -301,7 +312,7 @@ class TestSpans:
             letter, _, kind = tag.partition("-")
             other = kind != before[1]
             ends = before[0] != "O" and (before[0] in "ESLU" or letter in "OBSU" or other)
-            begins = letter in "BSU" or (letter in "IEL" and (before[0] in "OESLU" or other))
+            begins = letter in "BSU" or (letter in "IMEL" and (before[0] in "OESLU" or other))
             if ends:
                 spans.add((start, at, before[1]))
             if begins:
@@ -328,13 +339,18 @@ class TestSpans:
             ("S-x S-x O", "S-x O O", (1, 1, 2)),
             ("B-x E-x B-x L-x U-y", "B-x E-x I-x L-x U-y", (3, 3, 3)),
             ("O O", "O O", (0, 0, 0)),
+            ("I-x I-x B-x I-y O I-y", "I-x B-x B-x I-y I-y O", (1, 4, 4)),  # IOB1
+            ("B-x M-x M-x E-x S-y", "B-x M-x E-x S-x S-y", (1, 3, 2)),  # BMES
         ],
     )
     def test_by_hand(self, gold, predicted, expected):
         assert span_counts([gold.split()], [predicted.split()]) == expected
         assert self.counts([gold.split()], [predicted.split()]) == expected
 
-    @pytest.mark.parametrize("letters", ["BI", "BIES", "BILU"])
+    def test_letters_of_words_alone(self):
+        assert span_counts([[*"BMESBES"]], [[*"BESSBES"]]) == (3, 5, 4)
+
+    @pytest.mark.parametrize("letters", ["BI", "BIES", "BILU", "BMES"])
     def test_drawn(self, letters):
         draw = random.Random(0)
         tags = ["O", *(f"{letter}-{kind}" for letter in letters for kind in "xy")]

@@ -1,5 +1,7 @@
 """The parts of the transcription task: labels, tones, data, augmentation, module, judging."""
 
+import itertools
+
 import numpy as np
 import pytest
 import soundfile
@@ -64,6 +66,21 @@ class TestAlphabet:
         assert alphabet.decode(target) == alphabet.decode(target[1:-1]) == "ab c"
         for word, first, last in alphabet.words("ab c"):
             assert "".join(spelt[first:last]) == word
+
+    def test_unknown_labels_are_left_out_or_stars(self):
+        alphabet = Alphabet([" ", "a", "b"], "characters")
+        left_out = alphabet.spell("xa yz b", "r", "skip")
+        assert left_out.labels == ["a", " ", " ", "b"]
+        assert left_out.classes.tolist() == [2, 1, 1, 3]
+        assert left_out.words == [("xa", 0, 1), ("b", 3, 4)]
+        stars = alphabet.spell("xa yz b", "r", "star")
+        assert stars.classes.tolist() == [4, 2, 1, 5, 4, 1, 3]  # neighbours differ
+        assert stars.words == [("xa", 0, 2), ("yz", 3, 5), ("b", 6, 7)]
+        assert torch.equal(alphabet.spell("ab", "r", "star").classes, alphabet.encode("ab", "r"))
+        with pytest.raises(FormatError, match=r"r: 'xy' has none of the labels of the training texts: ' ' 'a' 'b'"):
+            alphabet.spell("xy", "r", "skip")
+        with pytest.raises(FormatError, match=r"r: 'y' is none of the labels"):
+            alphabet.spell("ay", "r")
 
     def test_errors(self):
         with pytest.raises(FormatError, match=r"r.wav: 'x' is none of the labels of the training texts: 'a' 'b'"):
@@ -168,7 +185,7 @@ class TestData:
         val = folder / "val.txt"
         for content, message in (
             ("r9\n", r"val.txt, line 1: no recording named 'r9'"),
-            ("\n", r"val.txt: expected one recording per line, found none"),
+            ("\n", r"val.txt: expected one recording name per line, found none"),
         ):
             val.write_text(content)
             with pytest.raises(FormatError, match=message):
@@ -176,7 +193,7 @@ class TestData:
         val.write_text("".join(f"r{k}\n" for k in range(6)))
         with pytest.raises(ValueError, match=r"data.val_list: names every recording"):
             TranscribeData(audio, **options, val_list=val)
-        with pytest.raises(FormatError, match=r"none.txt: cannot be read as a list of recordings"):
+        with pytest.raises(FormatError, match=r"none.txt: expected a readable file, got: no such file"):
             TranscribeData(audio, **options, val_list=folder / "none.txt")
 
     def test_wrong_bounds(self, folder):
@@ -325,10 +342,41 @@ class TestAlign:
         assert sum(i.end - i.start for i in a.words) < b.duration
 
     def test_errors(self):
-        with pytest.raises(LnzError, match=r"r.wav: 3 labels do not fit into 0.05 s, 3 frames of the model"):
+        message = r"r.wav: 3 labels, 2 of them repeats, do not fit into 0.05 s, 3 frames of the model: they need 5"
+        with pytest.raises(LnzError, match=message):
             align(module_of(), torch.zeros(400), "a a a", "r.wav")
         with pytest.raises(FormatError, match=r"r.wav: 'c' is none of the labels"):
             align(module_of(), torch.zeros(400), "c", "r.wav")
+
+    def test_a_star_stands_for_any_label_but_no_silence(self):
+        """Blank, a, blank, b b, blank, a of a text whose second word is unknown."""
+        sure = Spoken(module_of(), [0, 1, 0, 2, 2, 0, 1, 0], 3)
+        found = align(sure, torch.zeros(1280), "a what a", "r", "star")
+        assert [(i.label, round(i.start, 6), round(i.end, 6)) for i in found.words] == [
+            ("a", 0.01, 0.03),
+            ("what", 0.05, 0.09),
+            ("a", 0.11, 0.13),
+        ]
+        assert found.log_prob == pytest.approx(0, abs=1e-6)
+        skipped = align(sure, torch.zeros(1280), "a what b a", "r", "skip")
+        assert [word.label for word in skipped.words] == ["a", "b", "a"]
+
+    def test_labels_of_a_picture_do_not_cover_each_other(self):
+        """Ten words in half a second of two: the long one gets a line of its own."""
+        said = ["yes", "no", "yes", "extraordinary", "no", "a", "b", "c", "dd", "e"]
+        tier = [Interval(0.06 * k, 0.06 * k + 0.05, word) for k, word in enumerate(said)]
+        figure = plot.alignment([torch.zeros(100, 40)], [2.0], [{"words": tier}])
+        figure.canvas.draw()
+        texts = figure.axes[1].texts
+        assert [text.get_text() for text in texts] == said
+        boxes = [text.get_window_extent() for text in texts]
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+        dense = [Interval(0.01 * k, 0.01 * k + 0.01, "word") for k in range(200)]
+        figure = plot.alignment([torch.zeros(100, 40)], [2.0], [{"words": dense}])
+        figure.canvas.draw()
+        boxes = [text.get_window_extent() for text in figure.axes[1].texts]
+        assert 20 < len(boxes) < 200
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
     def test_picture(self, generator):
         module, waveform = module_of(), torch.randn(1600, generator=generator)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
+
+from lnz.io.printable import printable
 
 SUMMARY = "train a network that ends in an exponential softmax"
 
@@ -45,18 +48,21 @@ def main(argv: Sequence[str]) -> int:
         return 0 if argv else 2
     task, *rest = argv
     if task not in TASKS:
-        print(f"lnz fit: no task {task!r}; tasks are: {', '.join(TASKS)}", file=sys.stderr)
+        near = get_close_matches(task, TASKS, 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        print(printable(f"lnz fit: no task {task!r}; tasks are: {', '.join(TASKS)}{meant}"), file=sys.stderr)
         return 2
     try:
-        from rich.console import Console
+        from lnz.tasks.console import Console
+        from lnz.tasks.run import TERMINATED, Interrupted
 
         run = import_module(TASKS[task][0]).run
     except ModuleNotFoundError as error:
         raise ImportError(f"lnz fit needs {error.name}; install it with: pip install 'lnz[train]'") from error
     try:
         run(rest, Console())
-    except KeyboardInterrupt as stop:
-        hint = f"; go on with: {stop}" if str(stop) else ""
-        print(f"\nlnz fit: stopped{hint}", file=sys.stderr)
-        return 130
+    except Interrupted as stop:
+        how = "terminated" if stop.code == TERMINATED else "stopped"
+        print(printable(f"\nlnz fit: {how}; go on with: {stop}"), file=sys.stderr)
+        return stop.code
     return 0

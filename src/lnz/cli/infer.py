@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 from torch import Tensor
 
@@ -24,7 +24,9 @@ from lnz.io import (
     read_model,
     read_variables,
 )
+from lnz.io.printable import json_printable, printable
 from lnz.tasks.infer import Answer, Query, infer
+from lnz.tasks.parsing import Strict
 
 SUMMARY = "answer queries about a model file (.uai, .bif): ln Z, marginals, best labelling"
 
@@ -42,12 +44,15 @@ methods:
 
 models:
   .uai  Markov and Bayesian networks of the UAI competitions; variables and states are named 0, 1, 2, …
-  .bif  Bayesian networks with named variables and states.
-  Either may be gzipped (.uai.gz, .bif.gz).
+  .bif  Bayesian networks with named variables and states; and the same as BIFXML (.bifxml, .xmlbif, .xml), XDSL and
+        DSL of GeNIe (.xdsl, .dsl) and NET of Hugin (.net).
+  Any may be gzipped (.uai.gz, .bif.gz). Text is UTF-8, or what --encoding says.
 
 evidence:
   a file in the UAI format (empty; or the number of observed variables, then pairs of a variable and its state, all as
-  numbers), or NAME=STATE,NAME=STATE with names from the model; where no name fits, a number counts from 0.
+  numbers), or NAME=STATE,NAME=STATE with names from the model; where no name fits, a number counts from 0. A name with
+  a comma or = stands in double quotes. NAME=0.7:0.3 is soft evidence, a likelihood: a weight for each state, in the
+  order of the file, that multiplies the model.
 """
 
 EPILOG = """\
@@ -70,21 +75,23 @@ examples:
   lnz infer grid.uai --query PR --method trw           an upper bound on ln Z
   lnz infer grid.uai --query MAR --method gibbs --order tree --chains 32 --sweeps 1000 --seed 1
   lnz infer grid.uai --query MAP --method trws --json  a labelling, and a bound that says how good it is
+  lnz infer asia.bif --evidence 'smoke=0.7:0.3,"xray"=yes' --query MAR
   lnz infer asia.bif --query MMAP --map-vars lung,bronc --evidence xray=yes --json
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``lnz infer`` and return the exit code; errors in files and models are raised."""
-    parser = _parser()
+    parser = build_parser()
     args = parser.parse_args(argv)
     method = method_of(parser, args)
     if (args.map_vars is None) == (args.query == "MMAP"):
         parser.error("--query MMAP needs --map-vars, the variables to label, and no other query takes it")
     output = nullcontext(sys.stdout) if args.output is None else atomic_write(args.output)
     with output as file, _warnings_on_stderr():  # the output is opened first: nothing is computed in vain
-        model = read_model(args.model)
-        evidence, variables = _evidence(args.evidence, model), _variables(args.map_vars, model)
+        model = read_model(args.model, args.encoding)
+        variables = _variables(args.map_vars, model, args.encoding)
+        model, evidence = _observed(args.evidence, model, args.encoding)
         try:
             answer = infer(model, args.query, method, evidence, variables)
         except IntractableError as error:
@@ -99,22 +106,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The options of ``lnz infer``."""
     description = DESCRIPTION.format(methods="\n".join(_line(name) for name in METHODS))
-    parser = _Parser(
+    parser = Strict(
         "lnz infer", description=description, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", metavar="MODEL", help="the model file: .uai, .bif, or either with .gz")
+    parser.add_argument("model", metavar="MODEL", help="the model file: .uai, .bif, one of those above; .gz may follow")
     parser.add_argument("--query", choices=get_args(Query), default="MAR", help="what to compute (default: MAR)")
     parser.add_argument("--evidence", metavar="FILE|NAME=STATE,…", help="what has been observed (default: nothing)")
     parser.add_argument("--map-vars", metavar="FILE|NAME,…", help="of MMAP, the variables to label")
+    parser.add_argument("--encoding", metavar="NAME", help="of the text in files, as latin-1 or gbk (default: UTF-8)")
     parser.add_argument(
         "--method",
         type=method_name,
@@ -134,20 +136,25 @@ def _line(name: str) -> str:
     return f"  {name:<12} {'/'.join(kind.queries):<17} {kind.summary}"
 
 
-def _evidence(text: str | None, model: NamedModel) -> Tensor | None:
+def _observed(text: str | None, model: NamedModel, encoding: str | None) -> tuple[NamedModel, Tensor | None]:
+    """The model, times its soft evidence, and the labels that are observed."""
     if text is None:
-        return None
-    return parse_evidence(text, model) if "=" in text and not os.path.exists(text) else read_evidence(text, model)
+        return model, None
+    if "=" not in text or os.path.exists(text):
+        return model, read_evidence(text, model, encoding)
+    evidence = parse_evidence(text, model)
+    return model.with_likelihoods(evidence.likelihoods), evidence.labels
 
 
-def _variables(text: str | None, model: NamedModel) -> tuple[int, ...] | None:
+def _variables(text: str | None, model: NamedModel, encoding: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
-    return read_variables(text, model) if os.path.exists(text) else parse_variables(text, model)
+    return read_variables(text, model, encoding) if os.path.exists(text) else parse_variables(text, model)
 
 
 def _json(answer: Answer, method: str) -> str:
-    return json.dumps(answer.to_dict() | {"method": method}, ensure_ascii=False, allow_nan=False) + "\n"
+    answered = answer.to_dict() | {"method": method}
+    return json_printable(json.dumps(answered, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def _summary_line(answer: Answer, method: str) -> str:
@@ -166,7 +173,7 @@ def _warnings_on_stderr() -> Iterator[None]:
     """Show each warning as one line, when it comes."""
 
     def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
-        print(f"lnz: {category.__name__}: {' '.join(str(message).split())}", file=sys.stderr)
+        print(f"lnz: {category.__name__}: {printable(' '.join(str(message).split()))}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")

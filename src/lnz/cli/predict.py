@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from lnz.io.printable import printable
+from lnz.tasks.parsing import Strict
+
 SUMMARY = "label images, tag sentences or transcribe recordings with a trained network"
 
 TASKS = {
@@ -29,7 +32,8 @@ For photos/park.jpg the output folder then holds park_mask.png (the label of eac
 park_confidence.png (that marginal, 65535 for 1) or park_confidence.npy. Of a CoNLL-U file the tags are replaced and all
 else is kept; other text (a .txt file with a sentence per line, or columns with the word first) gives CoNLL-U where the
 output is named .conllu, else lines of a word, a tab and a tag. For recordings/park.wav the output folder holds
-park.txt, the text of the prefix beam search. Checkpoints are read as tensors and plain values only: no code in them is
+park.txt, the text of the prefix beam search. A file that cannot be read does not stop the others: what failed is listed
+at the end, and the exit status is 1. Checkpoints are read as tensors and plain values only: no code in them is
 run."""
 
 
@@ -38,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
 
     Errors of files and of the machine pass through, for ``lnz`` to tell; wrong options leave with status 2.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     try:
         return _predict(arguments)
     except ModuleNotFoundError as error:
@@ -48,8 +52,9 @@ def main(argv: Sequence[str]) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def build_parser() -> argparse.ArgumentParser:
+    """The options of ``lnz predict``."""
+    parser = Strict(
         prog="lnz predict",
         description=f"{SUMMARY[0].upper()}{SUMMARY[1:]}.",
         epilog=EXAMPLES,
@@ -63,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     output = "folder to write to, made where it does not exist; of tag, file to write"
     parser.add_argument("--output", type=Path, required=True, help=output)
     parser.add_argument("--confidence", choices=("png", "npy", "none"), default="png", help="form of confidence maps")
+    parser.add_argument("--encoding", help="of the text in --text, as latin-1 or gbk (default: UTF-8)")
+    parser.add_argument("--strict", action="store_true", help="stop at the first image or recording that fails")
     return parser
 
 
@@ -73,6 +80,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     from lnz.io.audio import list_audio
     from lnz.io.checkpoints import load_checkpoint
     from lnz.io.images import list_images
+    from lnz.tasks.failures import Failed
 
     source = checkpoint_of(arguments.model)
     checkpoint = load_checkpoint(source)
@@ -86,21 +94,31 @@ def _predict(arguments: argparse.Namespace) -> int:
     if given is None:
         raise FormatError(f"{source}: of lnz fit {task}, which takes --{takes}")
     if takes == "text":
-        count = import_module(module).predict(checkpoint, str(source), given, arguments.output)
-        print(f"{count} {said} {arguments.output}")
+        count = import_module(module).predict(checkpoint, str(source), given, arguments.output, arguments.encoding)
+        print(printable(f"{count} {said} {arguments.output}"))
         return 0
     files = list_images(given) if takes == "images" else list_audio(given)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    options = {"confidence": arguments.confidence} if takes == "images" else {}
+    options = {"strict": arguments.strict} | ({"confidence": arguments.confidence} if takes == "images" else {})
     done = import_module(module).predict(checkpoint, str(source), files, arguments.output, **options)
-    count = sum(1 for _ in track(done, "Predicting", total=len(files)))
-    print(f"{count} {said} {arguments.output}")
-    return 0
+    results = list(track(done, "Predicting", total=len(files)))
+    count = sum(not isinstance(result, Failed) for result in results)
+    print(printable(f"{count} {said} {arguments.output}"))
+    return report_failures("lnz predict", results, "images" if takes == "images" else "recordings")
+
+
+def report_failures(command: str, results: Sequence[object], what: str) -> int:
+    """List on stderr what failed among ``results``; returns the exit status."""
+    from lnz.tasks.failures import Failed, told
+
+    failures = [result for result in results if isinstance(result, Failed)]
+    if failures:
+        print(printable(f"{command}: {told(failures, len(results), what)}"), file=sys.stderr)
+    return 1 if failures else 0
 
 
 def checkpoint_of(model: Path) -> Path:
     """The checkpoint itself, or the last one of the first seed of a run folder."""
-    if not model.is_dir():
-        return model
-    found = sorted(model.glob("seed-*/checkpoints/last.ckpt"), key=lambda path: (len(path.parts[-3]), path))
-    return found[0] if found else model / "seed-0" / "checkpoints" / "last.ckpt"  # whose absence is then told
+    from lnz.tasks.evaluate import checkpoints_of
+
+    return checkpoints_of(model)[0]

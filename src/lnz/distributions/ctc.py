@@ -11,7 +11,8 @@ from torch.distributions import Distribution, constraints
 
 from lnz.checks import as_sample_shape, check_broadcast, check_integer, check_scores, joint_batch_shape
 from lnz.distributions.ctc_alignments import CTCAlignments
-from lnz.distributions.ctc_targets import check_blank, checked_frames, checked_prior, checked_targets
+from lnz.distributions.ctc_targets import check_blank, checked_frames, checked_prior, checked_targets, frames_inside
+from lnz.distributions.sequence import without_padding
 from lnz.distributions.temperature import check_temperature, divided
 from lnz.ops import ctc
 from lnz.ops.ctc.beam import LanguageModel, search
@@ -58,8 +59,9 @@ class CTC(Distribution):
         validate_args: bool | None = None,
     ) -> None:
         validate = type(self)._validate_args if validate_args is None else validate_args
-        check_scores("logits", logits, values=validate)
+        check_scores("logits", logits, values=False)
         self.lengths, self._lengths_given = checked_frames("logits", logits, lengths), lengths is not None
+        logits = without_padding("logits", logits, frames_inside(logits, lengths), values=validate, axes=2)
         check_blank(blank, logits.shape[-1])
         checked_prior(log_prior, logits.shape[-1])
         batch_shape = joint_batch_shape(logits=logits.shape[:-2], lengths=self.lengths.shape)
@@ -86,7 +88,8 @@ class CTC(Distribution):
         """ln Q(y), ``[*batch]``; −inf where no alignment spells y, with gradient 0.
 
         Differentiable twice; the gradient to the logits, P(z_t = c | y) − softmax(x_t)[c], is computed when asked for,
-        without a log-softmax beside the logits or a gradient of one. O(T (C + S)) time per batch entry.
+        without a log-softmax beside the logits or a gradient of one. O(T (C + S)) time per batch entry; O(S) memory
+        where no gradient is wanted, else O(T S), and O(√T S), for twice the time, of sequences past 128 MiB of lattice.
 
         Args:
             value: y ``int64 [*batch, S]``, without blanks; whatever beyond its length.
@@ -105,7 +108,7 @@ class CTC(Distribution):
         frames, sizes = (n.expand(shape).reshape(B) for n in (self.lengths, sizes))
         lattice = ctc.lattice(labels, frames, sizes, self.blank, self.collapse_repeats)
         prior = checked_prior(self.log_prior, self.num_labels)
-        return ctc.log_prob(logits, prior.to(logits.device, logits.dtype), lattice, True).reshape(shape)
+        return ctc.log_prob(logits, prior, lattice, True).to(logits.dtype).reshape(shape)
 
     def score(self, y: Tensor, target_lengths: Tensor | None = None) -> Tensor:
         """The same as :meth:`log_prob`, for ln Z is 0."""
@@ -159,8 +162,10 @@ class CTC(Distribution):
             log_probs = x.to(wide).log_softmax(-1)
             labels, sizes, scores = search(log_probs, frames, beam, self.blank, self.collapse_repeats, language_model)
             if language_model is None:
-                exact = CTC(log_probs, frames, self.blank, self.collapse_repeats, validate_args=False)
-                found = [exact.log_prob(labels[:, i], sizes[:, i]) for i in range(beam)]
+                topology = (frames, self.blank, self.collapse_repeats)
+                targets = [(labels[:, i], sizes[:, i]) for i in range(beam)]
+                exact = [CTCAlignments(log_probs, *of, *topology, validate_args=False) for of in targets]
+                found = [alignments.log_partition for alignments in exact]
                 scores = torch.where(torch.isneginf(scores), scores, torch.stack(found, 1))
                 scores, order = scores.sort(stable=True, dim=-1, descending=True)
                 labels, sizes = labels.gather(1, order[..., None].expand_as(labels)), sizes.gather(1, order)

@@ -7,20 +7,25 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.distributions.kl import register_kl
 
 from lnz.checks import (
     as_labelling,
     check_broadcast,
+    check_feasible,
     check_full,
     check_integer,
     check_positive,
     check_scores,
     concrete,
+    constant,
     joint_batch_shape,
 )
 from lnz.distributions.base import StructuredDistribution
-from lnz.distributions.ctc_targets import check_blank, checked_frames, checked_targets
+from lnz.distributions.ctc_targets import check_blank, checked_frames, checked_targets, frames_inside
+from lnz.distributions.sequence import without_padding
 from lnz.ops import ctc
+from lnz.ops.chain.reference import accumulator
 from lnz.typing import IGNORE
 
 
@@ -55,8 +60,10 @@ class CTCAlignments(StructuredDistribution):
         *,
         validate_args: bool | None = None,
     ) -> None:
-        check_scores("scores", scores, values=self._validate_args if validate_args is None else validate_args)
+        values = self._validate_args if validate_args is None else validate_args
+        check_scores("scores", scores, values=False)
         lengths = checked_frames("scores", scores, lengths)
+        scores = without_padding("scores", scores, frames_inside(scores, lengths), values=values, axes=2)
         check_blank(blank, scores.shape[-1])
         targets, target_lengths = checked_targets(targets, target_lengths, scores.shape[-1], blank)
         check_broadcast("targets", targets.shape[:-1], scores.shape[:-2])
@@ -94,15 +101,44 @@ class CTCAlignments(StructuredDistribution):
         return self._once("forward_backward", lambda: ctc.marginals(*self._flat))
 
     @property
+    def _wide_log_partition(self) -> Tensor:
+        """ln Z in float64: sums of scores may leave the range of narrower types."""
+        if self._known("forward_backward") or not constant(self._scores):
+            return self._forward_backward[0].reshape(self.batch_shape)
+        return self._once("log_partition", lambda: ctc.log_partition(*self._flat)).reshape(self.batch_shape)
+
+    @property
     def log_partition(self) -> Tensor:
-        """ln Σ_z exp s(z) over the alignments of the target, ``[*batch]``; −inf where there is none."""
-        return self._forward_backward[0].reshape(self.batch_shape)
+        """ln Σ_z exp s(z) over the alignments of the target, ``[*batch]``; −inf where there is none.
+
+        O(S) memory where nothing is to be differentiated; else O(T S), and O(√T S) of sequences past 128 MiB.
+        """
+        return self._wide_log_partition.to(self._scores.dtype)
 
     @property
     def marginals(self) -> Tensor:
         """P(z_t = c | y), ``[*batch, T, C]``: the sufficient statistics of expected gradient and EM; 0 over padding."""
+        marginals = self._forward_backward[1]
         self._require_feasible("marginals")
-        return self._forward_backward[1].reshape(*self.batch_shape, *self.event_shape, self.num_labels)
+        return marginals.to(self._scores.dtype).reshape(*self.batch_shape, *self.event_shape, self.num_labels)
+
+    def _require_feasible(self, what: str) -> None:
+        if self._validate_args:
+            check_feasible(self._wide_log_partition, f"CTCAlignments.{what}")
+
+    @property
+    def _centred(self) -> Self:
+        """The same distribution in float64, the largest score of each frame being 0."""
+
+        def centred(scores: Tensor) -> Tensor:
+            top = scores.detach().amax(-1, keepdim=True)
+            return (scores - top.masked_fill(torch.isneginf(top), 0.0)).to(accumulator(scores))
+
+        return self._once("centred", lambda: self.map_scores(centred))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """ln P(z) = s(z) − ln Z, ``[*batch]``; −inf where z is no alignment. Entries of −100 are summed over."""
+        return StructuredDistribution.log_prob(self._centred, value).to(self._scores.dtype)
 
     def score(self, y: Tensor) -> Tensor:
         """Σ_t x[t, z_t] of a full alignment, ``[*batch]``; −inf where it does not spell the target."""
@@ -111,7 +147,8 @@ class CTCAlignments(StructuredDistribution):
             check_full("y", self._unobserved(y))
         z = z.expand(*torch.broadcast_shapes(z.shape[:-1], self.batch_shape), -1)
         at = self._scores.expand(*z.shape, -1).gather(-1, z.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-        return at.masked_fill(~self._inside, 0.0).sum(-1).masked_fill(~self._spells(z), -torch.inf)
+        total = at.masked_fill(~self._inside, 0.0).sum(-1, dtype=accumulator(at)).to(at.dtype)
+        return total.masked_fill(~self._spells(z), -torch.inf)
 
     def _spells(self, z: Tensor) -> Tensor:
         """Whether frame labellings ``[*shape, T]`` spell the target, ``[*shape]``."""
@@ -136,10 +173,18 @@ class CTCAlignments(StructuredDistribution):
         Scores are summed in float64, whatever their type: none is better by more than the rounding of that. Of equal
         ones always the same is given.
         """
-        return super().argmax()
+        labels, scores = self._wide_topk(1)
+        if self._validate_args:
+            check_feasible(scores[0], "CTCAlignments.argmax")
+        return labels[0]
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         check_integer("k", k)
+        labels, scores = self._wide_topk(k)
+        return labels, scores.to(self._scores.dtype)
+
+    def _wide_topk(self, k: int) -> tuple[Tensor, Tensor]:
+        """:meth:`topk` with scores in float64."""
         with torch.no_grad():
             labels, scores = ctc.topk(*self._flat, k)
         return labels.reshape(k, *self.batch_shape, *self.event_shape), scores.reshape(k, *self.batch_shape)
@@ -191,14 +236,24 @@ class CTCAlignments(StructuredDistribution):
         Raises:
             ValueError: other targets, lengths or topology: alignments of one may be none of the other.
         """
-        if isinstance(other, CTCAlignments):
-            mine, theirs = self._flat[1], other._flat[1]
-            same = mine[4:] == theirs[4:] and all(
-                a.shape == b.shape and bool((a == b).all()) for a, b in zip(mine[:4], theirs[:4], strict=True)
-            )
-            if not same:
-                raise ValueError("expected alignments of equal targets, lengths and topology")
-        return super().cross_entropy(other)
+        divergence = self._wide_divergence(other)
+        return (self._wide_entropy() + divergence).to(self._scores.dtype)
+
+    def entropy(self) -> Tensor:
+        """−Σ_z P(z) ln P(z), ``[*batch]``, in nats: by the chain rule, exact at any scale of scores."""
+        return self._wide_entropy().to(self._scores.dtype)
+
+    def _wide_entropy(self) -> Tensor:
+        self._require_feasible("entropy")
+        return -ctc.divergence(*self._flat).reshape(self.batch_shape)
+
+    def _wide_divergence(self, other: StructuredDistribution) -> Tensor:
+        if not isinstance(other, CTCAlignments) or other.event_shape != self.event_shape:
+            return super().cross_entropy(other)  # which says so
+        (scores, mine), (others, theirs) = self._flat, other._flat
+        if mine[4:] != theirs[4:] or not all(map(torch.equal, mine[:4], theirs[:4])):
+            raise ValueError("expected alignments of equal targets, lengths and topology")
+        return ctc.divergence(scores, mine, others).reshape(self.batch_shape)
 
     def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
         return self.__class__(
@@ -237,3 +292,8 @@ class CTCAlignments(StructuredDistribution):
         (T,) = self.event_shape
         sizes = f"{T} frames, {self.num_labels} classes, targets up to {self.targets.shape[-1]} labels"
         return f"CTCAlignments({sizes}, batch_shape={list(self.batch_shape)})"
+
+
+@register_kl(CTCAlignments, CTCAlignments)
+def _kl(p: CTCAlignments, q: CTCAlignments) -> Tensor:
+    return p._wide_divergence(q).to(p.scores.dtype)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from lnz.checks import check_broadcast, check_lengths, check_scores, check_tensor, concrete
+from lnz.checks import as_labels, as_lengths, check_broadcast, check_scores, concrete
 from lnz.typing import IGNORE
 
 
@@ -16,9 +18,14 @@ def checked_frames(name: str, scores: Tensor, lengths: Tensor | None, lengths_na
     T = scores.shape[-2]
     if lengths is None:
         return torch.full((), T, dtype=torch.int64, device=scores.device)
-    check_lengths(lengths, T, lengths_name, f"the frames of {name}")
+    lengths = as_lengths(lengths, T, lengths_name, f"the frames of {name}", scores.device)
     check_broadcast(lengths_name, lengths.shape, scores.shape[:-2])
     return lengths
+
+
+def frames_inside(scores: Tensor, lengths: Tensor) -> Callable[[], Tensor]:
+    """What makes the mask ``[*batch, T, 1]`` of frames that are not padding."""
+    return lambda: (torch.arange(scores.shape[-2], device=scores.device) < lengths.unsqueeze(-1)).unsqueeze(-1)
 
 
 def check_blank(blank: int | None, num_classes: int, *, optional: bool = True) -> None:
@@ -49,15 +56,15 @@ def checked_targets(
     targets: Tensor, target_lengths: Tensor | None, num_classes: int, blank: int | None
 ) -> tuple[Tensor, Tensor]:
     """Targets ``[*batch, S]``, −100 beyond their lengths, and these lengths; raises where they are not well-formed."""
-    check_tensor("targets", targets)
-    if targets.dtype != torch.int64:
-        raise TypeError(f"targets: expected dtype torch.int64, got {targets.dtype}")
+    targets = as_labels("targets", targets)
     if targets.dim() < 1:
         raise ValueError(f"targets: expected shape [*batch, S], got {list(targets.shape)}")
     if target_lengths is None:
         target_lengths = (targets != IGNORE).cumprod(-1).sum(-1)
     else:
-        check_lengths(target_lengths, targets.shape[-1], "target_lengths", "the labels of targets")
+        target_lengths = as_lengths(
+            target_lengths, targets.shape[-1], "target_lengths", "the labels of targets", targets.device
+        )
         check_broadcast("target_lengths", target_lengths.shape, targets.shape[:-1])
     inside = torch.arange(targets.shape[-1], device=targets.device) < target_lengths.unsqueeze(-1)
     targets = torch.where(inside, targets, IGNORE)

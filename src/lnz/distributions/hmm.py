@@ -19,14 +19,14 @@ from lnz.checks import (
     joint_batch_shape,
     plain,
 )
-from lnz.distributions.base import StructuredDistribution
-from lnz.distributions.linear_chain import LinearChain
+from lnz.distributions.linear_chain import LinearChain, inside_of
 from lnz.distributions.mrf import MRF
+from lnz.distributions.sequence import SequenceDistribution, without_padding
 from lnz.ops import hmm
 from lnz.typing import LazyTuple
 
 
-class HMM(StructuredDistribution):
+class HMM(SequenceDistribution):
     """P(z | x) ∝ p(z_0) Π_t p(z_{t+1} | z_t) Π_t p(x_t | z_t): the posterior over hidden states z, given x.
 
     A chain whose scores are log-probabilities: ``score(z)`` is ln p(z, x), ``log_partition`` the log evidence ln p(x),
@@ -61,18 +61,25 @@ class HMM(StructuredDistribution):
     ) -> None:
         values = self._validate_args if validate_args is None else validate_args
         for name, scores in (("initial", initial), ("transition", transition), ("emission", emission)):
-            check_scores(name, scores, values=values)
+            check_scores(name, scores, values=values and name == "initial")
         batch_shape = _joint_batch_shape(initial, transition, emission, lengths)
         super().__init__(batch_shape, emission.shape[-2:-1], validate_args)
+        inside, (T,) = inside_of(lengths, emission.shape[-2]), self.event_shape
+        steps = None if inside is None else lambda: inside().unsqueeze(-1)
+        pairs = (
+            None
+            if inside is None or transition.dim() == 2 or transition.shape[-3] != T - 1
+            else lambda: inside()[..., 1:, None, None]
+        )
         self.initial = initial
-        self.transition = transition
-        self.emission = emission
+        self.transition = without_padding("transition", transition, pairs, values=values, axes=3)
+        self.emission = without_padding("emission", emission, steps, values=values, axes=2)
         self.lengths = lengths
         self.normalised = normalised
         if normalised and values:
             _check_rows("initial", initial)
             shared = lengths is None or transition.dim() == 2 or transition.shape[-3] == 1
-            _check_rows("transition", transition, None if shared else self._chain._inside[..., 1:, None])
+            _check_rows("transition", self.transition, None if shared else self._chain._inside[..., 1:, None])
 
     @property
     def scores(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -85,18 +92,28 @@ class HMM(StructuredDistribution):
 
     @property
     def _chain(self) -> LinearChain:
-        """The chain of the same scores: emission with ``initial`` at the first step, and transition."""
+        """The chain of emission with ``initial`` at the first step, less :attr:`_offset`, and transition."""
         return self._once("chain", self._new_chain)
 
     def _new_chain(self) -> LinearChain:
         node = hmm.joined(self.initial, self.emission)
         return LinearChain(node, self.transition, self.lengths, validate_args=False)
 
+    @property
+    def _offset(self) -> Tensor:
+        """By how much a score is more than that of the chain, wide ``[*batch]``."""
+        offset = hmm.offset(self.initial, self.emission)
+        return (offset if self.lengths is None else offset * (self.lengths > 0)).expand(self.batch_shape)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.emission.dtype
+
     # Evidence, filtering, smoothing, prediction --------------------------------------------------------------------
 
     @property
-    def log_partition(self) -> Tensor:
-        return self._chain.log_partition
+    def _wide_log_partition(self) -> Tensor:
+        return self._chain._wide_log_partition + self._offset
 
     @property
     def log_evidence(self) -> Tensor:
@@ -161,10 +178,16 @@ class HMM(StructuredDistribution):
 
     def score(self, y: Tensor) -> Tensor:
         """ln p(z, x), ``[*batch]``, of the states z = y; −inf where it is impossible."""
+        return super().score(y)
+
+    def _wide_score(self, y: Tensor) -> Tensor:
         chain = self._chain
         if self._validate_args:
             check_full("y", chain._unobserved(y))
-        return chain.score(y)
+        return chain._wide_score(y) + self._offset
+
+    def _wide_expected_score(self, other: HMM) -> Tensor:
+        return self._chain._wide_expected_score(other._chain) + other._offset
 
     def log_prob(self, value: Tensor) -> Tensor:
         """ln P(z | x), ``[*batch]``, of the states z = value; −100 entries are summed over. −inf where impossible."""
@@ -179,10 +202,20 @@ class HMM(StructuredDistribution):
 
         ``[*batch, T-1, K, K]``; as :meth:`lnz.LinearChain.max_marginals`.
         """
-        return self._chain.max_marginals()
+        scores, offset = self._chain.max_marginals(), self._offset
+        return LazyTuple(
+            (
+                lambda: self._raised(scores[0], offset[..., None, None]),
+                lambda: self._raised(scores[1], offset[..., None, None, None]),
+            )
+        )
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        return self._chain.topk(k)
+        labels, scores = self._chain.topk(k)
+        return labels, self._raised(scores, self._offset)
+
+    def _raised(self, scores: Tensor, offset: Tensor) -> Tensor:
+        return (scores + offset).to(self._dtype)
 
     def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:
         return self._chain._sample(n, generator)
@@ -218,7 +251,10 @@ class HMM(StructuredDistribution):
         Raises:
             ValueError: a sequence of no steps, T = 0.
         """
-        mrf = self._chain.to_mrf()
+        chain = self._chain
+        first = self._raised(chain.node_scores[..., :1, :], self._offset[..., None, None])
+        node = torch.cat((first, chain.node_scores[..., 1:, :]), -2)
+        mrf = LinearChain(node, self.transition, self.lengths, validate_args=False).to_mrf()
         return MRF(mrf.graph, mrf.scores, validate_args=self._validate_args)
 
     # ---------------------------------------------------------------------------------------------------------------

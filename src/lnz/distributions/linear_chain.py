@@ -21,14 +21,15 @@ from lnz.checks import (
     joint_batch_shape,
     plain,
 )
-from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.mrf import MRF
+from lnz.distributions.sequence import SequenceDistribution, expected_scores, gathered, without_padding
 from lnz.graphs import FactorGraph
 from lnz.ops import chain
+from lnz.ops.expectation import serves
 from lnz.typing import IGNORE, LazyTuple
 
 
-class LinearChain(StructuredDistribution):
+class LinearChain(SequenceDistribution):
     """``P(y) ∝ exp(Σ_t x[t, y_t] + Σ_t A[t, y_t, y_{t+1}])`` over label sequences y; the chain CRF.
 
     All exact: O(T L²) time per batch entry and O(T L) memory for ln Z and the node marginals.
@@ -54,12 +55,19 @@ class LinearChain(StructuredDistribution):
         validate_args: bool | None = None,
     ) -> None:
         values = self._validate_args if validate_args is None else validate_args
-        check_scores("node_scores", node_scores, values=values)
-        check_scores("edge_scores", edge_scores, values=values)
+        check_scores("node_scores", node_scores, values=False)
+        check_scores("edge_scores", edge_scores, values=False)
         batch_shape = _joint_batch_shape(node_scores, edge_scores, lengths)
         super().__init__(batch_shape, node_scores.shape[-2:-1], validate_args)
-        self.node_scores = node_scores
-        self.edge_scores = edge_scores
+        inside, (T,) = inside_of(lengths, node_scores.shape[-2]), self.event_shape
+        nodes = None if inside is None else lambda: inside().unsqueeze(-1)
+        edges = (
+            None
+            if inside is None or edge_scores.dim() == 2 or edge_scores.shape[-3] != T - 1
+            else lambda: inside()[..., 1:, None, None]
+        )
+        self.node_scores = without_padding("node_scores", node_scores, nodes, values=values, axes=2)
+        self.edge_scores = without_padding("edge_scores", edge_scores, edges, values=values, axes=3)
         self.lengths = lengths
 
     @property
@@ -100,8 +108,12 @@ class LinearChain(StructuredDistribution):
         return self._once("forward_backward", lambda: chain.forward_backward(self._flat))
 
     @property
-    def log_partition(self) -> Tensor:
+    def _wide_log_partition(self) -> Tensor:
         return chain.log_partition(self._flat, self._pass).reshape(self.batch_shape)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.node_scores.dtype
 
     @property
     def node_marginals(self) -> Tensor:
@@ -123,47 +135,48 @@ class LinearChain(StructuredDistribution):
     def entropy(self) -> Tensor:
         """−Σ_y P(y) ln P(y), ``[*batch]``, in nats; as exact as the marginals at any scale of scores."""
         self._require_feasible("entropy")
+        if serves(*self.scores):
+            return chain.surprisal(*self._flat).reshape(self.batch_shape).to(self._dtype)
         return chain.entropy(*self.marginals)
 
-    def score(self, y: Tensor) -> Tensor:
+    def _wide_score(self, y: Tensor) -> Tensor:
         y, inside = self._checked(y), self._inside
         if self._validate_args and concrete(y) and self._unobserved(y).any():
             raise ValueError("y: expected a full labelling, got -100 (unobserved); use log_prob or condition")
         (T,), L = self.event_shape, self.num_labels
         y = y.clamp(min=0)
         shape = torch.broadcast_shapes(y.shape[:-1], self.batch_shape)
-        node = self.node_scores.expand(*shape, T, L).gather(-1, y.expand(*shape, T).unsqueeze(-1)).squeeze(-1)
+        node = gathered(self.node_scores.expand(*shape, T, L), y.expand(*shape, T))
         total = node.masked_fill(~inside, 0.0).sum(-1)
         if T < 2:
             return total
         if self.edge_scores.dim() == 2:
-            edge = self.edge_scores[y[..., :-1], y[..., 1:]]
+            edge = self.edge_scores[y[..., :-1], y[..., 1:]].to(node.dtype)
         else:
-            pair = (y[..., :-1] * L + y[..., 1:]).expand(*shape, T - 1).unsqueeze(-1)
-            edge = self.edge_scores.flatten(-2).expand(*shape, T - 1, L * L).gather(-1, pair).squeeze(-1)
+            pair = (y[..., :-1] * L + y[..., 1:]).expand(*shape, T - 1)
+            edge = gathered(self.edge_scores.flatten(-2).expand(*shape, T - 1, L * L), pair)
         return total + edge.masked_fill(~inside[..., 1:], 0.0).sum(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """ln P(y) = s(y) − ln Z, ``[*batch]``; −inf where y is impossible. Entries of −100 are summed over.
 
-        Of a full labelling, asked for first, the difference is taken in float64 before it is rounded; once ln Z is
-        known, in the dtype of the scores. Both terms have rounded there, so that it is off by a few units in the last
-        place of sums of scores, and may be above 0 by as much. Asked for first where edge scores range too far for the
-        kernels (and where there are none), it is a sum of ln P(y_t | y_{t+1}), none of which is positive.
+        The difference is taken in float64 before it is rounded, where it may be above 0 by a few units in the last
+        place of sums of scores. Of a full labelling, asked for first where edge scores range too far for the kernels
+        (and where there are none), it is a sum of ln P(y_t | y_{t+1}), none of which is positive.
         """
         return self._scaled_log_prob(value, 1.0)
 
     def _scaled_log_prob(self, y: Tensor, scale: float) -> Tensor:
         check_tensor("y", y)
         if self._known("forward_backward"):
-            return _times(scale, super().log_prob(y))
+            return _times(scale, self._log_prob_by_difference(y))
         if not self._known("fused"):  # of a second labelling, the pass that serves all of them is cheaper
             log_prob = chain.scaled_log_prob(*self.scores, self.lengths, y, scale)
             if log_prob is not None:
                 self._once("fused", lambda: True)
                 return log_prob
         if not self._is_full(y):
-            return _times(scale, super().log_prob(y))
+            return _times(scale, self._log_prob_by_difference(y))
         chains = self._flat
         log_prob, done = chain.log_probability(chains, y.reshape(chains.node.shape[:2]))
         self._once("forward_backward", lambda: done)
@@ -178,6 +191,9 @@ class LinearChain(StructuredDistribution):
             if full is not None:
                 return full
         return not self._unobserved(y).any()
+
+    def _wide_expected_score(self, other: LinearChain) -> Tensor:
+        return expected_scores(chain.expectation, self._flat, other._flat).reshape(self.batch_shape)
 
     def condition(self, y: Tensor) -> Self:
         y = self._checked(y).unsqueeze(-1)
@@ -245,6 +261,8 @@ class LinearChain(StructuredDistribution):
             check_broadcast(name, scores.shape[:-1], shape)
             shape = torch.broadcast_shapes(scores.shape[:-1], shape)
         if T == 0:
+            for scores in (start, end):
+                node = node if scores is None else node + scores.unsqueeze(-2)  # of no step: for gradients of 0
             return self._with(node.expand(*shape, T, L), self.edge_scores)
         last = torch.as_tensor(T if self.lengths is None else self.lengths, device=node.device) - 1
         steps = torch.zeros_like(last), last.clamp(min=0)  # over the padding of an empty sequence, which is ignored
@@ -343,6 +361,13 @@ class LinearChain(StructuredDistribution):
 
 def _times(scale: float, log_prob: Tensor) -> Tensor:
     return log_prob if scale == 1 else log_prob * scale
+
+
+def inside_of(lengths: Tensor | None, steps: int) -> Callable[[], Tensor] | None:
+    """What makes the mask of steps that are not padding, bool ``[*batch, T]``; ``None`` where none is."""
+    if lengths is None:
+        return None
+    return lambda: torch.arange(steps, device=lengths.device) < lengths.unsqueeze(-1)
 
 
 def _joint_batch_shape(node: Tensor, edge: Tensor, lengths: Tensor | None) -> torch.Size:

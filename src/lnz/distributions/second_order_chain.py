@@ -10,14 +10,15 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lnz.checks import check_same_kind, check_scores, joint_batch_shape
-from lnz.distributions.base import StructuredDistribution
-from lnz.distributions.linear_chain import LinearChain
+from lnz.distributions.linear_chain import LinearChain, inside_of
 from lnz.distributions.mrf import MRF
+from lnz.distributions.sequence import SequenceDistribution, centred, gathered, total_over_steps, without_padding
 from lnz.graphs import FactorGraph
+from lnz.ops.chain.reference import accumulator
 from lnz.typing import IGNORE, LazyTuple
 
 
-class SecondOrderChain(StructuredDistribution):
+class SecondOrderChain(SequenceDistribution):
     """``P(y) ∝ exp(Σ_t x[t, y_t] + Σ_t A[t, y_t, y_{t+1}] + Σ_t C[t, y_t, y_{t+1}, y_{t+2}])``; the trigram chain.
 
     Exact, as a :class:`LinearChain` over pairs of labels: the state at step t is (y_{t−1}, y_t), with one more label to
@@ -53,12 +54,18 @@ class SecondOrderChain(StructuredDistribution):
     ) -> None:
         values = self._validate_args if validate_args is None else validate_args
         first_order = LinearChain(node_scores, edge_scores, lengths, validate_args=values)
-        check_scores("triple_scores", triple_scores, values=values)
+        check_scores("triple_scores", triple_scores, values=False)
         super().__init__(_joint_batch_shape(first_order, triple_scores), first_order.event_shape, validate_args)
+        inside, (T,) = inside_of(lengths, node_scores.shape[-2]), self.event_shape
+        triples = (
+            None
+            if inside is None or triple_scores.dim() == 3 or triple_scores.shape[-4] != T - 2
+            else lambda: inside()[..., 2:, None, None, None]
+        )
         self._first_order = first_order
-        self.node_scores = node_scores
-        self.edge_scores = edge_scores
-        self.triple_scores = triple_scores
+        self.node_scores = first_order.node_scores
+        self.edge_scores = first_order.edge_scores
+        self.triple_scores = without_padding("triple_scores", triple_scores, triples, values=values, axes=4)
         self.lengths = lengths
 
     @property
@@ -77,24 +84,24 @@ class SecondOrderChain(StructuredDistribution):
         return self._once("pairs", self._new_pairs)
 
     def _new_pairs(self) -> LinearChain:
-        node, edge = self._pair_scores().flatten(-2), self._triple_tables().flatten(-2).flatten(-3, -2)
+        node, edge, triple = self._centred[0]
+        node, edge = _pair_scores(node, edge).flatten(-2), _triple_tables(triple).flatten(-2).flatten(-3, -2)
         return LinearChain(node.expand(*self.batch_shape, *node.shape[-2:]), edge, self.lengths, validate_args=False)
 
-    def _pair_scores(self) -> Tensor:
-        """x and A as scores of pairs, ``[*batch, T, L + 1, L]``: the first step has nothing before it, others have."""
-        L = self.num_labels
-        first = pad(self.node_scores[..., :1, None, :], (0, 0, L, 0), value=-torch.inf)
-        rest = pad(self.node_scores[..., 1:, None, :] + self.edge_scores, (0, 0, 0, 1), value=-torch.inf)
-        return torch.cat((first.expand(*rest.shape[:-3], *first.shape[-3:]), rest), -3)
+    @property
+    def _centred(self) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The scores less the largest of each step, pair and triple; and by how much a labelling's are more, wide."""
+        return self._once("centred", self._new_centred)
 
-    def _triple_tables(self) -> Tensor:
-        """C as scores from (a, b) to (b, c), ``[…, L + 1, L, L + 1, L]``; −inf where the pairs do not agree on b."""
-        triple, L = self.triple_scores, self.num_labels
-        if triple.dim() > 3 and triple.shape[-4] != 1:
-            triple = pad(triple, (0, 0, 0, 0, 0, 0, 1, 0))  # from the first step to the second no triple is scored,
-        triple = pad(triple, (0, 0, 0, 0, 0, 1)).unsqueeze(-2)  # nor from a pair that begins before the first
-        agree = torch.eye(L, dtype=torch.bool, device=triple.device).unsqueeze(-1)
-        return pad(torch.where(agree, triple, -torch.inf), (0, 0, 0, 1), value=-torch.inf)
+    def _new_centred(self) -> tuple[tuple[Tensor, ...], Tensor]:
+        (T,), parts = self.event_shape, [centred(scores, axes + 1) for axes, scores in enumerate(self.scores)]
+        number = torch.as_tensor(self._lengths, device=self.node_scores.device)
+        offset = torch.zeros(self.batch_shape, dtype=accumulator(self.node_scores), device=self.node_scores.device)
+        for behind, (scores, tops) in enumerate(parts):
+            steps = max(0, T - behind)
+            shared = scores.dim() == behind + 1 or scores.shape[-behind - 2] != steps
+            offset = offset + total_over_steps(tops, number - behind, steps, shared)
+        return tuple(scores for scores, _ in parts), offset
 
     def _by_pair(self, table: Tensor) -> tuple[Tensor, Tensor]:
         """A value per state ``[*batch, T, (L + 1) L]`` as those of pairs at each step, and of pairs of two steps."""
@@ -111,8 +118,15 @@ class SecondOrderChain(StructuredDistribution):
     # Answers -------------------------------------------------------------------------------------------------------
 
     @property
-    def log_partition(self) -> Tensor:
-        return self._pairs.log_partition
+    def _wide_log_partition(self) -> Tensor:
+        return self._pairs._wide_log_partition + self._centred[1]
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.node_scores.dtype
+
+    def _wide_expected_score(self, other: SecondOrderChain) -> Tensor:
+        return self._pairs._wide_expected_score(other._pairs) + other._centred[1]
 
     @property
     def node_marginals(self) -> Tensor:
@@ -148,14 +162,19 @@ class SecondOrderChain(StructuredDistribution):
         pairs = self._pairs.max_marginals()
         return LazyTuple(
             (
-                lambda: self._by_pair(pairs[0])[0].amax(-2),
-                lambda: self._by_pair(pairs[0])[1],
-                lambda: self._by_triple(pairs[1]),
+                lambda: self._raised(self._by_pair(pairs[0])[0].amax(-2), 2),
+                lambda: self._raised(self._by_pair(pairs[0])[1], 3),
+                lambda: self._raised(self._by_triple(pairs[1]), 4),
             )
         )
 
-    def score(self, y: Tensor) -> Tensor:
-        total = self._first_order.score(y)
+    def _raised(self, scores: Tensor, axes: int = 0) -> Tensor:
+        """Scores of the chain over pairs, with ``axes`` behind those of the batch, as those of this distribution."""
+        offset = self._centred[1]
+        return (scores + offset.reshape(*offset.shape, *[1] * axes)).to(self._dtype)
+
+    def _wide_score(self, y: Tensor) -> Tensor:
+        total = self._first_order._wide_score(y)
         (T,), L = self.event_shape, self.num_labels
         y = self._first_order._checked(y).clamp(min=0)
         shape = torch.broadcast_shapes(y.shape[:-1], self.batch_shape)
@@ -163,10 +182,10 @@ class SecondOrderChain(StructuredDistribution):
             return total.expand(shape)
         joint = (y[..., :-2] * L + y[..., 1:-1]) * L + y[..., 2:]
         if self.triple_scores.dim() == 3:
-            triple = self.triple_scores.flatten()[joint]
+            triple = self.triple_scores.flatten()[joint].to(total.dtype)
         else:
             tables = self.triple_scores.flatten(-3).expand(*shape, T - 2, L**3)
-            triple = tables.gather(-1, joint.expand(*shape, T - 2).unsqueeze(-1)).squeeze(-1)
+            triple = gathered(tables, joint.expand(*shape, T - 2))
         return total + torch.where(self._first_order._inside[..., 2:], triple, 0.0).sum(-1)
 
     def condition(self, y: Tensor) -> Self:
@@ -193,7 +212,7 @@ class SecondOrderChain(StructuredDistribution):
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         states, scores = self._pairs.topk(k)
-        return self._labels(states), scores
+        return self._labels(states), self._raised(scores)
 
     def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:
         return self._labels(self._pairs._sample(n, generator))
@@ -253,6 +272,24 @@ class SecondOrderChain(StructuredDistribution):
         lengths = "" if self.lengths is None else ", lengths given"
         (T,) = self.event_shape
         return f"SecondOrderChain({T} steps, {self.num_labels} labels, batch_shape={list(self.batch_shape)}{lengths})"
+
+
+def _pair_scores(node: Tensor, edge: Tensor) -> Tensor:
+    """x and A as scores of pairs, ``[*batch, T, L + 1, L]``: the first step has nothing before it, others have."""
+    L = node.shape[-1]
+    first = pad(node[..., :1, None, :], (0, 0, L, 0), value=-torch.inf)
+    rest = pad(node[..., 1:, None, :] + edge, (0, 0, 0, 1), value=-torch.inf)
+    return torch.cat((first.expand(*rest.shape[:-3], *first.shape[-3:]), rest), -3)
+
+
+def _triple_tables(triple: Tensor) -> Tensor:
+    """C as scores from (a, b) to (b, c), ``[…, L + 1, L, L + 1, L]``; −inf where the pairs do not agree on b."""
+    L = triple.shape[-1]
+    if triple.dim() > 3 and triple.shape[-4] != 1:
+        triple = pad(triple, (0, 0, 0, 0, 0, 0, 1, 0))  # from the first step to the second no triple is scored,
+    triple = pad(triple, (0, 0, 0, 0, 0, 1)).unsqueeze(-2)  # nor from a pair that begins before the first
+    agree = torch.eye(L, dtype=torch.bool, device=triple.device).unsqueeze(-1)
+    return pad(torch.where(agree, triple, -torch.inf), (0, 0, 0, 1), value=-torch.inf)
 
 
 def _joint_batch_shape(first_order: LinearChain, triple: Tensor) -> torch.Size:

@@ -19,13 +19,13 @@ from lnz.checks import (
     concrete,
     joint_batch_shape,
 )
-from lnz.distributions.base import StructuredDistribution
+from lnz.distributions.sequence import SequenceDistribution, expected_scores, gathered, without_padding
 from lnz.ops import semi_markov
 from lnz.ops.semi_markov.decode import CONTINUED
 from lnz.typing import IGNORE, LazyTuple
 
 
-class SemiMarkov(StructuredDistribution):
+class SemiMarkov(SequenceDistribution):
     """``P(y) ∝ exp(Σ_i s[t_i, w_i, l_i] + Σ_i A[l_i, l_{i+1}])`` over the ways to cut a sequence into segments.
 
     Segment i starts at step t_i, is w_i + 1 ≤ W steps wide and has label l_i; each starts where the one before it ends
@@ -59,12 +59,23 @@ class SemiMarkov(StructuredDistribution):
         validate_args: bool | None = None,
     ) -> None:
         values = self._validate_args if validate_args is None else validate_args
-        check_scores("segment_scores", segment_scores, values=values)
-        check_scores("edge_scores", edge_scores, values=values)
+        check_scores("segment_scores", segment_scores, values=False)
+        check_scores("edge_scores", edge_scores, values=False)
         batch_shape = _joint_batch_shape(segment_scores, edge_scores, lengths)
         super().__init__(batch_shape, segment_scores.shape[-3:-2], validate_args)
-        self.segment_scores = segment_scores
-        self.edge_scores = edge_scores
+        (T,), own = self.event_shape, edge_scores.dim() > 2 and edge_scores.shape[-3] == segment_scores.shape[-3] - 1
+        last = torch.as_tensor(T if lengths is None else lengths, device=segment_scores.device)[..., None, None, None]
+
+        def segments() -> Tensor:  # those that do not reach beyond the end
+            T, W = segment_scores.shape[-3:-1]
+            start, more = (torch.arange(size, device=last.device) for size in (T, W))
+            return (start[:, None, None] + more[:, None]) < last
+
+        def edges() -> Tensor:
+            return torch.arange(1, T, device=last.device)[:, None, None] < last
+
+        self.segment_scores = without_padding("segment_scores", segment_scores, segments, values=values, axes=3)
+        self.edge_scores = without_padding("edge_scores", edge_scores, edges if own else None, values=values, axes=3)
         self.lengths = lengths
 
     @property
@@ -101,8 +112,20 @@ class SemiMarkov(StructuredDistribution):
         return self._once("forward_backward", lambda: semi_markov.forward_backward(self._flat))
 
     @property
-    def log_partition(self) -> Tensor:
+    def _wide_log_partition(self) -> Tensor:
         return semi_markov.log_partition(self._flat, self._pass).reshape(self.batch_shape)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.segment_scores.dtype
+
+    def entropy(self) -> Tensor:
+        """−Σ_y P(y) ln P(y), ``[*batch]``, in nats; by the chain rule over segments, so at any scale of scores."""
+        self._require_feasible("entropy")
+        return semi_markov.expectation(*self._flat).reshape(self.batch_shape).to(self._dtype)
+
+    def _wide_expected_score(self, other: SemiMarkov) -> Tensor:
+        return expected_scores(semi_markov.expectation, self._flat, other._flat).reshape(self.batch_shape)
 
     @property
     def marginals(self) -> LazyTuple:
@@ -134,6 +157,9 @@ class SemiMarkov(StructuredDistribution):
 
     def score(self, y: Tensor) -> Tensor:
         """s(y), ``[*batch]``; −inf where it is impossible, for instance with a segment of more than W steps."""
+        return super().score(y)
+
+    def _wide_score(self, y: Tensor) -> Tensor:
         y, inside = self._checked(y), self._inside
         if self._validate_args and concrete(y) and self._unobserved(y).any():
             raise ValueError("y: expected a full labelling, got -100 (unobserved); use log_prob or condition")
@@ -146,18 +172,18 @@ class SemiMarkov(StructuredDistribution):
         following = torch.where(starts, steps, T).flip(-1).cummin(-1).values.flip(-1)  # the first start from t on
         stop = torch.minimum(torch.nn.functional.pad(following, (0, 1), value=T)[..., 1:], length)
         width = (stop - steps - 1).clamp(min=0)
-        part = (width.clamp(max=W - 1) * L + label).unsqueeze(-1)
-        own = self.segment_scores.flatten(-2).expand(*shape, T, W * L).gather(-1, part).squeeze(-1)
+        part = width.clamp(max=W - 1) * L + label
+        own = gathered(self.segment_scores.flatten(-2).expand(*shape, T, W * L), part)
         total = torch.where(starts, own.masked_fill(width >= W, -torch.inf), 0.0).sum(-1)
         if T < 2:
             return total
         begun = torch.where(starts, steps, 0).cummax(-1).values  # where the segment of step t has begun
         pair = label.gather(-1, begun)[..., :-1] * L + label[..., 1:]
         if self.edge_scores.dim() == 2:
-            edge = self.edge_scores.flatten()[pair]
+            edge = self.edge_scores.flatten()[pair].to(total.dtype)
         else:
             tables = self.edge_scores.flatten(-2).expand(*shape, T - 1, L * L)
-            edge = tables.gather(-1, pair.unsqueeze(-1)).squeeze(-1)
+            edge = gathered(tables, pair)
         return total + torch.where(starts[..., 1:], edge, 0.0).sum(-1)
 
     def condition(self, y: Tensor) -> Self:

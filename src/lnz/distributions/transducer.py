@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from lnz.checks import check_broadcast, check_scores
+from lnz.distributions.sequence import without_padding
 from lnz.distributions.temperature import check_temperature, divided
 from lnz.distributions.transducer_alignments import TransducerAlignments
-from lnz.distributions.transducer_arguments import checked_joint, fitted_targets
+from lnz.distributions.transducer_arguments import check_known, checked_joint, fitted_targets, nodes_inside
 from lnz.ops import transducer
 from lnz.typing import IGNORE
 
@@ -34,7 +35,7 @@ class Transducer(Distribution):
 
     Args:
         logits: x ``[*batch, T, U + 1, C]``, normalised or not: the softmax of nodes is part of the distribution, and
-            of the gradient.
+            of the gradient. Rows beyond a target's labels are ignored.
         lengths: ``int64 [*batch]`` frames in 0 … T; ``None`` is T everywhere. What lies beyond is ignored.
         blank: the class of blank.
         one_label_per_frame: whether a label goes on to the next frame as a blank does, so that a frame emits one
@@ -59,8 +60,9 @@ class Transducer(Distribution):
         validate_args: bool | None = None,
     ) -> None:
         validate = type(self)._validate_args if validate_args is None else validate_args
-        check_scores("logits", logits, values=validate)
+        check_scores("logits", logits, values=False)
         self.lengths = checked_joint("logits", logits, lengths, blank)
+        check_known("logits", logits, self.lengths, values=validate)
         batch_shape = torch.broadcast_shapes(logits.shape[:-3], self.lengths.shape)
         super().__init__(batch_shape, torch.Size(), validate_args=False)
         self._validate_args = validate
@@ -97,7 +99,7 @@ class Transducer(Distribution):
             TypeError, ValueError: arguments of the wrong type, shape or value.
         """
         shape, logits, labels, of = self._flat(value, target_lengths)
-        return transducer.log_prob(logits, labels, of, self.blank, True).reshape(shape)
+        return transducer.log_prob(logits, labels, of, self.blank, True).to(logits.dtype).reshape(shape)
 
     def score(self, y: Tensor, target_lengths: Tensor | None = None) -> Tensor:
         """The same as :meth:`log_prob`, for ln Z is 0."""
@@ -106,11 +108,12 @@ class Transducer(Distribution):
     def alignments(self, targets: Tensor, target_lengths: Tensor | None = None) -> TransducerAlignments:
         """P(z | y) over the alignments of targets ``int64 [*batch, U]``: best ones, marginals, samples.
 
-        Its scores are the log-probabilities of arcs, so that its ``log_partition`` is ln P(y).
+        Its scores are the log-probabilities of arcs, in float32 at least, so that its ``log_partition`` is ln P(y).
         """
         shape, logits, labels, of = self._flat(targets, target_lengths)
         arcs = transducer.arcs(logits, labels, of, self.blank, True)
-        blank, label = (x.to(logits.dtype).reshape(*shape, *x.shape[1:]) for x in arcs)
+        single = torch.promote_types(logits.dtype, torch.float32)
+        blank, label = (x.to(single).reshape(*shape, *x.shape[1:]) for x in arcs)
         return TransducerAlignments(
             blank,
             label,
@@ -129,7 +132,9 @@ class Transducer(Distribution):
         check_broadcast("targets", target_shape, self.batch_shape)
         shape = torch.broadcast_shapes(target_shape, self.batch_shape)
         B, rest = shape.numel(), self.logits.shape[-3:]
-        logits = self.logits.expand(*shape, *rest).reshape(B, *rest)
+        inside = nodes_inside(self.logits, self.lengths.expand(shape), sizes.expand(shape))
+        logits = without_padding("logits", self.logits, inside, values=self._validate_args, axes=3)
+        logits = logits.expand(*shape, *rest).reshape(B, *rest)
         labels = labels.expand(*shape, -1).reshape(B, labels.shape[-1])
         frames, sizes = (n.expand(shape).reshape(B) for n in (self.lengths, sizes))
         return shape, logits, labels, transducer.Lattice(frames, sizes, not self.one_label_per_frame)

@@ -7,19 +7,23 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.distributions.kl import register_kl
 
 from lnz.checks import (
     as_labelling,
+    as_lengths,
     check_event_shape,
+    check_feasible,
     check_full,
     check_integer,
-    check_lengths,
-    check_same_kind,
     check_scores,
     joint_batch_shape,
+    promoted,
 )
 from lnz.distributions.base import StructuredDistribution
+from lnz.distributions.sequence import without_padding
 from lnz.ops import transducer
+from lnz.ops.chain.reference import accumulator
 from lnz.typing import IGNORE
 
 
@@ -56,23 +60,40 @@ class TransducerAlignments(StructuredDistribution):
         validate_args: bool | None = None,
     ) -> None:
         values = self._validate_args if validate_args is None else validate_args
-        check_scores("blank_arcs", blank_arcs, values=values)
-        check_scores("label_arcs", label_arcs, values=values)
+        check_scores("blank_arcs", blank_arcs, values=False)
+        check_scores("label_arcs", label_arcs, values=False)
         if blank_arcs.dim() < 2 or blank_arcs.shape[-1] == 0:
             raise ValueError(f"blank_arcs: expected shape [*batch, T, U + 1], got {list(blank_arcs.shape)}")
         T, U = blank_arcs.shape[-2], blank_arcs.shape[-1] - 1
         check_event_shape("label_arcs", label_arcs.shape, (T, U))
-        check_same_kind("label_arcs", label_arcs, "blank_arcs", blank_arcs)
+        blank_arcs, label_arcs = promoted(blank_arcs, label_arcs)
         shapes = {"blank_arcs": blank_arcs.shape[:-2], "label_arcs": label_arcs.shape[:-2]}
         if lengths is not None:
-            check_lengths(lengths, T, of="the frames")
+            lengths = as_lengths(lengths, T, of="the frames", device=blank_arcs.device)
             shapes["lengths"] = lengths.shape
         if target_lengths is not None:
-            check_lengths(target_lengths, U, "target_lengths", "the labels")
+            target_lengths = as_lengths(target_lengths, U, "target_lengths", "the labels", blank_arcs.device)
             shapes["target_lengths"] = target_lengths.shape
         super().__init__(joint_batch_shape(**shapes), torch.Size((U,)), validate_args)
-        self.blank_arcs, self.label_arcs, self.one_label_per_frame = blank_arcs, label_arcs, one_label_per_frame
-        self.lengths, self.target_lengths = lengths, target_lengths
+        self.lengths, self.target_lengths, self.one_label_per_frame = lengths, target_lengths, one_label_per_frame
+        self.blank_arcs = without_padding("blank_arcs", blank_arcs, self._arcs_inside(T, U, 0), values=values, axes=2)
+        self.label_arcs = without_padding("label_arcs", label_arcs, self._arcs_inside(T, U, 1), values=values, axes=2)
+
+    def _arcs_inside(self, T: int, U: int, emits: int) -> Callable[[], Tensor] | None:
+        """What makes the mask of blank arcs ``[*batch, T, U + 1]``, or, where it ``emits`` 1, of label arcs."""
+        if self.lengths is None and self.target_lengths is None:
+            return None
+
+        def inside() -> Tensor:
+            given = self.lengths if self.target_lengths is None else self.target_lengths
+            assert given is not None
+            frames, labels = (torch.arange(n, device=given.device) for n in (T, U + 1 - emits))
+            lengths, sizes = (torch.tensor(n, device=given.device) for n in (T, U))
+            lengths = lengths if self.lengths is None else self.lengths
+            sizes = sizes if self.target_lengths is None else self.target_lengths
+            return (frames < lengths[..., None])[..., None] & (labels + emits <= sizes[..., None])[..., None, :]
+
+        return inside
 
     @property
     def scores(self) -> tuple[Tensor, Tensor]:
@@ -105,9 +126,14 @@ class TransducerAlignments(StructuredDistribution):
         return self._once("forward_backward", lambda: transducer.forward_backward(*self._flat))
 
     @property
+    def _wide_log_partition(self) -> Tensor:
+        """ln Z in float64: sums of scores may leave the range of narrower types."""
+        return self._forward_backward[0].reshape(self.batch_shape)
+
+    @property
     def log_partition(self) -> Tensor:
         """ln Σ_z exp s(z) over the alignments, ``[*batch]``: ln P(y) of the transducer; −inf where there is none."""
-        return self._forward_backward[0].reshape(self.batch_shape)
+        return self._wide_log_partition.to(self.blank_arcs.dtype)
 
     @property
     def marginals(self) -> tuple[Tensor, Tensor]:
@@ -119,6 +145,32 @@ class TransducerAlignments(StructuredDistribution):
         blanks, labels = self._forward_backward[1:]
         return tuple(x.reshape(*self.batch_shape, *x.shape[1:]) for x in (blanks, labels))  # type: ignore[return-value]
 
+    def _require_feasible(self, what: str) -> None:
+        if self._validate_args:
+            check_feasible(self._wide_log_partition, f"TransducerAlignments.{what}")
+
+    @property
+    def _centred(self) -> Self:
+        """The same distribution in float64, the largest score of all arcs being 0: all alignments have as many arcs."""
+
+        def largest(arcs: Tensor, inside: Callable[[], Tensor] | None) -> Tensor:
+            arcs = arcs.detach() if inside is None else arcs.detach().masked_fill(~inside(), -torch.inf)
+            shape = (*arcs.shape[:-2], 1, 1)
+            return arcs.amax((-2, -1), keepdim=True) if arcs.shape[-2:].numel() else arcs.new_full(shape, -torch.inf)
+
+        def centred() -> Self:
+            T, U = self.num_labels, self.event_shape[0]
+            tops = (largest(x, self._arcs_inside(T, U, k)) for k, x in enumerate(self._expanded_scores()))
+            top = torch.maximum(*tops)
+            top, wide = top.masked_fill(torch.isneginf(top), 0.0), accumulator(top)
+            return self.map_scores(lambda arcs: (arcs - top).to(wide))
+
+        return self._once("centred", centred)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """ln P(z) = s(z) − ln Z, ``[*batch]``; −inf where z is no alignment. Entries of −100 are summed over."""
+        return StructuredDistribution.log_prob(self._centred, value).to(self.blank_arcs.dtype)
+
     def score(self, y: Tensor) -> Tensor:
         """The sum of the scores of the arcs of a full alignment, ``[*batch]``; −inf where it is none."""
         y, inside = self._checked(y), self._inside
@@ -128,14 +180,15 @@ class TransducerAlignments(StructuredDistribution):
         frames, _ = self._counts
         label = torch.nn.functional.pad(self.label_arcs, (0, 0, 0, 1)).expand(*shape, T + 1, U)
         label = label.gather(-2, y.clamp(min=0).expand(*shape, U).unsqueeze(-2)).squeeze(-2)
-        total = label.masked_fill(~inside, 0.0).sum(-1)
+        wide = accumulator(label)
+        total = label.masked_fill(~inside, 0.0).sum(-1, dtype=wide)
         steps = torch.arange(T, device=y.device)
         emitted = ((y[..., None, :] <= steps[:, None]) & inside[..., None, :]).sum(-1)  # after each frame, [*, T]
         blank = self.blank_arcs.expand(*shape, T, U + 1).gather(-1, emitted.expand(*shape, T)[..., None]).squeeze(-1)
         silent = steps < frames[..., None]
         if self.one_label_per_frame:
             silent = silent & ((y[..., None, :] != steps[:, None]) | ~inside[..., None, :]).all(-1)
-        total = total + blank.masked_fill(~silent, 0.0).sum(-1)
+        total = (total + blank.masked_fill(~silent, 0.0).sum(-1, dtype=wide)).to(blank.dtype)
         least = 1 if self.one_label_per_frame else 0
         ascending = ((y[..., 1:] - y[..., :-1] >= least) | ~inside[..., 1:]).all(-1)
         ascending = ascending & ((y < frames[..., None]) | ~inside).all(-1)
@@ -148,13 +201,21 @@ class TransducerAlignments(StructuredDistribution):
 
     def argmax(self) -> Tensor:
         """The best alignment, ``int64 [*batch, U]``, the frame of each label: forced alignment."""
-        return super().argmax()
+        labels, scores = self._wide_topk(1)
+        if self._validate_args:
+            check_feasible(scores[0], "TransducerAlignments.argmax")
+        return labels[0]
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         check_integer("k", k)
+        labels, scores = self._wide_topk(k)
+        return labels, scores.to(self.blank_arcs.dtype)
+
+    def _wide_topk(self, k: int) -> tuple[Tensor, Tensor]:
+        """:meth:`topk` with scores in float64."""
         with torch.no_grad():
-            frames, scores = transducer.topk(*self._flat, k)
-        return frames.reshape(k, *self.batch_shape, *self.event_shape), scores.reshape(k, *self.batch_shape)
+            labels, scores = transducer.topk(*self._flat, k)
+        return labels.reshape(k, *self.batch_shape, *self.event_shape), scores.reshape(k, *self.batch_shape)
 
     def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:
         return transducer.sample(*self._flat, n, generator).reshape(n, *self.batch_shape, *self.event_shape)
@@ -168,12 +229,26 @@ class TransducerAlignments(StructuredDistribution):
         Raises:
             ValueError: other lengths or another topology: alignments of one may be none of the other.
         """
-        if isinstance(other, TransducerAlignments) and other.event_shape == self.event_shape:
-            mine, theirs = (p._flat[2] for p in (self, other))
-            equal = all(a.shape == b.shape and bool((a == b).all()) for a, b in zip(mine[:2], theirs[:2], strict=True))
-            if mine.several != theirs.several or self.num_labels != other.num_labels or not equal:
-                raise ValueError("expected alignments of equal lengths, target lengths and topology")
-        return super().cross_entropy(other)
+        divergence = self._wide_divergence(other)
+        return (self._wide_entropy() + divergence).to(self.blank_arcs.dtype)
+
+    def entropy(self) -> Tensor:
+        """−Σ_z P(z) ln P(z), ``[*batch]``, in nats: by the chain rule, exact at any scale of scores."""
+        return self._wide_entropy().to(self.blank_arcs.dtype)
+
+    def _wide_entropy(self) -> Tensor:
+        self._require_feasible("entropy")
+        *arcs, of = self._centred._flat
+        return -transducer.divergence([arcs], of).reshape(self.batch_shape)
+
+    def _wide_divergence(self, other: StructuredDistribution) -> Tensor:
+        if not isinstance(other, TransducerAlignments) or other.event_shape != self.event_shape:
+            return super().cross_entropy(other)  # which says so
+        (*mine, one), (*theirs, two) = self._centred._flat, other._centred._flat
+        same = one.several == two.several and self.num_labels == other.num_labels
+        if not same or not all(map(torch.equal, one[:2], two[:2])):
+            raise ValueError("expected alignments of equal lengths, target lengths and topology")
+        return transducer.divergence([mine, theirs], one).reshape(self.batch_shape)
 
     def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
         return self._with(function(self.blank_arcs), function(self.label_arcs))
@@ -215,3 +290,8 @@ class TransducerAlignments(StructuredDistribution):
         topology = ", one label per frame" if self.one_label_per_frame else ""
         sizes = f"{self.num_labels} frames, targets up to {self.event_shape[0]} labels{topology}"
         return f"TransducerAlignments({sizes}, batch_shape={list(self.batch_shape)})"
+
+
+@register_kl(TransducerAlignments, TransducerAlignments)
+def _kl(p: TransducerAlignments, q: TransducerAlignments) -> Tensor:
+    return p._wide_divergence(q).to(p.blank_arcs.dtype)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from lnz.checks import concrete
+from lnz.checks import concrete, largest
 from lnz.distributions.ctc_targets import check_blank, checked_frames, checked_targets
+from lnz.distributions.sequence import without_padding
 
 
 def checked_joint(
@@ -19,6 +23,32 @@ def checked_joint(
         )
     check_blank(blank, logits.shape[-1], optional=False)
     return checked_frames(name, logits[..., 0, :], lengths, lengths_name)
+
+
+def check_known(name: str, logits: Tensor, lengths: Tensor, *, values: bool) -> None:
+    """Raise where joint scores ``[*batch, T, U + 1, C]`` are NaN or +inf whatever the target: at its start, row 0.
+
+    Later rows may be padding: how many are is for a target to say, see :func:`nodes_inside`.
+    """
+    first = logits[..., :1, :]
+    inside = nodes_inside(first, lengths, torch.zeros_like(lengths))
+    without_padding(name, first, inside, values=values and not bounded(logits), axes=3)
+
+
+def bounded(scores: Tensor) -> bool:
+    """Whether scores, which are not traced, are known to hold neither NaN nor +inf."""
+    return not scores.numel() or (concrete(scores) and largest(scores) < math.inf)
+
+
+def nodes_inside(logits: Tensor, lengths: Tensor, sizes: Tensor) -> Callable[[], Tensor]:
+    """What makes the mask ``[*batch, T, U + 1, 1]`` of the nodes of lattices."""
+
+    def inside() -> Tensor:
+        frames, labels = (torch.arange(n, device=logits.device) for n in logits.shape[-3:-1])
+        across, along = frames < lengths.unsqueeze(-1), labels <= sizes.unsqueeze(-1)
+        return (across.unsqueeze(-1) & along.unsqueeze(-2)).unsqueeze(-1)
+
+    return inside
 
 
 def fitted_targets(targets: Tensor, target_lengths: Tensor | None, logits: Tensor, blank: int) -> tuple[Tensor, Tensor]:

@@ -56,7 +56,7 @@ def _scopes(graph: str) -> tuple[tuple[tuple[int, ...], ...], ...]:
 
 
 class EnumerationSolution(Solution):
-    """One axis per node: the joint table ``[*batch, L_1, …, L_N]`` of scores, and what follows from it."""
+    """One axis per node: the joint table ``[*batch, L_1, …, L_N]`` of centred scores, and what follows from it."""
 
     method = "Enumeration"
     exact = True
@@ -67,12 +67,12 @@ class EnumerationSolution(Solution):
 
     @cached_property
     def joint(self) -> Tensor:
-        """s(y) for every y."""
-        graph, batch = self.model.graph, self.model.batch_shape
-        joint = torch.zeros((*batch, *graph.cardinalities), dtype=self.model.dtype, device=self.model.device)
+        """s(y) for every y, less what all have in common, in float64."""
+        model, graph, batch = self.centred[0], self.model.graph, self.model.batch_shape
+        joint = torch.zeros((*batch, *graph.cardinalities), dtype=torch.float64, device=self.model.device)
         for group, scope in enumerate(self.scopes):
             for f, nodes in enumerate(scope):
-                table = self.model.expanded(group)[(..., f) + (slice(None),) * len(nodes)]
+                table = model.expanded(group)[(..., f) + (slice(None),) * len(nodes)]
                 joint = joint + self._along(table, nodes)
         if self.model.observed is not None:
             for node, card in enumerate(graph.cardinalities):
@@ -91,16 +91,23 @@ class EnumerationSolution(Solution):
 
     @property
     def _flat(self) -> Tensor:
-        return self.joint.reshape(*self.model.batch_shape, -1)
+        return self.joint.reshape(*self.model.batch_shape, math.prod(self.model.graph.cardinalities))
 
     @cached_property
+    def centred_log_partition(self) -> Tensor:
+        impossible = torch.isneginf(self._flat).all(-1)  # torch's own gradient would be NaN there
+        scores = self._flat.masked_fill(impossible.unsqueeze(-1), 0.0)
+        return scores.logsumexp(-1).masked_fill(impossible, -torch.inf)
+
+    @property
     def log_partition(self) -> Tensor:
-        return self._flat.logsumexp(-1)
+        return self.centred_log_partition + self.centred[1]
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """P(y) for every y, shaped as :attr:`joint`."""
-        return self._flat.softmax(-1).reshape(self.joint.shape)
+        """P(y) for every y, shaped as :attr:`joint`; 0 where none is possible."""
+        z = self.centred_log_partition
+        return (self._flat - z.masked_fill(torch.isneginf(z), 0.0).unsqueeze(-1)).exp().reshape(self.joint.shape)
 
     def _marginal(self, nodes: Sequence[int]) -> Tensor:
         lead = len(self.model.batch_shape)
@@ -136,11 +143,14 @@ class EnumerationSolution(Solution):
         missing = k - scores.shape[-1]
         scores = torch.nn.functional.pad(scores, (0, missing), value=-torch.inf).movedim(-1, 0)
         index = torch.nn.functional.pad(index, (0, missing)).movedim(-1, 0)
+        scores = scores + self.centred[1]
         return self._unravel(index).masked_fill(torch.isneginf(scores)[..., None], IGNORE), scores
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        flat = self._flat.detach().softmax(-1)
-        drawn = torch.multinomial(flat.reshape(-1, flat.shape[-1]), n, replacement=True, generator=generator)
+        flat = self.probabilities.detach().reshape(-1, math.prod(self.model.graph.cardinalities))
+        if not len(flat):
+            return self._unravel(torch.zeros(n, *self.model.batch_shape, dtype=torch.int64, device=flat.device))
+        drawn = torch.multinomial(flat, n, replacement=True, generator=generator)
         return self._unravel(drawn.T.reshape(n, *self.model.batch_shape))
 
     @property

@@ -5,13 +5,16 @@ from lnz.io.bif import read_bif
 from lnz.io.evidence import parse_evidence, read_evidence
 from lnz.io.files import read_bytes
 from lnz.io.formats import read_model
+from lnz.io.limits import Limits, allowing
 from lnz.io.model import NamedModel
 from lnz.io.results import assignment_result, marginals_result, partial_assignment_result, partition_result
 from lnz.io.uai import read_uai, write_uai
 from lnz.io.variables import parse_variables, read_variables
 
 __all__ = [
+    "Limits",
     "NamedModel",
+    "allowing",
     "assignment_result",
     "atomic_write",
     "marginals_result",

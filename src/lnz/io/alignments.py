@@ -62,11 +62,17 @@ def read_textgrid(path: Path) -> dict[str, list[Interval]]:
         raise FormatError(f"{path}: cannot be read as a TextGrid ({reason})") from error
     if not tiers:
         raise FormatError(f"{path}: expected a TextGrid with tiers, got none")
-    return {
+    read = {
         tier.name: [Interval(float(start), float(end), label) for start, end, label in map(tuple, tier.entries)]
         for tier in tiers
         if isinstance(tier, textgrid.IntervalTier)
     }
+    for name, intervals in read.items():
+        for interval in intervals:
+            if not -math.inf < interval.start < interval.end < math.inf:
+                bounds = f"{interval.start} to {interval.end}"
+                raise FormatError(f"{path}: expected intervals with start < end in tier {name!r}, got {bounds}")
+    return read
 
 
 def write_json(path: Path, about: Mapping[str, Any], tiers: Tiers) -> None:

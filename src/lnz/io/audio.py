@@ -12,28 +12,38 @@ import torch
 from torch import Tensor
 
 from lnz.errors import FormatError
+from lnz.io.files import normalized
+from lnz.io.limits import limits
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"})
-STREAMED = 2**31 - 1
-"""From here on, the length in a header stands for *not known*: the file was written to a pipe."""
+STREAMED = 0x7FFFF000
+"""From here on, the length in a header stands for *not known*: the file was written to a pipe (by SoX, or ffmpeg)."""
+BLOCK = 2**20
+"""Samples that are read at a time: a header may claim any number of them."""
 
 
 def list_audio(folder: Path) -> list[Path]:
-    """The audio files in a folder and the folders below it, in order of path.
+    """The audio files in a folder and the folders below it, in order of path; hidden ones are passed over.
 
     Raises:
         FormatError: the folder is missing, holds no audio, or two files whose names without ending are the same.
     """
     if not folder.is_dir():
         raise FormatError(f"{folder}: expected a folder of audio, found {'a file' if folder.exists() else 'nothing'}")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in AUDIO_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
     if not found:
         raise FormatError(f"{folder}: expected audio ({', '.join(sorted(AUDIO_SUFFIXES))}), found none")
     stems: dict[str, Path] = {}
     for path in found:
-        if path.stem in stems:
-            raise FormatError(f"{path}: {stems[path.stem].relative_to(folder)} has the same name")
-        stems[path.stem] = path
+        other = stems.setdefault(normalized(path.stem), path)
+        if other is not path:
+            raise FormatError(f"{path}: {other.relative_to(folder)} has the same name")
     return found
 
 
@@ -45,7 +55,8 @@ def read_audio(path: Path, sample_rate: int | None = None) -> tuple[Tensor, int]
         sample_rate: what to resample to, by a polyphase filter (:func:`scipy.signal.resample_poly`); ``None`` keeps it.
 
     Raises:
-        FormatError: the file is missing, empty, truncated, no audio, or holds numbers that are not finite.
+        FormatError: the file is missing, empty, truncated, no audio, holds numbers that are not finite, or asks for
+            more than :class:`~lnz.io.limits.Limits`: samples, or a sample rate that is far from any other.
     """
     import soundfile
 
@@ -53,9 +64,10 @@ def read_audio(path: Path, sample_rate: int | None = None) -> tuple[Tensor, int]
         raise FormatError(f"{path}: expected an audio file, found {'a folder' if path.is_dir() else 'nothing'}")
     try:
         with soundfile.SoundFile(path) as file:
-            samples = file.read(dtype="float32", always_2d=True)
-            _check_whole(path, file, len(samples))
             rate = int(file.samplerate)
+            _check_rate(path, rate, sample_rate)
+            samples = _samples(path, file)
+            _check_whole(path, file, len(samples))
     except (soundfile.SoundFileError, OSError, ValueError) as error:
         if isinstance(error, FormatError):
             raise
@@ -70,9 +82,32 @@ def read_audio(path: Path, sample_rate: int | None = None) -> tuple[Tensor, int]
         from scipy.signal import resample_poly
 
         shared = gcd(rate, sample_rate)
+        limits().check(path, "samples", len(mono) * sample_rate // rate, path.stat().st_size)
         mono = resample_poly(mono, sample_rate // shared, rate // shared).astype(np.float32)
         rate = sample_rate
     return torch.from_numpy(np.ascontiguousarray(mono)), rate
+
+
+def _check_rate(path: Path, rate: int, wanted: int | None) -> None:
+    lowest, highest = limits().sample_rate
+    if not lowest <= rate <= highest:
+        raise FormatError(f"{path}: expected a sample rate of {lowest:,} to {highest:,} Hz, got {rate:,}")
+    ratio = max(rate, wanted or rate) // gcd(rate, wanted or rate)
+    if ratio > limits().resampling:
+        raise FormatError(
+            f"{path}: expected a sample rate that {wanted:,} Hz has a simple ratio to, got {rate:,} Hz; resample it to "
+            "another one"
+        )
+
+
+def _samples(path: Path, file: Any) -> np.ndarray:
+    """All samples there are ``[N, channels]``, whatever the header says."""
+    size, blocks, count = path.stat().st_size, [], 0
+    while len(block := file.read(max(1, BLOCK // file.channels), dtype="float32", always_2d=True)):
+        blocks.append(block)
+        count += block.size
+        limits().check(path, "samples", count, size)
+    return np.concatenate(blocks) if blocks else np.empty((0, file.channels), np.float32)
 
 
 def _check_whole(path: Path, file: Any, samples: int) -> None:

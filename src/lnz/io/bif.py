@@ -10,100 +10,72 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from graphlib import CycleError, TopologicalSorter
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 import numpy as np
-import torch
 
-from lnz.errors import FormatError
-from lnz.graphs import FactorGraph
-from lnz.io.files import Source, Words, read_bytes
+from lnz.io.files import Source, Words, read_text
 from lnz.io.model import NamedModel
+from lnz.io.network import Network, Table, tolerance
 
-ROW_SUM_TOLERANCE = 1e-2
-"""Published networks round their probabilities, so that rows of many states miss 1 by a little."""
-
-# comments are passed over; a word is quoted, or one punctuation mark, or runs to the next space or mark
-_WORD = re.compile(rb'//[^\n]*|/\*.*?\*/|("[^"]*"|[{}()\[\];|,"]|[^\s{}()\[\];|,"]+)', re.DOTALL)
-
-
-@dataclass(frozen=True, eq=False)
-class _Table:
-    """A conditional probability table: the child's name, its parents' names, and the values ``[*parents, child]``."""
-
-    child: str
-    parents: list[str]
-    values: np.ndarray
+# comments are passed over; one without an end is a word, as is what is quoted, or one punctuation mark; any other word
+# runs to the next space or mark
+_WORD = re.compile(r'//[^\n]*|/\*.*?\*/|(/\*.*|"[^"]*"|[{}()\[\];|,"]|[^\s{}()\[\];|,"]+)', re.DOTALL | re.ASCII)
+_TIE = 1e-9
+"""Orders of a flat table whose rows miss 1 equally, up to rounding."""
 
 
-def read_bif(path: Source) -> NamedModel:
+def read_bif(path: Source, encoding: str | None = None) -> NamedModel:
     """Read a Bayesian network in the BIF format, gzipped or not; O(size of the file) time and memory.
 
     Variables and their states keep the order of the file. Each conditional probability table becomes one factor over
-    the parents and then the child, its values their natural logarithms.
+    the parents and then the child, its values their natural logarithms. Rows are normalised; rows that were rounded
+    warn (:class:`~lnz.errors.NormalizationWarning`).
+
+    Args:
+        path: the file.
+        encoding: of its text; by default UTF-8.
 
     Raises:
         FormatError: the file cannot be read, is cut short or malformed, names an unknown variable or state, lacks a
-            table or a row of one, has a row that is negative or does not sum to 1 within 0.01, or a directed cycle.
+            table or a row of one, has a row that is negative or does not sum to 1 within the rounding of two digits,
+            has a directed cycle, or asks for more than :class:`~lnz.io.limits.Limits`.
     """
-    words = Words(path, read_bytes(path), _WORD)
-    states: dict[str, list[str]] = {}
-    tables: dict[str, _Table] = {}
-    if not len(words) or words.words[0] != b"network":
+    words = Words(path, read_text(path, encoding), _WORD)
+    network = Network(path, len(words.text))
+    if not len(words) or words.words[0] != "network":
         words.fail("a BIF file, which starts with 'network'")
     while len(words):
         block = words.word("a block")
-        if block == b"network":
+        if block == "network":
             _skip_braces(words)
-        elif block == b"variable":
-            name, labels = _read_variable(words, states)
-            states[name] = labels
-        elif block == b"probability":
-            table = _read_table(words, states, tables)
-            tables[table.child] = table
+        elif block == "variable":
+            network.declare(*_read_variable(words, network.states))
+        elif block == "probability":
+            table = _read_table(words, network)
+            network.tables[table.child] = table
         else:
             words.fail("a block 'variable' or 'probability'", at=words.at - 1)
-    return _model(path, states, tables)
+    return network.model()
 
 
-def _model(path: Source, states: dict[str, list[str]], tables: dict[str, _Table]) -> NamedModel:
-    if not states:
-        raise FormatError(f"{path}: expected at least one variable, got none")
-    for name in states:
-        if name not in tables:
-            raise FormatError(f"{path}: expected a 'probability' block for each variable, got none for {name!r}")
-    try:
-        TopologicalSorter({name: table.parents for name, table in tables.items()}).prepare()
-    except CycleError as error:
-        raise FormatError(f"{path}: expected no directed cycle, got {' ← '.join(error.args[1])}") from error
-    nodes = {name: node for node, name in enumerate(states)}
-    ordered = [tables[name] for name in states]
-    scopes = [[nodes[name] for name in (*table.parents, table.child)] for table in ordered]
-    graph, members = FactorGraph.grouped([len(labels) for labels in states.values()], scopes)
-    with np.errstate(divide="ignore"):
-        scores = [torch.from_numpy(np.log(np.stack([ordered[f].values for f in group]))) for group in members]
-    return NamedModel("BAYES", graph, tuple(scores), tuple(states), tuple(map(tuple, states.values())))
-
-
-def _read_variable(words: Words, states: dict[str, list[str]]) -> tuple[str, list[str]]:
+def _read_variable(words: Words, known: Container[str]) -> tuple[str, list[str]]:
     name = _text(words.word("the name of a variable"))
-    if name in states:
+    if name in known:
         words.fail("a variable that is not declared yet", at=words.at - 1)
     labels: list[str] = []
-    words.expect(b"{")
-    while (word := words.word(f"'}}' at the end of variable {name}")) != b"}":
-        if word == b"property":
+    words.expect("{")
+    while (word := words.word(f"'}}' at the end of variable {name}")) != "}":
+        if word == "property":
             _skip_statement(words)
-        elif word == b"type":
-            words.expect(b"discrete")
-            words.expect(b"[")
+        elif word == "type":
+            words.expect("discrete")
+            words.expect("[")
             count = words.integer(f"the number of states of {name}", 1)
-            words.expect(b"]")
-            words.expect(b"{")
-            labels = [_text(label) for label in _list(words, b"}")]
-            words.expect(b";")
+            words.expect("]")
+            words.expect("{")
+            labels = [_text(label) for label in _list(words, "}")]
+            words.expect(";")
             if len(labels) != count or len(set(labels)) != count:
                 words.fail(f"{count} different states of {name} before this", at=words.at - 1)
         else:
@@ -113,28 +85,28 @@ def _read_variable(words: Words, states: dict[str, list[str]]) -> tuple[str, lis
     return name, labels
 
 
-def _read_table(words: Words, states: dict[str, list[str]], tables: dict[str, _Table]) -> _Table:
-    start = words.at
-    words.expect(b"(")
-    family = [_text(word) for word in _list(words, b")")]
+def _read_table(words: Words, network: Network) -> Table:
+    start, states = words.at, network.states
+    words.expect("(")
+    family = [_text(word) for word in _list(words, ")")]
     for name in family:
         if name not in states:
             words.fail(f"variables that are declared above, not {name!r}", at=start + 1)
-    if not family or len(set(family)) < len(family) or family[0] in tables:
+    if not family or len(set(family)) < len(family) or family[0] in network.tables:
         words.fail("one table per variable, over different variables", at=start + 1)
     child, parents = family[0], family[1:]
     width = len(states[child])
-    values = np.full([len(states[name]) for name in (*parents, child)], math.nan)
+    values = network.empty(child, parents)
     default = np.full(width, math.nan)
-    words.expect(b"{")
-    while (word := words.word(f"'}}' at the end of the table of {child}")) != b"}":
-        if word == b"property":
+    words.expect("{")
+    while (word := words.word(f"'}}' at the end of the table of {child}")) != "}":
+        if word == "property":
             _skip_statement(words)
-        elif word == b"table":
+        elif word == "table":
             values = _ordered(_numbers(words, values.size), values.shape)
-        elif word == b"default":
+        elif word == "default":
             default = _numbers(words, width)
-        elif word == b"(":
+        elif word == "(":
             row = _read_row(words, [states[name] for name in parents], parents)
             if not np.isnan(values[row]).all():
                 words.fail("each row once", at=words.at - 1)
@@ -142,83 +114,65 @@ def _read_table(words: Words, states: dict[str, list[str]], tables: dict[str, _T
         else:
             words.fail("'table', 'default', 'property' or '(' and the states of a row", at=words.at - 1)
     values = np.where(np.isnan(values), default, values)
-    _check_rows(words.path, child, [(name, states[name]) for name in parents], values)
-    return _Table(child, parents, values)
+    return Table(child, parents, values)
 
 
-def _read_row(words: Words, states: list[list[str]], parents: list[str]) -> tuple[int, ...]:
+def _read_row(words: Words, states: Sequence[Mapping[str, int]], parents: Sequence[str]) -> tuple[int, ...]:
     start = words.at
-    given = [_text(word) for word in _list(words, b")")]
+    given = [_text(word) for word in _list(words, ")")]
     if len(given) != len(parents):
         words.fail(f"{len(parents)} states, of {', '.join(parents) or 'no parents'}", at=start)
     for name, state, known in zip(parents, given, states, strict=True):
         if state not in known:
-            words.fail(f"a state of {name} ({', '.join(known)}), not {state!r}", at=start)
-    return tuple(known.index(state) for state, known in zip(given, states, strict=True))
+            words.fail(f"a state of {name} ({', '.join(list(known)[:8])}), not {state!r}", at=start)
+    return tuple(known[state] for state, known in zip(given, states, strict=True))
 
 
 def _ordered(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """A flat ``table`` as ``[*parents, child]``.
 
     The format lets the variable named first, the child, change slowest. Files with the child fastest exist, too; they
-    are told by their rows, which sum to 1 in that order only.
+    are told by their rows, which sum to 1 in that order: the order in which rows come closest is taken, and of two
+    that are equal the format's.
     """
     child_slowest = np.moveaxis(values.reshape(shape[-1], *shape[:-1]), 0, -1)
     child_fastest = values.reshape(shape)
-    rows_of = (table for table in (child_slowest, child_fastest) if _sums_to_one(table).all())
-    return next(rows_of, child_slowest)
-
-
-def _sums_to_one(table: np.ndarray) -> np.ndarray:
-    return np.abs(table.sum(-1) - 1) <= ROW_SUM_TOLERANCE  # False where NaN
-
-
-def _check_rows(path: Source, child: str, parents: list[tuple[str, list[str]]], values: np.ndarray) -> None:
-    good = _sums_to_one(values) & (values >= 0).all(-1)
-    if not good.all():
-        row = tuple(np.argwhere(~good)[0].tolist())
-        given = ", ".join(f"{name}={known[label]}" for (name, known), label in zip(parents, row, strict=True))
-        got = "no values" if np.isnan(values[row]).any() else str(values[row].tolist())
-        where = f"P({child} | {given})" if given else f"P({child})"
-        raise FormatError(f"{path}: expected {where} to be non-negative and to sum to 1, got {got}")
+    missed = np.abs(child_slowest.sum(-1) - 1).max(), np.abs(child_fastest.sum(-1) - 1).max()
+    return child_fastest if missed[1] < missed[0] - _TIE and missed[1] <= tolerance(shape[-1]) else child_slowest
 
 
 def _numbers(words: Words, count: int) -> np.ndarray:
     """The numbers up to the next ``;``."""
     numbers = []
-    for word in _list(words, b";"):
-        try:
-            numbers.append(float(word))
-        except ValueError:
-            words.fail("a number", at=words.at - 1)
-        if not math.isfinite(numbers[-1]):
-            words.fail("a finite number", at=words.at - 1)
+    for _ in _list(words, ";"):
+        words.at -= 1
+        numbers.append(words.number())
     if len(numbers) != count:
         words.fail(f"{count} numbers, not {len(numbers)}, before this", at=words.at - 1)
     return np.array(numbers)
 
 
-def _list(words: Words, end: bytes) -> Iterator[bytes]:
+def _list(words: Words, end: str) -> Iterator[str]:
     """The words up to ``end``, which is read too; ``,`` and ``|`` between them are passed over."""
-    while (word := words.word(repr(end.decode()))) != end:
-        if word in (b",", b"|"):
+    while (word := words.word(repr(end))) != end:
+        if word in (",", "|"):
             continue
-        if len(word) == 1 and word in b'{}()[];"':
-            words.fail(repr(end.decode()), at=words.at - 1)
+        if word in set('{}()[];"'):
+            words.fail(repr(end), at=words.at - 1)
         yield word
 
 
 def _skip_statement(words: Words) -> None:
-    while words.word("';'") != b";":
+    while words.word("';'") != ";":
         pass
 
 
 def _skip_braces(words: Words) -> None:
-    while words.word("'{'") != b"{":
+    while words.word("'{'") != "{":
         pass
-    while words.word("'}' at the end of the network block") != b"}":
+    while words.word("'}' at the end of the network block") != "}":
         pass
 
 
-def _text(word: bytes) -> str:
-    return word.decode("utf-8", "replace").strip('"')
+def _text(word: str) -> str:
+    return word.strip('"')

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from lnz.distributions import MRF
@@ -41,8 +42,22 @@ class NamedModel:
         """The distribution that the file describes."""
         return MRF(self.graph, self.scores, inference)
 
+    def with_likelihoods(self, likelihoods: Mapping[int, Sequence[float]]) -> NamedModel:
+        """The model times a factor for each node of soft evidence: a weight for each of its labels."""
+        if not likelihoods:
+            return self
+        nodes = list(likelihoods)
+        cards = [self.graph.cardinalities[node] for node in nodes]
+        extra = {card: [node for node, size in zip(nodes, cards, strict=True) if size == card] for card in cards}
+        graph = FactorGraph(
+            self.graph.cardinalities, (*self.graph.scopes, *(torch.tensor(of)[:, None] for of in extra.values()))
+        )
+        weights = (torch.tensor([likelihoods[node] for node in of], dtype=torch.float64).log() for of in extra.values())
+        return NamedModel("MARKOV", graph, (*self.scores, *weights), self.names, self.states)
+
 
 def numbered(cardinalities: Sequence[int]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     """Names and states for a format that has none: the numbers themselves."""
     names = tuple(str(node) for node in range(len(cardinalities)))
-    return names, tuple(tuple(str(label) for label in range(card)) for card in cardinalities)
+    of = {card: tuple(str(label) for label in range(card)) for card in set(cardinalities)}
+    return names, tuple(of[card] for card in cardinalities)

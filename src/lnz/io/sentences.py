@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from lnz.errors import FormatError
 from lnz.io.atomic import atomic_write
-from lnz.io.files import Source, read_bytes
+from lnz.io.files import Source, read_text
 
 Format = Literal["conllu", "columns", "text"]
 Column = Literal["upos", "xpos", "feats", "deprel"]
@@ -45,15 +45,21 @@ def format_of(path: Source) -> Format:
 
 
 def read_sentences(
-    path: Source, *, kind: Format | None = None, column: Column = "upos", tag_column: int | None = -1
+    path: Source,
+    *,
+    kind: Format | None = None,
+    column: Column = "upos",
+    tag_column: int | None = -1,
+    encoding: str | None = None,
 ) -> list[Sentence]:
-    """Read tagged sentences from a file, gzipped or not, in UTF-8.
+    """Read tagged sentences from a file, gzipped or not.
 
     - ``"conllu"``: words with their ``column``; multiword tokens and empty nodes are passed over, ``_`` is no tag. The
       file ends with an empty line, as the format asks, so that one that was cut short is told.
     - ``"columns"``: a word per line, columns separated by tabs, or else by spaces, the word first; an empty line after
       each sentence. Lines of ``-DOCSTART-`` are passed over, and so are comments: lines ``# …`` before a sentence's
-      first word that do not have the columns of the others.
+      first word that do not have the columns of the others, or that are comments of CoNLL-U (``# newdoc``,
+      ``# sent_id = 3``). One that has the columns is the word "#" where its tag is that of other words, too.
     - ``"text"``: a sentence per line, words separated by spaces; no tags.
 
     Args:
@@ -61,12 +67,14 @@ def read_sentences(
         kind: of the file; by default, what the name says; see :func:`format_of`.
         column: of CoNLL-U.
         tag_column: of columns, from 0, or from −1 backwards; ``None`` where there are only words to be tagged.
+        encoding: of the text; by default UTF-8.
 
     Raises:
-        FormatError: the file cannot be read, is malformed or cut short, or holds no sentence; names the line.
+        FormatError: the file cannot be read, is malformed or cut short, holds no sentence, or a line that may be a
+            comment or a word; names the line.
     """
     path, kind = str(path), kind or format_of(path)
-    lines = _lines(path)
+    lines = _lines(path, encoding)
     if kind == "conllu":
         sentences = list(_conllu(path, lines, column))
     elif kind == "columns":
@@ -79,14 +87,9 @@ def read_sentences(
     return sentences
 
 
-def _lines(path: str) -> list[str]:
-    data = read_bytes(path)
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise FormatError(f"{path}, line {line}: expected UTF-8, got the byte 0x{data[error.start]:02x}") from error
-    return [line.removesuffix("\r") for line in text.split("\n")]  # splitlines would also split at U+2028 in a word
+def _lines(path: str, encoding: str | None = None) -> list[str]:
+    # splitlines would also split at U+2028 in a word
+    return [line.removesuffix("\r") for line in read_text(path, encoding).split("\n")]
 
 
 def _conllu(path: str, lines: Sequence[str], column: Column) -> Iterator[Sentence]:
@@ -129,27 +132,29 @@ def _fields(path: str, number: int, line: str) -> list:
     if len(fields) != len(FIELDS):
         raise FormatError(f"{path}, line {number}: expected {len(FIELDS)} columns separated by tabs, got {len(fields)}")
     try:
-        fields[0] = parse_id_value(fields[0])
-    except ParseException as error:
-        raise FormatError(f"{path}, line {number}: expected the number of a word, got {fields[0]!r}") from error
+        fields[0] = parse_id_value(fields[0][:40])  # a longer number is none of a word
+    except (ParseException, ValueError) as error:
+        raise FormatError(f"{path}, line {number}: expected the number of a word, got {fields[0][:40]!r}") from error
     if not all(fields[1:]) or fields[0] is None:
         raise FormatError(f"{path}, line {number}: expected no empty column, got {line!r}")
     return fields
 
 
 def _columns(path: str, lines: Sequence[str], tag_column: int | None) -> Iterator[Sentence]:
-    width, first = None, 0
+    certain = [line for line in lines if line.strip() and not line.startswith(("#", DOCUMENT))]
+    by_tabs = bool(certain) and "\t" in certain[0]
+    width = len(_split(certain[0])) if certain else 2
+    tags = {_split(line)[-1] for line in certain}
+    first = next((number for number, line in enumerate(lines, 1) if certain and line == certain[0]), 0)
+    if certain and tag_column is not None and (width < 2 or not -width < tag_column < width or tag_column == 0):
+        wanted = f"a word and a tag in column {tag_column}"
+        raise FormatError(f"{path}, line {first}: expected {wanted}, got {width} columns")
     for rows in _sentences(lines):
         words = []
         for number, line in rows:
-            fields = line.split("\t") if "\t" in line else line.split()
-            if fields[0] == DOCUMENT or (not words and line.startswith("# ") and len(fields) != (width or 2)):
+            fields = _split(line, by_tabs and line.startswith("#"))
+            if fields[0] == DOCUMENT or (not words and _is_comment(path, number, line, fields, width, tags)):
                 continue
-            if width is None:
-                width, first = len(fields), number
-                if tag_column is not None and (width < 2 or not -width < tag_column < width or tag_column == 0):
-                    wanted = f"a word and a tag in column {tag_column}"
-                    raise FormatError(f"{path}, line {number}: expected {wanted}, got {width} columns")
             if len(fields) != width:
                 expected = f"{width} column{'s' * (width > 1)} as in line {first}"
                 raise FormatError(f"{path}, line {number}: expected {expected}, got {len(fields)}")
@@ -157,8 +162,27 @@ def _columns(path: str, lines: Sequence[str], tag_column: int | None) -> Iterato
                 raise FormatError(f"{path}, line {number}: expected no empty column, got {line!r}")
             words.append((number, fields[0], None if tag_column is None else fields[tag_column]))
         if words:
-            numbers, tokens, tags = zip(*words, strict=True)
-            yield Sentence(tokens, tags, numbers)
+            numbers, tokens, tags_of_words = zip(*words, strict=True)
+            yield Sentence(tokens, tags_of_words, numbers)
+
+
+def _split(line: str, by_tabs: bool = False) -> list[str]:
+    return line.split("\t") if by_tabs or "\t" in line else line.split()
+
+
+def _is_comment(path: str, number: int, line: str, fields: Sequence[str], width: int, tags: Container[str]) -> bool:
+    """Whether a line before the first word of a sentence is a comment, where others have ``width`` columns."""
+    if not (line.startswith("# ") or fields[0] == "#"):
+        return False
+    words = line.split()
+    if len(fields) != width or words[1:2] in (["newdoc"], ["newpar"]) or words[2:3] == ["="]:
+        return True
+    if width == 1 or fields[-1] in tags or fields[-1] == "#":
+        return False
+    raise FormatError(
+        f"{path}, line {number}: expected a comment, or the word '#' with a tag of other words, got {line!r}; columns "
+        "separated by tabs tell them apart"
+    )
 
 
 def _sentences(lines: Iterable[str]) -> Iterator[list[tuple[int, str]]]:
@@ -194,12 +218,14 @@ def write_conllu(path: Source, column: Column, sentences: Iterable[tuple[Sequenc
             file.write("\n")
 
 
-def retag_conllu(source: Source, path: Source, column: Column, tags: Iterable[Sequence[str]]) -> None:
+def retag_conllu(
+    source: Source, path: Source, column: Column, tags: Iterable[Sequence[str]], encoding: str | None = None
+) -> None:
     """Write the CoNLL-U file ``source`` with another ``column``: ``tags`` are those of each sentence's words, in order.
 
     Everything else stays as it is: comments, multiword tokens, empty nodes, the other columns.
     """
-    at, lines = FIELDS.index(column), _lines(str(source))
+    at, lines = FIELDS.index(column), _lines(str(source), encoding)
     for sentence, named in zip(_conllu(str(source), lines, column), tags, strict=True):
         for number, tag in zip(sentence.lines, named, strict=True):
             fields = lines[number - 1].split("\t")

@@ -17,32 +17,39 @@ import torch
 
 from lnz.graphs import FactorGraph
 from lnz.io.atomic import atomic_write
-from lnz.io.files import Source, Words, read_bytes
+from lnz.io.files import Source, Words, as_number, read_text
+from lnz.io.limits import limits
 from lnz.io.model import NamedModel, numbered
 from lnz.scores import Entry, checked_model
 
 Kind = Literal["MARKOV", "BAYES"]
-KINDS: dict[bytes, Kind] = {b"MARKOV": "MARKOV", b"BAYES": "BAYES"}
+KINDS: dict[str, Kind] = {"MARKOV": "MARKOV", "BAYES": "BAYES"}
 
 
-def read_uai(path: Source) -> NamedModel:
+def read_uai(path: Source, encoding: str | None = None) -> NamedModel:
     """Read a model in the UAI format, gzipped or not; O(size of the file) time and memory.
 
     Variables and labels are named by their numbers. The values of a table become their natural logarithms.
 
+    Args:
+        path: the file.
+        encoding: of its text; by default UTF-8.
+
     Raises:
         FormatError: the file cannot be read, is cut short, holds something else than the format says (a wrong table
-            size, a negative value or NaN, a variable out of range or twice in one scope), or goes on after its end.
+            size, a negative value or NaN, a variable out of range or twice in one scope), goes on after its end, or
+            asks for more than :class:`~lnz.io.limits.Limits`.
     """
-    words = Words(path, read_bytes(path))
+    words = Words(path, read_text(path, encoding))
     head = words.word("MARKOV or BAYES")
     kind = KINDS.get(head.upper())
     if kind is None:
         words.fail("MARKOV or BAYES", at=0)
     cardinalities = _read_cardinalities(words)
+    limits().check(path, "numbers", len(cardinalities) * max(cardinalities, default=0), len(words.text))
     scopes = _read_scopes(words, cardinalities)
-    graph, members = FactorGraph.grouped(cardinalities, scopes)
     sizes = [math.prod(cardinalities[node] for node in scope) for scope in scopes]
+    graph, members = FactorGraph.grouped(cardinalities, scopes)
     values, starts = _read_tables(words, sizes)
     scores = []
     for labels, factors in zip(graph.labels, members, strict=True):
@@ -66,6 +73,7 @@ def _read_scopes(words: Words, cardinalities: list[int]) -> list[list[int]]:
     scopes = []
     for factor in range(count):
         arity = words.integer(f"the scope size of factor {factor}, at most {nodes}", 0, nodes + 1)
+        limits().check(words.path, "arity", arity)
         what = f"a variable of factor {factor} in [0, {nodes})"
         scope = [words.integer(what, 0, nodes) for _ in range(arity)]
         if len(set(scope)) < arity:
@@ -81,6 +89,9 @@ def _read_tables(words: Words, sizes: list[int]) -> tuple[np.ndarray, np.ndarray
     The scopes say how large each table is, so every position is known beforehand and the numbers are read in one go.
     """
     first = words.at
+    large = next((factor for factor, size in enumerate(sizes) if size >= len(words)), None)
+    if large is not None:
+        words.fail(f"a table of {sizes[large]} values for factor {large}", at=len(words.words))
     ends = list(itertools.accumulate(size + 1 for size in sizes))
     values = _numbers(words)
     counts = np.array(
@@ -105,20 +116,12 @@ def _numbers(words: Words) -> np.ndarray:
     """The words not read yet as float64."""
     rest = words.words[words.at :]
     try:
-        if b"_" in words.data:  # float() takes "1_0", the format does not
+        if "_" in words.text or not words.text.isascii():  # float() takes "1_0" and other scripts, the format does not
             raise ValueError
         return np.fromiter(map(float, rest), np.float64, len(rest))
     except ValueError:
-        bad = next(i for i, word in enumerate(rest) if b"_" in word or not _is_number(word))
+        bad = next(i for i, word in enumerate(rest) if as_number(word) is None)
         words.fail("a number", at=words.at + bad)
-
-
-def _is_number(word: bytes) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
 
 
 def write_uai(path: Source, graph: FactorGraph, scores: Sequence[Entry], kind: Kind = "MARKOV") -> None:

@@ -18,6 +18,13 @@ class AnnealedPartition:
 
     log_weights: Tensor
 
+    def __repr__(self) -> str:
+        return (
+            f"AnnealedPartition(log_partition={self.log_partition.item():.6g}, "
+            f"standard_error={self.standard_error.item():.3g}, ess={self.ess.item():.3g}, "
+            f"chains={len(self.log_weights)})"
+        )
+
     @property
     def log_partition(self) -> Tensor:
         """ln of the mean weight; a little low on average, since the logarithm is concave."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from lnz.checks import check_event_shape, check_tensor
 from lnz.distributions import MRF
@@ -30,7 +32,7 @@ class BoltzmannMachine(nn.Module):
     Args:
         num_visible: V.
         num_hidden: H; 0 for a fully visible machine.
-        edges: ``int64 [E, 2]``, the pairs of units that have a weight; ``"full"``, all of them.
+        edges: ``int64 [E, 2]``, a tensor or an array, the pairs of units that have a weight; ``"full"``, all of them.
 
     Attributes:
         visible_bias: ``[V]``.
@@ -39,7 +41,9 @@ class BoltzmannMachine(nn.Module):
         graph: the wiring: V + H binary nodes, one factor per node and one per edge.
     """
 
-    def __init__(self, num_visible: int, num_hidden: int = 0, edges: Tensor | Literal["full"] = "full") -> None:
+    def __init__(
+        self, num_visible: int, num_hidden: int = 0, edges: Tensor | np.ndarray | Literal["full"] = "full"
+    ) -> None:
         super().__init__()
         if num_visible < 1:
             raise ValueError(f"num_visible: expected a positive integer, got {num_visible}")
@@ -49,12 +53,22 @@ class BoltzmannMachine(nn.Module):
         if isinstance(edges, str):
             if edges != "full":
                 raise ValueError(f"edges: expected an int64 tensor of shape [E, 2] or 'full', got {edges!r}")
-            edges = torch.combinations(torch.arange(units))
+            edges = np.stack(np.triu_indices(units, 1), -1)
         self.num_visible, self.num_hidden = num_visible, num_hidden
-        self.graph = FactorGraph.pairwise(units, 2, edges)
-        self.visible_bias = nn.Parameter(torch.zeros(num_visible))
-        self.hidden_bias = nn.Parameter(torch.zeros(num_hidden))
-        self.weight = nn.Parameter(torch.randn(len(edges)) / units**0.5)  # fields start of order 1 at most
+        with _disable_current_modes():  # the wiring is real where parameters are fake
+            self.graph = FactorGraph.pairwise(
+                units, 2, torch.from_numpy(edges) if isinstance(edges, np.ndarray) else edges
+            )
+        self.visible_bias = nn.Parameter(torch.empty(num_visible))
+        self.hidden_bias = nn.Parameter(torch.empty(num_hidden))
+        self.weight = nn.Parameter(torch.empty(len(edges)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Biases of 0, and weights with standard deviation 1 / √(V + H): fields start of order 1 at most."""
+        nn.init.zeros_(self.visible_bias)
+        nn.init.zeros_(self.hidden_bias)
+        nn.init.normal_(self.weight, std=(self.num_visible + self.num_hidden) ** -0.5)
 
     def mrf(self, inference: Method | None = None) -> MRF:
         """The distribution of visible and hidden units ``[V + H]``, without batch, in compact scores.

@@ -59,8 +59,8 @@ def ctc_loss(
         raise ValueError(f"log_probs: expected shape [T, B, C] or [T, C], got {list(log_probs.shape)}")
     scores = log_probs[None] if single else log_probs.transpose(0, 1)
     of = _lattice("log_probs", scores, scores.shape[2], targets, input_lengths, target_lengths, blank, collapse_repeats)
-    prior = checked_prior(log_prior, scores.shape[2]).to(scores.device, scores.dtype)
-    losses = _reduced(-ctc.log_prob(scores, prior, of, True), of, reduction, zero_infinity)
+    prior = checked_prior(log_prior, scores.shape[2])
+    losses = _reduced(-ctc.log_prob(scores, prior, of, True), of, reduction, zero_infinity).to(scores.dtype)
     return losses[0] if single and reduction == "none" else losses
 
 
@@ -121,7 +121,7 @@ def linear_ctc_loss(
     prior = checked_prior(log_prior, C).to(hidden.device, hidden.dtype)
     with torch.autocast(hidden.device.type, enabled=False):
         values = ctc.linear_log_prob(hidden, weight, bias, prior, of, frames)
-    return _reduced(-values, of, reduction, zero_infinity)
+    return _reduced(-values, of, reduction, zero_infinity).to(hidden.dtype)
 
 
 def rnnt_loss(
@@ -179,9 +179,9 @@ def rnnt_loss(
         losses = torch.where(torch.isposinf(losses), 0.0, losses)
     elif not torch.compiler.is_compiling():
         _check_transducible(losses.detach(), of)
-    if reduction == "mean":
-        return losses.mean()
-    return losses.sum() if reduction == "sum" else losses
+    if reduction != "none":
+        losses = losses.mean() if reduction == "mean" else losses.sum()
+    return losses.to(logits.dtype)
 
 
 def _check(reduction: str, scores: Tensor, name: str) -> None:
@@ -213,7 +213,8 @@ def _lattice(
             raise ValueError(
                 f"targets: expected the sum of target_lengths, {int(sizes.sum())} labels, got {len(targets)}"
             )
-        targets = torch.nn.utils.rnn.pad_sequence(list(targets.split(sizes.tolist())), batch_first=True)
+        rows = list(targets.split(sizes.tolist()))
+        targets = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True) if rows else targets.new_zeros(0, 0)
     if targets.dim() != 2 or len(targets) != B:
         raise ValueError(f"targets: expected shape [{B}, S] or [sum of target_lengths], got {list(targets.shape)}")
     labels, sizes = checked_targets(targets, sizes, num_classes, blank)

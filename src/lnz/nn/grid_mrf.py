@@ -61,9 +61,13 @@ class GridMRF(nn.Module):
         self.tables = nn.Parameter(torch.zeros(directions, num_labels, num_labels))
         self.heads = nn.ModuleList()
         if edges == "contrast":
-            self.heads.extend(_zero(nn.Linear(in_channels, 1)) for _ in range(directions))
+            self.heads.extend(_Zero(in_channels, 1) for _ in range(directions))
         elif edges == "full":
-            self.heads.extend(_zero(nn.Linear(2 * in_channels, num_labels**2)) for _ in range(directions))
+            self.heads.extend(_Zero(2 * in_channels, num_labels**2) for _ in range(directions))
+
+    def reset_parameters(self) -> None:
+        """Edge scores of 0. Those of the nodes and the heads reset themselves."""
+        nn.init.zeros_(self.tables)
 
     def forward(self, features: Tensor) -> MRF:
         """The distribution of the labels of N = H·W pixels, row-major, given features ``[B, C, H, W]``."""
@@ -91,10 +95,12 @@ class GridMRF(nn.Module):
         return f"num_labels={self.num_labels}, edges={self.edges!r}, neighbours={self.neighbours}, {self.inference}"
 
 
-def _zero(layer: nn.Linear) -> nn.Linear:
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
+class _Zero(nn.Linear):
+    """A linear layer that starts at 0."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
 
 
 @lru_cache(maxsize=64)  # plans are kept on the graph, so images of one size should share it

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lnz.checks import check_integer, check_labels, check_positive, check_scores
+from lnz.checks import check_integer, check_labels, check_positive, check_scores, concrete
 
 
 class Emission(nn.Module, ABC):
@@ -154,7 +154,7 @@ class GaussianEmission(Emission):
             cholesky, info = torch.linalg.cholesky_ex(covariance)
             bad = info != 0
             factor = cholesky.tril(-1) + cholesky.diagonal(dim1=-2, dim2=-1).log().diag_embed()
-        if bad.any():
+        if concrete(bad) and bad.any():
             raise ValueError(
                 f"covariance: expected positive definite ones, got that of state {bad.nonzero()[0].item()} singular; "
                 "a pseudocount above 0 keeps the states of EM from shrinking to a point"

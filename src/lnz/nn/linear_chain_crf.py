@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, overload
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lnz.checks import as_labels, check_integer, check_labels, check_scores, check_tensor, concrete
+from lnz.checks import as_labels, check_feasible, check_integer, check_labels, check_scores, check_tensor, concrete
 from lnz.distributions import LinearChain
+from lnz.errors import InfeasibleError
 from lnz.nn.class_weights import class_weighted_log_prob
-from lnz.nn.tag_schemes import Scheme, transition_mask
+from lnz.nn.derived import Derived
+from lnz.nn.impossible_tags import TagScores, impossible_tags
+from lnz.nn.tag_schemes import Scheme, forbidding_arrays
 from lnz.nn.viterbi import viterbi
 
 Reduction = Literal["none", "sum", "mean", "token_mean"]
@@ -30,18 +34,13 @@ class LinearChainCRF(nn.Module):
         num_tags: the number of tags L.
         batch_first: whether tensors start ``[B, T]`` instead of ``[T, B]``.
         tags: names of the tags, to forbid what ``scheme`` forbids; see :func:`transition_mask`.
-        scheme: ``"BIO"``, which ``None`` is too, ``"BIOES"`` or ``"BILOU"``; only with ``tags``.
+        scheme: ``"BIO"``, which ``None`` is too, or another of :func:`transition_mask`; only with ``tags``.
         class_weights: w ``[L]``, not negative, for tags of which there are few: the log-likelihood becomes
             Σ_t w[y_t] ln P(y_t | y_{t−1}, emissions), the chain rule with a weight per factor. Weights of 1 change
             nothing; without transitions it is the weighted cross-entropy. It takes a loop over the steps.
             (de Lannoy et al. 2012 weight the terms of the likelihood so, but normalise each by what has come so far:
             then their weighted sum has no upper bound. Here each is normalised over the whole sequence.)
     """
-
-    start_mask: Tensor
-    end_mask: Tensor
-    transition_mask: Tensor
-    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -63,13 +62,33 @@ class LinearChainCRF(nn.Module):
         self.start_transitions = nn.Parameter(torch.empty(num_tags))
         self.end_transitions = nn.Parameter(torch.empty(num_tags))
         self.transitions = nn.Parameter(torch.empty(num_tags, num_tags))
+        self.tags = None if tags is None else tuple(tags)
+        self.scheme: Scheme | None = None if tags is None else scheme or "BIO"
         self.constrained = tags is not None
-        masks = [torch.zeros(num_tags) for _ in range(3)] if tags is None else transition_mask(tags, scheme or "BIO")
-        for name, mask in zip(("start_mask", "end_mask", "transition_mask"), masks, strict=True):
-            self.register_buffer(name, mask, persistent=False)
-        weights = None if class_weights is None else _checked_weights(class_weights, num_tags)
-        self.register_buffer("class_weights", weights, persistent=False)
+        masks = _no_masks(num_tags) if tags is None else forbidding_arrays(tags, scheme or "BIO")
+        self._start_mask, self._end_mask, self._transition_mask = map(Derived, masks)
+        self._class_weights = None if class_weights is None else Derived(_checked_weights(class_weights, num_tags))
         self.reset_parameters()
+
+    @property
+    def start_mask(self) -> Tensor:
+        """``[L]``, 0 for tags that may come first, −inf for those that ``scheme`` forbids there."""
+        return self._start_mask.like(self.transitions)
+
+    @property
+    def end_mask(self) -> Tensor:
+        """``[L]``, of tags that come last."""
+        return self._end_mask.like(self.transitions)
+
+    @property
+    def transition_mask(self) -> Tensor:
+        """``[L, L]``, of each tag after each."""
+        return self._transition_mask.like(self.transitions)
+
+    @property
+    def class_weights(self) -> Tensor | None:
+        """``[L]``, or ``None``."""
+        return None if self._class_weights is None else self._class_weights.like(self.transitions)
 
     def reset_parameters(self) -> None:
         """Draw all scores from the uniform distribution on [−0.1, 0.1]."""
@@ -77,7 +96,13 @@ class LinearChainCRF(nn.Module):
             nn.init.uniform_(parameter, -0.1, 0.1)
 
     def forward(
-        self, emissions: Tensor, tags: Tensor, mask: Tensor | None = None, reduction: Reduction = "sum"
+        self,
+        emissions: Tensor,
+        tags: Tensor,
+        mask: Tensor | None = None,
+        reduction: Reduction = "sum",
+        *,
+        zero_infinity: bool = False,
     ) -> Tensor:
         """The log-likelihood of ``tags`` ``[B, T]``, integers, given ``emissions [B, T, L]``.
 
@@ -87,8 +112,11 @@ class LinearChainCRF(nn.Module):
             mask: ``[B, T]``, bool or 0 and 1: the steps that there are; ``None`` is all.
             reduction: ``"none"`` keeps ``[B]``; ``"sum"``, ``"mean"`` over the batch; ``"token_mean"`` is the sum
                 over the number of steps that there are, or over their class weights.
+            zero_infinity: gold tags of probability 0 give log-likelihood 0 and gradient 0 instead of an error.
 
         Raises:
+            InfeasibleError: gold tags of probability 0, as a scheme forbids them; names the sentence, the step and the
+                tags. (While a function is traced or vectorised, the log-likelihood is −inf.)
             TypeError, ValueError: arguments of the wrong type, shape or value; latent tags under class weights;
                 ``"token_mean"`` of no step.
         """
@@ -104,8 +132,13 @@ class LinearChainCRF(nn.Module):
         check_labels("tags", tags, self.num_tags)
         order = _order(mask)
         chain = self._chain(emissions, mask, order)
-        tags = tags if order is None else tags.gather(1, order)
+        gold, tags = tags, tags if order is None else tags.gather(1, order)
         likelihood = chain.log_prob(tags) if self.class_weights is None else self._weighted(chain, tags)
+        impossible = torch.isneginf(likelihood)
+        if zero_infinity:
+            likelihood = likelihood.masked_fill(impossible, 0.0)
+        elif concrete(likelihood) and impossible.any():
+            raise self._impossible(impossible.nonzero().flatten().tolist(), emissions, gold, mask)
         if reduction == "none":
             return likelihood
         if reduction == "mean":
@@ -113,19 +146,25 @@ class LinearChainCRF(nn.Module):
         total = likelihood.sum()
         if reduction == "sum":
             return total
-        if self.class_weights is not None:
-            number = torch.where(chain._inside, self.class_weights[tags.clamp(min=0)], 0.0).sum()
+        weights = self.class_weights
+        if weights is not None:
+            number = torch.where(chain._inside, weights[tags.clamp(min=0)], 0.0).sum()
         else:
             number = tags.numel() if mask is None else mask.sum()
         if concrete(total) and not number > 0:
             raise ValueError("mask: expected a step to average over, for reduction='token_mean', got none")
         return total / number
 
+    def _impossible(self, entries: list[int], emissions: Tensor, tags: Tensor, mask: Tensor | None) -> InfeasibleError:
+        scores = TagScores(emissions.detach(), *(each.detach() for each in self._scores))
+        return impossible_tags(entries, scores, tags, mask, self.tags, self.scheme)
+
     def _weighted(self, chain: LinearChain, tags: Tensor) -> Tensor:
-        assert self.class_weights is not None
+        weights = self.class_weights
+        assert weights is not None
         if chain._unobserved(tags).any():
             raise ValueError("tags: expected no latent tags (-100) under class_weights, whose factors need them all")
-        return class_weighted_log_prob(chain, tags, self.class_weights)
+        return class_weighted_log_prob(chain, tags, weights)
 
     def distribution(self, emissions: Tensor, mask: Tensor | None = None) -> LinearChain:
         """The distribution over the tags of the steps that there are, moved to the front where the mask has holes."""
@@ -156,9 +195,10 @@ class LinearChainCRF(nn.Module):
             InfeasibleError: a sequence without a possible tagging.
         """
         chain = self.distribution(emissions, mask)
-        labels, scores = chain.topk(1) if return_scores else (chain.argmax().unsqueeze(0), None)
+        labels, scores = chain.topk(1)
+        check_feasible(scores[0], "LinearChainCRF.decode", "no tagging has a finite score")
         best = _lists(labels[0], chain.lengths)
-        return best if scores is None else (best, scores[0])
+        return (best, scores[0]) if return_scores else best
 
     def best_tags(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
         """What :meth:`decode` finds, as ``int64`` shaped as the mask; −100 where it is 0.
@@ -221,14 +261,19 @@ class LinearChainCRF(nn.Module):
         return f"num_tags={self.num_tags}, batch_first={self.batch_first}"
 
 
-def _checked_weights(given: Tensor | Sequence[float], num_tags: int) -> Tensor:
-    try:
-        weights = torch.as_tensor(given).detach().to(torch.get_default_dtype())
+def _no_masks(num_tags: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return np.zeros(num_tags), np.zeros(num_tags), np.zeros((num_tags, num_tags))
+
+
+def _checked_weights(given: Tensor | Sequence[float], num_tags: int) -> np.ndarray:
+    try:  # a list stays one on a meta device, where a tensor would lose its values
+        values = given.tolist() if isinstance(given, Tensor) else given
+        weights = np.array(values, np.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"class_weights: expected {num_tags} numbers, got {given!r}") from error
     if weights.shape != (num_tags,):
         raise ValueError(f"class_weights: expected shape [{num_tags}], got {list(weights.shape)}")
-    if not (torch.isfinite(weights) & (weights >= 0)).all():
+    if not (np.isfinite(weights) & (weights >= 0)).all():
         raise ValueError(f"class_weights: expected finite weights of at least 0, got {weights.tolist()}")
     return weights
 

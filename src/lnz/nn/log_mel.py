@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from lnz.nn.derived import Derived
 
 BREAK, STEP, LOG_STEP = 1000.0, 200 / 3, math.log(6.4) / 27
 """Slaney's scale: a mel is 66.7 Hz up to 1 kHz, and a 27th of a factor of 6.4 above."""
@@ -51,12 +55,11 @@ class LogMel(nn.Module):
         self.dynamic_range = dynamic_range
         self.hop = round(hop * sample_rate)
         """From frame to frame, in samples."""
-        width = round(window * sample_rate)
-        self.num_fft = 2 ** math.ceil(math.log2(width))
-        self.window: Tensor
-        self.filters: Tensor
-        self.register_buffer("window", torch.hann_window(width), persistent=False)
-        self.register_buffer("filters", mel_filterbank(sample_rate, self.num_fft, num_mels), persistent=False)
+        self.width = round(window * sample_rate)
+        """Of the window, in samples."""
+        self.num_fft = 2 ** math.ceil(math.log2(self.width))
+        self._window = Derived(0.5 - 0.5 * np.cos(2 * np.pi / self.width * np.arange(self.width)))
+        self._filters = Derived(_filterbank(sample_rate, self.num_fft, num_mels))
 
     @property
     def seconds_per_frame(self) -> float:
@@ -84,13 +87,13 @@ class LogMel(nn.Module):
             padded,
             self.num_fft,
             self.hop,
-            len(self.window),
-            self.window.to(waveform.dtype),
+            self.width,
+            self._window.like(waveform),
             center=False,
             return_complex=True,
         )
         power = spectrum.real.square() + spectrum.imag.square()  # [B, num_fft / 2 + 1, T]
-        energy = (self.filters.to(power.dtype) @ power).transpose(1, 2)
+        energy = (self._filters.like(power) @ power).transpose(1, 2)
         frames = self.frames(samples)
         inside = (torch.arange(energy.shape[1], device=energy.device) < frames[:, None])[..., None]
         loudest = energy.masked_fill(~inside, 0.0).amax((1, 2), keepdim=True)
@@ -116,28 +119,32 @@ def mel_filterbank(sample_rate: int, num_fft: int, num_mels: int) -> Tensor:
     Raises:
         ValueError: a filter that is so narrow that no frequency of the transform is inside.
     """
-    top = hertz_to_mel(torch.tensor(sample_rate / 2, dtype=torch.float64))
-    corners = mel_to_hertz(torch.linspace(0, float(top), num_mels + 2, dtype=torch.float64))
-    frequencies = torch.arange(num_fft // 2 + 1, dtype=torch.float64) * (sample_rate / num_fft)
+    return torch.from_numpy(_filterbank(sample_rate, num_fft, num_mels)).float()
+
+
+def _filterbank(sample_rate: int, num_fft: int, num_mels: int) -> np.ndarray:
+    top = hertz_to_mel(np.float64(sample_rate / 2))
+    corners = mel_to_hertz(np.linspace(0, top, num_mels + 2))
+    frequencies = np.arange(num_fft // 2 + 1) * (sample_rate / num_fft)
     low, centre, high = (corners[k : num_mels + k, None] for k in range(3))
     rising, falling = (frequencies - low) / (centre - low), (high - frequencies) / (high - centre)
-    filters = torch.minimum(rising, falling).clamp_min(0) * (2 / (high - low))
+    filters = np.minimum(rising, falling).clip(0) * (2 / (high - low))
     if not filters.any(1).all():
         empty = num_mels - int(filters.any(1).sum())
         raise ValueError(
             f"num_mels: {num_mels} bands up to {sample_rate / 2:g} Hz are too narrow for a transform with a frequency "
             f"every {sample_rate / num_fft:g} Hz: {empty} hold none; expected fewer, or a longer window"
         )
-    return filters.float()
+    return filters
 
 
-def hertz_to_mel(hertz: Tensor) -> Tensor:
-    """Slaney's mel scale: linear to 1 kHz, logarithmic above."""
-    above = BREAK / STEP + (hertz.clamp_min(BREAK) / BREAK).log() / LOG_STEP
-    return torch.where(hertz < BREAK, hertz / STEP, above)
+def hertz_to_mel(hertz: Any) -> Any:
+    """Slaney's mel scale, of an array: linear to 1 kHz, logarithmic above."""
+    above = BREAK / STEP + np.log(np.maximum(hertz, BREAK) / BREAK) / LOG_STEP
+    return np.where(hertz < BREAK, hertz / STEP, above)
 
 
-def mel_to_hertz(mel: Tensor) -> Tensor:
+def mel_to_hertz(mel: Any) -> Any:
     """The inverse of :func:`hertz_to_mel`."""
-    above = BREAK * (LOG_STEP * (mel - BREAK / STEP).clamp_min(0)).exp()
-    return torch.where(mel < BREAK / STEP, mel * STEP, above)
+    above = BREAK * np.exp(LOG_STEP * np.maximum(mel - BREAK / STEP, 0))
+    return np.where(mel < BREAK / STEP, mel * STEP, above)

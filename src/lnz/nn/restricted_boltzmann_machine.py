@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
@@ -44,8 +45,9 @@ class RestrictedBoltzmannMachine(BoltzmannMachine):
     def __init__(self, num_visible: int, num_hidden: int) -> None:
         if num_hidden < 1:
             raise ValueError(f"num_hidden: expected a positive integer, got {num_hidden}")
-        edges = torch.cartesian_prod(torch.arange(num_visible), num_visible + torch.arange(num_hidden))
-        super().__init__(num_visible, num_hidden, edges.reshape(-1, 2))
+        visible, hidden = np.indices((num_visible, num_hidden)).reshape(2, -1)
+        edges = np.stack((visible, num_visible + hidden), -1)
+        super().__init__(num_visible, num_hidden, edges)
         self.weight = nn.Parameter(self.weight.detach().reshape(num_visible, num_hidden))
 
     def hidden_given(self, v: Tensor) -> Tensor:

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-Scheme = Literal["BIO", "BIOES", "BILOU"]
+Scheme = Literal["BIO", "IOB2", "IOB1", "BIOES", "IOBES", "BILOU", "BMES"]
 
-_STARTS = {"BIO": "B", "BIOES": "BS", "BILOU": "BU"}
-_GOES_ON = {"BIO": "", "BIOES": "BI", "BILOU": "BI"}  # after these the span must go on; in BIO it may
-_INSIDE = {"BIO": "I", "BIOES": "IE", "BILOU": "IL"}
+
+class _Letters(NamedTuple):
+    """The letters of a scheme: those that begin a span, those that go on with one, those after which it must go on."""
+
+    begin: str
+    inside: str
+    open: str = ""
+
+
+_SCHEMES = {
+    "BIO": _Letters("B", "I"),
+    "IOB1": _Letters("B", "I"),
+    "BIOES": _Letters("BS", "IE", "BI"),
+    "BILOU": _Letters("BU", "IL", "BI"),
+    "BMES": _Letters("BS", "ME", "BM"),
+}
+_OTHER_NAMES = {"IOB2": "BIO", "IOBES": "BIOES"}
 
 
 def transition_mask(
@@ -22,8 +37,13 @@ def transition_mask(
 
     Args:
         tags: such as ``["O", "B-PER", "I-PER"]``: ``O``, or a letter of the scheme, a hyphen and the type of the span.
-        scheme: ``"BIO"`` (begin, inside, outside; every span begins with B), ``"BIOES"`` (its end and spans of a
-            single token have letters of their own) or ``"BILOU"`` (the same, called last and unit).
+            Under ``"BMES"`` the letter may stand alone, as where words are segmented.
+        scheme:
+            - ``"BIO"``, also called ``"IOB2"``: begin, inside, outside; every span begins with B.
+            - ``"IOB1"``: a span begins with I; with B only directly after another of its type (Ramshaw & Marcus 1995).
+            - ``"BIOES"``, also called ``"IOBES"``: its end and spans of a single token have letters of their own.
+            - ``"BILOU"``: the same, called last and unit.
+            - ``"BMES"``: the same, the inside called middle.
         dtype: that of the scores, to be added to those of a model; ``None`` is torch's default one.
 
     Returns:
@@ -32,34 +52,47 @@ def transition_mask(
     Raises:
         ValueError: an unknown scheme, a tag that is not of the scheme, or one that comes twice.
     """
-    if scheme not in _STARTS:
-        raise ValueError(f"scheme: expected 'BIO', 'BIOES' or 'BILOU', got {scheme!r}")
+    start, end, transitions = (torch.from_numpy(array) for array in forbidding_arrays(tags, scheme))
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    return start.to(dtype), end.to(dtype), transitions.to(dtype)
+
+
+def forbidding_arrays(tags: Sequence[str], scheme: Scheme) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Those of :func:`transition_mask` as arrays, which no device and no mode of torch has a say in."""
+    name = _OTHER_NAMES.get(scheme, scheme)
+    if name not in _SCHEMES:
+        *known, last = map(repr, (*_SCHEMES, *_OTHER_NAMES))
+        raise ValueError(f"scheme: expected {', '.join(known)} or {last}, got {scheme!r}")
     twice = [tag for k, tag in enumerate(tags) if tag in tags[:k]]
     if twice:
         raise ValueError(f"tags: expected every name once, got {twice[0]!r} twice")
-    parsed = [_parsed(tag, scheme) for tag in tags]
-    starts = torch.tensor([letter == "O" or letter in _STARTS[scheme] for letter, _ in parsed])
-    ends = torch.tensor([letter not in _GOES_ON[scheme] or not letter for letter, _ in parsed])
-    follows = torch.tensor([[_follows(a, b, scheme) for b in parsed] for a in parsed]).reshape(len(tags), len(tags))
-    return _forbidding(starts, dtype), _forbidding(ends, dtype), _forbidding(follows, dtype)
+    letters, parsed = _SCHEMES[name], [_parsed(tag, name) for tag in tags]
+    outside = "O", ""
+    starts = [_follows(outside, tag, name) for tag in parsed]
+    ends = [letter not in tuple(letters.open) for letter, _ in parsed]
+    follows = [[_follows(a, b, name) for b in parsed] for a in parsed]
+    return _forbidding(starts), _forbidding(ends), _forbidding(follows).reshape(len(tags), len(tags))
 
 
-def _follows(a: tuple[str, str], b: tuple[str, str], scheme: Scheme) -> bool:
-    within = b[0] in _INSIDE[scheme]
-    if a[0] in _GOES_ON[scheme]:
-        return within and a[1] == b[1]
-    if within:
-        return scheme == "BIO" and a[0] in "BI" and a[1] == b[1]
-    return True
+def _follows(a: tuple[str, str], b: tuple[str, str], scheme: str) -> bool:
+    """Whether tag ``b``, a letter and a type, may follow ``a``; at the start, what may follow ``O``."""
+    letters, same = _SCHEMES[scheme], a[0] != "O" and a[1] == b[1]
+    if scheme == "IOB1":
+        return b[0] != "B" or same
+    goes_on = b[0] in letters.inside
+    if a[0] in letters.open:
+        return goes_on and same
+    return not goes_on or (same and not letters.open)
 
 
-def _parsed(tag: str, scheme: Scheme) -> tuple[str, str]:
-    letter, _, kind = tag.partition("-")
-    if tag == "O" or (kind and letter in tuple(_STARTS[scheme] + _INSIDE[scheme])):
+def _parsed(tag: str, scheme: str) -> tuple[str, str]:
+    letter, hyphen, kind = tag.partition("-")
+    letters = tuple(_SCHEMES[scheme].begin + _SCHEMES[scheme].inside)
+    if tag == "O" or (letter in letters and (kind or (scheme == "BMES" and not hyphen))):
         return letter, kind
-    letters = "-…, ".join(_STARTS[scheme] + _INSIDE[scheme])
-    raise ValueError(f"tags: expected O, {letters}-… of scheme {scheme}, got {tag!r}")
+    alone = ", or the letter alone" if scheme == "BMES" else ""
+    raise ValueError(f"tags: expected O, {'-…, '.join(letters)}-… of scheme {scheme}{alone}, got {tag!r}")
 
 
-def _forbidding(allowed: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, -torch.inf)
+def _forbidding(allowed: Sequence[bool] | Sequence[Sequence[bool]]) -> np.ndarray:
+    return np.where(np.array(allowed, bool), 0.0, -np.inf)

@@ -10,8 +10,9 @@ from lnz.checks import check_generator, check_tensor
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.mrf import MRF
 from lnz.inference.sampler import Sampler
+from lnz.inference.sampler_solution import SamplerSolution
 from lnz.objectives.reduction import Reduction, check_possible, check_reduction, reduced
-from lnz.scores import check_labelling
+from lnz.scores import as_labelling
 
 
 def nll(
@@ -53,10 +54,12 @@ def nll(
         raise TypeError(f"p: expected a distribution of lnz, got {type(p).__name__}")
     check_tensor("y", y)
     check_generator(generator)
+    dtype = p._dtype if isinstance(p, StructuredDistribution) else None
     if isinstance(p, MRF) and isinstance(p.inference, Sampler):
         losses = _sampled(p, y, p.inference.chains, generator)
     elif isinstance(p, StructuredDistribution):
-        return _terms(p, y, reduction, zero_infinity)
+        # an answer of half precision is rounded once, after it is known to be finite
+        return _terms(p._wide, y, reduction, zero_infinity).to(dtype)
     else:
         losses = -p.log_prob(y)
     return reduced(_possible(losses, zero_infinity), reduction)
@@ -81,7 +84,13 @@ def _possible(losses: Tensor, zero_infinity: bool) -> Tensor:
 
 def _sampled(p: MRF, y: Tensor, chains: int, generator: torch.Generator | None) -> Tensor:
     """s(ŷ) − s(y), averaged over chains."""
-    check_labelling("y", p.graph, y, p.batch_shape)
+    y = as_labelling("y", p.graph, y, p.batch_shape)
     latent = p._unobserved(y).any()
-    gold = p.condition(y).solution.sample(chains, generator) if latent else y[None]
-    return p.score(p.solution.sample(chains, generator)).mean(0) - p.score(gold).mean(0)
+    score = p.model.precise_score
+    gold = _drawn(p.condition(y), chains, generator) if latent else y[None]
+    return score(_drawn(p, chains, generator)).mean(0) - score(gold).mean(0)
+
+
+def _drawn(p: MRF, chains: int, generator: torch.Generator | None) -> Tensor:
+    assert isinstance(p.solution, SamplerSolution)
+    return p.solution.draw(chains, generator)  # a step of training is no place to judge how chains mix

@@ -34,7 +34,7 @@ class TaskModule(pl.LightningModule):
             module = cls(**cls.arguments(about["settings"]))
             module.load_state_dict(checkpoint["state_dict"])
             module.on_load_checkpoint(dict(checkpoint))
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except Exception as error:  # whatever odd settings lead to: an AttributeError, a MemoryError
             raise FormatError(f"{source}: does not belong to this version of lnz ({error})") from error
         return module.eval()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressB
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lnz.io.checkpoints import AtomicCheckpointIO
+from lnz.tasks.console import Console
 
 
 class Progress(RichProgressBar):
@@ -26,20 +28,43 @@ class Progress(RichProgressBar):
 
 
 class History(Callback):
-    """The logged values of each epoch, kept through checkpoints."""
+    """The logged values of each epoch and the seconds of all, kept through checkpoints."""
 
     def __init__(self) -> None:
         self.points: list[dict[str, float]] = []
+        self.seconds = 0.0
+        self._since = time.monotonic()
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._since = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.points.append({"epoch": float(trainer.current_epoch + 1), **values})
+        now = time.monotonic()
+        self.seconds, self._since = self.seconds + now - self._since, now
 
     def state_dict(self) -> dict[str, Any]:
-        return {"points": list(self.points)}
+        return {"points": list(self.points), "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.points = list(state_dict["points"])
+        self.points, self.seconds = list(state_dict["points"]), state_dict.get("seconds", 0.0)
+
+
+class EpochLines(Callback):
+    """Where no terminal shows a progress bar: a line for each epoch, for a log."""
+
+    def __init__(self, history: History, console: Console) -> None:
+        self.history, self.console = history, console
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        values = {name: float(value) for name, value in sorted(trainer.progress_bar_metrics.items()) if name != "v_num"}
+        shown = "".join(f"  {name} {value:.4g}" for name, value in values.items())
+        last = trainer.max_epochs
+        of = "" if last is None or last < 0 else f"/{last}"
+        self.console.say(f"epoch {trainer.current_epoch + 1}{of}{shown}  ({self.history.seconds:.0f} s)")
 
 
 def make_trainer(
@@ -61,8 +86,12 @@ def make_trainer(
     settings["callbacks"] = [*(callbacks if isinstance(callbacks, list) else [callbacks]), history]
     if settings["enable_checkpointing"] is not False and not settings["fast_dev_run"]:
         settings["callbacks"] += [last_kept, best_kept]
-    if settings["enable_progress_bar"] is not False:
+    console = Console()
+    if settings["enable_progress_bar"] is not False and console.is_terminal:
         settings["callbacks"].append(Progress())
+    elif settings["enable_progress_bar"] is not False:
+        settings["enable_progress_bar"] = False
+        settings["callbacks"].append(EpochLines(history, console))  # after the history, whose seconds it shows
     plugins = settings["plugins"] or []
     settings["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
     if settings["logger"] in (None, True):

@@ -7,12 +7,14 @@
 ``log_prob``      ln P(y) and the pass at once
 ``fused_nll``     ln P(y) and its gradients in one pass, for training
 ``decode``        best labellings, samples, max-marginals
+``expectation``   expectations of sums over parts, the entropy
 ``numerator``     sums over pairs of labels
 ``cpu``           the kernels for float32 and float64 on the CPU
 ================  ==========================================================================
 """
 
 from lnz.ops.chain.decode import edge_max_marginals, max_marginals, sample, topk
+from lnz.ops.chain.expectation import expectation, surprisal
 from lnz.ops.chain.fused_nll import scaled_log_prob
 from lnz.ops.chain.log_prob import is_full, log_probability
 from lnz.ops.chain.op import edge_marginals, forward_backward, log_partition, node_marginals
@@ -25,6 +27,7 @@ __all__ = [
     "edge_marginals",
     "edge_max_marginals",
     "entropy",
+    "expectation",
     "forward_backward",
     "is_full",
     "log_partition",
@@ -33,5 +36,6 @@ __all__ = [
     "node_marginals",
     "sample",
     "scaled_log_prob",
+    "surprisal",
     "topk",
 ]

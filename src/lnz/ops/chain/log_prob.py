@@ -31,8 +31,7 @@ def solve(given: Labelled) -> LabelledPass:
     for level, which in precision.rungs_above(done.rung):
         if level == precision.LOGARITHMS:
             log_prob[which] = in_logs(precision.entries(given, which)).to(log_prob.dtype)
-    dtype = given.node.dtype
-    return LabelledPass(log_prob.to(dtype), done.log_z.to(dtype), *done[1:])
+    return LabelledPass(log_prob.to(given.node.dtype), *done)
 
 
 def in_logs(given: Labelled) -> Tensor:
@@ -75,7 +74,7 @@ def node_indicators(given: Labelled) -> Tensor:
 
 def _fake(given: Labelled) -> LabelledPass:
     done = empty_pass(given.chains)
-    return LabelledPass(torch.empty_like(done.log_z), *done)
+    return LabelledPass(given.node.new_empty(len(given.node)), *done)
 
 
 LOG_PROB = Differentiable(

@@ -27,7 +27,7 @@ SHARED = {"edge": Axis(shared=True)}
 
 
 def solve(chains: Chains) -> Pass:
-    """The pass, but with ln Z in the dtype that it was computed in."""
+    """The pass: by the kernels, as far as they serve, each chain on the rung that its range takes."""
     run = KERNELS.find("forward_backward", chains.node, chains.edge) if chains.has_steps else None
     if run is None:
         log_z, nodes = in_logs(chains)
@@ -109,15 +109,12 @@ def marginals(chains: Chains) -> tuple[Tensor, Tensor]:
     return nodes.to(dtype), edges.to(dtype)
 
 
-def _solve(chains: Chains) -> Pass:
-    done = solve(chains)
-    return done._replace(log_z=done.log_z.to(chains.node.dtype))
-
-
 def empty_pass(chains: Chains) -> Pass:
     """Room for a :class:`Pass`."""
-    a, b, c = (torch.empty_like(chains.node, memory_format=torch.contiguous_format) for _ in range(3))
-    return Pass(chains.node.new_empty(len(chains.node)), a, b, c, torch.empty_like(chains.lengths, dtype=torch.uint8))
+    node = chains.node
+    a, b, c = (torch.empty_like(node, memory_format=torch.contiguous_format) for _ in range(3))
+    log_z = node.new_empty(len(node), dtype=precision.accumulator(node))
+    return Pass(log_z, a, b, c, torch.empty_like(chains.lengths, dtype=torch.uint8))
 
 
 CHAIN = Differentiable(
@@ -125,7 +122,7 @@ CHAIN = Differentiable(
     Chains,
     Pass,
     scores=2,
-    solve=_solve,
+    solve=solve,
     fake=empty_pass,
     gradient=gradient,
     marginals=marginals,
@@ -139,7 +136,7 @@ def forward_backward(chains: Chains) -> Pass:
 
 
 def log_partition(chains: Chains, done: Pass) -> Tensor:
-    """ln Z ``[B]``, differentiable any number of times."""
+    """ln Z ``[B]`` in the dtype that it was computed in, differentiable any number of times."""
     return CHAIN.value(chains, done)
 
 

@@ -49,7 +49,8 @@ class Pass(NamedTuple):
     """What one forward–backward pass gives, as constants.
 
     Attributes:
-        log_z: ln Z ``[B]``.
+        log_z: ln Z ``[B]``, in the dtype that it was computed in (:func:`lnz.ops.precision.accumulator`), so that
+            differences from it are rounded once.
         nodes: node marginals ``[B, T, L]``.
         forward_factor: ``[B, T, L]``, 0 at the last label and over padding, and
         backward_factor: ``[B, T, L]``:

@@ -3,14 +3,16 @@
 from lnz.ops.ctc.decode import sample, topk
 from lnz.ops.ctc.lattice import Lattice, collapse, frames_needed, lattice
 from lnz.ops.ctc.linear import linear_log_prob
-from lnz.ops.ctc.op import log_prob, marginals
+from lnz.ops.ctc.op import divergence, log_partition, log_prob, marginals
 
 __all__ = [
     "Lattice",
     "collapse",
+    "divergence",
     "frames_needed",
     "lattice",
     "linear_log_prob",
+    "log_partition",
     "log_prob",
     "marginals",
     "sample",

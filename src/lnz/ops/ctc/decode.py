@@ -13,26 +13,28 @@ from torch import Tensor
 from lnz.ops import use_kernels
 from lnz.ops.chain.reference import accumulator
 from lnz.ops.choices import Choose, ranked
+from lnz.ops.columns import Columns
 from lnz.ops.ctc import kernel
-from lnz.ops.ctc.lattice import Lattice
-from lnz.ops.ctc.reference import arcs, arrivals, emissions, final_states, forward
+from lnz.ops.ctc.lattice import Lattice, as_single
+from lnz.ops.ctc.reference import advance, arcs, begin, emissions, final_states, ways
 from lnz.semirings import KMax, Log
 from lnz.typing import IGNORE
+
+HELD = 2**30
 
 
 def topk(scores: Tensor, of: Lattice, k: int) -> tuple[Tensor, Tensor]:
     """The k best alignments ``int64 [k, B, T]`` and their scores ``[k, B]``; beyond the possible ones −100 and −inf.
 
-    Scores are summed in float64, where the device has it: in float32, sums over thousands of frames no longer tell
-    alignments apart.
+    Scores are summed, and given, in float64, where the device has it: in float32, sums over thousands of frames no
+    longer tell alignments apart.
     """
-    if k == 1 and use_kernels(scores) and scores.numel():
-        best, score = kernel.viterbi(scores, of)
+    if k == 1 and use_kernels(as_single(scores)) and scores.numel():
+        best, score = kernel.viterbi(as_single(scores), of)
         return best.unsqueeze(0), score.unsqueeze(0)
     rank = torch.arange(k, device=scores.device)[:, None].expand(k, len(scores))
-    x = emissions(scores.to(accumulator(scores)), of)
-    states, best = _walk(forward(KMax(k), x, of), x, of, rank, ranked)
-    return _classes(states, of).masked_fill(torch.isneginf(best)[..., None], IGNORE), best.to(scores.dtype)
+    states, best = _walk(_columns(KMax(k), scores, of), of, rank, ranked)
+    return _classes(states, of).masked_fill(torch.isneginf(best)[..., None], IGNORE), best
 
 
 def sample(scores: Tensor, of: Lattice, n: int, generator: torch.Generator | None) -> Tensor:
@@ -42,38 +44,50 @@ def sample(scores: Tensor, of: Lattice, n: int, generator: torch.Generator | Non
         noise = torch.empty_like(candidates).exponential_(generator=generator)
         return (candidates - noise.log()).max(-1)  # the Gumbel-max trick
 
-    x = emissions(scores.to(accumulator(scores)), of)
-    alphas = [alpha.unsqueeze(0) for alpha in forward(Log(), x, of)]
     rank = torch.zeros(n, len(scores), dtype=torch.int64, device=scores.device)
-    return _classes(_walk(alphas, x, of, rank, drawn)[0], of)
+    return _classes(_walk(_columns(Log(), scores, of), of, rank, drawn)[0], of)
 
 
-def _walk(alphas: list[Tensor], x: Tensor, of: Lattice, rank: Tensor, choose: Choose) -> tuple[Tensor, Tensor]:
+def _columns(semiring: Log | KMax, scores: Tensor, of: Lattice) -> Columns:
+    """α_0 … α_T, ``[K, B, states]``: all of it, or, past :data:`HELD` bytes, about 2 √T columns at a time."""
+    k = semiring.k if isinstance(semiring, KMax) else 1
+    B, T, _ = scores.shape
+    like = scores.new_empty(0, dtype=accumulator(scores))
+    whole, between = 8 * k * B * T * (2 * of.labels.shape[1] + 1) <= HELD, arcs(like, of)
+    padding = torch.arange(T, device=scores.device) >= of.lengths[:, None]
+
+    def step(alpha: Tensor, t: int) -> Tensor:
+        frame = scores[:, t : t + 1].to(like.dtype).masked_fill(padding[:, t, None, None], 0.0)
+        return advance(semiring, alpha, emissions(frame, of)[:, 0], between)
+
+    first = begin(like, of)
+    return Columns(first[None] if isinstance(semiring, Log) else semiring.lift(first), step, T, whole)
+
+
+def _walk(alphas: Columns, of: Lattice, rank: Tensor, choose: Choose) -> tuple[Tensor, Tensor]:
     """M paths of states ``[M, B, T]``, −1 over padding, from α_t ``[K, B, states]``; the scores ``[M, B]`` of the ends.
 
     ``rank`` ``[M, B]`` starts as which of the candidates to take for the last state; from there on, it is the place
     among the K ways to reach the chosen state, so that different ranks make different paths.
     """
     (M, B), T = rank.shape, len(alphas) - 1
-    stays, skips = arcs(x, of)
-    no_arc = torch.zeros_like(stays)
-    last = final_states(x, of)
-    states = torch.full((M, B, T), -1, device=x.device)
-    scores = torch.where((of.target_lengths == 0) & (rank == 0), 0.0, -torch.inf).to(x.dtype)  # of no frames at all
-    state = torch.zeros(M, B, dtype=torch.int64, device=x.device)
+    like = alphas[T]
+    between, last, count = arcs(like, of), final_states(like, of), like.shape[2]
+    states = torch.full((M, B, T), -1, device=like.device)
+    scores = torch.where((of.target_lengths == 0) & (rank == 0), 0.0, -torch.inf).to(like.dtype)  # of no frames at all
+    state = torch.zeros(M, B, dtype=torch.int64, device=like.device)
     for t in range(T, 0, -1):
         ends = (alphas[t] + last).movedim(0, 1).flatten(1).expand(M, B, -1)  # [M, B, K · states]
         score, index = choose(ends, rank)
         at_end = of.lengths == t
         scores = torch.where(at_end, score, scores)
-        state = torch.where(at_end, index % x.shape[2], state)
-        rank = torch.where(at_end, index // x.shape[2], rank)
+        state = torch.where(at_end, index % count, state)
+        rank = torch.where(at_end, index // count, rank)
         inside = of.lengths >= t
         states[..., t - 1] = torch.where(inside, state, -1)
-        ways = [a + arc for a, arc in zip(arrivals(alphas[t - 1]), (stays, no_arc, skips), strict=True)]
-        ways = torch.stack(ways, -1)  # [K, B, states, 3]: three arcs, K ways along each
-        chosen = ways.movedim(0, 1)[None].expand(M, *[-1] * 4)
-        at = state[..., None, None, None].expand(M, B, len(ways), 1, 3)
+        come = ways(alphas[t - 1], between)  # [K, B, states, 3]: three arcs, K ways along each
+        chosen = come.movedim(0, 1)[None].expand(M, *[-1] * 4)
+        at = state[..., None, None, None].expand(M, B, len(come), 1, 3)
         _, index = choose(chosen.gather(3, at).flatten(2), rank)
         state = torch.where(inside, (state - index % 3).clamp(min=0), state)  # below 0 only where nothing is possible
         rank = torch.where(inside, index // 3, rank)

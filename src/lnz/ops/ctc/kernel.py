@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from lnz.ops.ctc.lattice import Lattice
 from lnz.ops.jit.threads import side_by_side
+
+if TYPE_CHECKING:
+    from lnz.ops.ctc.cpu.frames import Frames, Targets
 
 _SHARED = 2**14  # scores of frames from which threads share the work
 
@@ -26,41 +30,75 @@ def rows(x: Tensor) -> tuple[Tensor, tuple[int, int]]:
     return x.contiguous().view(B * T, C), (T, 1)
 
 
+def whole_lattice(B: int, T: int, S: int) -> bool:
+    """Whether occupancies ``[B, T, S + 1]`` are kept for the gradient, or made again where it is asked for.
+
+    They are where they take at most 1 GiB (as float64), and one lattice, 32 bytes a label and frame, at most 128 MiB.
+    """
+    return 8 * B * T * (S + 1) <= 2**30 and 32 * T * (S + 1) <= 2**27
+
+
+def value(x: Tensor, prior: Tensor, of: Lattice, normalise: bool) -> tuple[Tensor, Tensor]:
+    """ln Z ``[B]`` and frames ``[B, T, 2]``, in O(S) memory beside them, see :func:`lnz.ops.ctc.cpu.solve.value`."""
+    from lnz.ops.ctc.cpu.solve import value as kernel
+
+    log_z, scales = torch.empty(len(x), dtype=torch.float64), x.new_zeros(*x.shape[:2], 2)
+    arguments, results = _arguments(x, prior, of, normalise), (log_z.numpy(), scales.numpy())
+    _share(lambda: lambda first, last: kernel(*arguments, first, last, *results), len(x), x.numel(), 4)
+    return log_z, scales
+
+
 def solve(x: Tensor, prior: Tensor, of: Lattice, normalise: bool) -> tuple[Tensor, Tensor, Tensor]:
     """ln Z ``[B]``, occupancies ``[B, T, S + 1]`` and frames ``[B, T, 2]``, see :func:`lnz.ops.ctc.cpu.solve.solve`."""
     from lnz.ops.ctc.cpu.lattice import columns
     from lnz.ops.ctc.cpu.solve import solve as kernel
 
-    flat, strides = rows(x)
     B, T, _ = x.shape
     S = of.labels.shape[1]
-    log_z, frames = torch.empty(B, dtype=torch.float64), x.new_zeros(B, T, 2)
-    occupancy = np.empty((B, T, S + 1), flat.numpy().dtype)
-    arguments = (flat.numpy(), strides, prior.contiguous().numpy(), *_arrays(of), of.blank, of.stays, normalise)
+    log_z, scales = torch.empty(B, dtype=torch.float64), x.new_zeros(B, T, 2)
+    arguments = _arguments(x, prior, of, normalise)
+    occupancy = np.empty((B, T, S + 1), arguments[0].x.dtype)
 
     def worker() -> Callable[[int, int], None]:
-        room = np.empty((T + 1, 4, columns(S))), np.empty((T, 2, columns(S)))
-        return lambda first, last: kernel(*arguments, first, last, *room, log_z.numpy(), occupancy, frames.numpy())
+        states = np.empty((T + 1, 4, columns(S)))
+        return lambda first, last: kernel(*arguments, first, last, states, log_z.numpy(), occupancy, scales.numpy())
 
     _share(worker, B, x.numel(), 4)
-    return log_z.to(x.dtype), torch.from_numpy(occupancy), frames
+    return log_z, torch.from_numpy(occupancy), scales
 
 
 def gradient(
-    factor: Tensor, x: Tensor, of: Lattice, normalise: bool, log_z: Tensor, occupancy: Tensor, frames: Tensor
+    factor: Tensor, x: Tensor, of: Lattice, normalise: bool, log_z: Tensor, occupancy: Tensor, scales: Tensor
 ) -> Tensor:
     """``factor`` ``[B]`` times the derivative of ln Z to x, ``[B, T, C]``, laid out in memory as x."""
     from lnz.ops.ctc.cpu.gradient import gradient as kernel
 
-    flat, strides = rows(x)
-    B, T, C = x.shape
-    out = np.empty(flat.shape, flat.numpy().dtype)  # NumPy asks for large pages, which are quicker to come by
-    labels, _, lengths, sizes = _arrays(of)
-    arguments = (flat.numpy(), strides, labels, lengths, sizes, of.blank, normalise)
-    arguments += tuple(t.to(x.dtype).contiguous().numpy() for t in (factor, log_z, occupancy, frames))
-    _share(lambda: lambda first, last: kernel(*arguments, first, last, out), len(out), x.numel(), 1)
-    result = torch.from_numpy(out)
-    return result.view(B, T, C) if strides[1] == 1 else result.view(T, B, C).transpose(0, 1)
+    frames, targets = _arguments(x, x.new_zeros(x.shape[2]), of, normalise)
+    out = np.empty(frames.x.shape, frames.x.dtype)  # NumPy asks for large pages, which are quicker to come by
+    given = tuple(t.contiguous().numpy() for t in (factor.double(), log_z, occupancy, scales))
+    _share(lambda: lambda first, last: kernel(frames, targets, *given, first, last, out), len(out), x.numel(), 1)
+    return _laid_out(out, x)
+
+
+def slopes(
+    factor: Tensor, x: Tensor, prior: Tensor, of: Lattice, normalise: bool, log_z: Tensor, scales: Tensor
+) -> Tensor:
+    """As :func:`gradient`, without occupancies: O(S √T) memory, for as much arithmetic again as ln Z takes."""
+    from lnz.ops.ctc.cpu.lattice import columns
+    from lnz.ops.ctc.cpu.solve import slopes as kernel
+
+    T, wide = x.shape[1], columns(of.labels.shape[1])
+    every = math.isqrt(T) + 1
+    arguments = _arguments(x, prior, of, normalise)
+    out = np.empty(arguments[0].x.shape, arguments[0].x.dtype)
+    given = tuple(t.contiguous().numpy() for t in (factor.double(), log_z, scales))
+
+    def worker() -> Callable[[int, int], None]:
+        room = np.empty((T // every + 3, 4, wide)), np.empty((every, 4, wide))
+        return lambda first, last: kernel(*arguments, *given, every, first, last, *room, out)
+
+    _share(worker, len(x), x.numel(), 4)
+    return _laid_out(out, x)
 
 
 def viterbi(x: Tensor, of: Lattice) -> tuple[Tensor, Tensor]:
@@ -69,11 +107,43 @@ def viterbi(x: Tensor, of: Lattice) -> tuple[Tensor, Tensor]:
 
     flat, strides = rows(x)
     B, T, _ = x.shape
-    best, scores = torch.empty(B, T, dtype=torch.int64), torch.empty(B, dtype=x.dtype)
+    best, scores = torch.empty(B, T, dtype=torch.int64), torch.empty(B, dtype=torch.float64)
     arguments = (flat.numpy(), strides, *_arrays(of), of.blank, of.stays)
     results = (best.numpy(), scores.numpy())
     _share(lambda: lambda first, last: kernel(*arguments, first, last, *results), B, x.numel(), 4)
     return best, scores
+
+
+def search(
+    log_probs: Tensor, lengths: Tensor, beam: int, blank: int | None, collapse_repeats: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Prefixes ``int64 [B, K, T]``, their sizes and scores ``[B, K]``, best first, see :mod:`.cpu.beam`."""
+    from lnz.ops.ctc.cpu.beam import search as kernel
+
+    B, T, _ = log_probs.shape
+    labels, sizes = torch.empty(B, beam, T, dtype=torch.int64), torch.empty(B, beam, dtype=torch.int64)
+    scores = torch.empty(B, beam, dtype=torch.float64)
+    arguments = (log_probs.double().contiguous().numpy(), lengths.contiguous().numpy(), beam)
+    arguments += (-1 if blank is None else blank, collapse_repeats)
+    results = (labels.numpy(), sizes.numpy(), scores.numpy())
+    _share(lambda: lambda first, last: kernel(*arguments, first, last, *results), B, log_probs.numel(), 4)
+    return labels, sizes, scores.to(log_probs.dtype)
+
+
+def _arguments(x: Tensor, prior: Tensor, of: Lattice, normalise: bool) -> tuple[Frames, Targets]:
+    """Scores and targets as the kernels take them."""
+    from lnz.ops.ctc.cpu.frames import Frames, Targets
+
+    flat, strides = rows(x)
+    frames = Frames(flat.numpy(), strides, prior.to(x.dtype).contiguous().numpy(), of.blank, normalise)
+    return frames, Targets(*_arrays(of), 0.0 if of.stays else -math.inf)
+
+
+def _laid_out(out: np.ndarray, x: Tensor) -> Tensor:
+    """Rows of a gradient as a tensor ``[B, T, C]``."""
+    (B, T, C), (_, strides) = x.shape, rows(x)
+    result = torch.from_numpy(out)
+    return result.view(B, T, C) if strides[1] == 1 else result.view(T, B, C).transpose(0, 1)
 
 
 def _arrays(of: Lattice) -> tuple[Any, ...]:

@@ -80,3 +80,8 @@ def collapse(z: Tensor, lengths: Tensor, blank: int | None, collapse_repeats: bo
     place = torch.where(kept, kept.cumsum(-1) - 1, T)  # the others go to one more place, which is cut off
     labels = torch.full((*z.shape[:-1], T + 1), -100, device=z.device)
     return labels.scatter(-1, place, z)[..., :T], kept.sum(-1)
+
+
+def as_single(scores: Tensor) -> Tensor:
+    """Scores in float32 at least, which kernels take."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))

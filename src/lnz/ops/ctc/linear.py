@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from lnz.ops.ctc.lattice import Lattice
-from lnz.ops.ctc.op import LogProb, log_prob
+from lnz.ops.ctc.op import log_prob, solved
 
 
 def linear_log_prob(hidden: Tensor, weight: Tensor, bias: Tensor, prior: Tensor, of: Lattice, frames: int) -> Tensor:
@@ -36,21 +36,24 @@ class _LinearLogProb(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, prior: Tensor, *rest: Any) -> Tensor:
         of, frames = Lattice(*rest[:-1]), rest[-1]
         (B, T, _), S = hidden.shape, of.labels.shape[1]
-        states, own = _classes(of), hidden.new_empty(B * T, S + 1)
-        normalisers = hidden.new_empty(B * T)
+        states, single = _classes(of), torch.promote_types(hidden.dtype, torch.float32)
+        own = hidden.new_empty(B * T, S + 1, dtype=single)
+        normalisers = hidden.new_empty(B * T, 2)  # of each frame the largest logit, and ln Σ exp of logits less that
         rows = hidden.reshape(B * T, -1)
-        for part in torch.arange(B * T, device=hidden.device).split(frames):
+        for part in torch.arange(B * T, device=hidden.device).split(frames) if B * T else ():
             logits = linear(rows[part], weight, bias)
-            normalisers[part] = logits.logsumexp(-1)
+            top = logits.amax(-1).nan_to_num(nan=torch.nan, posinf=torch.inf, neginf=0.0)
+            logits.sub_(top[:, None])
+            normalisers[part] = torch.stack((top, logits.logsumexp(-1)), -1)
             classes = states[part // T]
-            own[part] = logits.gather(1, classes) - prior[classes]
+            own[part] = logits.gather(1, classes).to(single) - normalisers[part, 1:] - prior[classes]
         inside = torch.arange(T, device=hidden.device) < of.lengths[:, None]
-        own = (own - normalisers[:, None]).view(B, T, S + 1)
+        own = own.view(B, T, S + 1)
         if of.blank < 0:
             own[..., S] = -torch.inf
         # the same lattice over S + 1 classes of its own: one per label of the target, and last the blank
         compact = of._replace(labels=torch.arange(S, device=hidden.device).expand(B, S), blank=S)
-        value, occupancy, _ = LogProb.apply(own, own.new_zeros(S + 1), *compact[:4], S, of.stays, False)
+        value, occupancy = solved(own, compact, any(ctx.needs_input_grad))
         ctx.save_for_backward(hidden, weight, bias, prior, *of[:4], value, occupancy, normalisers, inside)
         ctx.settings = (of.blank, of.stays, frames)
         return value
@@ -61,21 +64,24 @@ class _LinearLogProb(torch.autograd.Function):
         blank, stays, frames = ctx.settings
         of = Lattice(*lattice, blank, stays)  # pyright: ignore[reportCallIssue]
         if torch.is_grad_enabled():  # to be differentiated again
-            logits = linear(hidden, weight, bias)
+            logits = linear(torch.where(inside[..., None], hidden, 0.0), weight, bias)
             again = log_prob(logits, prior, of, True)
             found = torch.autograd.grad(again, (hidden, weight, bias), grad, create_graph=True)
             return *found, *(None,) * 8
         B, T, _ = hidden.shape
         factor = grad.masked_fill(torch.isneginf(value), 0.0)[:, None] * inside
-        factor = factor.reshape(B * T, 1)
+        factor = factor.reshape(B * T, 1).to(hidden.dtype)
         rows, states = hidden.reshape(B * T, -1), _classes(of)
         to_hidden, to_weight, to_bias = torch.empty_like(rows), torch.zeros_like(weight), torch.zeros_like(bias)
-        for part in torch.arange(B * T, device=hidden.device).split(frames):
-            slopes = linear(rows[part], weight, bias).sub_(normalisers[part, None]).exp_().neg_()
-            slopes.scatter_add_(1, states[part // T], occupancy.view(B * T, -1)[part])
-            slopes.mul_(factor[part])
+        padding = ~inside.reshape(B * T, 1)
+        for part in torch.arange(B * T, device=hidden.device).split(frames) if B * T else ():
+            top, rest = normalisers[part].masked_fill(padding[part], 0.0).unbind(-1)
+            own = rows[part].masked_fill(padding[part], 0.0)
+            slopes = linear(own, weight, bias).sub_(top[:, None]).sub_(rest[:, None]).exp_().neg_()
+            slopes.scatter_add_(1, states[part // T], occupancy.view(B * T, -1)[part].to(slopes.dtype))
+            slopes.mul_(factor[part]).masked_fill_(padding[part], 0.0)
             to_hidden[part] = slopes @ weight
-            to_weight.addmm_(slopes.T, rows[part])
+            to_weight.addmm_(slopes.T, own)
             to_bias += slopes.sum(0)
         return to_hidden.view_as(hidden), to_weight, to_bias, *(None,) * 8
 

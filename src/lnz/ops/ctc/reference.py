@@ -9,27 +9,93 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lnz.ops.branches import expected, shares
+from lnz.ops.chain.reference import accumulator
 from lnz.ops.ctc.lattice import Lattice
 from lnz.semirings import Log, Semiring
 
 
-def forward_backward(scores: Tensor, of: Lattice) -> tuple[Tensor, Tensor]:
+def value(scores: Tensor, prior: Tensor, of: Lattice, normalise: bool) -> Tensor:
+    """ln of the sum, over the alignments that spell the target, of exp of their scores ``[B]``; O(S) memory.
+
+    The scores of classes less ``prior`` ``[C]`` and, where ``normalise``, less ln Σ exp of their frame.
+    """
+    wide = accumulator(scores)
+    added = scores.new_zeros(len(scores), dtype=wide)
+    alpha, between = begin(added, of), arcs(added, of)
+    for t in range(scores.shape[1]):
+        inside = of.lengths > t
+        frame, top = centred(scores[:, t : t + 1].to(wide), of._replace(lengths=inside.long()))
+        after = advance(Log(), alpha, emissions(frame - prior.to(wide), of)[:, 0], between)
+        alpha = torch.where(inside[:, None], after, alpha)
+        more = -totals(frame).log() if normalise else top
+        added = added + torch.where(inside, more.squeeze(1), 0.0)
+    return Log().plus(alpha + final_states(added, of), -1) + added
+
+
+def forward_backward(x: Tensor, of: Lattice) -> tuple[Tensor, Tensor]:
     """ln of the sum, over the alignments that spell the target, of exp of their scores ``[B]``; occupancies.
 
-    The occupancy of a state at a frame is exp(α_t(k) + β_t(k) − ln Z); they are given ``[B, T, S + 1]``, one per label
-    of the target and, last, that of all blanks together. 0 over padding, and everywhere if ln Z = −inf. O(B T S) time.
+    The occupancy of a state is the probability of being there at a frame. It flows back from the last frame, to each
+    state in proportion to the paths that come from it: no β, and no difference of large sums. Given ``[B, T, S + 1]``,
+    one per label of the target and, last, that of all blanks together. 0 over padding, and everywhere if ln Z = −inf.
+    Scores x are finite over padding. O(B T S) time.
+    """
+    x = emissions(x, of)
+    alphas, between, last = forward(Log(), x, of), arcs(x, of), final_states(x, of)
+    log_z, there, states = x.new_zeros(len(x)), torch.zeros_like(alphas[0]), []
+    for t in range(x.shape[1], -1, -1):
+        ends, here = alphas[t] + last, (of.lengths == t)[:, None]
+        log_z = torch.where(here[:, 0], Log().plus(ends, -1), log_z)
+        there = torch.where(here, shares(ends), there)
+        if t:
+            states.append(there)
+            stay, step, skip = (there[..., None] * shares(ways(alphas[t - 1], between))).unbind(-1)
+            there = stay + _moved(step, 1) + _moved(skip, 2)
+    occupied = torch.stack(states[::-1], 1) if states else torch.zeros_like(x)
+    return log_z, torch.cat((occupied[..., 1::2], occupied[..., ::2].sum(-1, keepdim=True)), -1)
+
+
+def _moved(x: Tensor, by: int) -> Tensor:
+    """What leaves states, at the states it goes to, ``by`` before."""
+    return torch.nn.functional.pad(x, (0, by))[..., by:]
+
+
+def divergence(scores: Tensor, other: Tensor | None, of: Lattice) -> Tensor:
+    """Σ_z P(z) ln (P(z) / Q(z)) over alignments, Q those of ``other`` scores; or with Q(z) = 1, minus the entropy.
+
+    By the chain rule: of each state, over where it can have come from, and so on from there. O(B T S) time; O(B S)
+    memory where nothing is differentiated.
+    """
+    pairs = [centred(x, of)[0] for x in (scores, other) if x is not None]
+    alphas, between, last = [begin(x, of) for x in pairs], arcs(scores, of), final_states(scores, of)
+    so_far = torch.zeros_like(alphas[0])
+    for t in range(scores.shape[1]):
+        inside = (of.lengths > t)[:, None]
+        come = torch.stack(arrivals(so_far, 0.0), -1)
+        so_far = torch.where(inside, expected(come, *(ways(alpha, between) for alpha in alphas)), so_far)
+        frames = [emissions(x[:, t : t + 1], of)[:, 0] for x in pairs]
+        after = [advance(Log(), alpha, x, between) for alpha, x in zip(alphas, frames, strict=True)]
+        alphas = [torch.where(inside, new, old) for new, old in zip(after, alphas, strict=True)]
+    return expected(so_far, *(alpha + last for alpha in alphas))
+
+
+def centred(scores: Tensor, of: Lattice) -> tuple[Tensor, Tensor]:
+    """Scores ``[B, T, C]`` less the largest of each frame, and this ``[B, T]``, a constant; both 0 over padding.
+
+    Nothing is taken off where all are −inf.
     """
     inside = torch.arange(scores.shape[1], device=scores.device) < of.lengths[:, None]
-    x = emissions(scores.masked_fill(~inside[..., None], 0.0), of)
-    alphas, betas = forward(Log(), x, of), backward(x, of)
-    log_z = scores.new_zeros(len(scores))
-    for t, alpha in enumerate(alphas):
-        log_z = torch.where(of.lengths == t, Log().plus(alpha + final_states(x, of), -1), log_z)
-    z = log_z.masked_fill(torch.isneginf(log_z), 0.0)[:, None]  # where Z = 0, all α + β are −inf already
-    states = [(alpha + beta - z).exp() for alpha, beta in zip(alphas[1:], betas[1:], strict=True)]
-    states = torch.stack(states, 1) if states else x
-    states = states.masked_fill(~inside[..., None], 0.0)
-    return log_z, torch.cat((states[..., 1::2], states[..., ::2].sum(-1, keepdim=True)), -1)
+    x = torch.where(inside[..., None], scores, 0.0)
+    top = x.detach().amax(-1)
+    top = top.masked_fill(torch.isneginf(top), 0.0)
+    return x - top[..., None], top
+
+
+def totals(x: Tensor) -> Tensor:
+    """Σ exp of each frame ``[B, T]`` of :func:`centred` scores; 1 where all are −inf: no alignment has such a frame."""
+    nowhere = torch.isneginf(x).all(-1)
+    return x.masked_fill(nowhere[..., None], 0.0).exp().sum(-1).masked_fill(nowhere, 1.0)
 
 
 def emissions(scores: Tensor, of: Lattice) -> Tensor:
@@ -43,57 +109,59 @@ def emissions(scores: Tensor, of: Lattice) -> Tensor:
 
 
 def forward(semiring: Semiring, x: Tensor, of: Lattice) -> list[Tensor]:
-    """α_0 … α_T, semiring elements ``[B, 2 S + 1]``: the sum over the paths of t frames that end in a state.
-
-    α_0 is as if a blank came before the first frame; α_t(k) = x_t(k) · Σ over the arcs into k from k, k − 1, k − 2.
-    """
-    stays, skips = (semiring.lift(arc) for arc in arcs(x, of))
-    start = x.new_full((len(x), x.shape[2]), -torch.inf)
-    start[:, 0] = 0.0
-    alphas = [semiring.lift(start)]
+    """α_0 … α_T, semiring elements ``[B, 2 S + 1]``, of emissions ``[B, T, 2 S + 1]``."""
+    alphas, between = [semiring.lift(begin(x, of))], arcs(x, of)
     for t in range(x.shape[1]):
-        stay, step, skip = arrivals(alphas[-1])
-        paths = torch.stack((semiring.times(stay, stays), step, semiring.times(skip, skips)), -1)
-        alphas.append(semiring.times(semiring.plus(paths, -1), semiring.lift(x[:, t])))
+        alphas.append(advance(semiring, alphas[-1], x[:, t], between))
     return alphas
 
 
-def arrivals(alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def begin(like: Tensor, of: Lattice) -> Tensor:
+    """α_0 ``[B, 2 S + 1]``: as if a blank came before the first frame."""
+    start = like.new_full((len(of.labels), 2 * of.labels.shape[1] + 1), -torch.inf)
+    start[:, 0] = 0.0
+    return start
+
+
+def advance(semiring: Semiring, alpha: Tensor, x: Tensor, between: tuple[Tensor, Tensor]) -> Tensor:
+    """The sum over the paths of one frame more that end in a state, from emissions ``[B, 2 S + 1]`` and :func:`arcs`.
+
+    α_t(k) = x_t(k) · Σ over the arcs into k from k, k − 1, k − 2.
+    """
+    stays, skips = (semiring.lift(arc) for arc in between)
+    stay, step, skip = arrivals(alpha)
+    paths = torch.stack((semiring.times(stay, stays), step, semiring.times(skip, skips)), -1)
+    return semiring.times(semiring.plus(paths, -1), semiring.lift(x))
+
+
+def ways(alpha: Tensor, between: tuple[Tensor, Tensor]) -> Tensor:
+    """Of each state, the scores of the paths that come from itself and from the two states before, ``[*, 3]``."""
+    stay, step, skip = arrivals(alpha)
+    return torch.stack((stay + between[0], step, skip + between[1]), -1)
+
+
+def arrivals(alpha: Tensor, nothing: float = -torch.inf) -> tuple[Tensor, Tensor, Tensor]:
     """α of the states from which each state is reached: itself, the one before, the one before that."""
     pad = torch.nn.functional.pad
-    return alpha, pad(alpha, (1, 0), value=-torch.inf)[..., :-1], pad(alpha, (2, 0), value=-torch.inf)[..., :-2]
+    return alpha, pad(alpha, (1, 0), value=nothing)[..., :-1], pad(alpha, (2, 0), value=nothing)[..., :-2]
 
 
-def arcs(x: Tensor, of: Lattice) -> tuple[Tensor, Tensor]:
+def arcs(like: Tensor, of: Lattice) -> tuple[Tensor, Tensor]:
     """The scores of staying in a state and of skipping into it, ``[B, 2 S + 1]``: 0, or −inf where not allowed."""
-    stays, skips = (x.new_full((len(x), x.shape[2]), -torch.inf) for _ in range(2))
+    (B, S), dtype = of.labels.shape, like.dtype
+    stays, skips = (like.new_full((B, 2 * S + 1), -torch.inf) for _ in range(2))
     stays[:, ::2] = 0.0
     if of.stays:
         stays[:, 1::2] = 0.0
-    skips[:, 1::2] = torch.where(of.direct, 0.0, -torch.inf).to(x.dtype)
+    skips[:, 1::2] = torch.where(of.direct, 0.0, -torch.inf).to(dtype)
     return stays, skips
 
 
-def final_states(x: Tensor, of: Lattice) -> Tensor:
+def final_states(like: Tensor, of: Lattice) -> Tensor:
     """0 for the last label and the blank after it, in which an alignment may end, −inf for other states."""
-    states = torch.arange(x.shape[2], device=x.device)
-    last = 2 * of.target_lengths[:, None]
-    return x.new_zeros(len(x), x.shape[2]).masked_fill((states < last - 1) | (states > last), -torch.inf)
-
-
-def backward(x: Tensor, of: Lattice) -> list[Tensor]:
-    """β_0 … β_T, ``[B, 2 S + 1]``: ln of the sum, over how a path goes on after t frames, of exp of its scores."""
-    stays, skips = arcs(x, of)
-    last = final_states(x, of)
-    pad = torch.nn.functional.pad
-    betas = [last]
-    for t in reversed(range(x.shape[1])):
-        onward = x[:, t] + betas[-1]
-        step = pad(onward, (0, 1), value=-torch.inf)[..., 1:]
-        skip = pad(onward + skips, (0, 2), value=-torch.inf)[..., 2:]
-        beta = Log().plus(torch.stack((onward + stays, step, skip), -1), -1)
-        betas.append(torch.where((of.lengths <= t)[:, None], last, beta))
-    return betas[::-1]
+    (B, S), last = of.labels.shape, 2 * of.target_lengths[:, None]
+    states = torch.arange(2 * S + 1, device=like.device)
+    return like.new_zeros(B, 2 * S + 1).masked_fill((states < last - 1) | (states > last), -torch.inf)
 
 
 def marginals(scores: Tensor, of: Lattice, occupancy: Tensor) -> Tensor:
@@ -106,25 +174,12 @@ def marginals(scores: Tensor, of: Lattice, occupancy: Tensor) -> Tensor:
     return classes
 
 
-def frames(scores: Tensor, of: Lattice) -> Tensor:
-    """Of each frame the largest score, and the sum of exp of the scores less that, ``[B, T, 2]``; 0 and 1 over padding.
-
-    Also 0 and 1 where all scores are −inf: no alignment has such a frame.
-    """
-    inside = torch.arange(scores.shape[1], device=scores.device) < of.lengths[:, None]
-    top = scores.amax(-1)
-    inside = inside & ~torch.isneginf(top)
-    top = top.masked_fill(~inside, 0.0)
-    total = (scores - top[..., None]).masked_fill(~inside[..., None], -torch.inf).exp().sum(-1)
-    return torch.stack((top, total.masked_fill(~inside, 1.0)), -1)
-
-
-def gradient(scores: Tensor, of: Lattice, normalise: bool, log_z: Tensor, occupancy: Tensor, frames: Tensor) -> Tensor:
+def gradient(scores: Tensor, of: Lattice, normalise: bool, log_z: Tensor, occupancy: Tensor) -> Tensor:
     """∂ ln Z / ∂ scores ``[B, T, C]``, or ∂ (ln Z less the normalisers of frames): marginals, less the softmax."""
     slopes = marginals(scores, of, occupancy)
     if not normalise:
         return slopes
     inside = torch.arange(scores.shape[1], device=scores.device) < of.lengths[:, None]
     alive = (inside & ~torch.isneginf(log_z)[:, None])[..., None]
-    softmax = (scores - frames[..., :1]).masked_fill(~alive, -torch.inf).exp() / frames[..., 1:]
-    return slopes - softmax
+    x = centred(scores, of)[0]
+    return slopes - torch.where(alive, x.exp() / totals(x)[..., None], 0.0)

@@ -22,16 +22,34 @@ from lnz.ops.scaffold import Answer
 
 
 def joined(initial: Tensor, emission: Tensor) -> Tensor:
-    """``emission [*batch, T, K]`` with ``initial [*batch, K]`` on top at the first step: node scores of the chain."""
+    """``emission [*batch, T, K]`` with ``initial [*batch, K]`` on top at the first step: node scores of the chain.
+
+    There the largest of either is taken away, as a constant, before they are added: :func:`offset`.
+    """
+    batch = torch.broadcast_shapes(initial.shape[:-1], emission.shape[:-2])
+    if not emission.shape[-2]:
+        return emission + initial.unsqueeze(-2)  # of no step: for gradients of 0
     if constant(initial, emission) and emission.dtype in (torch.float32, torch.float64):
-        batch = torch.broadcast_shapes(initial.shape[:-1], emission.shape[:-2])
         node = buffers.empty(*batch, *emission.shape[-2:], dtype=emission.dtype)
-        scores = node.numpy()
+        scores, first, before = node.numpy(), emission.detach().numpy()[..., 0, :], initial.detach().numpy()
         scores[...] = emission.detach().numpy()
-        scores[..., :1, :] += initial.detach().numpy()[..., None, :]
+        scores[..., 0, :] = (first - _largest(emission[..., 0, :]).numpy()) + (before - _largest(initial).numpy())
         return node
-    first = emission[..., :1, :] + initial.unsqueeze(-2)
-    return torch.cat((first, emission[..., 1:, :].expand(*first.shape[:-2], -1, -1)), -2)
+    first = (emission[..., 0, :] - _largest(emission[..., 0, :])) + (initial - _largest(initial))
+    return torch.cat((first.unsqueeze(-2), emission[..., 1:, :].expand(*first.shape[:-1], -1, -1)), -2)
+
+
+def offset(initial: Tensor, emission: Tensor) -> Tensor:
+    """What :func:`joined` takes away ``[*batch]``, in the dtype of :func:`lnz.ops.precision.accumulator`."""
+    if not emission.shape[-2]:
+        return emission.new_zeros(emission.shape[:-2], dtype=precision.accumulator(emission))
+    tops = (_largest(scores).squeeze(-1).to(precision.accumulator(scores)) for scores in (initial, emission[..., 0, :]))
+    return sum(tops, torch.zeros((), device=emission.device))
+
+
+def _largest(scores: Tensor) -> Tensor:
+    top = scores.detach().amax(-1, keepdim=True)
+    return top.masked_fill(torch.isneginf(top), 0.0)
 
 
 class Filtering(NamedTuple):

@@ -1,1 +1,1 @@
-"""Compiling kernels, and keeping them on disk."""
+"""Compiling kernels and keeping them on disk, running them on threads, memory for their results."""

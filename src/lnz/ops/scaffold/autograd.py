@@ -55,7 +55,7 @@ class Differentiable(Generic[In, Out]):
     Args:
         name: of the operators ``lnz::name`` and ``lnz::name_gradient``.
         inputs: the type of what it takes: scores, other tensors, settings.
-        outputs: the type of what a pass leaves: tensors, the value first.
+        outputs: the type of what a pass leaves: tensors, the value first, which may be in a wider dtype than scores.
         scores: how many of the inputs have gradients, the first ones.
         solve: the pass.
         fake: as ``solve``, but only shapes and dtypes count.
@@ -297,7 +297,8 @@ class Value(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         op, flat = ctx.op, _saved(ctx)
         wanted = ctx.needs_input_grad[1 : 1 + op.scores]
-        return None, *op.weighted_gradient(grad, flat, wanted), *(None,) * (len(flat) - op.scores)
+        gradients = op.weighted_gradient(grad.to(flat[0].dtype), flat, wanted)
+        return None, *gradients, *(None,) * (len(flat) - op.scores)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], op: Differentiable[Any, Any], *flat: Any) -> tuple[Any, Any]:

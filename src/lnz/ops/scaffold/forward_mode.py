@@ -21,7 +21,8 @@ class Value(autograd.Value):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
-        return expectation(ctx.op, _saved(ctx), tangents[1 : 1 + ctx.op.scores])
+        flat = _saved(ctx)
+        return expectation(ctx.op, flat, tangents[1 : 1 + ctx.op.scores]).to(flat[ctx.op._inputs].dtype)
 
 
 class Replay(autograd.Replay):

@@ -4,6 +4,7 @@ Shapes as in :mod:`lnz.ops.semi_markov.reference`.
 """
 
 from lnz.ops.semi_markov.decode import sample, topk
+from lnz.ops.semi_markov.expectation import expectation
 from lnz.ops.semi_markov.op import edge_marginals, forward_backward, log_partition, segment_marginals
 from lnz.ops.semi_markov.records import Pass, Segments
 
@@ -11,6 +12,7 @@ __all__ = [
     "Pass",
     "Segments",
     "edge_marginals",
+    "expectation",
     "forward_backward",
     "log_partition",
     "sample",

@@ -22,14 +22,14 @@ def solve(given: Segments) -> Pass:
     dtype = given.segment.dtype
     run = KERNELS.find("forward_backward", *given[:2]) if given.segment.numel() else None
     if run is None:
-        return precision.astype(Pass(*in_logs(given)), dtype)
+        log_z, segments, edges = in_logs(given)
+        return Pass(log_z, segments.to(dtype), edges.to(dtype))
 
     def kernel(some: Segments) -> tuple[tuple[Tensor, ...], Tensor]:
         *results, in_range = run(some)
         return tuple(results), in_range
 
-    log_z, *rest = precision.climb(given, kernel, None, in_logs).results
-    return Pass(log_z.to(dtype), *rest)
+    return Pass(*precision.climb(given, kernel, None, in_logs).results)
 
 
 def in_logs(given: Segments) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,8 +55,8 @@ def marginals(given: Segments) -> tuple[Tensor, ...]:
 
 def _fake(given: Segments) -> Pass:
     segment, edge, _ = given
-    B = segment.shape[0]
-    return Pass(segment.new_empty(B), segment.new_empty(segment.shape), segment.new_empty(B, *edge.shape[1:]))
+    log_z = segment.new_empty(len(segment), dtype=precision.accumulator(segment))
+    return Pass(log_z, segment.new_empty(segment.shape), segment.new_empty(len(segment), *edge.shape[1:]))
 
 
 SEMI_MARKOV = Differentiable(
@@ -78,7 +78,7 @@ def forward_backward(given: Segments) -> Pass:
 
 
 def log_partition(given: Segments, done: Pass) -> Tensor:
-    """ln Z ``[B]``, differentiable any number of times."""
+    """ln Z ``[B]`` in the dtype that it was computed in, differentiable any number of times."""
     return SEMI_MARKOV.value(given, done)
 
 

@@ -31,7 +31,11 @@ class Segments(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """What one pass gives, as constants: ln Z ``[B]``, marginals ``[B, T, W, L]`` and ``[B, S, L, L]``."""
+    """What one pass gives, as constants: ln Z ``[B]``, marginals ``[B, T, W, L]`` and ``[B, S, L, L]``.
+
+    ln Z is in the dtype that it was computed in (:func:`lnz.ops.precision.accumulator`), so that differences from it
+    are rounded once.
+    """
 
     log_z: Tensor
     segments: Tensor

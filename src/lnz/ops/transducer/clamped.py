@@ -38,7 +38,7 @@ class _Clamped(torch.autograd.Function):
         log_z, blanks, labels = solved_arcs(at_blank, at_label, lengths, target_lengths, several)
         ctx.save_for_backward(blanks, labels, *joint, scales)
         ctx.settings = (blank, normalise, clamp)
-        return log_z.to(logits.dtype)
+        return log_z
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -46,4 +46,4 @@ class _Clamped(torch.autograd.Function):
         *tensors, scales = ctx.saved_tensors
         blank, normalise, clamp = ctx.settings
         gradient = joint_slopes(*tensors, blank, normalise, scales)
-        return gradient.clamp_(-clamp, clamp).mul_(grad[:, None, None, None]), *(None,) * 7
+        return gradient.clamp_(-clamp, clamp).mul_(grad[:, None, None, None].to(gradient.dtype)), *(None,) * 7

@@ -15,20 +15,20 @@ from lnz.ops.chain.reference import accumulator
 from lnz.ops.choices import Choose, ranked
 from lnz.ops.transducer import kernel
 from lnz.ops.transducer.lattice import Lattice
-from lnz.ops.transducer.reference import by_step, forward, shifted
+from lnz.ops.transducer.reference import by_step, forward, ways
 from lnz.semirings import KMax, Log
 from lnz.typing import IGNORE
 
 
 def topk(blank: Tensor, label: Tensor, of: Lattice, k: int) -> tuple[Tensor, Tensor]:
-    """The k best alignments ``int64 [k, B, U]`` and their scores ``[k, B]``; beyond the possible ones −100 and −inf."""
+    """The k best alignments ``int64 [k, B, U]`` and their scores ``[k, B]``, double; −100 and −inf beyond the last."""
     if k == 1 and use_kernels(blank, label) and blank.numel():
         best, score = kernel.viterbi(blank, label, of)
         return best.unsqueeze(0), score.unsqueeze(0)
     rank = torch.arange(k, device=blank.device)[:, None].expand(k, len(blank))
     b, l = by_step(blank.to(accumulator(blank)), label.to(accumulator(blank)), of)
     frames, best = _walk(forward(KMax(k), b, l), b, l, of, rank, ranked)
-    return frames.masked_fill(torch.isneginf(best)[..., None], IGNORE), best.to(blank.dtype)
+    return frames.masked_fill(torch.isneginf(best)[..., None], IGNORE), best
 
 
 def sample(blank: Tensor, label: Tensor, of: Lattice, n: int, generator: torch.Generator | None) -> Tensor:
@@ -64,8 +64,8 @@ def _walk(
         scores, rank = torch.where(at_end, score, scores), torch.where(at_end, index, rank)
         if n == 0:
             break
-        ways = torch.stack((alphas[n - 1] + b[:, n - 1], shifted(alphas[n - 1] + l[:, n - 1], 1)), -1)
-        _, index = choose(_at(ways, column).flatten(2), rank)  # K ways along each of two arcs
+        come = ways(alphas[n - 1], b[:, n - 1], l[:, n - 1])
+        _, index = choose(_at(come, column).flatten(2), rank)  # K ways along each of two arcs
         going = of.steps() >= n
         moves = going & (index % 2 == 1) & (column > 0)  # to column 0 only where nothing is possible
         rank = torch.where(going, index // 2, rank)

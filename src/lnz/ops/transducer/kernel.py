@@ -56,7 +56,7 @@ def solve(blank: Tensor, label: Tensor, of: Lattice) -> tuple[Tensor, Tensor, Te
     arguments = (*_arrays(blank, label, of.lengths, of.target_lengths), of.slant())
     outputs = _arrays(*results)
     _share(lambda first, step: kernel(*arguments, first, step, *outputs), len(blank), blank.numel())
-    return log_z.to(blank.dtype), *results[1:]
+    return results
 
 
 def viterbi(blank: Tensor, label: Tensor, of: Lattice) -> tuple[Tensor, Tensor]:
@@ -68,7 +68,7 @@ def viterbi(blank: Tensor, label: Tensor, of: Lattice) -> tuple[Tensor, Tensor]:
     arguments = (*_arrays(blank, label, of.lengths, of.target_lengths), of.slant())
     outputs = _arrays(frames, scores)
     _share(lambda first, step: kernel(*arguments, first, step, *outputs), B, blank.numel())
-    return frames, scores.to(blank.dtype)
+    return frames, scores
 
 
 def _arrays(*tensors: Tensor) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,14 +32,14 @@ def solved_arcs(
 
 def _reference(blank: Tensor, label: Tensor, of: Lattice) -> tuple[Tensor, Tensor, Tensor]:
     wide = accumulator(blank)
-    results = reference.forward_backward(blank.to(wide), label.to(wide), of)
-    return tuple(result.to(blank.dtype).contiguous() for result in results)  # type: ignore[return-value]
+    log_z, *arcs = reference.forward_backward(blank.to(wide), label.to(wide), of)
+    return log_z.contiguous(), *(x.to(blank.dtype).contiguous() for x in arcs)  # type: ignore[return-value]
 
 
 @solved_arcs.register_fake
 def _(blank: Tensor, label: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     arcs = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (blank, label))
-    return blank.new_empty(blank.shape[0]), *arcs  # type: ignore[return-value]
+    return blank.new_empty(blank.shape[0], dtype=accumulator(blank)), *arcs  # type: ignore[return-value]
 
 
 class LogPartition(torch.autograd.Function):
@@ -62,7 +63,7 @@ class LogPartition(torch.autograd.Function):
         *tensors, blanks, labels = ctx.saved_tensors
         blanks, labels = Marginals.apply(*tensors, ctx.several, blanks, labels)
         grad = grad[:, None, None]
-        return grad * blanks, grad * labels, None, None, None
+        return (grad * blanks).to(blanks.dtype), (grad * labels).to(labels.dtype), None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
@@ -104,16 +105,25 @@ class Marginals(torch.autograd.Function):
 
 
 def forward_backward(blank: Tensor, label: Tensor, of: Lattice) -> tuple[Tensor, Tensor, Tensor]:
-    """ln Z ``[B]`` and the probabilities of arcs, shaped as their scores; each differentiable any number of times."""
+    """ln Z ``[B]``, double, and the probabilities of arcs, shaped as their scores; all differentiable."""
     log_z, blanks, labels = LogPartition.apply(blank, label, *of)
     return log_z, *Marginals.apply(blank, label, *of, blanks, labels)
 
 
 def log_partition(blank: Tensor, label: Tensor, of: Lattice) -> Tensor:
-    """ln Z ``[B]`` alone."""
+    """ln Z ``[B]`` alone, double."""
     return LogPartition.apply(blank, label, *of)[0]
 
 
 def log_prob(logits: Tensor, labels: Tensor, of: Lattice, blank: int, normalise: bool) -> Tensor:
-    """ln P(y) of each target ``[B]``, differentiable to the logits; arguments as of :func:`arcs`."""
-    return log_partition(*arcs(logits, labels, of, blank, normalise), of).to(logits.dtype)
+    """ln P(y) of each target ``[B]``, double, differentiable to the logits; arguments as of :func:`arcs`."""
+    return log_partition(*arcs(logits, labels, of, blank, normalise), of)
+
+
+def divergence(pairs: Sequence[Sequence[Tensor]], of: Lattice) -> Tensor:
+    """That of alignments under a pair of arcs (b, l) from those under another ``[B]``, in double precision.
+
+    Of one pair alone, minus the entropy. Differentiable, see :func:`lnz.ops.transducer.reference.divergence`.
+    """
+    wide = accumulator(pairs[0][0])
+    return reference.divergence([(blank.to(wide), label.to(wide)) for blank, label in pairs], of)

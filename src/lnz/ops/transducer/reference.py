@@ -7,9 +7,12 @@ networks"; Bagby, Rao and Sim 2018 (the recursion along anti-diagonals).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from lnz.ops.branches import expected, shares
 from lnz.ops.transducer.lattice import Lattice
 from lnz.semirings import Log, Semiring
 
@@ -17,19 +20,45 @@ from lnz.semirings import Log, Semiring
 def forward_backward(blank: Tensor, label: Tensor, of: Lattice) -> tuple[Tensor, Tensor, Tensor]:
     """ln of the sum over alignments of exp of their scores ``[B]``; the probabilities of arcs, shaped as b and l.
 
-    P(arc) = exp(α(from) + score + β(to) − ln Z); 0 beside the lattice, and everywhere if ln Z = −inf. O(B T U) time.
+    The probability of being at a node flows back from the end, along each arc in proportion to the paths that come
+    along it. 0 beside the lattice, and everywhere if ln Z = −inf. O(B T U) time.
     """
     b, l = by_step(blank, label, of)
-    alphas, betas = forward(Log(), b, l), backward(b, l, of)
-    log_z = betas[0][:, 0]
-    z = log_z.masked_fill(torch.isneginf(log_z), 0.0)[:, None]  # where Z = 0, all α + β are −inf already
-    blanks, labels = torch.zeros_like(b), torch.zeros_like(l)
-    if len(alphas) > 1:
-        onward = torch.stack(betas[1:], 1)
-        alpha = torch.stack(alphas[:-1], 1) - z[:, None]
-        blanks, labels = (alpha + b + onward).exp(), (alpha + l + shifted(onward, -1)).exp()
+    alphas = forward(Log(), b, l)
+    ends, steps = ends_of(b, of), of.steps()[:, None]
+    log_z, there = b.new_zeros(len(b)), torch.zeros_like(alphas[0])
+    blanks, labels = [], []
+    for n in range(b.shape[1], -1, -1):
+        here = steps == n
+        log_z = torch.where(here[:, 0], Log().plus(alphas[n] + ends, -1), log_z)
+        there = torch.where(here, shares(alphas[n] + ends), there)
+        if n:
+            stay, move = (there[..., None] * shares(ways(alphas[n - 1], b[:, n - 1], l[:, n - 1]))).unbind(-1)
+            move = shifted(move, -1, 0.0)
+            blanks.append(stay)
+            labels.append(move)
+            there = stay + move
     T, U = label.shape[1:]
-    return log_z, by_frame(blanks, of, T), by_frame(labels, of, T)[..., :U]
+    found = (by_frame(torch.stack(x[::-1], 1) if x else torch.zeros_like(b), of, T) for x in (blanks, labels))
+    blanks, labels = found
+    return log_z, blanks, labels[..., :U]
+
+
+def divergence(pairs: Sequence[tuple[Tensor, Tensor]], of: Lattice) -> Tensor:
+    """Σ_z P(z) ln (P(z) / Q(z)) ``[B]`` over alignments, of the scores (b, l) of P and of Q; of P alone, Q(z) = 1.
+
+    By the chain rule: of each node, over where it can have come from, and so on from there. O(B T U) time.
+    """
+    arcs = [by_step(blank, label, of) for blank, label in pairs]
+    alphas = [start(b) for b, _ in arcs]
+    so_far, steps = torch.zeros_like(alphas[0]), of.steps()[:, None]
+    for n in range(arcs[0][0].shape[1]):
+        going = steps > n
+        come = torch.stack((so_far, shifted(so_far, 1, 0.0)), -1)
+        scores = [ways(alpha, b[:, n], l[:, n]) for alpha, (b, l) in zip(alphas, arcs, strict=True)]
+        so_far = torch.where(going, expected(come, *scores), so_far)
+        alphas = [torch.where(going, Log().plus(x, -1), alpha) for x, alpha in zip(scores, alphas, strict=True)]
+    return so_far.gather(1, of.target_lengths[:, None]).squeeze(1)
 
 
 def by_step(blank: Tensor, label: Tensor, of: Lattice) -> tuple[Tensor, ...]:
@@ -53,9 +82,9 @@ def by_frame(x: Tensor, of: Lattice, T: int) -> Tensor:
     return x.gather(1, at.expand(B, T, W))
 
 
-def shifted(x: Tensor, by: int) -> Tensor:
-    """Columns moved up by one (``by`` = 1) or down by one (−1); −inf for what comes in."""
-    padded = torch.nn.functional.pad(x, (max(by, 0), max(-by, 0)), value=-torch.inf)
+def shifted(x: Tensor, by: int, nothing: float = -torch.inf) -> Tensor:
+    """Columns moved up by one (``by`` = 1) or down by one (−1); ``nothing`` comes in."""
+    padded = torch.nn.functional.pad(x, (max(by, 0), max(-by, 0)), value=nothing)
     return padded[..., :-1] if by > 0 else padded[..., 1:]
 
 
@@ -64,9 +93,7 @@ def forward(semiring: Semiring, b: Tensor, l: Tensor) -> list[Tensor]:
 
     α_{n+1}(u) = α_n(u) · b_n(u) + α_n(u − 1) · l_n(u − 1), with b and l by step.
     """
-    start = b.new_full((len(b), b.shape[2]), -torch.inf)
-    start[:, 0] = 0.0
-    alphas = [semiring.lift(start)]
+    alphas = [semiring.lift(start(b))]
     for n in range(b.shape[1]):
         stay = semiring.times(alphas[-1], semiring.lift(b[:, n]))
         move = shifted(semiring.times(alphas[-1], semiring.lift(l[:, n])), 1)
@@ -74,17 +101,22 @@ def forward(semiring: Semiring, b: Tensor, l: Tensor) -> list[Tensor]:
     return alphas
 
 
-def backward(b: Tensor, l: Tensor, of: Lattice) -> list[Tensor]:
-    """β_0 … β_N, ``[B, U + 1]``: ln of the sum, over how a path goes on after n arcs, of exp of its scores."""
+def start(b: Tensor) -> Tensor:
+    """α_0 ``[B, U + 1]``: no label is emitted."""
+    found = b.new_full((len(b), b.shape[2]), -torch.inf)
+    found[:, 0] = 0.0
+    return found
+
+
+def ways(alpha: Tensor, b: Tensor, l: Tensor) -> Tensor:
+    """The scores of the paths that come to each column by a blank and by a label, ``[*, U + 1, 2]``."""
+    return torch.stack((alpha + b, shifted(alpha + l, 1)), -1)
+
+
+def ends_of(b: Tensor, of: Lattice) -> Tensor:
+    """0 for the column in which paths end, −inf for others, ``[B, U + 1]``."""
     columns = torch.arange(b.shape[2], device=b.device)
-    end = b.new_zeros(b.shape[0], b.shape[2]).masked_fill(columns != of.target_lengths[:, None], -torch.inf)
-    nowhere = torch.full_like(end, -torch.inf)
-    steps = of.steps()[:, None]
-    betas = [torch.where(steps == b.shape[1], end, nowhere)]
-    for n in reversed(range(b.shape[1])):
-        ways = torch.stack((b[:, n] + betas[-1], l[:, n] + shifted(betas[-1], -1)), -1)
-        betas.append(torch.where(steps == n, end, Log().plus(ways, -1)))
-    return betas[::-1]
+    return b.new_zeros(b.shape[0], b.shape[2]).masked_fill(columns != of.target_lengths[:, None], -torch.inf)
 
 
 # From joint scores to arcs -------------------------------------------------------------------------------------------

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 import statistics
 from collections.abc import Sequence
 from io import StringIO
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
 from rich.table import Table
 
-from lnz.io.atomic import atomic_write
+from lnz.tasks.console import Console
+from lnz.tasks.run import Interrupted, write
 from lnz.tasks.run import run as run_task
-from lnz.tasks.run import run_folder
+from lnz.tasks.run_folder import check_free, run_folder
 from lnz.tasks.segment import report
 from lnz.tasks.segment.objectives import NAMES
 from lnz.tasks.task import Task
@@ -32,18 +33,26 @@ def run(task: Task, argv: Sequence[str], config: Any, console: Console) -> None:
     """
     output = run_folder(task, config)
     results: dict[str, list[report.Result]] = {}
+    if rank_zero_only.rank == 0:
+        for name in NAMES:  # all before the first: a refusal should not come after hours
+            check_free(output / name, config)
     for name in NAMES:
         folder = output / name
-        shown = Console(file=StringIO()) if rank_zero_only.rank == 0 else console
-        run_task(task, [*argv, "--objective", name, "--output", str(folder)], shown)
+        if rank_zero_only.rank == 0:
+            console.say(f"objective {name}")
+        try:
+            run_task(task, [*argv, "--objective", name, "--output", str(folder)], Console(file=StringIO()))
+        except Interrupted as stop:
+            again = [part for part in argv if part != "--overwrite"]
+            how = ["lnz", "fit", task.name, *again, "--output", str(output), "--ckpt_path", "last"]
+            raise Interrupted(shlex.join(how), stop.code) from stop
         kept = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         results[name] = [report.Result(**result) for result in kept]
     if rank_zero_only.rank != 0:
         return
-    with atomic_write(output / "comparison.md") as file:
-        file.write(markdown(results))
+    write(output / "comparison.md", markdown(results))
     console.print(table(results))
-    console.print(f"the same in Markdown: {output / 'comparison.md'}", soft_wrap=True)
+    console.say(f"the same in Markdown: {output / 'comparison.md'}")
 
 
 def rows(results: dict[str, list[report.Result]]) -> dict[str, list[str]]:

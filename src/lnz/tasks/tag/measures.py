@@ -21,6 +21,7 @@ TITLES = {
 HIGHER_IS_BETTER = {"accuracy": True, "whole": True, "f1": True, "nll": False, "ece": False}
 PERCENT = ("accuracy", "whole", "f1")
 _ENDS = {"E": "I", "L": "I", "S": "B", "U": "B"}  # the letters that end a span, and what they are in BIO
+_LETTERS = {"B": "B", "I": "I", "M": "I", **_ENDS}
 
 
 class Measures(torch.nn.Module):
@@ -79,9 +80,13 @@ class Measures(torch.nn.Module):
 
 
 def mark_spans(tags: Sequence[str]) -> bool:
-    """Whether all tags but ``O`` are a letter of BIO, BIOES or BILOU, a hyphen and a type; and there are such."""
+    """Whether all tags but ``O`` are those of spans; and there are such.
+
+    They are a letter of BIO, IOB1, BIOES, BILOU or BMES, a hyphen and a type; or letters of BMES alone.
+    """
     others = [tag for tag in tags if tag != "O"]
-    return bool(others) and all(tag[:2] in ("B-", "I-", "E-", "S-", "L-", "U-") and tag[2:] for tag in others)
+    alone = {"B", "E"} <= set(others) <= set("BMES")
+    return alone or (bool(others) and all(tag[:1] in _LETTERS and tag[1:2] == "-" and tag[2:] for tag in others))
 
 
 def span_counts(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> tuple[int, int, int]:
@@ -97,11 +102,15 @@ def span_counts(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]
 
 
 def as_bio(tags: Sequence[str]) -> list[str]:
-    """The same spans in BIO, which nervaluate reads, from BIOES or BILOU; after the end of a span another begins."""
+    """The same spans in BIO, which nervaluate reads, from the other schemes; after the end of a span another begins.
+
+    Letters that stand alone get a type. nervaluate takes an I that follows no tag of its type for a beginning, as IOB1
+    has it.
+    """
     letters, before = [], ""
     for tag in tags:
-        letter, kind = tag[:1], tag[1:]
+        letter, kind = tag[:1], tag[1:] or "-span"
         begins = before in _ENDS
-        letters.append(tag if letter == "O" else ("B" if begins else _ENDS.get(letter, letter)) + kind)
+        letters.append(tag if letter == "O" else ("B" if begins else _LETTERS[letter]) + kind)
         before = letter
     return letters

@@ -15,7 +15,7 @@ from lnz.tasks.tag.module import TagModule
 BATCH = 32
 
 
-def predict(checkpoint: Mapping[str, Any], source: str, text: Path, output: Path) -> int:
+def predict(checkpoint: Mapping[str, Any], source: str, text: Path, output: Path, encoding: str | None = None) -> int:
     """Write the sentences of a file with their best tags under the chain; returns how many there are.
 
     Of a CoNLL-U file only the column of tags is replaced; of columns the word is the first; of text (``.txt``) a line
@@ -27,6 +27,7 @@ def predict(checkpoint: Mapping[str, Any], source: str, text: Path, output: Path
         source: the file it is from, for messages.
         text: the file of sentences, gzipped or not.
         output: the file to write.
+        encoding: of the text; by default UTF-8, in which the output always is.
 
     Raises:
         FormatError: a checkpoint of another task or version, or one that was not trained on sentences; a bad file.
@@ -35,7 +36,7 @@ def predict(checkpoint: Mapping[str, Any], source: str, text: Path, output: Path
     module = TagModule.from_checkpoint(checkpoint, source)
     check_sentences(checkpoint, source)
     column = module.settings["column"]
-    sentences = read_sentences(text, column=column, tag_column=None)
+    sentences = read_sentences(text, column=column, tag_column=None, encoding=encoding)
     order = sorted(range(len(sentences)), key=lambda k: len(sentences[k]))
     tags: dict[int, list[str]] = {}
     for start in range(0, len(order), BATCH):
@@ -44,7 +45,7 @@ def predict(checkpoint: Mapping[str, Any], source: str, text: Path, output: Path
         batch = {"tokens": tokens, "lengths": torch.tensor([len(words) for words in tokens])}
         tags |= dict(zip(part, module.predict_step(batch, 0), strict=True))
     if format_of(text) == "conllu":
-        retag_conllu(text, output, column, (tags[k] for k in range(len(sentences))))
+        retag_conllu(text, output, column, (tags[k] for k in range(len(sentences))), encoding)
         return len(sentences)
     tagged = ((sentence.tokens, tags[k]) for k, sentence in enumerate(sentences))
     if format_of(output) == "conllu":

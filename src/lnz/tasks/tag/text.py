@@ -14,8 +14,6 @@ from lnz.io.sentences import Sentence
 from lnz.nn.tag_schemes import Scheme, transition_mask
 from lnz.typing import IGNORE
 
-SPAN_LETTERS = {"BIO": "BI", "BIOES": "BIES", "BILOU": "BILU"}
-
 
 class SentenceDataset(Dataset[dict[str, Any]]):
     """Sentences with the numbers of their tags, ``int64 [T]``, −100 where a word has none."""

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from lnz import plot
-from lnz.distributions import CTC
+from lnz.distributions import CTCAlignments
 from lnz.errors import LnzError
 from lnz.io.alignments import Interval, write_json, write_textgrid
 from lnz.io.atomic import atomic_write
 from lnz.io.audio import read_audio
 from lnz.io.transcripts import Utterance
-from lnz.tasks.transcribe.alphabet import BLANK, PAUSE
+from lnz.tasks.failures import Failed, attempted
+from lnz.tasks.transcribe.alphabet import BLANK, PAUSE, Unknown
 from lnz.tasks.transcribe.module import TranscribeModule
 
 Form = Literal["textgrid", "json", "both"]
@@ -48,40 +49,51 @@ class Aligned:
 
 
 @torch.no_grad()
-def align(module: TranscribeModule, waveform: Tensor, text: str, name: str) -> Aligned:
+def align(module: TranscribeModule, waveform: Tensor, text: str, name: str, unknown: Unknown = "error") -> Aligned:
     """Align ``text`` with ``waveform`` ``[N]``.
 
     A frame of the network stands for the time around its centre, half a frame to either side. The confidence of an
     interval is the mean, over its frames, of the probability, given the text, of what the best alignment has there.
+    Where ``unknown`` labels are left out, they and words of nothing else have no interval; where they are stars, any
+    label may sound in their place.
 
     Raises:
         FormatError: the text has a label that the model does not know; ``name`` is told.
         LnzError: the recording is too short for the text; ``name`` is told.
     """
-    target = module.alphabet.encode(text, name)
+    spelling = module.alphabet.spell(text, name, unknown)
+    target, seconds = spelling.classes[None].to(module.device), len(waveform) / module.sample_rate
     p = module(waveform[None].to(module.device))
-    alignments = p.alignments(target[None].to(module.device))
+    needed, frames = module.needed(spelling.classes), int(p.lengths)
+    if needed.frames > frames:
+        have = f"{seconds:.2f} s, {frames} frames of the model"
+        raise LnzError(f"{name}: {needed}, do not fit into {have}: they need {needed.frames}")
+    log_probs = with_stars(p.logits.log_softmax(-1))
+    scores = log_probs if p.log_prior is None else with_stars(p.logits.log_softmax(-1) - p.log_prior)
+    alignments, q = (CTCAlignments(x, target, None, p.lengths, BLANK) for x in (scores, log_probs))
     if alignments.log_partition.isneginf():
-        frames, seconds = int(p.lengths), len(waveform) / module.sample_rate
-        raise LnzError(f"{name}: {len(target)} labels do not fit into {seconds:.2f} s, {frames} frames of the model")
+        raise LnzError(f"{name}: every alignment has probability 0 under the model")
     z = alignments.argmax()
     spans = alignments.spans(z)[0].cpu()
     certainty = alignments.marginals[0].gather(-1, z[0, :, None])[:, 0].cpu()
-    duration = len(waveform) / module.sample_rate
 
     def interval(label: str, first: int, last: int) -> Interval:
         """From the start of label ``first`` to the end of label ``last`` of the target."""
         start, end = int(spans[first, 0]), int(spans[last, 1])
-        begins, stops = (min(max((k - 0.5) * module.seconds_per_frame, 0.0), duration) for k in (start, end))
+        begins, stops = (min(max((k - 0.5) * module.seconds_per_frame, 0.0), seconds) for k in (start, end))
         return Interval(begins, stops, label, float(certainty[start:end].mean()))
 
-    words = [interval(word, first, last - 1) for word, first, last in module.alphabet.words(text)]
+    words = [interval(word, first, last - 1) for word, first, last in spelling.words]
     characters = None
     if module.alphabet.units == "characters":
-        each = [(module.alphabet.labels[c - 1], k) for k, c in enumerate(target.tolist())]
-        characters = [interval(label, k, k) for label, k in each if label != PAUSE]
-    log_prob = CTC(p.logits, p.lengths, BLANK).log_prob(target[None].to(module.device))  # without the prior
-    return Aligned(text, duration, float(log_prob), words, characters)
+        characters = [interval(label, k, k) for k, label in enumerate(spelling.labels) if label != PAUSE]
+    return Aligned(text, seconds, float(q.log_partition), words, characters)  # Q without the prior
+
+
+def with_stars(log_probs: Tensor) -> Tensor:
+    """Two classes more behind those of ``log_probs`` ``[*, T, C]``: any of the labels, blank apart."""
+    star = log_probs[..., BLANK + 1 :].logsumexp(-1, keepdim=True)
+    return torch.cat((log_probs, star, star), -1)
 
 
 def align_files(
@@ -91,8 +103,12 @@ def align_files(
     output: Path,
     form: Form = "both",
     picture: bool = False,
-) -> Iterator[Aligned]:
+    unknown: Unknown = "error",
+    strict: bool = False,
+) -> Iterator[Aligned | Failed]:
     """Write the alignment of each recording, ``<name>.TextGrid`` and ``.json`` and ``.png``; yields each when done.
+
+    A recording that is unreadable or too short for its text, or a text with unknown labels, is yielded as a failure.
 
     Args:
         checkpoint: a loaded checkpoint.
@@ -101,18 +117,18 @@ def align_files(
         output: an existing folder.
         form: of the files.
         picture: whether to draw each alignment over its spectrogram.
+        unknown: what becomes of labels that the network was not trained on.
+        strict: raise at the first failure instead.
 
     Raises:
-        FormatError: a checkpoint of another task or version, an unreadable recording, or a text with unknown labels.
-        LnzError: a recording that is too short for its text.
+        FormatError: a checkpoint of another task or version.
         OSError: the output cannot be written.
     """
     module = TranscribeModule.from_checkpoint(checkpoint, source)
-    for utterance in utterances:
-        module.alphabet.encode(utterance.text, str(utterance.audio))  # before any work
-    for utterance in utterances:
+
+    def work(utterance: Utterance) -> Aligned:
         waveform, _ = read_audio(utterance.audio, module.sample_rate)
-        aligned = align(module, waveform, utterance.text, str(utterance.audio))
+        aligned = align(module, waveform, utterance.text, str(utterance.audio), unknown)
         if form in ("textgrid", "both"):
             write_textgrid(output / f"{utterance.name}.TextGrid", aligned.duration, aligned.tiers)
         if form in ("json", "both"):
@@ -127,7 +143,9 @@ def align_files(
         if picture:
             with atomic_write(output / f"{utterance.name}.png", "wb") as file:
                 file.write(plot.png(drawn(module, [(utterance.name, waveform, aligned.tiers)])))
-        yield aligned
+        return aligned
+
+    yield from attempted(utterances, work, strict)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -11,9 +12,28 @@ from torch import Tensor
 from lnz.errors import FormatError
 
 Units = Literal["characters", "words"]
+Unknown = Literal["error", "skip", "star"]
+"""What becomes of labels that the alphabet does not have: an error; left out; or any label may stand there."""
 BLANK = 0
 PAUSE = " "
 """The label between words: of characters, and of words where pauses have a label."""
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """A text as the classes of a network.
+
+    Attributes:
+        labels: as written.
+        classes: ``int64 [S]``, one per label. Stars, for labels that are not of the alphabet, are the two classes
+            behind its own in turn, so that no two of them are equal neighbours.
+        words: each word, and the first and the last (exclusive) of its labels; words of which none is left are not
+            there.
+    """
+
+    labels: list[str]
+    classes: Tensor
+    words: list[tuple[str, int, int]]
 
 
 class Alphabet:
@@ -49,12 +69,33 @@ class Alphabet:
         Raises:
             FormatError: a label that is not of the alphabet; ``name`` says whose text it is.
         """
-        labels = spelt(text, self.units, self.pauses)
-        unknown = [label for label in labels if label not in self.classes]
-        if unknown:
+        return self.spell(text, name).classes
+
+    def spell(self, text: str, name: str, unknown: Unknown = "error") -> Spelling:
+        """The classes of a text, and which of them make each word.
+
+        Raises:
+            FormatError: a label that is not of the alphabet, where that is an error, or none that is, where others are
+                left out; ``name`` says whose text it is.
+        """
+        written = spelt(text, self.units, self.pauses)
+        missing = [label for label in written if label not in self.classes]
+        kept = [k for k, label in enumerate(written) if unknown == "star" or label in self.classes]
+        if missing and (unknown == "error" or not kept):
             shown = " ".join(map(repr, self.labels[:40])) + (" …" if len(self.labels) > 40 else "")
-            raise FormatError(f"{name}: {unknown[0]!r} is none of the labels of the training texts: {shown}")
-        return torch.tensor([self.classes[label] for label in labels])
+            few = f"{missing[0]!r} is none" if kept else f"{text!r} has none"
+            raise FormatError(f"{name}: {few} of the labels of the training texts: {shown}")
+        labels, stars, classes = [written[k] for k in kept], 0, []
+        for label in labels:
+            classes.append(self.classes.get(label, len(self) + stars % 2))
+            stars += label not in self.classes
+        place = {k: at for at, k in enumerate(kept)}
+        words = []
+        for word, first, last in self.words(text):
+            of = [place[k] for k in range(first, last) if k in place]
+            if of:
+                words.append((word, of[0], of[-1] + 1))
+        return Spelling(labels, torch.tensor(classes, dtype=torch.int64), words)
 
     def decode(self, classes: Tensor) -> str:
         """The text of classes ``int64 [S]``; −100 is passed over, and pauses are single spaces."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from lnz.errors import FormatError
 from lnz.io.alignments import Interval, read_textgrid
 from lnz.io.audio import list_audio, read_audio
+from lnz.io.files import normalized
+from lnz.io.lists import read_list
 from lnz.io.transcripts import Utterance, pair_audio, read_transcripts
 from lnz.tasks.streams import Keys, generator
 from lnz.tasks.transcribe.alphabet import Alphabet, Units
@@ -25,6 +27,7 @@ from lnz.typing import IGNORE
 
 Example = dict[str, Any]
 """``waveform`` ``[N]``, its ``labels`` ``int64 [S]``, and the ``index`` of the recording in its split."""
+GRIDS = "*.TextGrid"
 WORDS = "words"
 """The tier of TextGrids that says when each word sounds."""
 
@@ -56,11 +59,13 @@ class TranscribeData(pl.LightningDataModule):
     Args:
         audio: folder of audio, and of folders of it: WAV, FLAC, Ogg, MP3 … Without it, dialled digits are composed.
         transcripts: file of transcripts: lines of a name, a tab and a text; or a table with a header, of commas or
-            tabs; or LibriSpeech's. By default, all *.trans.txt in the folder and below.
+            tabs; or JSON lines (NeMo's manifests); or LibriSpeech's. By default, all *.trans.txt in the folder and
+            below.
         alignments: folder of TextGrids named as the recordings, some or all, whose tier "words" says when each word
             sounds; forced alignments of validation recordings are then judged by it. Nothing is trained on it.
         val_list: file that names the validation recordings, one per line.
         val_fraction: share of the recordings held out where val_list is not given.
+        encoding: of the text in transcripts and lists, as latin-1 or gbk; by default UTF-8.
         units: what a label is: "characters", or "words", which is whatever stands between spaces (words, digits,
             phones). By default, characters of a folder's transcripts, and words (here, digits) of composed ones.
         pauses: give what is before, between and after words a label of its own. With a label prior (model.prior_scale),
@@ -81,6 +86,7 @@ class TranscribeData(pl.LightningDataModule):
         alignments: Path | None = None,
         val_list: Path | None = None,
         val_fraction: float = 0.1,
+        encoding: str | None = None,
         units: Units | None = None,
         pauses: bool = False,
         sample_rate: int = 16000,
@@ -102,14 +108,15 @@ class TranscribeData(pl.LightningDataModule):
             if extra:
                 raise ValueError(f"data.{extra[0]}: needs data.audio, the folder of the recordings")
             self.sample_rate, units = tones.sample_rate, units or "words"
-            train, val = ([_composed(tones, part, k, seed) for k in range(getattr(tones, part))] for part in PARTS)
+            train, val = ([composed(tones, part, k, seed) for k in range(getattr(tones, part))] for part in PARTS)
         else:
             self.sample_rate, units = sample_rate, units or "characters"
             source = transcripts or audio
-            found = pair_audio(list_audio(audio), read_transcripts(source), source)
+            found = pair_audio(list_audio(audio), read_transcripts(source, encoding), source)
+            grids = grids_of(alignments)
             train, val = (
-                [_checked(utterance, sample_rate, in_memory, alignments) for utterance in part]
-                for part in split(found, val_list, val_fraction, seed)
+                [checked(utterance, sample_rate, in_memory, grids) for utterance in part]
+                for part in split(found, val_list, val_fraction, seed, encoding)
             )
         self.train, self.val = train, val
         every_key = [" ".join(KEYS)] if audio is None else []
@@ -168,7 +175,7 @@ def collate(examples: Sequence[Example]) -> dict[str, Tensor]:
 
 
 def split(
-    utterances: Sequence[Utterance], val_list: Path | None, val_fraction: float, seed: int
+    utterances: Sequence[Utterance], val_list: Path | None, val_fraction: float, seed: int, encoding: str | None = None
 ) -> tuple[list[Utterance], list[Utterance]]:
     """Training and validation recordings: by list, or by a draw from ``seed``.
 
@@ -177,7 +184,7 @@ def split(
         ValueError: nothing is left for one of them.
     """
     if val_list is not None:
-        held_out = _listed(val_list, {utterance.name for utterance in utterances})
+        held_out = set(read_list(val_list, {each.name: each.name for each in utterances}, "recording", encoding))
         train = [utterance for utterance in utterances if utterance.name not in held_out]
         if not train:
             raise ValueError("data.val_list: names every recording; none is left for training")
@@ -191,34 +198,23 @@ def split(
     return [utterances[k] for k in sorted(order[count:])], [utterances[k] for k in sorted(order[:count])]
 
 
-def _listed(file: Path, known: set[str]) -> set[str]:
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FormatError(f"{file}: cannot be read as a list of recordings ({error})") from error
-    names = set()
-    for number, line in enumerate(lines, 1):
-        if not (name := line.strip()):
-            continue
-        name = name if name in known else Path(name).stem
-        if name not in known:
-            raise FormatError(f"{file}, line {number}: no recording named {line.strip()!r}")
-        names.add(name)
-    if not names:
-        raise FormatError(f"{file}: expected one recording per line, found none")
-    return names
-
-
-def _composed(tones: Tones, part: str, index: int, seed: int) -> Recording:
+def composed(tones: Tones, part: str, index: int, seed: int) -> Recording:
+    """One recording of dialled digits, a function of (seed, part, index) alone."""
     stream = np.random.default_rng([seed, part == "val", index])
     waveform, text, gold = compose(tones, stream)
     return Recording(f"{part}-{index}", text, len(waveform), waveform, None, gold)
 
 
-def _checked(utterance: Utterance, sample_rate: int, in_memory: bool, alignments: Path | None) -> Recording:
+def grids_of(folder: Path | None) -> dict[str, Path]:
+    """The TextGrids of a folder by the name of their recording."""
+    return {} if folder is None else {normalized(path.stem): path for path in folder.glob(GRIDS)}
+
+
+def checked(utterance: Utterance, sample_rate: int, in_memory: bool, grids: Mapping[str, Path]) -> Recording:
+    """A recording of a file, read once, with the bounds of its words where a TextGrid has them."""
     waveform, _ = read_audio(utterance.audio, sample_rate)
-    grid = None if alignments is None else alignments / f"{utterance.name}.TextGrid"
-    gold = read_words(grid, utterance.text) if grid is not None and grid.exists() else []
+    grid = grids.get(normalized(utterance.name))
+    gold = [] if grid is None else read_words(grid, utterance.text)
     kept = waveform if in_memory else None
     return Recording(utterance.name, utterance.text, len(waveform), kept, utterance.audio, gold)
 
@@ -232,7 +228,7 @@ def read_words(grid: Path, text: str) -> list[Interval]:
     tiers = read_textgrid(grid)
     if WORDS not in tiers:
         raise FormatError(f"{grid}: expected a tier {WORDS!r}, got {', '.join(map(repr, tiers))}")
-    said = " ".join(interval.label for interval in tiers[WORDS])
+    said = normalized(" ".join(interval.label for interval in tiers[WORDS]))
     if said != text:
         raise FormatError(f"{grid}: expected the words of the transcript, {text!r}, got {said!r}")
     return tiers[WORDS]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -23,6 +25,26 @@ from lnz.typing import IGNORE
 
 RAREST = 1e-4
 """The smallest average probability of a class that the prior takes for true."""
+KEPT = 0.9
+"""What a training step keeps of the average: it forgets a step's share within some ten steps."""
+RISE = 0.5
+"""The share of training over which the prior comes in. From the start on it would be that of a network that knows
+nothing yet, which runs after whatever label was rare: each in turn fills the recordings, and training goes nowhere."""
+
+
+@dataclass(frozen=True)
+class Needed:
+    """How many labels a target has, and how many repeat the one before, from which a blank must part them."""
+
+    labels: int
+    repeats: int
+
+    @property
+    def frames(self) -> int:
+        return self.labels + self.repeats
+
+    def __str__(self) -> str:
+        return f"{self.labels} labels, {self.repeats} of them repeats"
 
 
 class TranscribeModule(TaskModule):
@@ -46,7 +68,7 @@ class TranscribeModule(TaskModule):
         time_masks: stripes of time hidden from training, per recording (SpecAugment); 0 for none.
         mel_masks: stripes of frequency hidden from training, per recording; 0 for none.
         prior_scale: of the label prior (Huang et al. 2024): in training and alignment each class is divided by its
-            average probability in the epoch before, to this power. 0 is plain CTC, whose labels are short spikes; with
+            average probability, a running one, to this power. 0 is plain CTC, whose labels are short spikes; with
             some 0.3 they last, at worst until the next one begins (data.pauses may help).
         beam: width of the prefix beam search at the end; greedy decoding is always judged too.
         zero_infinity: leave recordings out of training that are too short for their transcript; they are counted in the
@@ -95,11 +117,11 @@ class TranscribeModule(TaskModule):
         self.prior_scale, self.beam, self.zero_infinity = prior_scale, beam, zero_infinity
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.key: Tensor  # what stripes are drawn from
-        self.log_prior: Tensor  # scaled already; any constant does at first
-        self.seen: Tensor  # the sum of the softmax over the frames of this epoch
+        self.log_prior: Tensor  # scaled already
         self.register_buffer("key", torch.randint(2**62, ()))
-        self.register_buffer("log_prior", torch.zeros(len(self.alphabet)))
-        self.register_buffer("seen", torch.zeros(len(self.alphabet)), persistent=False)
+        self.register_buffer(
+            "log_prior", torch.full((len(self.alphabet),), -prior_scale * math.log(len(self.alphabet)))
+        )
         self.errors = torch.nn.ModuleDict({"cer": CharErrorRate(), "wer": WordErrorRate()})
 
     @property
@@ -149,13 +171,15 @@ class TranscribeModule(TaskModule):
         """Of each recording with fewer frames than its transcript needs, its name and the numbers."""
         told = []
         for recording in recordings:
-            target = targets[recording.name]
-            repeats = int((target[1:] == target[:-1]).sum())  # which need a blank between them
-            need, have = len(target) + repeats, int(self.frames(torch.tensor(recording.samples)))
-            if need > have:
-                where = recording.audio or recording.name
-                told.append(f"{where}: {len(target)} labels, {repeats} of them repeats, need {need} frames, got {have}")
+            needed, have = self.needed(targets[recording.name]), int(self.frames(torch.tensor(recording.samples)))
+            if needed.frames > have:
+                told.append(f"{recording.audio or recording.name}: {needed}, need {needed.frames} frames, got {have}")
         return told
+
+    @staticmethod
+    def needed(target: Tensor) -> Needed:
+        """What a target ``int64 [S]`` needs of a recording."""
+        return Needed(len(target), int((target[1:] == target[:-1]).sum()))
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         # a stream of its own for every step: a resumed run draws what an uninterrupted one would have
@@ -171,36 +195,39 @@ class TranscribeModule(TaskModule):
             (labels != IGNORE).sum(-1),
             BLANK,
             zero_infinity=self.zero_infinity,
-            log_prior=p.log_prior,
+            log_prior=None if p.log_prior is None else self._risen() * p.log_prior,
         )
+        with torch.no_grad():
+            told = self.surprise(p, labels).mean() if self.prior_scale else loss
         self.log(
-            "train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, prog_bar=True, batch_size=len(labels)
+            "train/loss", told, on_step=False, on_epoch=True, sync_dist=True, prog_bar=True, batch_size=len(labels)
         )
         return loss
 
+    def _risen(self) -> float:
+        """The part of the prior that is there at this step, from 0 to 1."""
+        return min(1.0, self.global_step / max(1.0, RISE * float(self.trainer.estimated_stepping_batches)))
+
     @torch.no_grad()
     def _take_in(self, p: CTC) -> None:
+        """The average softmax of the frames of this step, into the running one."""
         inside = torch.arange(p.logits.shape[1], device=p.logits.device) < p.lengths[:, None]
-        self.seen += p.logits.softmax(-1)[inside].sum(0)
-
-    def on_train_epoch_start(self) -> None:
-        self.seen.zero_()
-
-    def on_train_epoch_end(self) -> None:
-        """The average softmax of this epoch is the prior of the next."""
-        if not self.prior_scale:
-            return
-        seen = self.seen
+        seen = p.logits.softmax(-1)[inside].sum(0)
         if self.trainer.world_size > 1:
             torch.distributed.all_reduce(seen)
-        average = (seen / seen.sum()).clamp_min(RAREST)
-        self.log_prior.copy_(self.prior_scale * average.log())
+        average = (self.log_prior / self.prior_scale).exp().lerp(seen / seen.sum(), 1 - KEPT)
+        self.log_prior.copy_(self.prior_scale * average.clamp_min(RAREST).log())
+
+    def surprise(self, p: CTC, labels: Tensor) -> Tensor:
+        """−ln Q(labels) per label ``[B]``, without the prior, with which it is no probability; 0 where impossible."""
+        q = CTC(p.logits, p.lengths, BLANK, validate_args=False)
+        values = -q.log_prob(labels) / (labels != IGNORE).sum(-1)
+        return torch.where(torch.isposinf(values), 0.0, values)
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         p = self(batch["waveform"], batch["samples"])
         labels = batch["labels"]
-        losses = -p.log_prob(labels) / (labels != IGNORE).sum(-1)
-        self.log("val/loss", losses.mean(), sync_dist=True, batch_size=len(labels))
+        self.log("val/loss", self.surprise(p, labels).mean(), sync_dist=True, batch_size=len(labels))
         found = [self.alphabet.decode(row) for row in p.greedy()]
         gold = [self.alphabet.decode(row) for row in labels]
         for name, error in self.errors.items():

@@ -13,9 +13,10 @@ from lnz import plot
 from lnz.tasks.page import Page, Row, mean_and_spread
 from lnz.tasks.transcribe.judge import NEAR
 
+LOSS = "−ln Q per label, without prior"
 TITLES = {"cer": "CER %", "wer": "WER %", "texts": "wrong texts %"}
 NOTES = (
-    "Validation recordings, weights of the last epoch. CER and WER are insertions, deletions and substitutions over "
+    "CER and WER are insertions, deletions and substitutions over "
     "the number of characters and of words in the transcripts. Greedy: the best class of each frame; beam: prefix beam "
     "search."
 )
@@ -88,17 +89,21 @@ def alignment_lines(results: Sequence[Result]) -> list[str]:
     return lines
 
 
-def caption(results: Sequence[Result]) -> str:
+def caption(results: Sequence[Result], about: str = "") -> str:
+    """What was judged and how; ``about`` says on what data, by default the validation recordings of the run."""
     seeds = ", ".join(str(result.seed) for result in results)
     spread = " (mean ± standard deviation over seeds)" if len(results) > 1 else ""
     train, val = results[0].recordings
     seconds = sum(result.seconds for result in results)
-    return f"Seed {seeds}{spread}. {train} recordings for training, {val} for validation. {seconds:.0f} s. {NOTES}"
+    if about:
+        return f"Seed {seeds}{spread}. {about}. {NOTES}"
+    run = f"{train} recordings for training, {val} for validation. {seconds:.0f} s."
+    return f"Seed {seeds}{spread}. {run} Validation recordings, weights of the last epoch. {NOTES}"
 
 
-def table(results: Sequence[Result]) -> Table:
+def table(results: Sequence[Result], about: str = "") -> Table:
     """The table for a terminal."""
-    text = "\n".join((caption(results), *alignment_lines(results)))
+    text = "\n".join((caption(results, about), *alignment_lines(results)))
     shown = Table(title="Transcription", caption=text, caption_justify="left")
     for column, heading in enumerate(("", *TITLES.values())):
         shown.add_column(heading, justify="right" if column else "left")
@@ -124,7 +129,10 @@ def page(results: Sequence[Result], picture: bytes, config: str, about: Mapping[
         notes=[caption(results), *alignment_lines(results)],
         picture=picture,
         picture_says="spectrograms of validation recordings with forced alignments below, and the known bounds if any",
-        charts=[plot.png(plot.curves(losses, "loss per label")), plot.png(plot.curves(errors, "errors, greedy"))],
+        charts=[
+            plot.png(plot.curves(losses, "−ln Q per label, without prior")),
+            plot.png(plot.curves(errors, "errors, greedy")),
+        ],
         config=config,
         about=about,
     ).html()

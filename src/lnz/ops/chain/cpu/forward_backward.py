@@ -12,8 +12,8 @@ from torch import Tensor
 from lnz.ops.chain.cpu.sweep import BACKWARD, COLLECT, FORWARD, JUDGE, LIFT, START, run
 from lnz.ops.chain.records import Chains, with_a_table
 from lnz.ops.jit import buffers
-from lnz.ops.jit.partition import arrays, partition, threads_for
 from lnz.ops.jit.threads import side_by_side
+from lnz.ops.jit.work import arrays, shares_of, threads_for
 
 REACH = {torch.float32: 60.0, torch.float64: 600.0}  # e^−that, and what is left of it, are inside the range
 RANGE = {torch.float32: 79.0, torch.float64: 637.0}  # nine tenths of the range
@@ -62,9 +62,9 @@ class Run:
 
         threads = threads_for(B * T * L)
         if threads == 1 or B > 1:
-            side_by_side([task(sum(stages), first, last, 0, T) for first, last in partition(B, threads)])
+            side_by_side([task(sum(stages), first, last, 0, T) for first, last in shares_of(B, threads)])
             return
-        ranges = partition(T, threads)
+        ranges = shares_of(T, threads)
         if LIFT in stages:
             side_by_side([task(LIFT, 0, 1, *steps) for steps in ranges])
         side_by_side([task(stage, 0, 1, 0, T) for stage in stages if stage in (FORWARD, BACKWARD)])

@@ -42,7 +42,7 @@ from lnz.ops.chain.cpu.sweep import (
 from lnz.ops.chain.records import Fused, Labelled
 from lnz.ops.jit import buffers
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.jit.partition import parallel, partition, threads_for
+from lnz.ops.jit.work import on_threads, shares_of, threads_for
 from lnz.ops.registers.cpu.product import add_matmul, matmul, workspace
 
 
@@ -297,7 +297,7 @@ def fused_log_prob(given: Labelled, weight: Tensor, wanted: Sequence[bool]) -> F
     node, edge, lengths, y, weights = (x.contiguous().numpy() for x in (*given, weight))
     B, T, L = node.shape
     dtype = given.node.dtype
-    parts = partition(B, threads_for(node.size))
+    parts = shares_of(B, threads_for(node.size))
     columns = -(-L // 16) * 16
     line = columns if columns <= 64 else columns + 16  # or rows of a power of two share cache sets
     scratch = buffers.empty(len(parts), 2, EIGHT * T, line, dtype=dtype).numpy()
@@ -313,7 +313,7 @@ def fused_log_prob(given: Labelled, weight: Tensor, wanted: Sequence[bool]) -> F
         span = first, last, with_edge, limits, scratch[part]
         kinds[part] = run(*inputs, *span, *outputs, totals[part], golds[part])
 
-    parallel(task, parts)
+    on_threads(task, parts)
     if kinds != [FULL] * len(parts):
         return None
     if at_edge is not None:

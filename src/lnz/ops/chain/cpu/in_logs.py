@@ -28,7 +28,7 @@ from lnz.ops.chain.cpu.rows import FLAGS
 from lnz.ops.chain.cpu.sample import IGNORE, pick
 from lnz.ops.chain.records import Chains, with_a_table
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.jit.partition import arrays, parallel, partition, threads_for
+from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
 from lnz.ops.math.cpu import exp, log
 
 
@@ -259,10 +259,10 @@ def edges_in_logs(chains: Chains, weight: Tensor) -> Tensor:
     if not chains.edge.numel():
         return torch.zeros_like(chains.edge)
     inputs, weights = arrays(*chains), arrays(weight)
-    parts = partition(len(chains.node), threads_for(chains.node.numel()))
+    parts = shares_of(len(chains.node), threads_for(chains.node.numel()))
     copies = len(parts) if len(chains.edge) == 1 else 1  # of what several threads would add to
     totals = np.zeros((copies, *inputs[1].shape))
-    parallel(
+    on_threads(
         lambda part, first, last: run_edges(*inputs, first, last, *weights, totals[part % copies]),
         parts,
     )
@@ -271,5 +271,5 @@ def edges_in_logs(chains: Chains, weight: Tensor) -> Tensor:
 
 def _on_threads(run, chains: Chains, *rest: Tensor) -> None:
     inputs, outputs = arrays(*with_a_table(chains)), [x.numpy() for x in rest]
-    parts = partition(len(chains.node), threads_for(chains.node.numel()))
-    parallel(lambda _, first, last: run(*inputs, first, last, *outputs), parts)
+    parts = shares_of(len(chains.node), threads_for(chains.node.numel()))
+    on_threads(lambda _, first, last: run(*inputs, first, last, *outputs), parts)

@@ -31,7 +31,7 @@ from lnz.ops.chain.cpu.sweep import TILE
 from lnz.ops.chain.records import Chains, with_a_table
 from lnz.ops.jit import buffers
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.jit.partition import arrays, parallel, partition, threads_for
+from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
 from lnz.ops.registers.cpu.lanes import Lanes, along, running
 from lnz.ops.registers.cpu.product import maximise
 
@@ -143,5 +143,5 @@ def max_marginals(chains: Chains, of_edges: bool) -> Tensor:
     edges = out if of_edges else out.new_empty(0, 0, 0, 0)
     inputs, outputs = arrays(*with_a_table(chains)), (block_of(chains), nodes.numpy(), edges.numpy())
     threads = threads_for(chains.node.numel())
-    parallel(lambda _, first, last: run(*inputs, first, last, *outputs), partition(B, threads))
+    on_threads(lambda _, first, last: run(*inputs, first, last, *outputs), shares_of(B, threads))
     return out

@@ -20,7 +20,7 @@ from lnz.ops.chain.cpu.rows import FLAGS, exponentiate, span, take
 from lnz.ops.chain.records import Labelled, Pass, with_a_table
 from lnz.ops.jit import buffers
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.jit.partition import arrays, parallel, partition, threads_for
+from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
 from lnz.ops.registers.cpu.product import add_matmul, workspace
 
 FULL, LATENT, WRONG = 0, 1, 2
@@ -190,14 +190,14 @@ def log_prob_gradient(given: Labelled, done: Pass, weight: Tensor, wanted: Seque
     """``weight`` · (indicators of y − marginals), of nodes and of edges that share one table; empty if not wanted."""
     B, T, L = done.nodes.shape
     with_node, with_edge = wanted
-    parts = partition(B * T, threads_for(B * T * L))
+    parts = shares_of(B * T, threads_for(B * T * L))
     at_node = buffers.empty(B, T, L, dtype=done.nodes.dtype) if with_node else done.nodes.new_empty(0)
     at_edge = torch.empty(1, 1, L, L, dtype=done.nodes.dtype) if with_edge else done.nodes.new_empty(0)
     factors = done.nodes, done.forward_factor, done.backward_factor
     inputs = arrays(weight, -weight, given.lengths, given.y, *factors)
     out = at_node.numpy() if with_node else np.empty((0, 0, 0), inputs[0].dtype)
     totals, golds = np.empty((2, len(parts), L, L) if with_edge else (2, len(parts), 0, 0))
-    parallel(
+    on_threads(
         lambda part, first, last: run_gradient(
             *inputs, first, last, with_node, with_edge, out, totals[part], golds[part]
         ),

@@ -12,7 +12,7 @@ from lnz.ops.chain.cpu.rows import FLAGS
 from lnz.ops.chain.cpu.sweep import FORWARD, JUDGE, LIFT, lift_table
 from lnz.ops.chain.records import Chains
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.jit.partition import parallel, partition, threads_for
+from lnz.ops.jit.work import on_threads, shares_of, threads_for
 
 IGNORE = -100
 
@@ -73,5 +73,5 @@ def sample(chains: Chains, uniform: Tensor) -> tuple[Tensor, Tensor]:
     _, edges, counts = forward.inputs
     inputs, outputs = (forward.nodes.numpy(), forward.before.numpy(), edges, counts), (uniform.numpy(), labels.numpy())
     threads = threads_for(uniform.numel() * chains.node.shape[2])
-    parallel(lambda _, first, last: run(*inputs, first, last, *outputs), partition(len(chains.node), threads))
+    on_threads(lambda _, first, last: run(*inputs, first, last, *outputs), shares_of(len(chains.node), threads))
     return labels, forward.in_range

@@ -34,7 +34,7 @@ from lnz.ops.chain.cpu.sweep import TILE
 from lnz.ops.chain.cpu.viterbi import IGNORE, maximiser
 from lnz.ops.chain.records import Chains, with_a_table
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.jit.partition import arrays, parallel, partition, threads_for
+from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
 
 
 @njit(fastmath=FLAGS)
@@ -193,5 +193,5 @@ def topk(chains: Chains, k: int) -> tuple[Tensor, Tensor]:
     labels, scores = torch.empty(k, B, T, dtype=torch.int64), torch.empty(k, B, dtype=torch.float64)
     inputs, outputs = arrays(*with_a_table(chains)), (block_of(chains), labels.numpy(), scores.numpy())
     threads = threads_for(chains.node.numel())
-    parallel(lambda _, first, last: run(*inputs, first, last, *outputs), partition(B, threads))
+    on_threads(lambda _, first, last: run(*inputs, first, last, *outputs), shares_of(B, threads))
     return labels, scores

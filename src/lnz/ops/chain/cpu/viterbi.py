@@ -22,7 +22,7 @@ from lnz.ops.chain.cpu.rows import FLAGS
 from lnz.ops.chain.cpu.sweep import TILE
 from lnz.ops.chain.records import Chains, with_a_table
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.jit.partition import arrays, parallel, partition, threads_for
+from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
 from lnz.ops.registers.cpu.lanes import BLOCK, INT, Lanes, along, running
 from lnz.ops.registers.cpu.product import SPLITS, maximise, workspace
 
@@ -172,5 +172,5 @@ def viterbi(chains: Chains) -> tuple[Tensor, Tensor]:
     labels, scores = torch.empty(B, T, dtype=torch.int64), torch.empty(B, dtype=torch.float64)
     inputs, outputs = arrays(*with_a_table(chains)), (labels.numpy(), scores.numpy())
     threads = threads_for(chains.node.numel())
-    parallel(lambda _, first, last: run(*inputs, first, last, *outputs), partition(B, threads))
+    on_threads(lambda _, first, last: run(*inputs, first, last, *outputs), shares_of(B, threads))
     return labels, scores

@@ -98,6 +98,16 @@ class Eight:
         shifted = builder.fmul(low, self.power(builder.fsub(bottom, top)), flags=("contract",))
         return builder.fadd(high, shifted, flags=("contract",)), top
 
+    def shares(self, x: Number, y: Number) -> tuple[Any, Any]:
+        """x / (x + y) and y / (x + y), plain numbers; of zeros, something finite."""
+        builder = self.builder
+        less = builder.fcmp_ordered("<", x[1], y[1])
+        (high, top), (low, bottom) = self.choose(less, y, x), self.choose(less, x, y)
+        low = builder.fmul(low, self.power(builder.fsub(bottom, top)))
+        inverse = builder.fdiv(self.constant(1.0), builder.fadd(high, low))
+        high, low = builder.fmul(high, inverse), builder.fmul(low, inverse)
+        return builder.select(less, low, high), builder.select(less, high, low)
+
     def times(self, x: Number, y: Number) -> Number:
         return self.builder.fmul(x[0], y[0]), self.builder.fadd(x[1], y[1])
 

@@ -5,33 +5,41 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba import njit
 
 from lnz.ops.ctc.cpu.rows import FLAGS, fill, scaled_exponentials
 from lnz.ops.jit.cpu import kernel
 
 
-@kernel(fastmath=FLAGS)
-def gradient(x, strides, labels, lengths, sizes, blank, normalise, factor, log_z, occupancy, frames, first, last, out):
-    """Rows ``first`` … ``last`` − 1 of ``out``: factor · (occupancies summed by class, less the softmax).
+@njit(fastmath=FLAGS)
+def write_row(out, at, frames, y, g, log_z, occupied, scale):
+    """g · (occupancies of the labels y and, last, of blanks, summed by class, less the softmax where normalised).
 
-    0 over padding and where ln Z = −inf; the softmax only where ``normalise``. ``factor`` and ``log_z`` are ``[B]``.
+    0 where ln Z = −inf, NaN where it is.
     """
-    T, S = occupancy.shape[1], occupancy.shape[2] - 1
+    if log_z == -math.inf:
+        fill(out, 0.0)
+        return
+    if math.isnan(log_z):
+        fill(out, np.nan)
+        return
+    if frames.normalise:
+        scaled_exponentials(out, frames.x[at], scale[0], out.dtype.type(-g / scale[1]))
+    else:
+        fill(out, 0.0)
+    for u in range(y.size):
+        out[y[u]] += g * occupied[u]
+    if frames.blank >= 0:
+        out[frames.blank] += g * occupied[occupied.size - 1]
+
+
+@kernel(fastmath=FLAGS)
+def gradient(frames, targets, factor, log_z, occupancy, scales, first, last, out):
+    """Rows ``first`` … ``last`` − 1 of ``out``; 0 over padding. ``factor`` and ``log_z`` are ``[B]``."""
+    T = occupancy.shape[1]
     for r in range(first, last):
-        b, t = (r // T, r % T) if strides[1] == 1 else (r % lengths.size, r // lengths.size)
-        row, g = out[r], factor[b]
-        if t >= lengths[b] or log_z[b] == -math.inf:
-            fill(row, 0.0)
-            continue
-        if math.isnan(log_z[b]):
-            fill(row, np.nan)
-            continue
-        if normalise:
-            scaled_exponentials(row, x[r], frames[b, t, 0], -g / frames[b, t, 1])
-        else:
-            fill(row, 0.0)
-        occupied = occupancy[b, t]
-        for u in range(sizes[b]):
-            row[labels[b, u]] += g * occupied[u]
-        if blank >= 0:
-            row[blank] += g * occupied[S]
+        time_major = frames.strides[1] != 1
+        b, t = (r % len(targets.lengths), r // len(targets.lengths)) if time_major else (r // T, r % T)
+        y = targets.labels[b, : targets.sizes[b]]
+        known = log_z[b] if t < targets.lengths[b] else -math.inf
+        write_row(out[r], r, frames, y, factor[b], known, occupancy[b, t], scales[b, t])

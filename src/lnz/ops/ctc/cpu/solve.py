@@ -1,4 +1,8 @@
-"""ln Z and occupancies of a range of sequences, straight from the scores of frames."""
+"""ln Z of a range of sequences, straight from the scores of frames; with it, occupancies or the gradient.
+
+Three ways: ln Z alone keeps two columns of the lattice; occupancies keep all of them; the gradient of long sequences
+keeps every √T-th and makes those between once more (Griewank and Walther 2000, "revolve", its simplest case).
+"""
 
 from __future__ import annotations
 
@@ -7,73 +11,106 @@ import math
 import numpy as np
 from numba import njit
 
-from lnz.ops.ctc.cpu.floating import exponential, whole
-from lnz.ops.ctc.cpu.lattice import backward, columns, forward
-from lnz.ops.ctc.cpu.rows import FLAGS, exponentials, fill, highest, total
+from lnz.ops.ctc.cpu.floating import whole
+from lnz.ops.ctc.cpu.frames import prepare, room, scale, weigh
+from lnz.ops.ctc.cpu.gradient import write_row
+from lnz.ops.ctc.cpu.lattice import backward, columns, ends, finish, forward, occupied, start
+from lnz.ops.ctc.cpu.rows import FLAGS, fill
 from lnz.ops.jit.cpu import kernel
 
 
 @njit(fastmath=FLAGS)
-def _gather(out, row, labels):
-    for u in range(labels.size):
-        out[u] = row[labels[u]]
+def _through(b, frames, targets, y, work, states, every, scales):
+    """α of sequence b from start to end; returns ln Z, NaN where a frame has NaN or +inf.
 
-
-@njit(fastmath=FLAGS)
-def _subtract(row, a):
-    for k in range(row.size):
-        row[k] -= a[k]
+    α_t goes to ``states[t % len(states)]`` where ``every`` is 0, otherwise every so many to ``states[2:]`` in turn, and
+    those between to the first two. ``scales`` ``[T, 2]`` is written.
+    """
+    n, U, added, good, alive = targets.lengths[b], y.size, 0.0, True, True
+    start(states[0] if every == 0 else states[2], U)
+    now = 0 if every == 0 else 2
+    for t in range(n):
+        at = b * frames.strides[0] + t * frames.strides[1]
+        fine, possible, more = scale(at, frames, work, scales[t])
+        good, alive, added = good and fine, alive and possible, added + more
+        if not (good and alive):
+            continue
+        blank = weigh(at, np.float64(scales[t, 0]), frames, y, work)
+        if every == 0:
+            after = (t + 1) % states.shape[0]
+        else:
+            after = 2 + (t + 1) // every if (t + 1) % every == 0 else (t + 1) % 2
+        forward(t, U, states[now], work.weights, blank, work.arcs, targets.lasting, states[after])
+        now = after
+    if not good:
+        return np.nan
+    if not alive:
+        return -math.inf
+    blank, label, e = ends(states[now], U)
+    return whole(blank + label, e) + added if e > -math.inf else -math.inf
 
 
 @kernel(fastmath=FLAGS)
-def solve(
-    x, strides, prior, labels, direct, lengths, sizes, blank, stays, normalise, first, last, states, weights, log_z,
-    occupancy, frames,
-):  # fmt: skip
-    """Sequences ``first`` … ``last`` − 1, frame t of sequence b at row ``b · strides[0] + t · strides[1]`` of x.
+def value(frames, targets, first, last, log_z, scales):
+    """Sequences ``first`` … ``last`` − 1: write ln Z, less the normalisers of frames where ``frames.normalise``.
 
-    Writes ln Z (less the normalisers of frames, where ``normalise``), the occupancies ``[B, T, S + 1]`` and, of each
-    frame, the largest score and the sum of exp of the scores less that, ``[B, T, 2]``. ``states`` ``[T + 1, 4, K]`` and
-    ``weights`` ``[T, 2, K]``, with as many columns K as S labels need, are room to work in.
+    And of each frame the largest score and, where normalised, the sum of exp of the scores less that, ``[B, T, 2]``.
     """
-    T, wide = occupancy.shape[1], states.shape[2]
-    blanks, arcs, priors = np.empty((T, 2)), np.empty(wide), np.empty(wide)
-    own, onward, occupied = np.empty(wide), np.empty((4, wide)), np.empty((2, wide))
-    powers = np.empty(x.shape[1] if normalise else 0, x.dtype)
-    lasting = 0.0 if stays else -math.inf
+    work, states = room(frames, targets), np.empty((2, 4, columns(targets.labels.shape[1])))
     for b in range(first, last):
-        n, y = lengths[b], labels[b, : sizes[b]]
-        U, end = y.size, columns(y.size)
-        fill(arcs, 0.0)
-        fill(priors, 0.0)
-        for u in range(U):
-            arcs[u] = 1.0 if direct[b, u] else 0.0
-            priors[u + 1] = prior[y[u]]
-        priors[U + 1] = prior[blank] if blank >= 0 else 0.0
-        normalisers, bad, possible = 0.0, False, True
-        for t in range(n):
-            at = b * strides[0] + t * strides[1]
-            row, top = x[at], highest(x, at)  # type: ignore[call-arg]
-            bad |= top == np.inf
-            possible &= top > -np.inf
-            if bad or not possible:
-                continue
-            if normalise:
-                exponentials(powers, row, top)
-                frames[b, t, 0], frames[b, t, 1] = top, total(powers)
-                normalisers += np.float64(top) + math.log(frames[b, t, 1])
-            _gather(own[1:], row, y)
-            own[0], own[U + 1] = -math.inf, row[blank] if blank >= 0 else -math.inf
-            fill(own[U + 2 : end], -math.inf)
-            _subtract(own[:end], priors[:end])
-            exponential(weights[t, 0, :end], weights[t, 1, :end], own[:end])
-            blanks[t, 0], blanks[t, 1] = weights[t, 0, U + 1], weights[t, 1, U + 1]
-            weights[t, 1, U + 1] = -math.inf
-        m, e = 1.0, -math.inf
-        if possible and not bad:
-            m, e = forward(n, U, weights, blanks, arcs, lasting, states)
-        if e > -math.inf:
-            backward(n, U, weights, blanks, arcs, lasting, states, m, e, onward, occupied, occupancy[b])
-        log_z[b] = np.nan if bad else whole(m, e) - normalisers
-        for t in range(n if e > -math.inf else 0, T):
+        y = prepare(b, frames, targets, work)
+        log_z[b] = _through(b, frames, targets, y, work, states, 0, scales[b])
+
+
+@kernel(fastmath=FLAGS)
+def solve(frames, targets, first, last, states, log_z, occupancy, scales):
+    """As :func:`value`, and the occupancies ``[B, T, S + 1]``; ``states`` ``[T + 1, 4, K]`` is room to work in."""
+    work, there = room(frames, targets), np.empty((3, states.shape[2]))
+    T = occupancy.shape[1]
+    for b in range(first, last):
+        n, y = targets.lengths[b], prepare(b, frames, targets, work)
+        log_z[b] = _through(b, frames, targets, y, work, states, 0, scales[b])
+        possible = log_z[b] > -math.inf
+        if possible:
+            finish(there, states[n], y.size)
+        for t in range(n - 1 if possible else -1, -1, -1):
+            occupied(there, y.size, occupancy[b, t])
+            backward(y.size, states[t], work.arcs, targets.lasting, there)
+        for t in range(n if possible else 0, T):
             fill(occupancy[b, t], 0.0)
+
+
+@kernel(fastmath=FLAGS)
+def slopes(frames, targets, factor, log_z, scales, every, first, last, states, block, out):
+    """The gradient of sequences ``first`` … ``last`` − 1, as :func:`lnz.ops.ctc.cpu.gradient.gradient` has it.
+
+    From blocks of ``every`` frames, of which one at a time lies in ``block`` ``[every, 4, K]``, started from ``states``
+    ``[T / every + 3, 4, K]``. ``scales`` are read.
+    """
+    work, there = room(frames, targets), np.empty((3, states.shape[2]))
+    T, row = scales.shape[1], np.empty(targets.labels.shape[1] + 1)
+    unused = np.empty((T, 2), scales.dtype)
+    for b in range(first, last):
+        n, y = targets.lengths[b], prepare(b, frames, targets, work)
+        U = y.size
+        if log_z[b] > -math.inf:
+            _through(b, frames, targets, y, work, states, every, unused)
+            finish(there, states[2 + n // every if n % every == 0 else n % 2], U)
+        for t in range(T):
+            if t >= n or not log_z[b] > -math.inf:
+                at = b * frames.strides[0] + t * frames.strides[1]
+                write_row(out[at], at, frames, y, factor[b], log_z[b] if t < n else -math.inf, row, scales[b, t])
+        for begin in range((n - 1) // every * every if log_z[b] > -math.inf else -1, -1, -every):
+            stop = min(n, begin + every)
+            before = states[2 + begin // every]
+            for t in range(begin, stop - 1):
+                at = b * frames.strides[0] + t * frames.strides[1]
+                blank = weigh(at, np.float64(scales[b, t, 0]), frames, y, work)
+                forward(t, U, before, work.weights, blank, work.arcs, targets.lasting, block[t - begin])
+                before = block[t - begin]
+            for t in range(stop - 1, begin - 1, -1):
+                at = b * frames.strides[0] + t * frames.strides[1]
+                occupied(there, U, row)
+                write_row(out[at], at, frames, y, factor[b], log_z[b], row, scales[b, t])
+                before = states[2 + begin // every] if t == begin else block[t - begin - 1]
+                backward(U, before, work.arcs, targets.lasting, there)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lnz.ops.jit import buffers
-from lnz.ops.jit.partition import arrays, parallel, partition
+from lnz.ops.jit.work import arrays, on_threads, shares_of
 from lnz.ops.semi_markov.records import Segments
 
 SHARED = 2**16  # scores of segments from which threads share the work
@@ -64,4 +64,4 @@ def _on_threads(kernel: Callable[..., None], given: Segments, *rest: Any) -> Non
     scores, tables, counts = arrays(*given)
     inputs = AS_ONE if given.edge.shape[1] == 1 else ROWWISE, scores.reshape(-1), tables, counts, T, W
     threads = torch.get_num_threads() if given.segment.numel() >= SHARED else 1
-    parallel(lambda _, first, last: kernel(*inputs, first, last, *rest), partition(B, threads))
+    on_threads(lambda _, first, last: kernel(*inputs, first, last, *rest), shares_of(B, threads))

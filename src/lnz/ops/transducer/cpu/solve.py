@@ -66,7 +66,8 @@ def solve(blank, label, lengths, sizes, slant, first, step, log_z, blanks, label
     """Sequences ``first``, ``first + step``, …: writes ln Z and, where it is above −inf, the probabilities of arcs."""
     B, T, W = blank.shape
     rows = T + slant * (W - 1)
-    stays, moves = np.empty((rows, W + 2)), np.empty((rows, W + 2))
+    wide = min(T, W) if slant else W  # a step meets each frame once
+    stays, moves = np.empty((rows, wide)), np.empty((rows, wide))
     later, now, at_blank, at_label = np.empty(W + 2), np.empty(W + 2), np.empty(W + 2), np.empty(W + 2)
     for b in range(first, B, step):
         n, size = min(lengths[b], T), min(sizes[b], W - 1)
@@ -78,7 +79,7 @@ def solve(blank, label, lengths, sizes, slant, first, step, log_z, blanks, label
             bad |= gather(blank[b], label[b], i, low, end, size, slant, at_blank, at_label)
             fill(now, -math.inf)
             _back(
-                now[low:end], stays[i, low:end], moves[i, low:end], at_blank[low:end], at_label[low:end],
+                now[low:end], stays[i, : end - low], moves[i, : end - low], at_blank[low:end], at_label[low:end],
                 later[low:end], later[low + 1 : end + 1],
             )  # fmt: skip
             later, now = now, later
@@ -90,15 +91,15 @@ def solve(blank, label, lengths, sizes, slant, first, step, log_z, blanks, label
         for i in range(steps):
             low, end = band(i, n, size, slant)
             stay, move = stays[i], moves[i]
-            _flow(stay[low:end], move[low:end], now[low:end])
+            _flow(stay[: end - low], move[: end - low], now[low:end])
             for u in range(low, end):
                 t = i - slant * u
-                blanks[b, t, u] = stay[u]
+                blanks[b, t, u] = stay[u - low]
                 if u < size:
-                    labels[b, t, u] = move[u]
+                    labels[b, t, u] = move[u - low]
             if bad:
                 continue
             fill(now, 0.0)
             for u in range(low, end):
-                now[u] += stay[u]
-                now[u + 1] += move[u]
+                now[u] += stay[u - low]
+                now[u + 1] += move[u - low]

@@ -1,0 +1,7 @@
+"""``python -m lnz.cli``."""
+
+import sys
+
+from lnz.cli import main
+
+sys.exit(main())

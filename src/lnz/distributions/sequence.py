@@ -1,0 +1,166 @@
+"""What distributions over sequences share: differences of sums are rounded once, padding is never looked at.
+
+ln Z, s(y) and expectations of scores grow with the number of steps and with any constant on the scores; ln P(y), the
+entropy and divergences do not. So the sums are kept in float64 (:func:`lnz.ops.chain.reference.accumulator`), and what
+is left of their difference is rounded to the dtype of the scores.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.distributions.kl import register_kl
+
+from lnz.checks import check_feasible, check_scores, check_tensor, concrete, largest
+from lnz.distributions.base import StructuredDistribution
+from lnz.ops.chain.reference import accumulator
+
+
+class SequenceDistribution(StructuredDistribution):
+    """A distribution over the labels of the steps of a sequence. The members named *wide* are in float64."""
+
+    @property
+    @abstractmethod
+    def _wide_log_partition(self) -> Tensor:
+        """ln Z ``[*batch]``."""
+
+    @abstractmethod
+    def _wide_score(self, y: Tensor) -> Tensor:
+        """s(y) of a full labelling ``[*batch]``."""
+
+    @abstractmethod
+    def _wide_expected_score(self, other: Self) -> Tensor:
+        """E[s'(y)] under this distribution ``[*batch]``, of the scores s' of ``other``, of the same batch shape."""
+
+    @property
+    @abstractmethod
+    def _dtype(self) -> torch.dtype:
+        """The dtype of the scores, and of all answers."""
+
+    @property
+    def log_partition(self) -> Tensor:
+        return self._wide_log_partition.to(self._dtype)
+
+    def score(self, y: Tensor) -> Tensor:
+        return self._wide_score(y).to(self._dtype)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self._log_prob_by_difference(value)
+
+    def _log_prob_by_difference(self, value: Tensor) -> Tensor:
+        check_tensor("y", value)
+        observed = concrete(value) and not self._unobserved(value).any()
+        numerator = self._wide_score(value) if observed else self.condition(value)._wide_log_partition
+        z = self._wide_log_partition
+        return (numerator - z.masked_fill(torch.isneginf(z), 0.0)).to(self._dtype)  # −inf already where Z = 0
+
+    def cross_entropy(self, other: StructuredDistribution) -> Tensor:
+        p, q = self._compared(other)
+        return (q._wide_log_partition - p._wide_expected_score(q)).to(self._dtype)
+
+    def _kl(self, other: StructuredDistribution) -> Tensor:
+        p, q = self._compared(other)
+        apart = p._wide_expected_score(p) - p._wide_expected_score(q)
+        return (apart + (q._wide_log_partition - p._wide_log_partition)).to(self._dtype)
+
+    def _compared(self, other: StructuredDistribution) -> tuple[Self, Self]:
+        """Both with one batch shape; raises where they cannot be compared."""
+        self._check_comparable(other)
+        assert isinstance(other, type(self))
+        if other.batch_shape == self.batch_shape:
+            return self, other
+        shape = torch.broadcast_shapes(self.batch_shape, other.batch_shape)
+        return self.expand(shape), other.expand(shape)
+
+    def _require_feasible(self, what: str) -> None:
+        if self._validate_args:
+            check_feasible(self._wide_log_partition, f"{type(self).__name__}.{what}")
+
+
+@register_kl(SequenceDistribution, SequenceDistribution)
+def _kl(p: SequenceDistribution, q: SequenceDistribution) -> Tensor:
+    return p._kl(q)
+
+
+def without_padding(
+    name: str, scores: Tensor, inside: Callable[[], Tensor] | None, *, values: bool, axes: int
+) -> Tensor:
+    """``scores``, with 0 over padding where that may be NaN or infinite: neither it nor its gradient is looked at.
+
+    Raises as :func:`lnz.checks.check_scores`, by what is not padding.
+
+    Args:
+        name: of the scores.
+        scores: ``[*batch, …]``, or shared by some of the batch.
+        inside: what is not padding, bool ``[*batch, …]``, of size 1 where it does not depend on an axis; ``None`` where
+            nothing is padding.
+        values: whether the scores are to be checked.
+        axes: of the scores, behind those of the batch.
+    """
+    check_scores(name, scores, values=values and inside is None)
+    if inside is None or not scores.numel() or (concrete(scores) and math.isfinite(largest(scores))):
+        return scores
+    within = _as_shared(inside(), scores.shape, axes)
+    if values and concrete(scores):
+        check_scores(name, scores.detach().where(within, 0.0))
+    return scores.where(within, 0.0)
+
+
+def _as_shared(inside: Tensor, shape: torch.Size, axes: int) -> Tensor:
+    """``inside`` as it broadcasts with scores of this shape: of what some of the batch share, what any of it uses."""
+    batch, own = inside.dim() - axes, len(shape) - axes
+    for axis in range(batch):
+        at = axis + own - batch
+        if at < 0 or shape[at] == 1:
+            inside = inside.any(axis, keepdim=True)
+    return inside.reshape(inside.shape[max(0, batch - own) :])
+
+
+def gathered(table: Tensor, index: Tensor) -> Tensor:
+    """``table [*shape, n]`` at ``index [*shape]``, in the dtype to add up in."""
+    return table.gather(-1, index.unsqueeze(-1)).squeeze(-1).to(accumulator(table))
+
+
+def centred(scores: Tensor, axes: int) -> tuple[Tensor, Tensor]:
+    """``scores`` less the largest along the last ``axes``, and that, as a constant; 0 where none is possible.
+
+    Added up from there, scores of several kinds keep the digits in which labels differ.
+    """
+    top = scores.detach().amax([*range(-axes, 0)], keepdim=True) if scores.numel() else scores.new_zeros([1] * axes)
+    top = top.masked_fill(torch.isneginf(top), 0.0)
+    return scores - top, top.flatten(-axes).squeeze(-1).to(accumulator(scores))
+
+
+def total_over_steps(values: Tensor, number: Tensor, steps: int, shared: bool) -> Tensor:
+    """Σ of the first ``number [*batch]`` of ``values [*batch, steps]``, or of one for all steps if ``shared``."""
+    if shared:
+        return number.clamp(min=0) * (values if not values.dim() else values[..., 0])
+    used = torch.arange(steps, device=number.device) < number.unsqueeze(-1)
+    return torch.where(used, values, 0.0).sum(-1)
+
+
+def expected_scores(
+    expectation: Callable[[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]], Tensor],
+    p: tuple[Tensor, Tensor, Tensor],
+    q: tuple[Tensor, Tensor, Tensor],
+) -> Tensor:
+    """E[s'(y)] ``[B]`` under ``p``, of the scores s' of ``q``; −inf where a labelling that is possible has s' = −inf.
+
+    Args:
+        expectation: of finite values of the parts, given scores and lengths.
+        p: scores of nodes or segments, of edges, and lengths, with one batch axis.
+        q: those of the other distribution.
+    """
+    banned = tuple(torch.isneginf(scores) for scores in q[:2])
+    finite = tuple(scores.masked_fill(each, 0.0) for scores, each in zip(q[:2], banned, strict=True))
+    expected = expectation(*p, finite)  # type: ignore[arg-type]
+    if concrete(*banned) and not any(each.any() for each in banned):
+        return expected
+    with torch.no_grad():
+        lost = expectation(*p, tuple(each.to(p[0].dtype) for each in banned)) > 0  # type: ignore[arg-type]
+    return expected.masked_fill(lost, -torch.inf)

@@ -1,0 +1,30 @@
+"""Compiling kernels with Numba."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import njit
+from numba.core.dispatcher import Dispatcher
+
+from lnz.ops.jit.cpu.announce import announced
+from lnz.ops.jit.cpu.cache import KernelCache
+
+
+def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """``numba.njit``, kept on disk, without the interpreter's lock while it runs.
+
+    Compiled functions lie in ``NUMBA_CACHE_DIR`` if that is set, else beside the sources, else (where these cannot be
+    written) in the user's cache directory; see :mod:`lnz.ops.jit.store`.
+    """
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        dispatcher = njit(nogil=True, **options)(function)
+        if isinstance(dispatcher, Dispatcher):  # NUMBA_DISABLE_JIT gives the function back
+            made: Any = dispatcher
+            made._cache = KernelCache(function)
+            made._compiler.compile = announced(made._compiler.compile, function)
+        return dispatcher
+
+    return compiled
