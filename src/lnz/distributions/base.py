@@ -199,9 +199,9 @@ class StructuredDistribution(Distribution, ABC):
         z = z.masked_fill(torch.isneginf(z), 0.0)  # where Z = 0 the numerator is −inf already
         return (numerator - z).to(self._dtype)
 
-    def _log_prob(self, value: Tensor, weight: float) -> Tensor:
-        """:meth:`log_prob`, told by what its gradient will most likely be multiplied: that may save a pass over it."""
-        return self.log_prob(value)
+    def _scaled_log_prob(self, y: Tensor, scale: float) -> Tensor:
+        """``scale`` · :meth:`log_prob`: the terms of a loss; a family may compute their gradients along with them."""
+        return scale * self.log_prob(y)
 
     @property
     def num_labels(self) -> int:
