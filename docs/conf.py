@@ -1,6 +1,10 @@
 """Sphinx settings. Nothing here reaches the network: the pages build from the checkout alone."""
 
+import sys
 from importlib.metadata import version as installed_version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "lnz"
 author = "The lnz authors"
@@ -10,12 +14,15 @@ version = release = installed_version("lnz")
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx_design",
     "sphinx_gallery.gen_gallery",
+    "mathml",
+    "property_docs",
 ]
-exclude_patterns = ["_build", "jupyter_execute", "examples", "gallery/*.ipynb"]
+html_math_renderer = "mathml"  # drawn by the browser: the pages work without a network, and without scripts
+exclude_patterns = ["_build", "jupyter_execute", "examples", "gallery/*.ipynb", "_ext"]
 
 suppress_warnings = ["misc.highlighting_failure"]  # the design writes … in its Python
 

@@ -44,8 +44,9 @@ class Oracle:
         return bool(torch.isfinite(self.log_partition).all())
 
     def probabilities(self, entry: int) -> list[float]:
-        log_z = log_sum(y.score for y in self.entries[entry])
-        return [math.exp(y.score - log_z) for y in self.entries[entry]]
+        scores = [y.score for y in self.entries[entry]]
+        weights = [math.exp(score - max(scores)) for score in scores]  # ln 2 is lost beside a ln Z of 1e30
+        return [weight / math.fsum(weights) for weight in weights]
 
     @property
     def marginals(self) -> list[Tensor]:
@@ -187,7 +188,12 @@ def second_order_chain(node: Tensor, edge: Tensor, triple: Tensor, lengths: Tens
 
 def factor_graph(cardinalities: Sequence[int], scopes: Sequence[Tensor], tables: Sequence[Tensor]) -> Oracle:
     """``tables`` holds the scores of each group written out, ``[*batch, F, L1, …, Lk]``, batch shapes broadcasting."""
-    sizes = [[cardinalities[n] for n in scope[0].tolist()] if len(scope) else [] for scope in scopes]
+    sizes = [
+        [cardinalities[n] for n in scope[0].tolist()]
+        if len(scope)
+        else list(table.shape[table.dim() - scope.shape[1] :])
+        for scope, table in zip(scopes, tables, strict=True)
+    ]
     shapes = [(len(scope), *size) for scope, size in zip(scopes, sizes, strict=True)]
     batch = torch.broadcast_shapes(*(t.shape[: max(0, t.dim() - len(s))] for t, s in zip(tables, shapes, strict=True)))
     full = [table.expand(*batch, *shape) for table, shape in zip(tables, shapes, strict=True)]

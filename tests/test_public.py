@@ -19,6 +19,7 @@ SURFACE = {
         "CTC",
         "ConvergenceWarning",
         "FactorGraph",
+        "FailedEstimateError",
         "FormatError",
         "HMM",
         "InfeasibleError",
@@ -191,6 +192,9 @@ def test_errors_are_caught_by_their_class_and_by_the_builtin_one() -> None:
     assert issubclass(lnz.IntractableError, RuntimeError)
     assert issubclass(lnz.InfeasibleError, lnz.LnzError)
     assert issubclass(lnz.InfeasibleError, ValueError)
+    assert issubclass(lnz.FailedEstimateError, lnz.LnzError)
+    assert issubclass(lnz.FailedEstimateError, RuntimeError)
+    assert not issubclass(lnz.FailedEstimateError, lnz.InfeasibleError)
     assert issubclass(lnz.FormatError, lnz.LnzError)
     assert issubclass(lnz.FormatError, ValueError)
     assert issubclass(lnz.ConvergenceWarning, UserWarning)

@@ -125,7 +125,7 @@ columns = {
     "softmax": list(beliefs["softmax"].argmax(1)),
     "MRF": list(beliefs["mrf"].argmax(1)),
 }
-plt.figure(plot.segmentation(list(images), columns, list(beliefs["mrf"].amax(1)), data.num_classes))
+plt.figure(plot.segmentation(list(images), columns, list(beliefs["mrf"].amax(1)), data.class_names))
 plt.show()
 
 # %%

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 from lnz import inference, metrics, objectives
 from lnz.distributions import CTC, HMM, MRF, LinearChain, SecondOrderChain, SemiMarkov, Softmax, Transducer
-from lnz.errors import ConvergenceWarning, FormatError, InfeasibleError, IntractableError, LnzError
+from lnz.errors import (
+    ConvergenceWarning,
+    FailedEstimateError,
+    FormatError,
+    InfeasibleError,
+    IntractableError,
+    LnzError,
+)
 from lnz.graphs import FactorGraph
 from lnz.inference.bounds import Bounds, bounds
 from lnz.scores import Weighted
@@ -25,6 +32,7 @@ __all__ = [
     "Bounds",
     "ConvergenceWarning",
     "FactorGraph",
+    "FailedEstimateError",
     "FormatError",
     "InfeasibleError",
     "IntractableError",

@@ -53,6 +53,14 @@ def plain(tensor: Tensor) -> bool:
     )
 
 
+def check_no_tangent(what: str, tensor: Tensor, instead: str) -> None:
+    """Raise where forward mode (``torch.func.jvp``, dual numbers) asks for a tangent that ``what`` would drop."""
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    if forward_ad.unpack_dual(tensor).tangent is not None:
+        raise NotImplementedError(f"{what} has no forward-mode derivatives; use {instead}")
+
+
 def constant(*tensors: Tensor) -> bool:
     """Whether all are :func:`plain` and nobody will differentiate by them: no function need be recorded."""
     return all(plain(x) and not (x.requires_grad and torch.is_grad_enabled()) for x in tensors)

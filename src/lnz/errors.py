@@ -43,6 +43,10 @@ class InfeasibleError(LnzError, ValueError):
         self.entries = tuple(entries)
 
 
+class FailedEstimateError(LnzError, RuntimeError):
+    """An approximate method has no estimate to give; that says nothing about the model."""
+
+
 class FormatError(LnzError, ValueError):
     """A file is truncated, malformed, or does not belong to the model it is used with."""
 

@@ -12,6 +12,7 @@ import matplotlib
 import torch
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from torch import Tensor
 
 PALETTE = ("tab20", 20)
@@ -24,21 +25,28 @@ def segmentation(
     images: Sequence[Tensor],
     columns: Mapping[str, Sequence[Tensor]],
     confidence: Sequence[Tensor],
-    num_labels: int,
+    names: Sequence[str],
+    label_colours: Sequence[tuple[int, int, int]] | None = None,
 ) -> Figure:
-    """One row per image: the image, one column per labelling, and the confidence of the last of them.
+    """One row per image: the image, one column per labelling, the confidence of the last; below, the colours' names.
 
     Args:
         images: ``[C, H, W]`` each, 1 or 3 channels, any range.
-        columns: per title, one labelling ``int64 [H, W]`` per image; labels below 0 are drawn black.
+        columns: per title, one labelling ``int64 [H, W]`` per image; labels below 0 are void, and drawn black.
         confidence: probabilities ``[H, W]``, one per image.
-        num_labels: labels are below this.
+        names: of the labels; of more than 20, the legend names those that are drawn.
+        label_colours: red, green and blue of each label, 0 to 255; by default, those of a colour map.
     """
-    titles = ["image", *columns, "marginal confidence"]
+    titles, count = ["image", *columns, "marginal confidence"], len(names)
     height = sum(image.shape[-2] / image.shape[-1] for image in images) / max(len(images), 1)
-    figure = Figure(figsize=(2.2 * len(titles), 2.2 * height * len(images) + 0.4), layout="constrained")
+    width = 2.2 * len(titles)
+    drawn = sorted({int(label) for of in columns.values() for labels in of for label in labels.unique()})
+    listed = [label for label in range(count) if count <= PALETTE[1] or label in drawn]
+    per_row = max(1, int(width / (0.6 + 0.09 * max((len(name) for name in names), default=0))))
+    legend = 0.25 * math.ceil((len(listed) + 1) / per_row)
+    figure = Figure(figsize=(width, 2.2 * height * len(images) + 0.4 + legend), layout="constrained")
     axes = figure.subplots(len(images), len(titles), squeeze=False)
-    colours = _colours(num_labels)
+    colours = _colours(count, label_colours)
     shown = None
     for row, image in enumerate(images):
         pixels = (image - image.min()) / (image.max() - image.min()).clamp_min(1e-9)
@@ -49,11 +57,11 @@ def segmentation(
                 labels.masked_fill(labels < 0, -1).numpy(),
                 cmap=colours,
                 vmin=-0.5,
-                vmax=num_labels - 0.5,
+                vmax=count - 0.5,
                 interpolation="nearest",
             )
         shown = axes[row, -1].imshow(
-            confidence[row].numpy(), cmap="viridis", vmin=1 / num_labels, vmax=1, interpolation="nearest"
+            confidence[row].numpy(), cmap="viridis", vmin=1 / count, vmax=1, interpolation="nearest"
         )
     for column, title in enumerate(titles):
         axes[0, column].set_title(title, fontsize=10)
@@ -61,7 +69,14 @@ def segmentation(
         axis.set_xticks([])
         axis.set_yticks([])
     if shown is not None:
-        figure.colorbar(shown, ax=axes[:, -1].tolist(), fraction=0.08, label="largest marginal")
+        length = 25 * height * len(images)  # as long as the column is high, and narrow
+        figure.colorbar(shown, ax=axes[:, -1].tolist(), fraction=0.06, aspect=length, label="largest marginal")
+    patches = [Patch(facecolor=colours(label), edgecolor="#888888", label=_plain(names[label])) for label in listed]
+    if drawn and drawn[0] < 0:
+        patches.append(Patch(facecolor=UNOBSERVED, label="void, not judged"))
+    figure.legend(
+        handles=patches, loc="outside lower center", ncols=min(per_row, len(patches)), fontsize=8, frameon=False
+    )
     return figure
 
 
@@ -216,12 +231,13 @@ def tagging(rows: Sequence[Tagging], tags: Sequence[str], transitions: Tensor, s
     heights = [0.35, 1] * len(rows) if images else [1] * len(rows)
     axes = left.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     small: Any = {"fontsize": 7 if L > 12 else 8}
+    plain = [_plain(tag) for tag in tags]
     for k, row in enumerate(rows):
         axis = axes[2 * k + 1] if images else axes[k]
         T = min(steps, len(row.elements))
         axis.imshow(row.marginals[:T].T.numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
         _marks(axis, row, T)
-        axis.set_yticks(range(L), tags, **small)
+        axis.set_yticks(range(L), plain, **small)
         axis.set(xlim=(-0.5, steps - 0.5), xticks=[])
         if images:
             sheet = torch.full((row.elements[0].shape[0], steps * row.elements[0].shape[1]), math.nan)  # type: ignore[union-attr]
@@ -230,13 +246,15 @@ def tagging(rows: Sequence[Tagging], tags: Sequence[str], transitions: Tensor, s
             axes[2 * k].imshow(sheet.numpy(), cmap="Greys", aspect="auto")
             axes[2 * k].axis("off")
         else:
-            axis.set_xticks(range(T), [str(word)[:14] for word in row.elements[:T]], rotation=25, ha="right", **small)
+            axis.set_xticks(
+                range(T), [_plain(str(word)[:14]) for word in row.elements[:T]], rotation=25, ha="right", **small
+            )
     axes[-1].legend(frameon=False, loc="upper right", fontsize=7)
     axis = right.subplots()
     largest = float(transitions.abs().max()) or 1.0
     picture = axis.imshow(transitions.numpy(), cmap="RdBu_r", vmin=-largest, vmax=largest)
-    axis.set_xticks(range(L), tags, rotation=90, **small)
-    axis.set_yticks(range(L), tags, **small)
+    axis.set_xticks(range(L), plain, rotation=90, **small)
+    axis.set_yticks(range(L), plain, **small)
     axis.set(title="scores of transitions", xlabel="to", ylabel="from")
     right.colorbar(picture, ax=axis, shrink=0.6)
     return figure
@@ -259,7 +277,15 @@ def png(figure: Figure, dpi: int = 110) -> bytes:
     return buffer.getvalue()
 
 
-def _colours(num_labels: int) -> Colormap:
+def _plain(text: str) -> str:
+    """Text that matplotlib draws as it is, where two dollar signs would mean mathematics."""
+    return text.replace("$", r"\$")
+
+
+def _colours(num_labels: int, given: Sequence[tuple[int, int, int]] | None = None) -> Colormap:
+    if given is not None:
+        picked = [tuple(part / 255 for part in colour) for colour in given]
+        return ListedColormap(picked).with_extremes(under=UNOBSERVED)
     name, size = PALETTE
     base = matplotlib.colormaps[name] if num_labels <= size else matplotlib.colormaps["gist_ncar"]
     steps = range(num_labels)

@@ -12,13 +12,24 @@ Compact forms stay compact: only :meth:`Model.expanded` writes a table per facto
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from lnz.checks import check_labels, check_scores, concrete
+from lnz.checks import (
+    as_labels,
+    check_broadcast,
+    check_event_shape,
+    check_labels,
+    check_scores,
+    check_tensor,
+    common_dtype,
+    concrete,
+    working_dtype,
+)
 from lnz.graphs import FactorGraph
 from lnz.typing import IGNORE
 
@@ -75,11 +86,19 @@ class Model:
 
     @property
     def dtype(self) -> torch.dtype:
-        return widest(self.tensors)
+        """That of the answers: what torch promotes the scores to."""
+        return common_dtype(*self.tensors)
 
     @property
     def device(self) -> torch.device:
         return self.tensors[0].device if self.entries else torch.device("cpu")
+
+    @cached_property
+    def constrained(self) -> bool:
+        """Whether a factor of several nodes holds −inf: labels of theirs that do not go together."""
+        several = [entry for entry, labels in zip(self.entries, self.graph.labels, strict=True) if len(labels) > 1]
+        tables = (entry.table if isinstance(entry, Weighted) else entry for entry in several)
+        return any(bool(torch.isneginf(table.detach()).any()) for table in tables)
 
     def expanded(self, group: int) -> Tensor:
         """The scores of one group as ``[*batch, F, L1, …, Lk]``; a view wherever the form allows."""
@@ -89,11 +108,59 @@ class Model:
 
     def map_scores(self, function: Callable[[Tensor], Tensor]) -> Model:
         """The model with ``function`` applied to the score tensors of each entry; a :class:`Weighted`, to its table."""
-        entries = tuple(
+        return self.with_entries(
             Weighted(entry.weight, function(entry.table)) if isinstance(entry, Weighted) else function(entry)
             for entry in self.entries
         )
-        return Model(self.graph, entries, self.observed)
+
+    def with_entries(self, entries: Iterable[Entry]) -> Model:
+        """The same graph and observations with other scores."""
+        return Model(self.graph, tuple(entries), self.observed).expand(self.batch_shape)
+
+    def expand(self, batch_shape: Sequence[int]) -> Model:
+        """The model with its batch shape broadcast with ``batch_shape``; nothing is copied."""
+        shape = torch.broadcast_shapes(torch.Size(batch_shape), self.batch_shape)
+        if shape == self.batch_shape:
+            return self
+        model = Model(self.graph, self.entries, self.observed)
+        object.__setattr__(model, "batch_shape", shape)
+        return model
+
+    def working(self) -> Model:
+        """The model with all scores in one dtype, float32 or wider: what is added up in. Itself, where it is so."""
+        dtype = working_dtype(self.dtype)
+        if all(tensor.dtype == dtype for tensor in self.tensors):
+            return self
+        return self.with_entries(
+            Weighted(entry.weight.to(dtype), entry.table.to(dtype)) if isinstance(entry, Weighted) else entry.to(dtype)
+            for entry in self.entries
+        )
+
+    def centred(self) -> tuple[Model, Tensor]:
+        """The working model with the largest score of each table taken away, and their sum, ``[*batch]`` float64.
+
+        The sum is the same for all labellings, so that nothing but ln Z changes, by this sum; and scores that have a
+        large offset in common keep the digits in which they differ. The constants have no gradients.
+        """
+        model = self.working()
+        shift = torch.zeros(self.batch_shape, dtype=torch.float64, device=self.device)
+        entries: list[Entry] = []
+        for entry, labels, factors in zip(model.entries, model.graph.labels, model.graph.num_factors, strict=True):
+            table = entry.table if isinstance(entry, Weighted) else entry
+            if not table.numel():
+                entries.append(entry)
+                continue
+            axes = tuple(range(-len(labels), 0))
+            top = table.detach().amax(axes, keepdim=True) if axes else table.detach()
+            top = top.masked_fill(torch.isneginf(top), 0.0)
+            each = top.reshape(top.shape[: top.dim() - len(labels)]).double()
+            if isinstance(entry, Weighted):
+                entries.append(Weighted(entry.weight, table - top))
+                each = each * entry.weight.double()
+            else:
+                entries.append(table - top)
+            shift = shift + (each * factors if not each.dim() else each.sum(-1) * (factors // max(1, each.shape[-1])))
+        return model.with_entries(entries), shift
 
     def map_entries(self, function: Callable[[Tensor, int], Tensor]) -> Model:
         """The model with a linear ``function(scores, axes)`` per batch entry applied: to ``[*batch, F, L1, …, Lk]``.
@@ -107,17 +174,22 @@ class Model:
             return function(entry.unsqueeze(0) if entry.dim() == k else entry, k + 1)
 
         pairs = zip(self.entries, self.graph.labels, strict=True)
-        return Model(self.graph, tuple(mapped(entry, len(labels)) for entry, labels in pairs), self.observed)
+        return self.with_entries(mapped(entry, len(labels)) for entry, labels in pairs)
 
     def score(self, labelling: Tensor) -> Tensor:
         """``s(y) = Σ_α s[α, y[α]]``, shape ``[*batch]``, for a full labelling ``[*batch, N]``; O(F) time and memory.
 
-        −inf where the labelling contradicts what was observed.
+        Added up in float64 and rounded once. −inf where the labelling contradicts what was observed.
         """
+        return self.precise_score(labelling).to(self.dtype)
+
+    def precise_score(self, labelling: Tensor) -> Tensor:
+        """:meth:`score` in float64, as it is added up."""
         batch = torch.broadcast_shapes(labelling.shape[:-1], self.batch_shape)
-        total = torch.zeros(batch, dtype=self.dtype, device=self.device)
+        total = torch.zeros(batch, dtype=torch.float64, device=self.device)
         for group, entry in enumerate(self.entries):
-            total = total + _gather(entry, labelling[..., self.graph.scopes[group].to(labelling.device)]).sum(-1)
+            terms = _gather(entry, labelling[..., self.graph.scopes[group].to(labelling.device)])
+            total = total + terms.sum(-1, dtype=torch.float64)
         if self.observed is not None:
             contradicts = ((self.observed != IGNORE) & (self.observed != labelling)).any(-1)
             total = total.masked_fill(contradicts, -torch.inf)
@@ -155,24 +227,14 @@ def observe(model: Model, labelling: Tensor) -> Model:
     Raises:
         ValueError: wrong shape, or a label out of range.
     """
-    check_labelling("y", model.graph, labelling, model.batch_shape)
-    observed = labelling
+    observed = labelling = as_labelling("y", model.graph, labelling, model.batch_shape)
     if model.observed is not None:
         before, now = torch.broadcast_tensors(model.observed, labelling)
         clash = ((before != IGNORE) & (now != IGNORE) & (before != now)).any(-1)
         if not concrete(clash) or clash.any():
             model = _impossible(model, clash)
         observed = torch.where(now != IGNORE, now, before)
-    return Model(model.graph, model.entries, observed)
-
-
-def widest(tensors: Sequence[Tensor]) -> torch.dtype:
-    """The floating dtype of most bits among those of ``tensors``; torch's default one of none."""
-    dtype = tensors[0].dtype if tensors else torch.get_default_dtype()
-    for tensor in tensors:
-        if torch.finfo(tensor.dtype).bits > torch.finfo(dtype).bits:
-            dtype = tensor.dtype
-    return dtype
+    return Model(model.graph, model.entries, observed).expand(model.batch_shape)
 
 
 def _impossible(model: Model, where: Tensor) -> Model:
@@ -188,22 +250,17 @@ def _impossible(model: Model, where: Tensor) -> Model:
     entries[group] = torch.where(
         where.reshape(*where.shape, *[1] * (scores.dim() - len(model.batch_shape))), -torch.inf, scores
     )
-    return Model(model.graph, tuple(entries), model.observed)
+    return model.with_entries(entries)
 
 
-def check_labelling(name: str, graph: FactorGraph, labelling: Tensor, batch_shape: torch.Size) -> None:
-    """Raise unless ``labelling`` is ``int64 [*batch, N]`` with labels in range or −100."""
-    if not isinstance(labelling, Tensor):
-        raise TypeError(f"{name}: expected a torch.Tensor, got {type(labelling).__name__}")
-    if labelling.dim() == 0 or labelling.shape[-1] != graph.num_nodes:
-        raise ValueError(f"{name}: expected shape [*batch, {graph.num_nodes}], got {list(labelling.shape)}")
-    try:
-        torch.broadcast_shapes(labelling.shape[:-1], batch_shape)
-    except RuntimeError as error:
-        raise ValueError(
-            f"{name}: expected a batch shape that broadcasts with {list(batch_shape)}, got {list(labelling.shape[:-1])}"
-        ) from error
+def as_labelling(name: str, graph: FactorGraph, labelling: Tensor, batch_shape: torch.Size) -> Tensor:
+    """``labelling`` as ``int64 [*batch, N]``; raises unless its labels are in range or −100."""
+    check_tensor(name, labelling)
+    check_event_shape(name, labelling.shape, (graph.num_nodes,))
+    check_broadcast(name, labelling.shape[:-1], batch_shape)
+    labelling = as_labels(name, labelling)
     check_labels(name, labelling, torch.tensor(graph.cardinalities, device=labelling.device))
+    return labelling
 
 
 def _batch_shape(entry: Entry, labels: tuple[int, ...]) -> torch.Size:

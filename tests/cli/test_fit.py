@@ -1,14 +1,18 @@
+import json
 import os
 import re
 import signal
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from lnz.cli import main
 from lnz.io.checkpoints import load_checkpoint
+from lnz.io.images import read_image
+from lnz.io.masks import read_mask
 from lnz.tasks.segment.module import SegmentModule
 from tests.cli.runs import QUIET, finished, interrupted, killed_and_resumed, results, start
 
@@ -21,6 +25,24 @@ TINY = [
 
 def fit(*arguments):
     return main(["fit", "segment", *map(str, arguments)])
+
+
+def folder_of_three(photos, seed=0, labels=3):
+    """Four images of two sizes with masks of three classes, and 9 for void in two pixels of each."""
+    photos.mkdir()
+    rng = np.random.default_rng(seed)
+    for k in range(4):
+        size = (5, 6) if k else (4, 7)
+        Image.fromarray(rng.integers(256, size=(*size, 3), dtype=np.uint8)).save(photos / f"im{k}.png")
+        mask = rng.integers(labels, size=size, dtype=np.uint8)
+        mask[0, :2] = 9
+        Image.fromarray(mask).save(photos / f"im{k}_mask.png")
+    return photos
+
+
+def evaluate(*arguments):
+    """The exit code of ``lnz evaluate``."""
+    return main(["evaluate", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
@@ -158,15 +180,7 @@ class TestStoppedWhileJudged:
 
 
 def test_trains_on_a_folder_with_void_and_two_sizes(tmp_path):
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    rng = np.random.default_rng(0)
-    for k in range(4):
-        size = (5, 6) if k else (4, 7)
-        Image.fromarray(rng.integers(256, size=(*size, 3), dtype=np.uint8)).save(photos / f"im{k}.png")
-        mask = rng.integers(3, size=size, dtype=np.uint8)
-        mask[0, :2] = 9
-        Image.fromarray(mask).save(photos / f"im{k}_mask.png")
+    photos = folder_of_three(tmp_path / "photos")
     options = ["--data.images", photos, "--data.mask_suffix", "_mask", "--data.void_label", 9, "--data.flip", "true"]
     small = ["--model.width", 4, "--trainer.accelerator", "cpu", "--trainer.max_epochs", 1, "--data.val_fraction", 0.5]
     for edges in ("contrast", "full"):
@@ -268,6 +282,87 @@ class TestErrors:
     def test_unknown_task(self, capsys):
         assert main(["fit", "paint"]) == 2
         assert "no task 'paint'; tasks are: segment" in capsys.readouterr().err
+
+
+class TestEvaluate:
+    """The table of ``fit`` on other data than those of the run."""
+
+    SCENES = ("--data.scenes.size", 8, "--data.scenes.scale", 1, "--data.scenes.val", 5, "--data.batch_size", 2)
+
+    def test_the_data_of_the_run_give_its_numbers(self, run_folder, tmp_path, capsys):
+        assert evaluate(run_folder / "seed-0/checkpoints/last.ckpt", *self.SCENES, "--json") == 0
+        (result,) = json.loads(capsys.readouterr().out)
+        kept = results(run_folder)[0]
+        for key in ("seed", "objective", "converged", "void"):
+            assert result[key] == kept[key]
+        for method, measured in kept["measures"].items():
+            assert result["measures"][method] == pytest.approx(measured, abs=1e-6)
+        # a run folder: all its seeds, on the same data
+        assert evaluate(run_folder, *self.SCENES, "--output", tmp_path / "both.json") == 0
+        shown = "".join(capsys.readouterr().out.split())  # long paths are folded
+        both = json.loads((tmp_path / "both.json").read_text())
+        assert [each["seed"] for each in both] == [0, 1]
+        nll = [each["measures"]["mrf"]["nll"] for each in both]
+        assert f"{np.mean(nll):.4f}±{np.std(nll, ddof=1):.4f}" in shown
+        said = f"Seed 0, 1 (mean ± standard deviation over seeds). 5 composed scenes; weights of {run_folder};"
+        assert said.replace(" ", "") in shown
+
+    def test_a_folder_with_void(self, tmp_path, capsys):
+        photos = folder_of_three(tmp_path / "photos")
+        data = ["--data.images", photos, "--data.mask_suffix", "_mask", "--data.void_label", 9]
+        more = ["--data.num_classes", 3, "--model.width", 4, "--trainer.max_epochs", 1, "--trainer.accelerator", "cpu"]
+        assert fit(*data, *more, *QUIET, "--output", tmp_path / "run") == 0
+        new = folder_of_three(tmp_path / "new", seed=1)
+        capsys.readouterr()
+        data[1] = new
+        assert evaluate(tmp_path / "run", *data, "--json") == 0
+        (result,) = json.loads(capsys.readouterr().out)
+        module = SegmentModule.from_checkpoint(load_checkpoint(tmp_path / "run/seed-0/checkpoints/last.ckpt"), "it")
+        gold = [read_mask(path) for path in sorted(new.glob("*_mask.png"))]
+        found = [module.predict_step({"image": read_image(new / f"im{k}.png")[None]}, 0)[0][0] for k in range(4)]
+        a, b = (torch.cat([each.flatten() for each in side]) for side in (gold, found))
+        seen = a != 9
+        assert result["void"] == pytest.approx(float((~seen).float().mean()))
+        a, b = a[seen], b[seen]
+        assert result["measures"]["mrf"]["accuracy"] == pytest.approx(float((a == b).float().mean()))
+        for label in range(3):
+            both, either = ((a == label) & (b == label)).sum(), ((a == label) | (b == label)).sum()
+            of = result["classes"][str(label)]
+            assert of["mrf"] == (pytest.approx(float(both / either)) if either else None)
+            assert of["share"] == pytest.approx(float((a == label).float().mean()))
+
+    def test_the_report_has_a_table_of_classes_and_says_what_void_is(self, tmp_path):
+        photos = folder_of_three(tmp_path / "photos", labels=2)  # class 2 is nowhere
+        data = ["--data.images", photos, "--data.mask_suffix", "_mask", "--data.void_label", 9]
+        more = ["--data.num_classes", 3, "--model.width", 4, "--trainer.max_epochs", 1, "--trainer.accelerator", "cpu"]
+        assert fit(*data, *more, *QUIET, "--output", tmp_path / "run") == 0
+        page = (tmp_path / "run/report.html").read_text()
+        (result,) = results(tmp_path / "run")
+        assert f"{100 * result['void']:.2f} % of the pixels are void: they have no gold label" in page
+        rows = re.findall(r"<tr><th>(\d)</th><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>", page)
+        assert [row[0] for row in rows] == ["0", "1", "2"]
+        for name, share, *ious in rows:
+            of = result["classes"][name]
+            assert share == f"{100 * of['share']:.2f}"
+            shown = ["–" if of[m] is None else f"{100 * of[m]:.2f}" for m in ("softmax", "mrf")]
+            assert ious == shown
+
+    def test_wrong_input_is_told(self, run_folder, tmp_path, capsys):
+        for arguments, told in {
+            ("--jso",): "unrecognized arguments: --jso; did you mean --json?",
+            ("--data.image", "x"): "did you mean --data.images or --data.image_list?",
+            ("--data.batch_size", 0): "data.batch_size: expected a positive integer, got 0",
+            ("--data.scenes.labels", "digit"): "expected 2 classes, as in training, got 11",
+            ("--data.images", folder_of_three(tmp_path / "x"), "--data.mask_suffix", "_mask", "--data.void_label", 9): (
+                "expected labels in [0, 2), or 9 for void, got [2]"
+            ),
+        }.items():
+            assert evaluate(run_folder, *arguments) == 2
+            assert told in capsys.readouterr().err
+        assert evaluate("--data.seed", 1) == 2
+        assert "expected a checkpoint or run folder first, got '--data.seed'" in capsys.readouterr().err
+        assert evaluate(tmp_path / "none") == 2
+        assert "none: expected a checkpoint, found nothing" in capsys.readouterr().err
 
 
 @pytest.mark.slow

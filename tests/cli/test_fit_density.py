@@ -1,3 +1,4 @@
+import json
 import re
 
 import numpy as np
@@ -16,6 +17,11 @@ TINY = [*SMALL, *FAST]
 
 def fit(*arguments):
     return main(["fit", "density", *map(str, arguments)])
+
+
+def evaluate(*arguments):
+    """The exit code of ``lnz evaluate``."""
+    return main(["evaluate", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +141,25 @@ class TestErrors:
         assert code == 2
         told = "last.ckpt: expected a checkpoint of the model asked for, got one of height 4, not 8; width 4, not 8"
         assert told in capsys.readouterr().err
+
+
+class TestEvaluate:
+    def test_the_test_images_of_the_run_give_its_numbers(self, run_folder, capsys):
+        assert evaluate(run_folder, "--data.size", "[4,4]", "--json") == 0
+        again, kept = json.loads(capsys.readouterr().out), results(run_folder)
+        for result, of in zip(again, kept, strict=True):
+            assert result["log_z"] == pytest.approx(of["log_z"])
+            for row in ("pixels", "model"):
+                assert result["measures"][row] == pytest.approx({k: of["measures"][row][k] for k in ("test", "pseudo")})
+        assert evaluate(run_folder, "--data.size", "[4,4]") == 0
+        shown = "".join(capsys.readouterr().out.split())
+        assert f"597bundleddigits;weightsof{run_folder}" in shown
+        assert "lnP,training" not in shown
+
+    def test_images_of_another_size_are_told(self, run_folder, tmp_path, capsys):
+        Image.fromarray(np.zeros((5, 4), np.uint8)).save(tmp_path / "a.png")
+        assert evaluate(run_folder, "--data.images", tmp_path) == 2
+        assert "expected images of height and width [4, 4], as in training, got [5, 4]" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -1,3 +1,4 @@
+import json
 import re
 from types import SimpleNamespace
 
@@ -39,6 +40,11 @@ def names(path, count=24):
         ]
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def evaluate(*arguments):
+    """The exit code of ``lnz evaluate``."""
+    return main(["evaluate", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +213,40 @@ def test_help_says_that_the_data_are_composed(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "No tagged text comes with lnz" in shown
     assert "lnz fit tag --data.train train.bio --data.val dev.bio --data.scheme BIO" in shown
+
+
+class TestEvaluate:
+    def test_the_data_of_the_run_give_its_numbers(self, run_folder, capsys):
+        assert evaluate(run_folder, "--data.strings.val", 8, "--json") == 0
+        again, kept = json.loads(capsys.readouterr().out), results(run_folder)
+        assert [each["seed"] for each in again] == [0, 1]
+        for method, measured in kept[0]["measures"].items():
+            assert again[0]["measures"][method] == pytest.approx(measured, abs=1e-6)
+
+    def test_new_sentences(self, tagger, tmp_path, capsys):
+        test = names(tmp_path / "test.bio", 10)
+        assert evaluate(tagger, "--data.val", test) == 0
+        shown = "".join(capsys.readouterr().out.split())
+        assert f"10sentencesof{test};weightsof{tagger}" in shown
+        assert "spanF1%" in shown
+        assert evaluate(tagger, "--data.val", test, "--json") == 0
+        (result,) = json.loads(capsys.readouterr().out)
+        assert predict(tagger, "--text", test, "--output", tmp_path / "tagged.bio") == 0
+        gold, found = (read_sentences(path, kind="columns") for path in (test, tmp_path / "tagged.bio"))
+        pairs = [(a, b) for x, y in zip(gold, found, strict=True) for a, b in zip(x.tags, y.tags, strict=True)]
+        assert result["measures"]["crf"]["accuracy"] == pytest.approx(np.mean([a == b for a, b in pairs]))
+
+    def test_wrong_input_is_told(self, run_folder, tagger, tmp_path, capsys):
+        test = tmp_path / "test.bio"
+        test.write_text("Mr\tO\nXy\tB-ORG\n")
+        for arguments, told in {
+            (tagger,): "was trained on sentences: give --data.val",
+            (run_folder, "--data.val", test): "was trained on images of strings, and takes no --data.val",
+            (tagger, "--data.val", test): "line 2: 'B-ORG'",
+            (tagger, "--data.train", test): "unrecognized arguments: --data.train",
+        }.items():
+            assert evaluate(*arguments) == 2
+            assert told in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -23,6 +23,11 @@ def fit(*arguments):
     return main(["fit", "transcribe", *map(str, arguments)])
 
 
+def evaluate(*arguments):
+    """The exit code of ``lnz evaluate``."""
+    return main(["evaluate", *map(str, arguments)])
+
+
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     """A finished run of two seeds."""
@@ -142,6 +147,24 @@ class TestErrors:
         (result,) = results(spoken / "run")
         assert result["left_out"] == 1
         assert np.isfinite(result["history"][0]["train/loss"])
+
+
+class TestEvaluate:
+    def test_the_data_of_the_run_give_its_numbers(self, run_folder, capsys):
+        assert evaluate(run_folder, "--data.tones.val", 4, "--data.tones.digits", "[2,3]", "--json") == 0
+        again, kept = json.loads(capsys.readouterr().out), results(run_folder)
+        assert again[0]["measures"] == kept[0]["measures"]
+        assert again[0]["alignment"] == kept[0]["alignment"]
+
+    def test_new_recordings(self, spoken, tmp_path, capsys):
+        data = ["--data.audio", spoken / "audio", "--data.transcripts", spoken / "texts.tsv"]
+        assert fit(*data, *FAST, *QUIET, "--trainer.max_epochs", 1, "--output", tmp_path / "run") == 0
+        capsys.readouterr()
+        assert evaluate(tmp_path / "run", *data) == 0
+        assert f"4recordingsof{spoken}" in "".join(capsys.readouterr().out.split())
+        (spoken / "texts.tsv").write_text("".join(f"r{k}\tnew\n" for k in range(4)))
+        assert evaluate(tmp_path / "run", *data) == 2
+        assert "r0" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -19,7 +19,6 @@ TOLD = {
     "infer x.uai --meth exact": "unrecognized arguments: --meth exact; did you mean --method?",
     "predict x --images y --outp z": "the following arguments are required: --output",
     "align x --audio y --output z --trans t": "unrecognized arguments: --trans t; did you mean --transcripts?",
-    "evaluate x --jso": "unrecognized arguments: --jso; did you mean --json?",
     # slips
     "fit segment --modle.edges full": "unrecognized arguments: --modle.edges full; did you mean --model.edges?",
     "fit segmen": "no task 'segmen'; tasks are: segment, tag, density, transcribe; did you mean segment?",

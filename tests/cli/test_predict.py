@@ -1,3 +1,4 @@
+import json
 import re
 
 import numpy as np
@@ -7,7 +8,8 @@ from PIL import Image
 
 from lnz.cli import main
 from lnz.cli.predict import checkpoint_of
-from lnz.io.images import read_mask
+from lnz.io.checkpoints import load_checkpoint
+from lnz.io.masks import read_mask
 from lnz.tasks.segment.module import SegmentModule
 
 
@@ -64,6 +66,39 @@ def test_confidence_as_arrays_or_not_at_all(trained, photos, tmp_path):
     assert np.load(tmp_path / "x" / "b_confidence.npy").shape == (6, 4)
     assert predict(run, "--images", photos, "--output", tmp_path / "y", "--confidence", "none") == 0
     assert sorted(p.name for p in (tmp_path / "y").iterdir()) == ["a_mask.png", "b_mask.png"]
+
+
+@pytest.mark.parametrize("form", ["values", "colours"])
+def test_masks_have_the_values_and_colours_of_those_trained_on(tmp_path, form):
+    """Trained from masks of 0 and 255, or of colours; predicted masks hold the same."""
+    folder, rng = tmp_path / "photos", np.random.default_rng(0)
+    folder.mkdir()
+    (tmp_path / "palette.txt").write_text("9 9 9 ground\n200 0 0 fire $1\n")
+    for k in range(3):
+        bright = rng.integers(2, size=(6, 5), dtype=np.uint8)
+        Image.fromarray(255 * np.stack([bright] * 3, -1)).save(folder / f"im{k}.png")
+        mask = (
+            255 * bright if form == "values" else np.where(bright[..., None], [200, 0, 0], [9, 9, 9]).astype(np.uint8)
+        )
+        Image.fromarray(mask).save(folder / f"im{k}_mask.png")
+    coding = {"values": ["--data.label_values", "[0,255]"], "colours": ["--data.palette", tmp_path / "palette.txt"]}
+    options = ["--data.images", folder, "--data.mask_suffix", "_mask", *coding[form], "--trainer.max_epochs", "2"]
+    options += ["--trainer.enable_progress_bar", "false", "--output", tmp_path / "run"]
+    assert main(["fit", "segment", *map(str, options)]) == 0
+    names = {"values": ["0", "255"], "colours": ["ground", "fire $1"]}[form]
+    legend = load_checkpoint(checkpoint_of(tmp_path / "run"))["lnz"]["legend"]
+    assert list(legend["names"]) == names
+    assert predict(tmp_path / "run", "--images", folder, "--output", tmp_path / "out") == 0
+    given = ["--data.images", folder, "--data.mask_suffix", "_mask", "--json", "--output", tmp_path / "judged.json"]
+    assert main(["evaluate", *map(str, [tmp_path / "run", *given])]) == 0
+    (judged,) = json.loads((tmp_path / "judged.json").read_text())
+    assert list(judged["classes"]) == names
+    with Image.open(tmp_path / "out" / "im0_mask.png") as image:
+        assert image.mode == {"values": "L", "colours": "P"}[form]
+        shown = np.unique(np.array(image.convert("RGB")).reshape(-1, 3), axis=0).tolist()
+    assert all(
+        colour in ([0] * 3, [255] * 3) if form == "values" else colour in ([9] * 3, [200, 0, 0]) for colour in shown
+    )
 
 
 def test_a_run_folder_stands_for_its_first_seed(tmp_path):

@@ -125,3 +125,18 @@ def test_whole_capacities_take_one_flow():
     assert value == maximum_flow(graph, 3, 4).flow_value
     assert gap == 0
     assert beyond.tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("labels", [3, 4, 6])
+def test_a_round_is_over_when_every_label_has_failed_since_the_last_gain(labels):
+    """Alone the two nodes differ; only the last label, tried last, brings them together."""
+    graph = lnz.FactorGraph.pairwise(2, labels, torch.tensor([[0, 1]]))
+    node = torch.full((2, labels), -5.0, dtype=torch.float64)
+    node[0, 0] = node[1, 1] = 0.0
+    node[:, -1] = -0.1
+    p = lnz.MRF(graph, (node, torch.eye(labels, dtype=torch.float64)), GraphCuts())
+    assert p.argmax().tolist() == [labels - 1, labels - 1]
+    assert p.diagnostics["cuts"] == 2 * labels
+    one = lnz.MRF(graph, p.scores, GraphCuts(max_rounds=1))
+    assert one.argmax().tolist() == [labels - 1, labels - 1]
+    assert one.diagnostics["cuts"] == labels

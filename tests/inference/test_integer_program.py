@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import scipy.optimize
 import torch
 
 import lnz
@@ -54,3 +55,32 @@ def test_a_time_limit_leaves_an_honest_bound():
 def test_wrong_settings(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}: expected .* positive .*, got 0"):
         IntegerProgram(**wrong)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e6])
+def test_what_is_solved_says_so_and_what_is_not_does_not(scale, monkeypatch):
+    graph = lnz.FactorGraph.grid(3, 3, 3)
+    generator = torch.Generator().manual_seed(1)
+    entries = tuple(
+        scale * torch.randn(2, f, *ls, generator=generator, dtype=torch.float64)
+        for f, ls in zip(graph.num_factors, graph.labels, strict=True)
+    )
+    p = lnz.MRF(graph, entries, IntegerProgram())
+    p.argmax()
+    assert p.diagnostics["status"] == ["optimal", "optimal"]
+    assert p.diagnostics["optimal"].all()
+    solve = scipy.optimize.milp
+
+    def interrupted(*arguments, **settings):
+        """As at a time limit: a labelling, and a bound that is 10 % away."""
+        answer = solve(*arguments, **settings)
+        answer.mip_dual_bound -= 0.1 * abs(answer.fun)
+        answer.status, answer.success = 1, False
+        return answer
+
+    monkeypatch.setattr(scipy.optimize, "milp", interrupted)
+    q = lnz.MRF(graph, entries, IntegerProgram())
+    assert torch.equal(q.argmax(), p.argmax())
+    assert q.diagnostics["status"] == ["time limit", "time limit"]
+    assert not q.diagnostics["optimal"].any()
+    torch.testing.assert_close(q.diagnostics["bound"], 1.1 * q.diagnostics["score"])

@@ -11,6 +11,7 @@ import lnz
 from lnz.inference import TRWS, IteratedConditionalModes
 from lnz.inference.blocks import random_block
 from lnz.inference.elimination import interaction_graph
+from lnz.inference.iterated_conditional_modes import best_of
 from tests.modes import check, random_model
 
 
@@ -94,3 +95,23 @@ def test_wrong_settings(wrong, message):
         IteratedConditionalModes(**wrong)
     with pytest.raises(TypeError, match="start: expected a method"):
         IteratedConditionalModes(start=torch.zeros(3))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_best_start_counts_wherever_it_stands(place):
+    graph = lnz.FactorGraph.pairwise(2, 2, torch.tensor([[0, 1]]))
+    model = lnz.MRF(graph, (torch.zeros(2, 2), torch.tensor([[1.0, -1.0], [-1.0, 2.0]]))).model
+    labels = torch.zeros(3, 2, dtype=torch.int64)
+    labels[place] = 1
+    assert best_of(model, labels).tolist() == [1, 1]
+
+
+def test_patience_counts_blocks_that_gain_nothing():
+    """At a best labelling no block gains: ``patience`` blocks are tried, and one if it is all there is."""
+    p = lnz.MRF(lnz.FactorGraph.grid(4, 4, 2), (torch.zeros(16, 2).double(), torch.eye(2).double()))
+    for patience in (1, 4):
+        method = IteratedConditionalModes(0, TRWS(), block_table=8, patience=patience)
+        q = lnz.MRF(p.graph, p.scores, method)
+        q.argmax()
+        assert q.diagnostics["optimal"]
+        assert q.diagnostics["blocks"] == patience

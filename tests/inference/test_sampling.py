@@ -66,9 +66,7 @@ def test_where_there_is_no_start_the_batch_entries_are_named(generator: torch.Ge
     edge = torch.zeros(3, 1, 2, 2).double()
     edge[2] = -math.inf
     p = lnz.MRF(g, (torch.zeros(2, 2).double(), edge), Gibbs())
-    with pytest.raises(
-        InfeasibleError, match=r"found no labelling of finite score in 400 sweeps in batch entries \[2\]"
-    ):
+    with pytest.raises(InfeasibleError, match=r"no labelling has a finite score in batch entries \[2\]"):
         _ = p.marginals
     with pytest.raises(InfeasibleError, match=r"labels to start from have score -inf in batch entries \[2\]"):
         Gibbs().init(p.model, 1, generator, torch.zeros(3, 2).long())
@@ -129,7 +127,100 @@ def test_estimates_are_the_same_each_time_and_follow_the_seed() -> None:
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     p = lnz.MRF(g, scores, Gibbs(chains=1, sweeps=50, max_r_hat=2.0))
-    assert torch.isnan(p.diagnostics["standard_error"]).all()
+    with pytest.warns(ConvergenceWarning, match="what does not change tells nothing"):
+        assert torch.isnan(p.diagnostics["standard_error"]).all()
+    assert not p.diagnostics["mixed"]
+
+
+def ferromagnet(sampler: lnz.inference.Sampler, coupling: float) -> lnz.MRF:
+    """3×3, no fields: each label of each node has probability 1/2."""
+    return lnz.MRF(lnz.FactorGraph.grid(3, 3, 2), (torch.zeros(2).double(), coupling * torch.eye(2).double()), sampler)
+
+
+def test_one_chain_in_one_of_two_modes_is_not_mixed() -> None:
+    """R-hat 1.0 and marginals [1, 0] where [½, ½] is right."""
+    p = ferromagnet(Gibbs(chains=1, sweeps=400), 8.0)
+    with pytest.warns(ConvergenceWarning, match="have not mixed: what does not change tells nothing"):
+        node = p.node_marginals
+    assert set(node.flatten().tolist()) == {0.0, 1.0}
+    said = p.diagnostics
+    assert not said["mixed"]
+    assert said["r_hat"].isnan()
+    assert said["ess"].isnan()
+    assert said["standard_error"].isnan().all()
+    assert "R-hat cannot be computed" in said["why"]
+
+
+def test_one_chain_that_hardly_leaves_a_mode_is_not_mixed() -> None:
+    """Halves may agree: what tells is that draws are one another's echo."""
+    p = ferromagnet(Gibbs(chains=1, sweeps=400, max_r_hat=100.0), 1.2)
+    with pytest.warns(ConvergenceWarning, match=r"the effective sample size \d\.\d+ is below 10, 10 a chain"):
+        said = p.diagnostics
+    assert not said["mixed"]
+    assert said["ess"] < 10
+
+
+def test_one_chain_that_mixes_says_so() -> None:
+    p = ferromagnet(Gibbs(chains=1, sweeps=2000), 0.3)
+    assert p.diagnostics["mixed"]
+    assert p.diagnostics["why"] == ""
+    assert 0.99 < p.diagnostics["r_hat"] < 1.05
+    assert (p.node_marginals - 0.5).abs().max() < 0.05
+
+
+def test_what_is_given_needs_no_mixing() -> None:
+    p = ferromagnet(Gibbs(chains=1), 1.0).condition(torch.tensor([0, 1, 0, 1, 1, 1, 0, 0, 0]))
+    assert p.diagnostics["mixed"]
+    assert p.node_marginals[1].tolist() == [0.0, 1.0]
+
+
+def test_samples_of_chains_that_have_not_mixed_warn_as_marginals_do(generator: torch.Generator) -> None:
+    for chains in (1, 16):
+        p = ferromagnet(Gibbs(chains=chains), 8.0)
+        with pytest.warns(ConvergenceWarning, match="Gibbs: the chains have not mixed"):
+            p.sample((3,), generator)
+        p.sample((3,), generator)  # once
+        assert not p.diagnostics["mixed"]
+
+
+def test_the_error_of_a_label_that_was_never_seen_is_not_known() -> None:
+    node = torch.zeros(9, 2).double()
+    node[0, 1], node[1, 1] = 30.0, -torch.inf
+    p = lnz.MRF(lnz.FactorGraph.grid(3, 3, 2), (node, torch.zeros(2, 2).double()), Gibbs())
+    p = p.condition(torch.tensor([-100] * 8 + [1]))
+    error = p.diagnostics["standard_error"]
+    assert error[0].isnan().all()  # always the second label, though both are possible
+    assert error[1, 0].isnan() or error[1, 0] == 0
+    assert error[1, 1] == 0  # impossible
+    assert error[8].tolist() == [0.0, 0.0]  # observed
+    assert ((error[2:8] > 0) & (error[2:8] < 0.1)).all()
+    assert p.diagnostics["mixed"]
+
+
+@pytest.mark.parametrize("chains", [2, 5])
+def test_r_hat_is_that_of_arviz(chains: int, generator: torch.Generator) -> None:
+    from arviz_stats.base.array import array_stats
+
+    normal = torch.randn(31, chains, 4, generator=generator).double()
+    normal[:, 0, 1] += 1
+    normal[..., 2] = (normal[..., 2] > 1).double()
+    normal[..., 3] = normal[..., 3].round()
+    wanted = array_stats.rhat(normal.numpy(), chain_axis=1, draw_axis=0)
+    torch.testing.assert_close(r_hat(normal), torch.as_tensor(wanted))
+    wanted = array_stats.ess(normal.numpy(), chain_axis=1, draw_axis=0)
+    torch.testing.assert_close(effective_sample_size(normal), torch.as_tensor(wanted))
+
+
+def test_r_hat_of_one_chain_compares_its_halves(generator: torch.Generator) -> None:
+    steady = torch.randn(400, 1, 2, generator=generator).double()
+    assert (r_hat(steady) < 1.02).all()
+    drifting = steady + torch.linspace(0, 3, 400)[:, None, None]
+    assert (r_hat(drifting) > 1.2).all()
+    jump = torch.cat((torch.zeros(10, 1), torch.ones(10, 1)))
+    assert r_hat(jump) == torch.inf
+    assert r_hat(torch.ones(10, 1)).isnan()
+    assert effective_sample_size(torch.ones(10, 3)).isnan()
+    assert r_hat(torch.ones(10, 3, 0)).shape == effective_sample_size(torch.ones(10, 3, 0)).shape == (0,)
 
 
 # Blocks ------------------------------------------------------------------------------------------------------------

@@ -57,3 +57,37 @@ def test_observed_labels_are_kept():
 def test_wrong_settings(wrong, message):
     with pytest.raises(ValueError, match=message):
         SimulatedAnnealing(**wrong)
+
+
+def recorded(monkeypatch, model, **settings):
+    """The temperatures of all sweeps."""
+    found = []
+
+    def sweeps(model, labels, count, generator, temperature):
+        assert count == 1
+        found.append(temperature)
+        return labels
+
+    monkeypatch.setattr("lnz.inference.simulated_annealing.gibbs_sweeps", sweeps)
+    lnz.MRF(model.graph, model.scores, SimulatedAnnealing(**settings)).argmax()
+    return found
+
+
+def test_temperatures_fall_by_a_factor_from_the_hottest_to_the_coldest_in_units_of_the_mean_range(monkeypatch):
+    graph = lnz.FactorGraph((3, 2, 2), (torch.tensor([[0]]), torch.tensor([[1], [2]])))
+    p = lnz.MRF(graph, (torch.tensor([[0.0, 1.0, 9.0]]).double(), torch.tensor([[4.0, 1.0], [2.0, 2.0]]).double()))
+    unit = (9 + 3 + 0) / 3
+    found = recorded(monkeypatch, p, sweeps=5, hottest=0.5, coldest=0.02)
+    assert found == pytest.approx([unit * 0.5 * (0.02 / 0.5) ** (k / 4) for k in range(5)])
+    assert found[0] == pytest.approx(2.0)
+    assert found[-1] == pytest.approx(0.08)
+    assert recorded(monkeypatch, p, sweeps=1, hottest=0.5, coldest=0.02) == pytest.approx([2.0])
+    found = recorded(monkeypatch, p)
+    assert len(found) == 200
+    assert (found[0], found[-1]) == pytest.approx((2.0, 0.04))
+
+
+def test_the_range_of_a_node_is_over_its_possible_labels(monkeypatch):
+    graph = lnz.FactorGraph((3,), (torch.tensor([[0]]),))
+    p = lnz.MRF(graph, (torch.tensor([[0.0, -torch.inf, 6.0]]).double(),))
+    assert recorded(monkeypatch, p, sweeps=1, hottest=1.0) == pytest.approx([6.0])

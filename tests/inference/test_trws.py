@@ -112,3 +112,36 @@ def test_stereo_energy_and_bound(shared_data):
     assert energy <= 369_279
     assert -p.diagnostics["bound"].item() >= 369_217
     assert seconds < 180  # about 30 on an idle core; docs/results/map.md has the measured time
+
+
+def frustrated(scale: float = 1.0) -> lnz.MRF:
+    """Three nodes that all want to differ: the bound of the relaxation stays above every score."""
+    graph = lnz.FactorGraph.pairwise(3, 2, torch.tensor([[0, 1], [1, 2], [2, 0]]))
+    node = 1e-3 * scale * torch.tensor([[0.0, 1.0], [0.0, 3.0], [0.0, 2.0]]).double()
+    return lnz.MRF(graph, (node, -scale * torch.eye(2).double()))
+
+
+@pytest.mark.parametrize("kernels", ["auto", "reference"])
+def test_it_stops_when_ten_iterations_gain_too_little_and_not_before(kernels: str) -> None:
+    def iterations(**settings: float) -> int:
+        p = lnz.MRF(frustrated().graph, frustrated().scores, TRWS(**settings))  # type: ignore[arg-type]
+        p.argmax()
+        assert not p.diagnostics["optimal"]
+        assert p.diagnostics["bound"] > p.diagnostics["score"] + 0.5
+        return int(p.diagnostics["iterations"])
+
+    with lnz.ops.backend(kernels):  # type: ignore[arg-type]
+        assert iterations(tolerance=0, max_iterations=37) == 37  # what gains nothing has not gained too little
+        assert iterations(max_iterations=7) == 7
+        assert iterations() == 20  # the second look is the first that has something to compare with
+        assert iterations(tolerance=0.999) == 20
+
+
+def test_a_chain_in_order_takes_one_iteration() -> None:
+    generator = torch.Generator().manual_seed(3)
+    graph = lnz.FactorGraph.pairwise(9, 3, torch.stack((torch.arange(8), torch.arange(1, 9)), -1))
+    scores = (torch.randn(9, 3, generator=generator).double(), torch.randn(8, 3, 3, generator=generator).double())
+    p = lnz.MRF(graph, scores, TRWS())
+    p.argmax()
+    assert p.diagnostics["iterations"] == 1
+    assert p.diagnostics["optimal"]

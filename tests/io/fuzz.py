@@ -26,12 +26,15 @@ with atheris.instrument_imports(include=["lnz.io"]):
     from lnz.io.checkpoints import load_checkpoint
     from lnz.io.images import read_image
     from lnz.io.lists import read_list
+    from lnz.io.masks import Coding, Legend, read_mask, read_palette
     from lnz.io.sentences import read_sentences
     from lnz.io.transcripts import read_transcripts
     from lnz.io.yaml import check_yaml
 
 GRAPH = lnz.FactorGraph.grouped([2, 3, 4], [])[0]
 MODEL = NamedModel("MARKOV", GRAPH, (), ("a", "b,c", "é"), (("n", "y"), ("0", "1", "2"), tuple("wxyz")))
+
+CODING = Coding(void=3, values=(0, 1, 2), palette=Legend(("a", "b", "c"), ((0, 1, 2), (3, 4, 5), (6, 7, 8))))
 
 
 def _text(parse: Callable[[str, NamedModel], Any]) -> Callable[[Path], Any]:
@@ -53,6 +56,8 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "list": ("m.txt", lambda path: read_list(path, {"a": 1, "é": 2}, "image")),
     "textgrid": ("m.TextGrid", read_textgrid),
     "image": ("m.png", read_image),
+    "mask": ("m.png", lambda path: read_mask(path, CODING)),
+    "palette": ("m.txt", read_palette),
     "audio": ("m.wav", lambda path: read_audio(path, 16000)),
     "checkpoint": ("m.ckpt", load_checkpoint),
     "yaml": ("m.yaml", check_yaml),

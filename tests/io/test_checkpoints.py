@@ -97,6 +97,7 @@ def test_flipped_bits_never_load_as_other_weights(tmp_path):
         ({"state_dict": [1]}, "expected state_dict of a checkpoint to be a dict, got list"),
         ({"state_dict": {}, "lnz": [1]}, "expected lnz of a checkpoint to be a dict, got list"),
         ({"state_dict": {}, "lnz": {"settings": [1]}}, "expected the settings of a checkpoint to be a dict, got list"),
+        ({"state_dict": {}, "lnz": {"task": []}}, "expected the task of a checkpoint to be a str, got list"),
         ({"state_dict": {"w": 1.0}}, "expected a state_dict of tensors by name, got 'w': float"),
         ({"state_dict": {0: torch.ones(1)}}, "expected a state_dict of tensors by name, got 0: Tensor"),
         ({"state_dict": {}, "loops": []}, "expected loops of a checkpoint to be a dict, got list"),
@@ -122,4 +123,15 @@ def test_compressed_archives_are_refused(tmp_path):
         for name in source.namelist():
             target.writestr(name, source.read(name))
     with pytest.raises(FormatError, match=r"a\.ckpt: cannot be read as a checkpoint: it is damaged \(expected parts"):
+        load_checkpoint(path)
+
+
+def test_an_archive_that_claims_to_span_disks(tmp_path):
+    path = tmp_path / "a.ckpt"
+    torch.save({"state_dict": {}}, path)
+    data = path.read_bytes()
+    end = data.rindex(b"PK\x05\x06")
+    locator = b"PK\x06\x07" + (1).to_bytes(4, "little") + bytes(8) + (3).to_bytes(4, "little")
+    path.write_bytes(data[:end] + locator + data[end:])
+    with pytest.raises(FormatError, match=r"a\.ckpt: cannot be read as a checkpoint"):
         load_checkpoint(path)

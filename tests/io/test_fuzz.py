@@ -34,6 +34,7 @@ TEXTS = {
     "transcripts-csv": ['file_name,text\na.wav,"one, ""two""\n"\n'],
     "transcripts-json": ['{"audio_filepath": "a.wav", "text": "one", "duration": 1.5}\n'],
     "list": ["# held out\na.png\n\nx/é\n"],
+    "palette": ["# CamVid\n64 128 64\tAnimal\n0, 0, 0, Void\n"],
     "yaml": ["model: &m {width: 3, dilations: [1, 2]}\nother: *m\nseeds: 3\n"],
 }
 
@@ -61,7 +62,7 @@ def seeds(name, folder):
         )
 
 
-NAMES = [*TEXTS, "image", "audio", "textgrid", "checkpoint"]
+NAMES = [*TEXTS, "image", "mask", "audio", "textgrid", "checkpoint"]
 
 
 @pytest.mark.slow
@@ -72,7 +73,7 @@ def test_reads_or_refuses(tmp_path, name, capsys):
     seeds(name, corpus)
     command = [sys.executable, str(Path(__file__).with_name("fuzz.py")), name, str(corpus), f"-runs={RUNS}", *LIMITS]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]  # Atheris prints what was raised on stdout
     count = done.stderr.rpartition("Done ")[2].partition(" ")[0]
     assert int(count) > 0
     with capsys.disabled():

@@ -94,7 +94,7 @@ def test_the_free_and_the_clamped_run_share_a_plan() -> None:
     y[0, 4:] = -100  # every node is latent somewhere: nothing can be cut out for the whole batch
     for _ in range(3):
         nll(p, y)
-    assert list(_plans[graph]) == [(frozenset(), Exact().max_table)]
+    assert list(_plans[graph]) == [(frozenset(), (Exact().max_table, Exact().max_messages))]
     nll(p, y[1:])  # nodes 4 … 8 are observed in every entry now: they are cut out, in one more plan, also kept
     nll(p, y[1:].roll(1, 0))
     assert [cut for cut, _ in _plans[graph]] == [frozenset(), frozenset({0, 4, 5, 6, 7, 8})]

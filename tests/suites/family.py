@@ -86,7 +86,8 @@ def tensors(nested: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 def written_out(entry: Tensor | lnz.Weighted) -> Tensor:
     if isinstance(entry, lnz.Weighted):
-        product = entry.weight.reshape(*entry.weight.shape, *[1] * entry.table.dim()) * entry.table.clamp(min=-1e300)
+        finite = entry.table.masked_fill(torch.isneginf(entry.table), 0.0)
+        product = entry.weight.reshape(*entry.weight.shape, *[1] * entry.table.dim()) * finite
         return torch.where(torch.isneginf(entry.table), -torch.inf, product)
     return entry
 

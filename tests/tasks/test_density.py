@@ -8,6 +8,7 @@ from PIL import Image
 from lnz.errors import FormatError
 from lnz.inference import Enumeration
 from lnz.nn import RestrictedBoltzmannMachine
+from lnz.nn.boltzmann_machine import base_rates
 from lnz.tasks.density import judge
 from lnz.tasks.density.data import DensityData
 from lnz.tasks.density.module import DensityModule
@@ -104,7 +105,7 @@ class TestJudge:
 
     def test_log_partition_both_ways(self, kind):
         machine, v = random_machine(kind), configurations(4)
-        found = judge.log_partition(machine, v, steps=100, chains=100, seed=0)
+        found = judge.log_partition(machine, base_rates(v), steps=100, chains=100, seed=0)
         assert found.exact == pytest.approx(float(machine.mrf(Enumeration()).log_partition), abs=1e-10)
         assert found.low < found.exact < found.high
         assert found.low < found.annealed < found.high
@@ -127,7 +128,7 @@ def test_grid_joins_each_pixel_to_one_hidden_unit_and_those_to_their_neighbours(
 
 def test_large_machines_are_annealed_only():
     machine = RestrictedBoltzmannMachine(30, 25)
-    found = judge.log_partition(machine, torch.zeros(3, 30), steps=10, chains=10, seed=0)
+    found = judge.log_partition(machine, base_rates(torch.zeros(3, 30)), steps=10, chains=10, seed=0)
     assert found.exact is None
     assert found.best == found.annealed
 
@@ -135,7 +136,7 @@ def test_large_machines_are_annealed_only():
 def test_baseline_is_independent_pixels():
     train = torch.tensor([[1, 0], [1, 1], [1, 0]]).float()
     v = torch.tensor([[1, 1]]).float()
-    assert float(judge.pixelwise(train, v)) == pytest.approx(np.log(4 / 5) + np.log(2 / 5))
+    assert float(judge.pixelwise(base_rates(train), v)) == pytest.approx(np.log(4 / 5) + np.log(2 / 5))
 
 
 class TestModule:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import lnz
-from lnz.inference import BeliefPropagation, Enumeration, Exact, MeanField
+from lnz.inference import AnnealedImportance, BeliefPropagation, Enumeration, Exact, MeanField
 from lnz.io import NamedModel, read_uai
 from lnz.io.model import numbered
 from lnz.tasks.infer import infer
@@ -75,6 +75,17 @@ def test_evidence_is_clamped_counted_and_one_hot(toy, method):
 def test_impossible_evidence(toy, method, query):
     with pytest.raises(lnz.InfeasibleError):
         infer(toy, query, method, torch.tensor([1, 1, -100]))
+
+
+def test_a_failed_estimate_is_no_impossibility(toy, monkeypatch):
+    """Not "Z = 0": that no chain survived, or a bound of −inf, shows nothing about the model."""
+    for method, value in ((AnnealedImportance(steps=3), math.nan), (MeanField(), -math.inf)):
+        kind = type(method.solve(toy.mrf(method).model))
+        monkeypatch.setattr(kind, "log_partition", torch.tensor(value))
+        for query in ("PR", "MAR"):
+            with pytest.raises(lnz.FailedEstimateError, match=f"^{type(method).__name__}: no estimate of ln Z"):
+                infer(toy, query, method)
+    assert not issubclass(lnz.FailedEstimateError, lnz.InfeasibleError)
 
 
 def test_every_answer_is_json_with_every_key(toy):

@@ -4,6 +4,7 @@ import torch
 from PIL import Image
 
 from lnz.errors import FormatError
+from lnz.io.masks import Coding
 from lnz.tasks.segment.data import FolderDataset, SegmentData, collate
 from lnz.tasks.segment.scenes import SceneDataset, Scenes, compose, digit_pool
 from lnz.tasks.streams import Keys, generator
@@ -123,7 +124,7 @@ class TestFolder:
 
     def test_augmentation_is_a_function_of_the_key(self, tmp_path):
         pairs = SegmentData(write_folder(tmp_path, size=(16, 16)), mask_suffix="_mask").train.pairs
-        a, b = (FolderDataset(pairs, None, 5, flip=True, crop=4) for _ in range(2))
+        a, b = (FolderDataset(pairs, Coding(), 5, flip=True, crop=4) for _ in range(2))
         for key in [(0, 0), (0, 1), (1, 0), (2, 0)]:
             torch.rand(3)  # the global stream does not matter
             assert torch.equal(a[key]["image"], b[key]["image"])

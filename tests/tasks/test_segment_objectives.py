@@ -223,11 +223,12 @@ def test_data_says_which_pixels_are_shown(tmp_path):
     from PIL import Image
 
     from lnz.io.images import pair_images
+    from lnz.io.masks import Coding
 
     grey = np.arange(30, dtype=np.uint8).reshape(5, 6)
     Image.fromarray(np.stack([grey] * 3, -1)).save(tmp_path / "a.png")
     Image.fromarray(grey).save(tmp_path / "a_mask.png")
-    data = FolderDataset(pair_images(tmp_path, None, "_mask"), None, seed=0, flip=True, crop=3)
+    data = FolderDataset(pair_images(tmp_path, None, "_mask"), Coding(), seed=0, flip=True, crop=3)
     for epoch in range(4):
         example = data[epoch, 0]
         assert torch.equal(example["pixels"], example["labels"])

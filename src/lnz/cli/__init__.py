@@ -7,6 +7,7 @@ closed pipe, 143 terminated). An error is one line on stderr;
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -19,7 +20,7 @@ from typing import Any, NoReturn
 from lnz.errors import FormatError, LnzError
 from lnz.io.printable import printable
 
-COMMANDS = ("fit", "predict", "align", "infer")
+COMMANDS = ("fit", "evaluate", "predict", "align", "infer", "warmup", "completion")
 
 HELP = """\
 usage: lnz COMMAND [OPTIONS]
@@ -36,8 +37,10 @@ examples:
   lnz fit tag                                     tag composed strings of digits, or files of sentences
   lnz fit density                                 train an RBM on bundled digits, draw samples from it
   lnz fit transcribe                              train on dialled digits, say when each sounds
+  lnz evaluate runs/tag/… --data.val test.conllu  the same table, on new data
   lnz infer model.uai --query PR                  ln Z and log10 Z of a model file
   lnz infer asia.bif --evidence smoke=yes --json  every marginal of a Bayesian network, given what was seen
+  lnz warmup chain                                compile what sequence labelling needs, ahead of its first use
 
 exit codes: 0 done, 1 the work failed, 2 wrong arguments or files, 130 interrupted (Ctrl-C), 143 terminated.
 LNZ_DEBUG=1 shows the traceback of an error.
@@ -48,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``lnz`` with ``argv`` (default: the arguments of the process) and return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        with _streams(), _terminable():
+        with _streams(), _terminable(), _logged():
             code = _dispatch(arguments)
             sys.stdout.flush()  # a pipe closed by the reader shows here, not at interpreter exit
             return code
@@ -66,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(HELP.format(commands="\n".join(f"  {name:<9}{_summary(name)}" for name in COMMANDS)), end="")
+        print(HELP.format(commands="\n".join(f"  {name:<12}{_summary(name)}" for name in COMMANDS)), end="")
         return 0 if arguments else 2
     command, *rest = arguments
     if command == "--version":
@@ -120,6 +123,21 @@ def _streams() -> Iterator[None]:
             opened.callback(setattr, sys, name, None)
             setattr(sys, name, opened.enter_context(open(os.devnull, "w", encoding="utf-8")))
         yield
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    """Show what lnz logs, one line per record: that a kernel is being compiled, say."""
+    logger, handler = logging.getLogger("lnz"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("lnz: %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(min(level or logging.INFO, logging.INFO))
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 @contextmanager

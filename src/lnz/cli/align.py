@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
 
     Errors of files and of the machine pass through, for ``lnz`` to tell; wrong options leave with status 2.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     try:
         return _align(arguments)
     except ModuleNotFoundError as error:
@@ -44,7 +44,8 @@ def main(argv: Sequence[str]) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The options of ``lnz align``."""
     parser = Strict(
         prog="lnz align",
         description=f"{SUMMARY[0].upper()}{SUMMARY[1:]}.",
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--transcripts", type=Path, help="file of transcripts; by default, all *.trans.txt in the folder"
     )
+    parser.add_argument("--encoding", help="of the text in transcripts, as latin-1 or gbk (default: UTF-8)")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to; made where it does not exist")
     parser.add_argument("--format", choices=("textgrid", "json", "both"), default="both", help="form of the alignments")
     parser.add_argument("--picture", action="store_true", help="draw each alignment over its spectrogram")
@@ -82,7 +84,7 @@ def _align(arguments: argparse.Namespace) -> int:
     source = checkpoint_of(arguments.model)
     checkpoint = load_checkpoint(source)
     texts = arguments.transcripts or arguments.audio
-    utterances = pair_audio(list_audio(arguments.audio), read_transcripts(texts), texts)
+    utterances = pair_audio(list_audio(arguments.audio), read_transcripts(texts, arguments.encoding), texts)
     arguments.output.mkdir(parents=True, exist_ok=True)
     options = (arguments.format, arguments.picture, arguments.unknown, arguments.strict)
     done = align_files(checkpoint, str(source), utterances, arguments.output, *options)

@@ -82,7 +82,7 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``lnz infer`` and return the exit code; errors in files and models are raised."""
-    parser = _parser()
+    parser = build_parser()
     args = parser.parse_args(argv)
     method = method_of(parser, args)
     if (args.map_vars is None) == (args.query == "MMAP"):
@@ -106,7 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The options of ``lnz infer``."""
     description = DESCRIPTION.format(methods="\n".join(_line(name) for name in METHODS))
     parser = Strict(
         "lnz infer", description=description, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -106,7 +106,8 @@ class Setting:
 
 
 SETTINGS: dict[str, Setting] = {
-    "max_table": Setting(count, "N", "the largest table to allocate, in entries of 8 bytes"),
+    "max_table": Setting(count, "N", "the most entries of one table"),
+    "max_messages": Setting(count, "N", "the most entries of messages in memory, of 8 bytes each"),
     "max_variables": Setting(count, "N", "the most variables of the program"),
     "time_limit": Setting(float, "SECONDS", "stop here with the best labelling so far, and its bound"),
     "max_iterations": Setting(count, "N", "iterations before giving up with a warning"),

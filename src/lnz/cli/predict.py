@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
 
     Errors of files and of the machine pass through, for ``lnz`` to tell; wrong options leave with status 2.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     try:
         return _predict(arguments)
     except ModuleNotFoundError as error:
@@ -52,7 +52,8 @@ def main(argv: Sequence[str]) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The options of ``lnz predict``."""
     parser = Strict(
         prog="lnz predict",
         description=f"{SUMMARY[0].upper()}{SUMMARY[1:]}.",
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     output = "folder to write to, made where it does not exist; of tag, file to write"
     parser.add_argument("--output", type=Path, required=True, help=output)
     parser.add_argument("--confidence", choices=("png", "npy", "none"), default="png", help="form of confidence maps")
+    parser.add_argument("--encoding", help="of the text in --text, as latin-1 or gbk (default: UTF-8)")
     parser.add_argument("--strict", action="store_true", help="stop at the first image or recording that fails")
     return parser
 
@@ -92,7 +94,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     if given is None:
         raise FormatError(f"{source}: of lnz fit {task}, which takes --{takes}")
     if takes == "text":
-        count = import_module(module).predict(checkpoint, str(source), given, arguments.output)
+        count = import_module(module).predict(checkpoint, str(source), given, arguments.output, arguments.encoding)
         print(printable(f"{count} {said} {arguments.output}"))
         return 0
     files = list_images(given) if takes == "images" else list_audio(given)
@@ -117,7 +119,6 @@ def report_failures(command: str, results: Sequence[object], what: str) -> int:
 
 def checkpoint_of(model: Path) -> Path:
     """The checkpoint itself, or the last one of the first seed of a run folder."""
-    if not model.is_dir():
-        return model
-    found = sorted(model.glob("seed-*/checkpoints/last.ckpt"), key=lambda path: (len(path.parts[-3]), path))
-    return found[0] if found else model / "seed-0" / "checkpoints" / "last.ckpt"  # whose absence is then told
+    from lnz.tasks.evaluate import checkpoints_of
+
+    return checkpoints_of(model)[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,12 +16,15 @@ from torch.distributions import Distribution, constraints
 from torch.distributions.kl import register_kl
 
 from lnz.checks import (
+    as_labels,
     as_sample_shape,
     check_feasible,
     check_generator,
     check_same_lengths,
     check_tensor,
+    common_dtype,
     concrete,
+    working_dtype,
 )
 from lnz.distributions.temperature import check_temperature, divided
 from lnz.ops.conditionals.normalised import log_softmax_at
@@ -122,6 +125,45 @@ class StructuredDistribution(Distribution, ABC):
 
     # What follows ------------------------------------------------------------------------------------------------
 
+    @property
+    def _dtype(self) -> torch.dtype:
+        """That of the answers: what torch promotes the scores to."""
+        return common_dtype(*(self.scores if isinstance(self.scores, tuple) else (self.scores,)))
+
+    @property
+    def _centred(self) -> Self:
+        """This distribution with scores in float32 or wider, and without what those of all labellings have in common.
+
+        Every answer but ln Z, and what is compared with it, is that of this distribution, rounded once: scores of half
+        precision lose nothing on the way, and a common offset takes no digits. A family whose scores have a constant
+        to take away overrides it; its own ln Z then is that of this distribution, and the constant.
+        """
+        return self._wide
+
+    @property
+    def _wide(self) -> Self:
+        """This distribution with scores in float32 or wider: itself, where they are."""
+        dtype = working_dtype(self._dtype)
+        if dtype == self._dtype:
+            return self
+        return self._once("wide", lambda: self.map_scores(lambda scores: scores.to(dtype)))
+
+    def _relative_log_partition(self, y: Tensor | None = None) -> Tensor:
+        """ln Z, or ln Z(y), less what :attr:`_centred` leaves out, in float32 or wider."""
+        return (self._centred if y is None else self._centred.condition(y)).log_partition
+
+    def _relative_score(self, y: Tensor) -> Tensor:
+        """s(y), less what :attr:`_centred` leaves out, in float32 or wider."""
+        return self._centred.score(y)
+
+    def _relative_scores(self) -> tuple[Tensor, ...]:
+        """The scores of :attr:`_centred`, of the shapes of the marginals."""
+        return self._centred._expanded_scores()
+
+    def _relative_marginals(self) -> tuple[Tensor, ...]:
+        """The marginals in float32 or wider."""
+        return self._centred._marginal_tensors
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_cache": {}}  # copies and pickles compute for themselves
 
@@ -137,8 +179,8 @@ class StructuredDistribution(Distribution, ABC):
         return (name, torch.is_grad_enabled()) in self._cache
 
     def _require_feasible(self, what: str) -> None:
-        if self._validate_args:
-            check_feasible(self.log_partition, f"{type(self).__name__}.{what}")
+        if self._validate_args:  # by a sum that is in range wherever it is finite
+            check_feasible(self._relative_log_partition(), f"{type(self).__name__}.{what}")
 
     @property
     def _marginal_tensors(self) -> tuple[Tensor, ...]:
@@ -152,9 +194,10 @@ class StructuredDistribution(Distribution, ABC):
         """
         check_tensor("y", value)
         observed = concrete(value) and not self._unobserved(value).any()
-        numerator = self.score(value) if observed else self.condition(value).log_partition
-        z = self.log_partition
-        return numerator - z.masked_fill(torch.isneginf(z), 0.0)  # where Z = 0 the numerator is −inf already
+        numerator = self._relative_score(value) if observed else self._relative_log_partition(value)
+        z = self._relative_log_partition()
+        z = z.masked_fill(torch.isneginf(z), 0.0)  # where Z = 0 the numerator is −inf already
+        return (numerator - z).to(self._dtype)
 
     def _log_prob(self, value: Tensor, weight: float) -> Tensor:
         """:meth:`log_prob`, told by what its gradient will most likely be multiplied: that may save a pass over it."""
@@ -181,13 +224,15 @@ class StructuredDistribution(Distribution, ABC):
 
         From :meth:`label_scores`: no Z over labellings is needed.
         """
-        scores = self.label_scores(y)
+        check_tensor("y", y)
+        y = as_labels("y", y)
+        scores = self._centred.label_scores(y)
         labels = y.clamp(min=0).expand(scores.shape[:-1])
-        return log_softmax_at(scores, labels).masked_fill(y == IGNORE, 0.0)
+        return log_softmax_at(scores, labels).masked_fill(y == IGNORE, 0.0).to(self._dtype)
 
     def entropy(self) -> Tensor:
         """−Σ_y P(y) ln P(y) = ln Z − E[s(y)], ``[*batch]``, in nats."""
-        return self.log_partition - self._expectation(self._expanded_scores())
+        return self._cross_entropy(self).to(self._dtype)
 
     def cross_entropy(self, other: StructuredDistribution) -> Tensor:
         """−Σ_y P(y) ln Q(y) against ``other`` of one family and event, ``[*batch]``; +inf where Q(y) = 0 < P(y).
@@ -196,7 +241,7 @@ class StructuredDistribution(Distribution, ABC):
             TypeError, ValueError: another family or event, or sequences of other lengths.
         """
         self._check_comparable(other)
-        return other.log_partition - self._expectation(other._expanded_scores())
+        return self._cross_entropy(other).to(torch.promote_types(self._dtype, other._dtype))
 
     def _check_comparable(self, other: StructuredDistribution) -> None:
         """Raise unless ``other`` is of the same family and event, and of sequences of the same lengths."""
@@ -208,15 +253,19 @@ class StructuredDistribution(Distribution, ABC):
         if self._lengths is not None and other._lengths is not None:
             check_same_lengths(self._lengths, other._lengths)
 
-    def _expectation(self, scores: tuple[Tensor, ...]) -> Tensor:
-        """E[Σ_α scores[α, y[α]]] under this distribution, with 0 · −inf = 0."""
-        total = torch.zeros_like(self.log_partition)
-        for marginal, score in zip(self._marginal_tensors, scores, strict=True):
-            dims = len(torch.broadcast_shapes(marginal.shape, score.shape)) - len(self.batch_shape)
+    def _cross_entropy(self, other: StructuredDistribution) -> Tensor:
+        """:meth:`cross_entropy` as it is added up, in float64."""
+        z = other._relative_log_partition().double()
+        return z - self._expectation(other._relative_scores(), torch.zeros_like(z))
+
+    def _expectation(self, scores: tuple[Tensor, ...], total: Tensor) -> Tensor:
+        """E[Σ_α scores[α, y[α]]] under this distribution on top of ``total``, float64, with 0 · −inf = 0."""
+        for marginal, score in zip(self._relative_marginals(), scores, strict=True):
+            dims = marginal.dim() - len(self.batch_shape)
             impossible = torch.isneginf(score)
             product = marginal * score.masked_fill(impossible, 0.0)
             product = product.masked_fill(impossible & (marginal > 0), -torch.inf)
-            total = total + (product.flatten(-dims).sum(-1) if dims else product)
+            total = total + (product.flatten(-dims).sum(-1, dtype=torch.float64) if dims else product.double())
         return total
 
     @property
@@ -245,6 +294,27 @@ class StructuredDistribution(Distribution, ABC):
         return labels[0]
 
     @property
+    def mean(self) -> NoReturn:
+        """Labels are names, not numbers: raises, and names what describes a distribution over labellings."""
+        self._no_moment("mean")
+
+    @property
+    def variance(self) -> NoReturn:
+        """As :attr:`mean`."""
+        self._no_moment("variance")
+
+    @property
+    def stddev(self) -> NoReturn:
+        """As :attr:`mean`."""
+        self._no_moment("stddev")
+
+    def _no_moment(self, what: str) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} has no {what}: labels are names, not numbers; use marginals (the expectation of "
+            "labels' indicators), argmax() (the best labelling) or entropy() (how sure it is)"
+        )
+
+    @property
     def mode(self) -> Tensor:
         """The same as :meth:`argmax`."""
         return self.argmax()
@@ -262,4 +332,6 @@ class StructuredDistribution(Distribution, ABC):
 
 @register_kl(StructuredDistribution, StructuredDistribution)
 def _kl(p: StructuredDistribution, q: StructuredDistribution) -> Tensor:
-    return p.cross_entropy(q) - p.cross_entropy(p)  # of one form, so that the same rounding cancels
+    p._check_comparable(q)
+    difference = p._cross_entropy(q) - p._cross_entropy(p)  # of one form, so that the same rounding cancels
+    return difference.to(torch.promote_types(p._dtype, q._dtype))

@@ -18,8 +18,8 @@ from lnz.inference.mode import judged
 from lnz.ops.conditionals.latent import latent_label_scores
 from lnz.ops.conditionals.normalised import keep_observed
 from lnz.ops.conditionals.reference import label_scores
-from lnz.scores import Entry, Model, check_labelling, checked_model, observe
-from lnz.typing import IGNORE
+from lnz.scores import Entry, Model, as_labelling, checked_model, observe
+from lnz.typing import IGNORE, LazyTuple
 
 
 class MRF(StructuredDistribution):
@@ -74,7 +74,7 @@ class MRF(StructuredDistribution):
     @property
     def solution(self) -> Solution:
         """The answers of the inference method, computed as they are asked for."""
-        return self._once("solution", lambda: self.inference.solve(self.model))
+        return self._once("solution", lambda: self.inference.solve(self.model.working()))
 
     @property
     def _asked(self) -> Solution | None:
@@ -95,20 +95,46 @@ class MRF(StructuredDistribution):
 
     @property
     def log_partition(self) -> Tensor:
-        return self.solution.log_partition
+        return self.solution.log_partition.to(self._dtype)
 
     @property
     def marginals(self) -> tuple[Tensor, ...]:
         """Per group, the probability of each joint label of each factor, ``[*batch, F, L1, …, Lk]``."""
-        marginals = self.solution.marginals  # first: a method that makes them together with ln Z makes both once
-        self._require_feasible("marginals")
-        return marginals
+        marginals = self._relative_marginals()
+        if isinstance(marginals, LazyTuple):
+            return LazyTuple([lambda g=g: marginals[g].to(self._dtype) for g in range(len(marginals))])
+        return tuple(marginal.to(self._dtype) for marginal in marginals)
 
     @property
     def node_marginals(self) -> Tensor:
         """The probability of each label of each node, ``[*batch, N, L]``; 0 beyond a node's own cardinality."""
         marginals = self.solution.node_marginals  # first: a method that makes them together with ln Z makes both once
         self._require_feasible("node_marginals")
+        return marginals.to(self._dtype)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @property
+    def _centred(self) -> Self:
+        return self._once("centred", lambda: self._with(self.model.centred()[0]))
+
+    def _relative_log_partition(self, y: Tensor | None = None) -> Tensor:
+        if y is None:
+            return self.solution.centred_log_partition
+        return self.inference.solve(observe(self.solution.centred[0], y)).log_partition
+
+    def _relative_score(self, y: Tensor) -> Tensor:
+        return self.solution.centred[0].precise_score(self._full(y))
+
+    def _relative_scores(self) -> tuple[Tensor, ...]:
+        model = self.solution.centred[0]
+        return tuple(model.expanded(group) for group in range(self.graph.num_groups))
+
+    def _relative_marginals(self) -> tuple[Tensor, ...]:
+        marginals = self.solution.marginals  # first: a method that makes them together with ln Z makes both once
+        self._require_feasible("marginals")
         return marginals
 
     def _require_feasible(self, what: str) -> None:
@@ -116,10 +142,14 @@ class MRF(StructuredDistribution):
             self.solution.require_feasible(f"MRF.{what}")
 
     def score(self, y: Tensor) -> Tensor:
-        check_labelling("y", self.graph, y, self.batch_shape)
+        return self.model.score(self._full(y))
+
+    def _full(self, y: Tensor) -> Tensor:
+        """``y`` as a labelling; raises unless it is a full one."""
+        y = as_labelling("y", self.graph, y, self.batch_shape)
         if self._validate_args:
             check_full("y", self._unobserved(y))
-        return self.model.score(y)
+        return y
 
     def condition(self, y: Tensor) -> Self:
         return self._with(observe(self.model, y))
@@ -138,7 +168,7 @@ class MRF(StructuredDistribution):
         Raises:
             ValueError: two latent nodes in one factor.
         """
-        check_labelling("y", self.graph, y, self.batch_shape)
+        y = as_labelling("y", self.graph, y, self.batch_shape)
         observed = self.model.observed
         if observed is not None:
             y = torch.where(y == IGNORE, observed, y)
@@ -159,15 +189,18 @@ class MRF(StructuredDistribution):
             best = self._cache["argmax", False] = self.solution.argmax()
             if self._validate_args:  # by the score of the answer: ln Z may never have been asked for
                 decoded = "" if self.solution.exact else f" that {self.solution.method} found"
-                check_feasible(self.model.score(best), "MRF.argmax", f"no labelling{decoded} has a finite score")
+                check_feasible(
+                    self.model.precise_score(best), "MRF.argmax", f"no labelling{decoded} has a finite score"
+                )
         return best
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         check_integer("k", k)
-        return self.solution.topk(k)
+        labels, scores = self.solution.topk(k)
+        return labels, scores.to(self._dtype)
 
     def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:
-        return self.solution.sample(n, generator)
+        return (self._asked or self.solution).sample(n, generator)  # draws are made without gradient in any case
 
     def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
         return self._with(self.model.map_scores(function))
@@ -181,10 +214,10 @@ class MRF(StructuredDistribution):
     def _unobserved(self, y: Tensor) -> Tensor:
         return (y == IGNORE).any(-1)
 
-    def cross_entropy(self, other: StructuredDistribution) -> Tensor:
+    def _check_comparable(self, other: StructuredDistribution) -> None:
         if isinstance(other, MRF) and not _same_wiring(self.graph, other.graph):
             raise ValueError("expected two MRFs over the same factors, got different scopes")
-        return super().cross_entropy(other)
+        super()._check_comparable(other)
 
     def to_mrf(self) -> MRF:
         """Itself: every chain, tree and HMM has this too."""
@@ -192,9 +225,7 @@ class MRF(StructuredDistribution):
 
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
         """The same distribution with a larger batch shape (nothing is copied)."""
-        model = Model(self.graph, self.model.entries, self.model.observed)
-        object.__setattr__(model, "batch_shape", torch.broadcast_shapes(torch.Size(batch_shape), self.batch_shape))
-        return self._with(model)
+        return self._with(self.model.expand(batch_shape))
 
     def __repr__(self) -> str:
         return f"MRF({self.graph!r}, batch_shape={list(self.batch_shape)}, inference={self.inference!r})"

@@ -8,7 +8,16 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from lnz.checks import check_broadcast, check_feasible, check_full, check_integer, check_labels, check_scores
+from lnz.checks import (
+    as_labels,
+    check_broadcast,
+    check_feasible,
+    check_full,
+    check_integer,
+    check_labels,
+    check_scores,
+    check_tensor,
+)
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.mrf import MRF
 from lnz.graphs import FactorGraph
@@ -42,17 +51,29 @@ class Softmax(StructuredDistribution):
 
     @property
     def log_partition(self) -> Tensor:
-        return self._once("log_partition", lambda: Log().plus(self._scores, -1))
+        return self._once("log_partition", lambda: Log().plus(self._wide._scores, -1)).to(self._dtype)
+
+    @property
+    def _centred(self) -> Self:
+        return self._once("centred", self._make_centred)
+
+    def _make_centred(self) -> Self:
+        scores = self._wide._scores
+        top = scores.detach().amax(-1, keepdim=True)
+        return self.map_scores(lambda _: scores - top.masked_fill(torch.isneginf(top), 0.0))
 
     @property
     def marginals(self) -> Tensor:
         """The probability of each label, ``[*batch, L]``."""
+        return self._relative_marginals()[0].to(self._dtype)
+
+    def _relative_marginals(self) -> tuple[Tensor]:
         self._require_feasible("marginals")
-        z = self.log_partition
-        return (self._scores - z.masked_fill(torch.isneginf(z), 0.0).unsqueeze(-1)).exp()
+        z = self._relative_log_partition().unsqueeze(-1)
+        return ((self._centred._scores - z.masked_fill(torch.isneginf(z), 0.0)).exp(),)
 
     def score(self, y: Tensor) -> Tensor:
-        self._check(y)
+        y = self._checked(y)
         if self._validate_args:
             check_full("y", self._unobserved(y))
         shape = torch.broadcast_shapes(y.shape, self.batch_shape)
@@ -60,7 +81,7 @@ class Softmax(StructuredDistribution):
         return scores.gather(-1, y.expand(shape).unsqueeze(-1)).squeeze(-1)
 
     def condition(self, y: Tensor) -> Self:
-        self._check(y)
+        y = self._checked(y)
         labels = torch.arange(self._scores.shape[-1], device=y.device)
         excluded = (y.unsqueeze(-1) != IGNORE) & (y.unsqueeze(-1) != labels)
         return self.map_scores(lambda scores: torch.where(excluded, -torch.inf, scores))
@@ -71,7 +92,7 @@ class Softmax(StructuredDistribution):
 
     def label_scores(self, y: Tensor) -> Tensor:
         """The scores: there are no other labels."""
-        self._check(y)
+        y = self._checked(y)
         return self._scores.expand(*torch.broadcast_shapes(y.shape, self.batch_shape), -1)
 
     def with_node_scores(self, added: Tensor) -> Self:
@@ -89,7 +110,9 @@ class Softmax(StructuredDistribution):
         return labels.masked_fill(torch.isneginf(scores), IGNORE).movedim(-1, 0), scores.movedim(-1, 0)
 
     def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:
-        probabilities = self._scores.softmax(-1).reshape(-1, self._scores.shape[-1])
+        probabilities = self._relative_marginals()[0].reshape(self.batch_shape.numel(), self._scores.shape[-1])
+        if not len(probabilities):
+            return torch.zeros(n, *self.batch_shape, dtype=torch.int64, device=self._scores.device)
         drawn = torch.multinomial(probabilities, n, replacement=True, generator=generator)
         return drawn.T.reshape(n, *self.batch_shape)
 
@@ -105,9 +128,13 @@ class Softmax(StructuredDistribution):
     def _unobserved(self, y: Tensor) -> Tensor:
         return y == IGNORE
 
-    def _check(self, y: Tensor) -> None:
+    def _checked(self, y: Tensor) -> Tensor:
+        """``y`` as int64; raises unless it is labels."""
+        check_tensor("y", y)
+        y = as_labels("y", y)
         check_labels("y", y, self._scores.shape[-1])
         check_broadcast("y", y.shape, self.batch_shape)
+        return y
 
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
         """The same distribution with a larger batch shape (nothing is copied)."""

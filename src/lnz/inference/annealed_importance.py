@@ -12,27 +12,33 @@ from torch import Tensor
 
 from lnz.caching import cached_property
 from lnz.checks import check_integer, numbers
-from lnz.graphs import FactorGraph
+from lnz.errors import ConvergenceWarning, warn
 from lnz.inference.base import Method, Solution
+from lnz.inference.constraints import starting_part
 from lnz.inference.gibbs import Gibbs
 from lnz.inference.joint_counts import count, empty_tables, shaped
 from lnz.inference.sampler import Chains, Sampler
 from lnz.inference.starts import shared
-from lnz.ops.conditionals.alone import node_scores
-from lnz.ops.conditionals.random import categorical
-from lnz.scores import Model, Weighted
+from lnz.scores import Model
+
+FEW = 5
+"""Fewer effective chains than this say nothing of the error of their mean."""
 
 
 @dataclass(frozen=True)
 class AnnealedImportance(Method):
     """Annealed importance sampling (Neal 2001; for Z of an MRF, Salakhutdinov & Murray 2008).
 
-    Chains start as exact draws from the model without its interactions (the factors of one node, whose Z is known), and
-    take a sweep of the base sampler at each β on the way to the full model, in which all other scores are multiplied by
-    β. The mean of their weights is an unbiased estimate of Z; its logarithm, a little low on average, is
+    Chains start as exact draws from a part of the model, whose Z is known, and take a sweep of the base sampler at each
+    β on the way to the full model, in which all other scores are multiplied by β. The part is the factors of one node.
+    Where others hold −inf, it is these too, all of them where elimination stays within tables of 2²⁰ entries, else a
+    forest of them; and as many of the rest as close no cycle.
+    The mean of the chains' weights is an unbiased estimate of Z; its logarithm, a little low on average, is
     ``log_partition``. The gradient of that is the weighted statistics of the final states, an estimate of the
-    marginals, which ``marginals`` gives too. Scores of −inf count from the first β > 0 on: chains that start where they
-    forbid it have weight 0. O(steps · a sweep) time.
+    marginals, which ``marginals`` gives too. O(steps · a sweep) time, and that of elimination at the start.
+
+    A chain that meets a −inf outside the part has weight 0. Where all have, there is no estimate: ln Z and marginals
+    are NaN, which says nothing about Z. −inf is said only where the part alone has no possible labelling.
 
     Args:
         steps: of β, evenly spaced from 0 to 1.
@@ -40,6 +46,9 @@ class AnnealedImportance(Method):
         base: whose sweeps leave the model at each β stationary.
         betas: ascending from 0 to 1, in place of even steps.
         seed: of the random numbers.
+
+    Warns:
+        ConvergenceWarning: where no chain is left, or so few that their error is not known either.
     """
 
     steps: int = 1000
@@ -67,16 +76,25 @@ class AnnealedImportance(Method):
         return tuple(self.betas) if self.betas is not None else tuple(k / self.steps for k in range(self.steps + 1))
 
     def solve(self, model: Model) -> AnnealedSolution:
-        self.base.transition(model)  # raises now where the base cannot serve it
+        self.base.plan(model)  # raises now where the base cannot serve it
         return AnnealedSolution(model, self)
 
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """The final states ``int64 [n, *batch, N]``, and the logarithms of their weights ``[n, *batch]``."""
+    """The final states ``int64 [n, *batch, N]``, the logarithms of their weights ``[n, *batch]``, where Z = 0 is
+    proved, ``bool [*batch]``, and whether Z is known, as the part to start from was the whole model.
+    """
 
     labels: Tensor
     log_weights: Tensor
+    impossible: Tensor
+    known: bool
+
+    @property
+    def failed(self) -> Tensor:
+        """Where every chain has weight 0, though a labelling may be possible, ``bool [*batch]``."""
+        return torch.isneginf(self.log_weights).all(0) & ~self.impossible
 
 
 class AnnealedSolution(Solution):
@@ -97,31 +115,49 @@ class AnnealedSolution(Solution):
     def _run(self) -> Weights:
         model, settings = self.model, self.settings
         generator = torch.Generator().manual_seed(settings.seed)
-        alone = node_scores(model)
-        labels = categorical(alone.expand(settings.chains, *alone.shape), generator)
-        log_weights = alone.logsumexp(-1).sum(-1).expand(labels.shape[:-1])
-        interactions = _interactions(model)
+        start = starting_part(model)
+        labels = start.draw(settings.chains, generator)
+        log_weights = start.log_partition.expand(labels.shape[:-1])
         for before, beta in zip(settings.ladder, settings.ladder[1:], strict=False):
-            log_weights = log_weights + (beta - before) * interactions.score(labels)
+            log_weights = log_weights + (beta - before) * start.rest.score(labels).to(log_weights.dtype)
             alive = torch.isfinite(log_weights)
             if not alive.all():
                 labels, _ = shared(labels, alive, generator)  # a chain of weight 0 may go anywhere
-            labels = settings.base.transition(_at(model, beta))(Chains(labels), 1, generator).labels
-        return Weights(labels, log_weights)
+            labels = settings.base.plan(start.annealed(beta))(Chains(labels), 1, generator).labels
+        weights = Weights(labels, log_weights, torch.isneginf(start.log_partition), start.complete)
+        self._warn_unless_known(weights)
+        return weights
+
+    def _warn_unless_known(self, found: Weights) -> None:
+        failed = found.failed
+        if failed.any():
+            warn(
+                f"AnnealedImportance: no estimate of {int(failed.sum())} of {failed.numel()} models: every chain met a "
+                "score of -inf; try more chains, or Exact() or BeliefPropagation()",
+                ConvergenceWarning,
+            )
+        effective = _effective(found.log_weights.softmax(0))
+        few = (effective < min(FEW, self.settings.chains / 2)) & ~failed & ~found.impossible
+        if few.any():
+            warn(
+                f"AnnealedImportance: {effective[few].min():.3g} effective chains of {self.settings.chains} are left "
+                f"in {int(few.sum())} of {few.numel()} models, too few to know the error of ln Z; try more steps or "
+                "chains",
+                ConvergenceWarning,
+            )
 
     @cached_property
     def _normalised(self) -> Tensor:
-        """The weights, summing to 1 over the chains; 0 where all are."""
-        log_weights = self._weights.log_weights
-        top = log_weights.amax(0).nan_to_num(neginf=0.0)
-        weights = (log_weights - top).exp()
-        return weights / weights.sum(0).clamp(min=torch.finfo(weights.dtype).tiny)
+        """The weights, summing to 1 over the chains; NaN where all are 0, unless no labelling is possible."""
+        found = self._weights
+        return found.log_weights.softmax(0).masked_fill(found.impossible, 0.0)
 
     @property
     def log_partition(self) -> Tensor:
-        """ln of the estimate of Z, ``[*batch]``; −inf where every chain has weight 0."""
+        """ln of the estimate of Z, ``[*batch]``; NaN where every chain has weight 0, −inf where that is proved."""
         found = self._weights
         value = (found.log_weights.logsumexp(0) - math.log(self.settings.chains)).to(self.model.dtype)
+        value = value.masked_fill(found.failed, torch.nan)
         if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in self.model.tensors):
             return value
         score = self.model.score(found.labels).masked_fill(self._normalised == 0, 0.0)
@@ -132,7 +168,8 @@ class AnnealedSolution(Solution):
         """Per group, the weighted share of final states with each joint label, ``[*batch, F, L1, …, Lk]``."""
         tables = empty_tables(self.model)
         count(tables, self.model, self._weights.labels, self._normalised)
-        return shaped(tables, self.model)
+        failed = self._weights.failed[..., None, None]
+        return shaped([table.masked_fill(failed, torch.nan) for table in tables], self.model)
 
     @cached_property
     def node_marginals(self) -> Tensor:
@@ -140,47 +177,40 @@ class AnnealedSolution(Solution):
         shape = (*self.model.batch_shape, labels.shape[-1], self.model.graph.max_cardinality)
         index = labels.movedim(0, -1)
         weights = self._normalised.movedim(0, -1)[..., None, :]
-        return weights.new_zeros(shape).scatter_add_(-1, index, weights.expand_as(index)).to(self.model.dtype)
+        found = weights.new_zeros(shape).scatter_add_(-1, index, weights.expand_as(index))
+        return found.masked_fill(self._weights.failed[..., None, None], torch.nan).to(self.model.dtype)
 
     @property
     def diagnostics(self) -> dict[str, Any]:
         """How far to trust the estimate, each ``[*batch]``.
 
-        - ``standard_error``: of ln Z, that of Z divided by Z (the delta method).
-        - ``interval``: ln of Z ± 3 standard errors of Z, two tensors; the lower is −inf where 3 errors reach 0.
-        - ``ess``: effective number of chains, 1 / Σ w² of the normalised weights.
+        - ``standard_error``: of ln Z, that of Z divided by Z (the delta method); NaN, not known, where there is no
+          estimate, or all chains went one way.
+        - ``interval``: ln of Z ± 3 standard errors of Z, two tensors; the lower is −inf where 3 errors reach 0, and all
+          numbers where there is no estimate.
+        - ``ess``: effective number of chains, 1 / Σ w² of the normalised weights; 0 where there is no estimate.
+        - ``failed``: whether there is no estimate, since every chain has weight 0.
         - ``dead``: the share of chains of weight 0.
         """
-        n, weights = self.settings.chains, self._normalised
-        error = weights.std(0) * math.sqrt(n)  # the mean weight is 1/n: std / sqrt(n), relative to that
+        n, weights, failed = self.settings.chains, self._normalised, self._weights.failed
+        # the mean weight is 1/n: std / sqrt(n), relative to that
+        error = weights.std(0) * math.sqrt(n) if weights.numel() else weights.sum(0)
+        if not self._weights.known:
+            alike = (self._weights.labels == self._weights.labels[0]).all(-1).all(0)
+            error = error.masked_fill(alike & ~self._weights.impossible, torch.nan)
         log_z = self._weights.log_weights.logsumexp(0) - math.log(n)
+        low, high = log_z + torch.log1p((-3 * error).clamp(min=-1.0)), log_z + torch.log1p(3 * error)
         return {
             "standard_error": error,
-            "interval": (log_z + torch.log1p((-3 * error).clamp(min=-1.0)), log_z + torch.log1p(3 * error)),
-            "ess": weights.sum(0) / weights.square().sum(0).clamp(min=torch.finfo(weights.dtype).tiny),
+            "interval": (low.nan_to_num(nan=-torch.inf), high.nan_to_num(nan=torch.inf)),
+            "ess": _effective(weights).nan_to_num(nan=0.0),
+            "failed": failed,
             "dead": torch.isneginf(self._weights.log_weights).to(weights.dtype).mean(0),
             "chains": n,
             "steps": len(self.settings.ladder) - 1,
         }
 
 
-def _interactions(model: Model) -> Model:
-    """The factors that are not of one node each."""
-    kept = [group for group, labels in enumerate(model.graph.labels) if len(labels) != 1]
-    graph = FactorGraph(model.graph.cardinalities, [model.graph.scopes[group] for group in kept])
-    return Model(graph, tuple(model.entries[group] for group in kept))
-
-
-def _at(model: Model, beta: float) -> Model:
-    """The model with all scores but those of one node each multiplied by β > 0."""
-    if beta == 1:
-        return model
-    entries = tuple(
-        entry
-        if len(labels) == 1
-        else Weighted(entry.weight, beta * entry.table)
-        if isinstance(entry, Weighted)
-        else beta * entry
-        for entry, labels in zip(model.entries, model.graph.labels, strict=True)
-    )
-    return Model(model.graph, entries, model.observed)
+def _effective(weights: Tensor) -> Tensor:
+    """1 / Σ w² of weights ``[n, *batch]`` that sum to 1."""
+    return 1 / weights.square().sum(0).clamp(min=torch.finfo(weights.dtype).tiny)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NoReturn
 import torch
 from torch import Tensor
 
+from lnz.caching import cached_property
 from lnz.checks import check_feasible
 from lnz.scores import Model
 
@@ -37,10 +38,24 @@ class Solution:
     def __init__(self, model: Model) -> None:
         self.model = model
 
+    @cached_property
+    def centred(self) -> tuple[Model, Tensor]:
+        """The model without what the scores of all labellings have in common, and how much; :meth:`Model.centred`."""
+        with torch.enable_grad():  # kept for answers with gradients, whatever is asked first
+            return self.model.centred()
+
     @property
     def log_partition(self) -> Tensor:
         """ln Z, or the method's approximation, ``[*batch]``; −inf where no labelling is possible."""
         self._cannot("ln Z", SUMMING)
+
+    @property
+    def centred_log_partition(self) -> Tensor:
+        """ln Z of the :attr:`centred` model: what log-probabilities and entropies are made of, in float32 or wider.
+
+        A method whose own sums are those of the centred model keeps digits here that :attr:`log_partition` loses.
+        """
+        return self.log_partition - self.centred[1]
 
     @property
     def marginals(self) -> tuple[Tensor, ...]:

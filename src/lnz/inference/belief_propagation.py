@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from lnz.caching import cached_property
-from lnz.checks import check_integer, check_number
+from lnz.checks import check_integer, check_number, concrete
 from lnz.inference.base import Method, Solution
 from lnz.inference.grid_belief_propagation import GridSolution, serves
 from lnz.ops.belief.decode import decoded
-from lnz.ops.belief.op import log_partition, solved
+from lnz.ops.belief.op import log_partition, solved, warn_if_outside
 from lnz.ops.belief.reference import Passing, factor_beliefs, log_sum, node_beliefs
 from lnz.ops.belief.schedule import Outcome, Run, Schedule, unrolled
 from lnz.scores import Model
@@ -29,13 +29,19 @@ class BeliefPropagation(Method):
     iterations, and every answer is exact, whatever the settings. O(iterations · Σ_f k_f Π L) time; memory is that of
     the messages and of the scores as given: shared tables and :class:`~lnz.Weighted` are never expanded.
 
+    ``diagnostics["converged"]`` says that messages *and* ln Z have stopped changing, and, where factors hold −inf, that
+    beliefs of factors and nodes agree. ln Z is then the value of Bethe's variational problem at a stationary point: at
+    least the mean-field bound of the same beliefs, at most the sum of all highest scores and of ln L of all nodes
+    (Wainwright & Jordan 2008, section 4). An estimate outside these is none, whatever the iterations say.
+
     Args:
         max_iterations: iterations before giving up. One is: every message once (flooding); once forward and once
             backward through the factors in their order (sequential); as many messages as flooding sends (residual).
         tolerance: a batch entry stops after the first iteration in which no normalised message changed by more than
-            this, as a probability. ``None`` is 1e-10 in float64 and 1e-5 in every other dtype; 0 is exactly
-            ``max_iterations`` iterations, and no warning.
+            this, as a probability, and which another would change ln Z by no more per message. ``None`` is 1e-10 in
+            float64 and 1e-5 in every other dtype; 0 is exactly ``max_iterations`` iterations, and no warning.
         damping: d in [0, 1): a message becomes ``new^(1−d) · old^d``, normalised; changes are measured after it.
+            ``None`` is 0.5 where factors of several nodes hold −inf, and else 0.
         schedule: ``"flooding"``: all messages at once; ``"sequential"``: each factor sees what those before it sent;
             ``"residual"``: always the message that would change most (Elidan, McGraw & Koller 2006), one at a time
             and batch entry by batch entry, so slow per message.
@@ -46,7 +52,7 @@ class BeliefPropagation(Method):
 
     max_iterations: int = 100
     tolerance: float | None = None
-    damping: float = 0.0
+    damping: float | None = None
     schedule: Schedule = "flooding"
     exact: ClassVar[bool] = False
 
@@ -54,7 +60,8 @@ class BeliefPropagation(Method):
         check_integer("max_iterations", self.max_iterations, 1)
         if self.tolerance is not None:
             check_number("tolerance", self.tolerance, "None or a number in [0, 1)", lambda t: 0 <= t < 1)
-        check_number("damping", self.damping, "a number in [0, 1)", lambda damping: 0 <= damping < 1)
+        if self.damping is not None:
+            check_number("damping", self.damping, "None or a number in [0, 1)", lambda damping: 0 <= damping < 1)
         if self.schedule not in get_args(Schedule):
             raise ValueError(f"schedule: expected one of {', '.join(get_args(Schedule))}, got {self.schedule!r}")
 
@@ -78,6 +85,7 @@ class BeliefSolution(Solution):
     def __init__(self, model: Model, run: Run) -> None:
         super().__init__(model)
         self.run = run
+        self._compared = False  # with what bounds ln Z
 
     @property
     def exact(self) -> bool:  # type: ignore[override]
@@ -86,22 +94,31 @@ class BeliefSolution(Solution):
 
     @cached_property
     def _outcome(self) -> Outcome:
-        return solved(self.model, self.run)
+        return solved(self.centred[0], self.run)
 
     @property
     def log_partition(self) -> Tensor:
-        return log_partition(self.model, self.run, self._outcome)
+        return (self.centred_log_partition + self.centred[1]).to(self.model.dtype)
+
+    @property
+    def centred_log_partition(self) -> Tensor:
+        value = log_partition(self.centred[0], self.run, self._outcome)
+        if not self._compared and concrete(value):
+            self._compared = True
+            if self.run.tolerance and not self._outcome.converged.all():
+                warn_if_outside(self.centred[0], value.detach())
+        return value
 
     @cached_property
     def _messages(self) -> Tensor:
         """The final messages; where a gradient may be asked for, with the tape of their iterations."""
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.model.tensors):
-            return unrolled(self.model, self.run, self._outcome)
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.centred[0].tensors):
+            return unrolled(self.centred[0], self.run, self._outcome)
         return self._outcome.messages
 
     @cached_property
     def _passing(self) -> Passing:
-        return Passing(self.model, log_sum)
+        return Passing(self.centred[0], log_sum)
 
     @cached_property
     def marginals(self) -> tuple[Tensor, ...]:
@@ -116,11 +133,11 @@ class BeliefSolution(Solution):
 
     def argmax(self) -> Tensor:
         """The labelling decoded from max-product messages: a best one on forests, in general a good one."""
-        return decoded(self.model, self._maximised.messages)
+        return decoded(self.centred[0], self._maximised.messages)
 
     @cached_property
     def _maximised(self) -> Outcome:
-        return solved(self.model, self.run, maximise=True)
+        return solved(self.centred[0], self.run, maximise=True)
 
     @property
     def diagnostics(self) -> dict[str, Any]:
@@ -129,6 +146,7 @@ class BeliefSolution(Solution):
         return {
             "iterations": outcome.iterations,
             "residual": outcome.residual,
-            "converged": outcome.residual <= self.run.tolerance,
+            "converged": outcome.converged,
+            "damping": self.run.damping_for(self.centred[0]),
             "schedule": self.run.schedule,
         }

@@ -55,10 +55,11 @@ def bounds(p: HasModel, lower: MeanField = LOWER, upper: TreeReweighted = UPPER)
     if not isinstance(model, Model):
         raise TypeError(f"p: expected an lnz.MRF, or p.to_mrf(), got {type(p).__name__}")
     if model.graph.is_forest:
-        log_partition = BeliefPropagation().solve(model).log_partition
+        log_partition = BeliefPropagation().solve(model.working()).log_partition.to(model.dtype)
         return Bounds(log_partition, log_partition)
+    centred, shift = model.centred()
     ends = []
     for method in (lower, upper):
         functional = method.functional(model.dtype)
-        ends.append(evaluated(functional, model, settled(functional, model)))
+        ends.append((evaluated(functional, centred, settled(functional, centred)) + shift).to(model.dtype))
     return Bounds(*ends)

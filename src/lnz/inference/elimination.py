@@ -20,7 +20,8 @@ _MIN_FILL_EDGES = 20_000  # min-fill's bookkeeping pays on graphs up to this siz
 _CHEAP = 2**14  # a plan of so few table entries in all is not worth searching further
 _RESTART_WORK = 600_000  # pairs of nodes in the cliques of all restarts together: about a second
 _ENTRIES_PER_PAIR = 128  # restarts may take about as long as inference with the best order so far
-_RESTARTS_WITHOUT = 4  # where no order has been found yet
+_RESTARTS_WITHOUT = 16  # at most, where no order has been found yet
+_REFUSAL_WORK = 2_000_000  # pairs of nodes in the cliques of one order that is sought to say what a refusal lacks
 _BLOCK = 256  # the most joint labels of the nodes that one clique eliminates together
 
 
@@ -78,11 +79,17 @@ def interaction_graph(num_nodes: int, scopes: Iterable[Sequence[int]], cut: froz
 
 
 def find_order(
-    neighbours: Neighbours, cardinalities: Sequence[int], nodes: Sequence[int], max_table: int, bound: int = 1
+    neighbours: Neighbours,
+    cardinalities: Sequence[int],
+    nodes: Sequence[int],
+    max_table: int,
+    bound: int = 1,
+    max_messages: float = math.inf,
 ) -> Order | None:
-    """The order of least total size that was found with no table above ``max_table``, or ``None``.
+    """The order of least total size that was found within both limits, or ``None``.
 
-    The search ends early at an order whose largest table is ``bound``, a size that no order can beat.
+    The limits are on the entries of one table, and of the messages that are held at once. The search ends early at an
+    order whose largest table is ``bound``, a size that no order can beat.
 
     Candidates are min-weight, the nodes as given (row by row on a grid), breadth first, min-fill and weighted
     min-fill, and restarts of the latter with ties broken at random (fixed seeds; the more of them, the more entries
@@ -92,7 +99,12 @@ def find_order(
 
     def consider(order: Order | None) -> None:
         nonlocal best
-        if order is not None and (best is None or order.total < best.total):
+        if order is None or (best is not None and order.total >= best.total):
+            return
+        if (
+            order.total <= max_messages
+            or live_messages(junction_tree(order, cardinalities), cardinalities) <= max_messages
+        ):
             best = order
 
     def budget() -> int | None:
@@ -107,17 +119,32 @@ def find_order(
     if sum(map(len, neighbours)) <= 2 * _MIN_FILL_EDGES:
         for rule in ("min-fill", "weighted min-fill"):
             consider(greedy(rule, neighbours, cardinalities, nodes, max_table, budget()))
-        for seed in range(_restarts(best)):
+        restarts = _RESTARTS_WITHOUT if best is None else _restarts(best)
+        for seed in range(restarts):
+            if best is not None and seed >= _restarts(best):
+                break
             rule = ("min-fill", "weighted min-fill")[seed % 2]
             consider(greedy(rule, neighbours, cardinalities, nodes, max_table, budget(), random.Random(seed)))
     return best
 
 
-def _restarts(best: Order | None) -> int:
-    if best is None:
-        return _RESTARTS_WITHOUT
+def _restarts(best: Order) -> int:
     pairs = sum([(len(later) + 1) ** 2 for later in best.later])
     return min(best.total // _ENTRIES_PER_PAIR, _RESTART_WORK) // pairs
+
+
+def least_table(neighbours: Neighbours, cardinalities: Sequence[int], nodes: Sequence[int]) -> Order | None:
+    """The order whose largest table is least, of any size, that the greedy rules find; ``None`` if that is much work.
+
+    What a refusal says that exact inference would take.
+    """
+    rules = ("min-fill", "weighted min-fill", "min-weight")
+    small = sum(map(len, neighbours)) <= 2 * _MIN_FILL_EDGES
+    found = [
+        greedy(rule, neighbours, cardinalities, nodes, math.inf, work=_REFUSAL_WORK)
+        for rule in rules[0 if small else 2 :]
+    ]
+    return min([order for order in found if order is not None], key=lambda order: order.largest, default=None)
 
 
 def greedy(
@@ -125,9 +152,10 @@ def greedy(
     neighbours: Neighbours,
     cardinalities: Sequence[int],
     nodes: Sequence[int],
-    max_table: int,
+    max_table: float,
     budget: int | None = None,
     shuffled: random.Random | None = None,
+    work: float = math.inf,
 ) -> Order | None:
     """Eliminate the node of least cost, again and again; O(N w²) set operations for cliques of w nodes.
 
@@ -140,6 +168,7 @@ def greedy(
         max_table: stop, returning ``None``, at the first clique with more joint labels than this.
         budget: stop, returning ``None``, when the total size reaches this.
         shuffled: breaks ties at random instead of by node number.
+        work: stop, returning ``None``, when there have been this many pairs of nodes in the cliques.
     """
     adjacent = {node: set(neighbours[node]) for node in nodes}
     uniform = len(set(cardinalities)) == 1
@@ -164,7 +193,8 @@ def greedy(
         clique = adjacent.pop(node)
         size = cardinalities[node] * math.prod([cardinalities[other] for other in clique])
         total += size
-        if size > max_table or (budget is not None and total >= budget):
+        work -= (len(clique) + 1) ** 2
+        if size > max_table or work < 0 or (budget is not None and total >= budget):
             return None
         largest = max(largest, size)
         order.append(node)
@@ -291,6 +321,25 @@ def frontier(
         if largest > enough:
             break
     return round(math.exp(largest)) if largest < 700 else 2 ** math.floor(largest / math.log(2)), width
+
+
+def live_messages(tree: Sequence[Clique], cardinalities: Sequence[int]) -> int:
+    """The entries of the messages held at once, at most, in a pass up the tree that lets go of what has been read."""
+    sizes = [math.prod([cardinalities[n] for n in c.nodes[: len(c.nodes) - c.eliminated]]) for c in tree]
+    read = [0] * len(tree)  # entries that each clique's children have sent
+    live = most = 0
+    for place, clique in enumerate(tree):
+        live += sizes[place]
+        most = max(most, live)
+        live -= read[place]
+        if clique.parent >= 0:
+            read[clique.parent] += sizes[place]
+    return most
+
+
+def all_messages(tree: Sequence[Clique], cardinalities: Sequence[int]) -> int:
+    """The entries of all messages together, which the pass down the tree reads again."""
+    return sum([math.prod([cardinalities[n] for n in c.nodes[: len(c.nodes) - c.eliminated]]) for c in tree])
 
 
 def junction_tree(order: Order, cardinalities: Sequence[int]) -> tuple[Clique, ...]:

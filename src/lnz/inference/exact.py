@@ -16,16 +16,19 @@ import torch
 from torch import Tensor
 
 from lnz.caching import constant
-from lnz.checks import check_integer, concrete
+from lnz.checks import check_integer, concrete, working_dtype
 from lnz.errors import IntractableError
 from lnz.graphs import FactorGraph, graph_of
 from lnz.inference.base import Method, Solution
 from lnz.inference.elimination import (
     Order,
+    all_messages,
     find_order,
     frontier,
     interaction_graph,
     junction_tree,
+    least_table,
+    live_messages,
 )
 from lnz.ops import elimination
 from lnz.ops.elimination import Program, program_of
@@ -35,67 +38,87 @@ from lnz.typing import IGNORE
 
 @dataclass(frozen=True)
 class Plan:
-    """An elimination order and the junction tree that follows from it."""
+    """An elimination order and the junction tree that follows from it.
+
+    Attributes:
+        order: the order.
+        program: its junction tree.
+        live: entries of the messages that are held at once, at most, where ln Z alone is asked for.
+        messages: entries of all messages, which marginals, gradients, samples and labellings need.
+    """
 
     order: Order
     program: Program
+    live: int
+    messages: int
 
 
-_plans: WeakKeyDictionary[FactorGraph, dict[tuple[frozenset[int], int], Plan]] = WeakKeyDictionary()
+Limits = tuple[int, int]
+"""The most entries of one table, and of messages in memory."""
+
+_plans: WeakKeyDictionary[FactorGraph, dict[tuple[frozenset[int], Limits], Plan]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class Exact(Method):
-    """Exact inference on any factor graph, as long as the tables that its elimination order needs are small enough.
+    """Exact inference on any factor graph, as long as what its elimination order needs is small enough.
 
     Nodes observed in every batch entry are cut out of the graph first. Everything is O(Σ_cliques Π L) in time; memory
-    is that of the scores and of the messages between cliques.
+    is that of the scores and of the messages between cliques, not that of the cliques' tables, which are made block by
+    block. ``diagnostics`` tells the entries of all tables and of the messages.
 
     Args:
-        max_table: the most entries that one table (the joint labels of a clique) may have. Tables are not allocated,
-            but the messages between them are: a message of the default's size takes up to 1 GiB in float64 between
-            binary nodes, less where nodes have more labels; and a pass over such a table takes one to three seconds
-            on one core. There may be several of them: ``diagnostics`` tells the entries of all tables together.
+        max_table: the most entries that one table (the joint labels of a clique) may have, which is a limit on time: a
+            pass over 2³² entries takes some 15 to 60 seconds on one core. There may be several tables.
+        max_messages: the most entries of messages in memory, per batch entry that is worked on; the default's take
+            4 GiB in float64, 2 GiB in float32. ln Z alone lets go of a message once it has been read. Marginals,
+            gradients, samples and labellings need all of them, and are refused on their own.
 
     Raises:
-        IntractableError: on ``solve``, where no order was found that keeps within ``max_table``.
+        IntractableError: on ``solve``, where no order was found that keeps within both limits; and later, where an
+            answer needs more messages than ln Z.
     """
 
-    max_table: int = 2**28
+    max_table: int = 2**32
+    max_messages: int = 2**29
     exact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_integer("max_table", self.max_table, 1)
+        check_integer("max_messages", self.max_messages, 1)
 
     def solve(self, model: Model) -> ExactSolution:
         cut: frozenset[int] = frozenset()
         clamped = model.observed is not None
         if model.observed is not None and concrete(model.observed):
-            seen = (model.observed != IGNORE).reshape(-1, model.graph.num_nodes)
+            seen = (model.observed != IGNORE).reshape(model.observed.shape[:-1].numel(), model.graph.num_nodes)
             everywhere = seen.all(0)
             cut = frozenset(everywhere.nonzero().flatten().tolist())
             clamped = bool((seen & ~everywhere).any())
-        return ExactSolution(model, _handle(model.graph.handle, cut, self.max_table, model.dtype), cut, clamped)
+        limits = self.max_table, self.max_messages
+        handle, all_fit = _handle(model.graph.handle, cut, limits, model.dtype)
+        return ExactSolution(model, handle, cut, clamped, None if all_fit else limits)
 
 
 @constant  # the compiler calls this once while tracing, instead of tracing it
-def _handle(graph: str, cut: frozenset[int], max_table: int, dtype: torch.dtype) -> str:
-    """The program of the plan for the graph with this handle, as what stands for it in operators."""
-    return plan(graph_of(graph), cut, max_table, dtype).program.handle
+def _handle(graph: str, cut: frozenset[int], limits: Limits, dtype: torch.dtype) -> tuple[str, bool]:
+    """The program of the plan for the graph with this handle, as what stands for it; whether all its messages fit."""
+    found = plan(graph_of(graph), cut, limits, dtype)
+    return found.program.handle, found.messages <= limits[1]
 
 
-def plan(graph: FactorGraph, cut: frozenset[int], max_table: int, dtype: torch.dtype) -> Plan:
+def plan(graph: FactorGraph, cut: frozenset[int], limits: Limits, dtype: torch.dtype) -> Plan:
     """The plan for a graph whose nodes ``cut`` are observed; made once and kept with the graph."""
     plans = _plans.setdefault(graph, {})
-    if (cut, max_table) not in plans:
-        plans[cut, max_table] = _make_plan(graph, cut, max_table, dtype)
-    return plans[cut, max_table]
+    if (cut, limits) not in plans:
+        plans[cut, limits] = _make_plan(graph, cut, limits, dtype)
+    return plans[cut, limits]
 
 
-def _make_plan(graph: FactorGraph, cut: frozenset[int], max_table: int, dtype: torch.dtype) -> Plan:
+def _make_plan(graph: FactorGraph, cut: frozenset[int], limits: Limits, dtype: torch.dtype) -> Plan:
     sweep = None if cut else _grid_sweep(graph)
-    if sweep is not None and sweep[0] > max_table:  # no order does better on a grid
-        raise _intractable(*sweep, max_table, dtype)
+    if sweep is not None and sweep[0] > limits[0]:  # no order does better on a grid
+        raise _intractable("a sweep along the longer side of the grid", *sweep, sweep[0], limits, dtype)
     scopes = [nodes for scope in graph.scopes for nodes in scope.tolist()]
     neighbours = interaction_graph(graph.num_nodes, scopes, cut)
     free = [node for node in range(graph.num_nodes) if node not in cut]
@@ -104,11 +127,18 @@ def _make_plan(graph: FactorGraph, cut: frozenset[int], max_table: int, dtype: t
         least = max((math.prod([cards[node] for node in nodes if node not in cut]) for nodes in scopes), default=1)
     else:
         least = max((math.prod(labels) for labels in graph.labels), default=1)
-    order = find_order(neighbours, cards, free, max_table, bound=least)
+    order = find_order(neighbours, cards, free, limits[0], least, limits[1])
     if order is None:
-        raise _intractable(*frontier(neighbours, cards, free), max_table, dtype)
-    cliques = [(clique.nodes, clique.eliminated, clique.parent) for clique in junction_tree(order, cards)]
-    return Plan(order, Program(cards, scopes, cliques, cut))
+        best = least_table(neighbours, cards, free)
+        if best is None:
+            largest, width = frontier(neighbours, cards, free)
+            raise _intractable("a sweep over the nodes", largest, width, largest, limits, dtype)
+        live = live_messages(junction_tree(best, cards), cards)
+        raise _intractable(best.heuristic, best.largest, best.width, live, limits, dtype)
+    tree = junction_tree(order, cards)
+    cliques = [(clique.nodes, clique.eliminated, clique.parent) for clique in tree]
+    program = Program(cards, scopes, cliques, cut)
+    return Plan(order, program, live_messages(tree, cards), all_messages(tree, cards))
 
 
 def _grid_sweep(graph: FactorGraph) -> tuple[int, int] | None:
@@ -119,16 +149,25 @@ def _grid_sweep(graph: FactorGraph) -> tuple[int, int] | None:
     return min(graph.cardinalities) ** (width + 1), width
 
 
-def _intractable(largest: int, width: int, max_table: int, dtype: torch.dtype) -> IntractableError:
-    table_bytes = largest * (torch.finfo(dtype).bits // 8)
+_INSTEAD = (
+    "For approximate answers pass inference=lnz.inference.BeliefPropagation(), TreeReweighted() (an upper bound of "
+    "ln Z), MeanField() (a lower bound), Gibbs() (samples) or TRWS() (a best labelling); or larger limits"
+)
+_ALTERNATIVES = ("BeliefPropagation", "TreeReweighted", "MeanField", "Gibbs", "TRWS")
+
+
+def _intractable(
+    found_by: str, largest: int, width: int, live: int, limits: Limits, dtype: torch.dtype
+) -> IntractableError:
+    width_of_one = torch.finfo(working_dtype(dtype)).bits // 8
     return IntractableError(
-        f"Exact: no elimination order was found that keeps every table within max_table={max_table} entries; a plain "
-        f"sweep over the nodes has treewidth {width} and a table of {_readable(table_bytes)} per batch entry. "
-        "For approximate answers pass inference=lnz.inference.BeliefPropagation(), TreeReweighted() (an upper bound "
-        "of ln Z), MeanField() (a lower bound), Gibbs() (samples) or TRWS() (a best labelling); or a larger max_table",
+        f"Exact: no elimination order was found within max_table={limits[0]} entries of one table and "
+        f"max_messages={limits[1]} entries of messages; the best one found ({found_by}) has treewidth {width} and "
+        f"needs a table of {_readable(largest * width_of_one)} and, at once, up to {_readable(live * width_of_one)} of "
+        f"messages per batch entry. {_INSTEAD}",
         treewidth=width,
-        table_bytes=table_bytes,
-        alternatives=("BeliefPropagation", "TreeReweighted", "MeanField", "Gibbs", "TRWS"),
+        table_bytes=largest * width_of_one,
+        alternatives=_ALTERNATIVES,
     )
 
 
@@ -149,8 +188,11 @@ class ExactSolution(Solution):
     method = "Exact"
     exact = True
 
-    def __init__(self, model: Model, handle: str, cut: frozenset[int], clamped: bool) -> None:
+    def __init__(
+        self, model: Model, handle: str, cut: frozenset[int], clamped: bool, exceeded: Limits | None = None
+    ) -> None:
         super().__init__(model)
+        self._exceeded = exceeded
         self._handle = handle
         self._cut = cut
         self._clamped = clamped
@@ -161,20 +203,21 @@ class ExactSolution(Solution):
             self._kept[name] = compute()
         return self._kept[name]
 
-    def _rows(self) -> tuple[Tensor, Tensor]:
-        """The scores as rows ``[B, program.size]``, and where each table starts in them."""
-        return self._once("rows", self._make_rows)
-
-    def _make_rows(self) -> tuple[Tensor, Tensor]:
-        model = self.model
+    def _rows(self, model: Model) -> Tensor:
+        """The scores of a centred model as rows ``[B, program.size]``."""
         batch = model.batch_shape.numel()
-        dtype = torch.promote_types(model.dtype, torch.float32)
         parts = [model.expanded(group).reshape(batch, math.prod(shape)) for group, shape in enumerate(self._shapes)]
-        parts.append(self._node_tables(batch, dtype))
-        scores = torch.cat([part.to(dtype) for part in parts], 1)
+        return torch.cat([*parts, self._node_tables(batch, model.dtype)], 1)
+
+    def _constant_rows(self) -> Tensor:
+        return self._once("rows", lambda: self._rows(self.model.centred()[0]).detach())
+
+    @property
+    def _base(self) -> Tensor:
+        """Where each table starts in its row; no rows where no node is cut out."""
         if not self._cut:
-            return scores, torch.empty(0, 0, dtype=torch.int64, device=scores.device)
-        return scores, program_of(self._handle).bases(self._observed_rows).to(scores.device)
+            return torch.empty(0, 0, dtype=torch.int64, device=self.model.device)
+        return program_of(self._handle).bases(self._observed_rows).to(self.model.device)
 
     @property
     def _observed_rows(self) -> Tensor | None:
@@ -184,7 +227,7 @@ class ExactSolution(Solution):
             return None
         if observed.dim() > 1:
             observed = observed.expand(*self.model.batch_shape, -1)
-        return observed.reshape(-1, observed.shape[-1])
+        return observed.reshape(observed.shape[:-1].numel(), observed.shape[-1])
 
     @property
     def _shapes(self) -> list[tuple[int, ...]]:
@@ -203,34 +246,69 @@ class ExactSolution(Solution):
         ruled_out = ((seen != IGNORE) & (seen != label)).expand(batch, -1)
         return torch.zeros(ruled_out.shape, dtype=dtype, device=device).masked_fill(ruled_out, -torch.inf)
 
-    def _both(self) -> tuple[Tensor, Tensor]:
-        """ln Z ``[B]`` and all marginals ``[B, program.size]``."""
-        args = (*self._rows(), self._handle, self._clamped)
+    def _both(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """ln Z ``[B]`` and all marginals ``[B, program.size]``, without gradients: one pass for all answers."""
+        self._require_all_messages()
+        args = (rows, self._base, self._handle, self._clamped)
         return self._once("both", lambda: elimination.partition_and_marginals(*args))
+
+    def _require_all_messages(self) -> None:
+        """Raise where the limit leaves room for the messages of ln Z, but not for all."""
+        if self._exceeded is None:
+            return
+        plan = self._plan
+        width_of_one = torch.finfo(self.model.dtype).bits // 8
+        raise IntractableError(
+            f"Exact: marginals, gradients, samples and labellings need {_readable(plan.messages * width_of_one)} of "
+            f"messages per batch entry, more than max_messages={self._exceeded[1]} entries; ln Z without gradient "
+            f"needs {_readable(plan.live * width_of_one)}. {_INSTEAD}",
+            treewidth=plan.order.width,
+            table_bytes=plan.order.largest * width_of_one,
+            alternatives=_ALTERNATIVES,
+        )
+
+    @property
+    def _differentiated(self) -> bool:
+        return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.model.tensors)
+
+    @property
+    def centred_log_partition(self) -> Tensor:
+        return self._log_partition_of(self.model.centred()[0])
+
+    def _log_partition_of(self, model: Model) -> Tensor:
+        rows = self._rows(model)
+        if self._differentiated:
+            value = elimination.differentiable_log_partition(rows, self._base, self._handle, self._both(rows))
+        elif "both" in self._kept:
+            value = self._both(rows)[0]
+        else:
+            args = (rows, self._base, self._handle, self._clamped)
+            value = self._once("value", lambda: elimination.log_partition(*args))
+        return value.reshape(self.model.batch_shape)
 
     @property
     def log_partition(self) -> Tensor:
-        scores, base = self._rows()
-        if "both" in self._kept or (torch.is_grad_enabled() and scores.requires_grad):
-            value = self._both()[0]
-        else:
-            args = (scores, base, self._handle, self._clamped)
-            value = self._once("value", lambda: elimination.log_partition(*args))
-        return value.reshape(self.model.batch_shape).to(self.model.dtype)
+        model, shift = self.model.centred()  # not the one that is kept: each answer has a graph of gradients of its own
+        return self._log_partition_of(model) + shift
+
+    def _marginal_rows(self) -> Tensor:
+        rows = self._rows(self.model.centred()[0])
+        done = self._both(rows)
+        if not self._differentiated:
+            return done[1]
+        return elimination.differentiable_marginals(rows, self._base, self._handle, done)
 
     @property
     def marginals(self) -> tuple[Tensor, ...]:
         batch = self.model.batch_shape
         sizes = [math.prod(shape) for shape in self._shapes]
-        parts = self._both()[1][:, : sum(sizes)].split(sizes, 1) if sizes else ()
-        return tuple(
-            part.reshape(*batch, *shape).to(self.model.dtype) for part, shape in zip(parts, self._shapes, strict=True)
-        )
+        parts = self._marginal_rows()[:, : sum(sizes)].split(sizes, 1) if sizes else ()
+        return tuple(part.reshape(*batch, *shape) for part, shape in zip(parts, self._shapes, strict=True))
 
     @property
     def node_marginals(self) -> Tensor:
         graph = self.model.graph
-        tables = self._per_node(self._both()[1], 0.0)
+        tables = self._per_node(self._marginal_rows(), 0.0)
         return tables.reshape(*self.model.batch_shape, graph.num_nodes, graph.max_cardinality)
 
     def _per_node(self, rows: Tensor, fill: float) -> Tensor:
@@ -253,42 +331,53 @@ class ExactSolution(Solution):
         return self._observed_rows.to(self.model.device).expand(batch, -1)
 
     def argmax(self) -> Tensor:
-        scores, base = self._rows()
-        labels = elimination.argmax(scores.detach(), base, self._handle, self._labels)
-        return labels.reshape(*self.model.batch_shape, -1)
+        self._require_all_messages()
+        labels = elimination.argmax(self._constant_rows(), self._base, self._handle, self._labels)
+        return labels.reshape(*self.model.batch_shape, self.model.graph.num_nodes)
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        scores, indicators = elimination.topk(*self._rows(), self._handle, k)
+        self._require_all_messages()
+        scores, indicators = elimination.topk(self._constant_rows(), self._base, self._handle, k)
         labels = self._per_node(indicators, 0.0).argmax(-1)
         missing = k - len(scores)
         scores = torch.nn.functional.pad(scores, (0, 0, 0, missing), value=-torch.inf)
         labels = torch.nn.functional.pad(labels, (0, 0, 0, 0, 0, missing), value=IGNORE)
         labels = labels.masked_fill(torch.isneginf(scores)[..., None], IGNORE)
         batch = self.model.batch_shape
-        return labels.reshape(k, *batch, -1), scores.reshape(k, *batch).to(self.model.dtype)
+        shift = self.model.centred()[1].detach()
+        return labels.reshape(k, *batch, self.model.graph.num_nodes), scores.reshape(k, *batch) + shift
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        scores, base = self._rows()
+        self._require_all_messages()
+        scores = self._constant_rows()
         shape = (n, len(scores), len(program_of(self._handle).cliques))
         device = scores.device if generator is None else generator.device
         uniforms = torch.rand(shape, dtype=torch.float64, device=device, generator=generator).to(scores.device)
-        drawn = elimination.sample(scores.detach(), base, self._handle, uniforms, self._labels)
-        return drawn.reshape(n, *self.model.batch_shape, -1)
+        drawn = elimination.sample(scores, self._base, self._handle, uniforms, self._labels)
+        return drawn.reshape(n, *self.model.batch_shape, self.model.graph.num_nodes)
+
+    @property
+    def _plan(self) -> Plan:
+        return next(p for p in _plans[self.model.graph].values() if p.program.handle == self._handle)
 
     @property
     def order(self) -> Order:
         """The elimination order."""
-        return next(p.order for p in _plans[self.model.graph].values() if p.program.handle == self._handle)
+        return self._plan.order
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        """The order's heuristic and what it needs: treewidth, entries and bytes of the largest table, of all tables."""
+        """The order's heuristic and what it needs: treewidth, entries and bytes of the largest table, of all tables,
+        and of the messages, all of them and those that ln Z alone holds at once.
+        """
         order = self.order
-        width = torch.finfo(torch.promote_types(self.model.dtype, torch.float32)).bits // 8
+        width = torch.finfo(working_dtype(self.model.dtype)).bits // 8
         return {
             "heuristic": order.heuristic,
             "treewidth": order.width,
             "largest_table": order.largest,
             "table_bytes": order.largest * width,
             "total_entries": order.total,
+            "message_entries": self._plan.messages,
+            "message_entries_at_once": self._plan.live,
         }

@@ -40,11 +40,15 @@ class GridSolution(Solution):
     def _outcome(self) -> GridOutcome:
         graded = torch.is_grad_enabled()  # what was solved without gradient must not serve with it
         if graded not in self._solved:
-            self._solved[graded] = solved(self.model, self.run)
+            self._solved[graded] = solved(self.centred[0], self.run)
         return self._solved[graded]
 
     @property
     def log_partition(self) -> Tensor:
+        return (self.centred_log_partition + self.centred[1]).to(self.model.dtype)
+
+    @property
+    def centred_log_partition(self) -> Tensor:
         return self._outcome.log_partition
 
     @property
@@ -55,15 +59,15 @@ class GridSolution(Solution):
     def _messages(self) -> Tensor:
         """The messages in the general layout; where a gradient may be asked for, with the tape of the iterations."""
         outcome = self._outcome
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.model.tensors):
-            settled = Outcome(outcome.messages, outcome.iterations, outcome.residual)
-            return unrolled(self.model, self.run, settled)
-        return slots(self.model, outcome)
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.centred[0].tensors):
+            settled = Outcome(outcome.messages, outcome.iterations, outcome.residual, outcome.converged)
+            return unrolled(self.centred[0], self.run, settled)
+        return slots(self.centred[0], outcome)
 
     @cached_property
     def marginals(self) -> tuple[Tensor, ...]:
         def edges(group: int) -> Callable[[], Tensor]:
-            return lambda: factor_beliefs(Passing(self.model, log_sum), self._messages, group).to(self.model.dtype)
+            return lambda: factor_beliefs(Passing(self.centred[0], log_sum), self._messages, group).to(self.model.dtype)
 
         groups = range(1, self.model.graph.num_groups)
         return LazyTuple([lambda: self.node_marginals, *(edges(group) for group in groups)])
@@ -72,8 +76,8 @@ class GridSolution(Solution):
         """The labelling decoded from max-product messages: good, but not sure to be the best."""
         if self._maximised is None:
             with torch.no_grad():
-                self._maximised = solved(self.model, self.run, maximise=True)
-        return decoded(self.model, slots(self.model, self._maximised, maximise=True))
+                self._maximised = solved(self.centred[0], self.run, maximise=True)
+        return decoded(self.centred[0], slots(self.centred[0], self._maximised, maximise=True))
 
     @property
     def diagnostics(self) -> dict[str, Any]:
@@ -81,6 +85,7 @@ class GridSolution(Solution):
         return {
             "iterations": known.iterations,
             "residual": known.residual,
-            "converged": known.residual <= self.run.tolerance,
+            "converged": known.converged,
+            "damping": self.run.damping_for(self.centred[0]),
             "schedule": self.run.schedule,
         }

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from lnz.caching import cached_property
-from lnz.checks import check_integer, check_number, concrete
+from lnz.checks import check_feasible, check_integer, check_number, concrete
 from lnz.inference.base import Method, Solution
-from lnz.ops.belief.schedule import Outcome
-from lnz.ops.belief.spec import warn_unless_converged
+from lnz.ops.belief.spec import advice, warn_unless_converged
+from lnz.ops.conditionals.alone import node_scores
 from lnz.ops.envelope import State, evaluated, settled
 from lnz.ops.mean_field.op import MeanFieldFunctional, Schedule, hardened
 from lnz.ops.mean_field.reference import product
@@ -98,26 +98,41 @@ class MeanFieldSolution(Solution):
 
     @cached_property
     def _state(self) -> State:
-        state = settled(self.functional, self.model)
+        state = settled(self.functional, self.centred[0])
         if concrete(*state):
-            warn_unless_converged(
-                Outcome(*state[:3]),
-                self.functional.tolerance,
-                "MeanField",
-                "schedule='coordinate', damping=0.5, or more max_iterations; the value is a lower bound all the same",
-            )
+            functional, (iterations, residual) = self.functional, state[1:3]
+            others = () if functional.schedule == "coordinate" else ("schedule='coordinate'",)
+            advised = advice(functional.damping, *others) + "; the value is a lower bound all the same"
+            converged = self._converged(state)
+            warn_unless_converged(converged, iterations, residual, functional.tolerance, "MeanField", advised)
         return state
 
     @property
     def log_partition(self) -> Tensor:
-        """A lower bound on ln Z, ``[*batch]``."""
-        return evaluated(self.functional, self.model, self._state)
+        """A lower bound on ln Z, ``[*batch]``; −inf where q allows an impossible labelling, which proves nothing."""
+        return (self.centred_log_partition + self.centred[1]).to(self.model.dtype)
+
+    @property
+    def centred_log_partition(self) -> Tensor:
+        return evaluated(self.functional, self.centred[0], self._state)
+
+    def require_feasible(self, what: str) -> None:
+        """Raise :class:`~lnz.InfeasibleError` where a node has no possible label; a bound of −inf is no proof."""
+        with torch.no_grad():
+            check_feasible(node_scores(self.centred[0]).amax(-1).amin(-1), what, "a node has no possible label")
+
+    def _converged(self, state: State) -> Tensor:
+        """Whether q changes no more, and has found possible labellings, ``bool [*batch]``."""
+        with torch.no_grad():
+            return (state[2] <= self.functional.tolerance) & ~torch.isneginf(
+                self.functional.value(self.centred[0], state)
+            )
 
     @cached_property
     def _q(self) -> Tensor:
         """q; where a gradient may be asked for, with the tape of its iterations."""
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.model.tensors):
-            return self.functional.replayed(self.model, self._state)[0]
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.centred[0].tensors):
+            return self.functional.replayed(self.centred[0], self._state)[0]
         return self._state[0]
 
     @cached_property
@@ -141,7 +156,7 @@ class MeanFieldSolution(Solution):
 
     def argmax(self) -> Tensor:
         """The mode of q, improved by iterated conditional modes: good, but not sure to be the best."""
-        return hardened(self.model, self._state[0])
+        return hardened(self.centred[0], self._state[0])
 
     @property
     def diagnostics(self) -> dict[str, Any]:
@@ -149,7 +164,7 @@ class MeanFieldSolution(Solution):
         return {
             "iterations": iterations,
             "residual": residual,
-            "converged": residual <= self.functional.tolerance,
+            "converged": self._converged(self._state),
             "schedule": self.functional.schedule,
             "restarted": redone,
         }

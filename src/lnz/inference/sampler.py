@@ -70,10 +70,10 @@ class Sampler(Method):
         sweeps: sweeps after that, each of whose states is kept for ``marginals``; at least 4.
         seed: of the random numbers behind ``marginals`` and diagnostics, which thus are the same each time. ``init``,
             ``step`` and ``sample`` take a ``generator``, where ``None`` is torch's default one.
-        max_r_hat: above this R-hat, ``marginals`` and diagnostics warn that the chains have not mixed.
+        max_r_hat: above this R-hat, ``marginals``, ``sample`` and diagnostics warn that the chains have not mixed.
 
     Warns:
-        ConvergenceWarning: where chains have not mixed.
+        ConvergenceWarning: where chains have not mixed, or nobody can tell.
     """
 
     chains: int = 16
@@ -110,7 +110,8 @@ class Sampler(Method):
             labels: ``int64``, broadcasting to ``[n, *batch, N]``; where they are −100, random.
 
         Raises:
-            InfeasibleError: no start of finite score was found, or the given one has none; names the batch entries.
+            InfeasibleError: no labelling is possible, or the given one is not; names the batch entries.
+            FailedEstimateError: no start of finite score was found, which is no proof; names the batch entries.
             TypeError: a distribution in place of its ``model``, or an argument of another wrong kind.
             ValueError: n below 1, or labels of a wrong shape or out of range.
         """

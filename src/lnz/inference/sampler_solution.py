@@ -13,7 +13,8 @@ from lnz.caching import cached_property
 from lnz.errors import ConvergenceWarning, warn
 from lnz.inference.base import Solution
 from lnz.inference.joint_counts import count, empty_tables, shaped
-from lnz.inference.mixing import effective_sample_size, r_hat
+from lnz.inference.mixing import Mixing, mixing
+from lnz.ops.conditionals.alone import node_scores
 from lnz.scores import Model
 
 if TYPE_CHECKING:
@@ -30,13 +31,13 @@ class Estimates:
     Attributes:
         nodes: how often each chain had each label at each node, ``[n, *batch, N, L]``, as frequencies.
         groups: per group the frequencies of joint labels ``[*batch, F, L1, …, Lk]``, or ``None`` where not asked for.
-        draws: the monitored statistics ``[S, n, *batch, K]``.
+        mixing: what the monitored statistics say.
         chains: as they ended.
     """
 
     nodes: Tensor
     groups: tuple[Tensor, ...] | None
-    draws: Tensor
+    mixing: Mixing
     chains: Chains
 
 
@@ -109,20 +110,29 @@ class SamplerSolution(Solution):
                 scores.append(model.score(labels))
                 labels_seen.append(labels[..., watched])
         draws = _statistics(torch.stack(scores), torch.stack(labels_seen))
+        free = self._free
+        free = torch.cat((free.any(-1, keepdim=True), free[..., watched]), -1)
+        found = mixing(draws, free, sampler.max_r_hat)
         total = n * sampler.sweeps
         joint = shaped([table / total for table in tables], model) if groups else None
-        self._warn_unless_mixed(draws)
-        return Estimates(nodes / sampler.sweeps, joint, draws, chains)
+        self._warn_unless_mixed(found)
+        return Estimates(nodes / sampler.sweeps, joint, found, chains)
 
-    def _warn_unless_mixed(self, draws: Tensor) -> None:
-        worst = _worst_r_hat(draws)
-        bad = worst > self.sampler.max_r_hat
+    @cached_property
+    def _free(self) -> Tensor:
+        """Which nodes have two labels or more to choose from, ``bool [*batch, N]``."""
+        with torch.no_grad():
+            possible = torch.isfinite(node_scores(self.model)).sum(-1) > 1
+        return possible.expand(*self.model.batch_shape, self.model.graph.num_nodes)
+
+    def _warn_unless_mixed(self, found: Mixing) -> None:
+        bad = ~found.mixed
         if bad.any():
             which = "" if bad.dim() == 0 else f" of {int(bad.sum())} of {bad.numel()} batch entries"
             warn(
-                f"{self.method}: the chains{which} have not mixed: R-hat {worst.max():.3f} is above "
-                f"max_r_hat={self.sampler.max_r_hat} after {self.sampler.warmup} + {self.sampler.sweeps} sweeps of "
-                f"{self.sampler.chains} chains; more sweeps, or another sampler, may help",
+                f"{self.method}: the chains{which} have not mixed: {found.why} after {self.sampler.warmup} + "
+                f"{self.sampler.sweeps} sweeps of {self.sampler.chains} chains; more sweeps, more chains, or another "
+                "sampler, may help",
                 ConvergenceWarning,
             )
 
@@ -138,7 +148,15 @@ class SamplerSolution(Solution):
         return self._estimates.nodes.mean(0).to(self.model.dtype)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """The states of n chains after ``warmup`` sweeps from starts of their own: independent, and as good as that."""
+        """The states of n chains after ``warmup`` sweeps from starts of their own: independent, and as good as that.
+
+        Whether that was enough is what the ``chains`` of the diagnostics say, which are run the first time.
+        """
+        _ = self._estimates  # warns
+        return self.draw(n, generator)
+
+    def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """:meth:`sample` without diagnostics and their warnings."""
         with torch.no_grad():
             return self._transition(self.sampler.init(self.model, n, generator), self.sampler.warmup, generator).labels
 
@@ -148,33 +166,38 @@ class SamplerSolution(Solution):
 
         - ``r_hat``, ``ess``: ``[*batch]``, the worst over the monitored statistics: the score s(y), and for up to 16
           nodes, evenly spread, the indicator of the label most often seen there. Statistics that never change in any
-          chain say nothing and are left out.
-        - ``mixed``: ``bool [*batch]``, whether ``r_hat`` is at most ``max_r_hat``.
+          chain say nothing and are left out; NaN where none does.
+        - ``mixed``: ``bool [*batch]``, whether ``r_hat`` is at most ``max_r_hat``, and ``ess`` at least ten a chain.
+          Where no statistic changed, or of one chain any did not, that is not known, and not mixed.
+        - ``why``: in words, why chains have not mixed; empty where all have.
         - ``standard_error``: ``[*batch, N, L]``, the Monte Carlo standard error of ``node_marginals``, from the spread
-          of the chains' own means; NaN with one chain.
+          of the chains' own means. NaN, not known, with one chain, and where every state of every chain had the label
+          or none had, though the node's own scores allow both.
         - ``chains``, ``warmup``, ``sweeps``: the settings; and what the sampler itself reports.
         """
-        estimates = self._estimates
-        worst = _worst_r_hat(estimates.draws)
-        n, nodes = self.sampler.chains, estimates.nodes
-        told = n > 1 and nodes.numel()  # torch warns of a standard deviation of nothing
+        estimates, found = self._estimates, self._estimates.mixing
         return {
-            "r_hat": worst,
-            "ess": effective_sample_size(estimates.draws).amin(-1),
-            "mixed": worst <= self.sampler.max_r_hat,
-            "standard_error": nodes.std(0) / math.sqrt(n) if told else nodes[0] * math.nan,
-            "chains": n,
+            "r_hat": found.r_hat,
+            "ess": found.ess,
+            "mixed": found.mixed,
+            "why": found.why,
+            "standard_error": self._standard_error(estimates.nodes),
+            "chains": self.sampler.chains,
             "warmup": self.sampler.warmup,
             "sweeps": self.sampler.sweeps,
             **self.sampler.report(estimates.chains),
         }
+
+    def _standard_error(self, nodes: Tensor) -> Tensor:
+        n = len(nodes)
+        if n == 1 or not nodes.numel():  # torch warns of a standard deviation of nothing
+            return nodes[0] * math.nan
+        error = nodes.std(0) / math.sqrt(n)
+        constant = ((nodes == 0).all(0) | (nodes == 1).all(0)) & self._free[..., None]
+        return error.masked_fill(constant & torch.isfinite(node_scores(self.model)), math.nan)
 
 
 def _statistics(scores: Tensor, labels: Tensor) -> Tensor:
     """``[S, n, *batch]`` scores and ``[S, n, *batch, K]`` labels to the statistics ``[S, n, *batch, 1 + K]``."""
     modal = labels.flatten(0, 1).mode(0).values
     return torch.cat((scores[..., None], (labels == modal).to(scores.dtype)), -1)
-
-
-def _worst_r_hat(draws: Tensor) -> Tensor:
-    return r_hat(draws).nan_to_num(1.0, posinf=torch.inf).amax(-1)

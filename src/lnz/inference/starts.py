@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from lnz.checks import check_feasible
+from lnz.errors import FailedEstimateError
+from lnz.inference.constraints import starting_part
 from lnz.ops.conditionals.alone import node_scores
 from lnz.ops.conditionals.random import categorical, integers
 from lnz.ops.gibbs.op import gibbs_sweeps
-from lnz.scores import Entry, Model, Weighted, check_labelling
+from lnz.scores import Entry, Model, Weighted, as_labelling
 from lnz.typing import IGNORE
 
 ROUNDS = 20
@@ -24,13 +26,18 @@ def starts(model: Model, n: int, generator: torch.Generator | None, labels: Tens
     Free nodes are drawn from their own scores, each alone. Where that is impossible jointly, Gibbs sweeps over a
     model in which every −inf of factors of two and more nodes is a finite, growing price, and other scores are 0, look
     for a possible labelling (min-conflicts, annealed). A chain that finds none starts where another of its batch
-    entry does; none at all is an error.
+    entry does; where none does, all are drawn from the part of the model that holds −inf, as far as that can be solved
+    exactly.
+
+    Raises:
+        InfeasibleError: no labelling is possible, which is proved, or the given ones are not.
+        FailedEstimateError: none was found, which is no proof.
     """
     if n < 1:
         raise ValueError(f"n: expected a positive number of chains, got {n}")
     shape = (n, *model.batch_shape, model.graph.num_nodes)
     if labels is not None:
-        check_labelling("labels", model.graph, labels, torch.Size(shape[:-1]))
+        labels = as_labelling("labels", model.graph, labels, torch.Size(shape[:-1]))
         labels = labels.to(model.device).expand(shape)
         if model.observed is not None:
             labels = torch.where(model.observed == IGNORE, labels, model.observed)
@@ -47,16 +54,36 @@ def starts(model: Model, n: int, generator: torch.Generator | None, labels: Tens
         start, possible = _repaired(model, start, possible, generator)
         if labels is None:
             start, possible = shared(start, possible, generator)
+        if not possible.all():
+            start, possible = _from_constraints(model, start, possible, generator)
+            if not possible.all():
+                failed = (~possible.all(0)).reshape(-1).nonzero().flatten().tolist()
+                raise FailedEstimateError(
+                    f"init: found no labelling of finite score in {ROUNDS * SWEEPS} sweeps, which does not show that "
+                    f"there is none, in batch entries {failed}; pass labels to start from"
+                )
     if not possible.all():
         found = torch.zeros(possible.shape[1:], device=possible.device).masked_fill(~possible.all(0), -torch.inf)
-        why = "the labels to start from have score -inf" if labels is not None else "found no labelling of finite score"
-        check_feasible(found, "init", f"{why}{'' if labels is not None else f' in {ROUNDS * SWEEPS} sweeps'}")
+        check_feasible(found, "init", "the labels to start from have score -inf")
     return start.clone()
 
 
 def _reduced(values: Tensor, model: Model, shape: tuple[int, ...]) -> Tensor:
     """Over the chains, where each has labels of its own."""
     return values.amin(0) if len(model.batch_shape) == len(shape) - 1 else values
+
+
+def _from_constraints(
+    model: Model, start: Tensor, possible: Tensor, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Draws from the factors with −inf, or a forest of them, for the chains that are not ``possible`` yet."""
+    part = starting_part(model)
+    shape = tuple(start.shape[:-1])
+    check_feasible(_reduced(part.log_partition, model, (*shape, 0)), "init")
+    own = len(model.batch_shape) == len(shape)  # each chain has labels of its own that it must keep
+    drawn = part.draw(1, generator)[0] if own else part.draw(len(start), generator)
+    start = torch.where(possible[..., None], start, drawn)
+    return start, possible | torch.isfinite(model.score(start))
 
 
 def _repaired(

@@ -12,8 +12,8 @@ from torch import Tensor
 from lnz.caching import cached_property
 from lnz.checks import check_integer, check_number, concrete
 from lnz.inference.base import Method, Solution
-from lnz.ops.belief.schedule import Outcome, Run
-from lnz.ops.belief.spec import warn_unless_converged
+from lnz.ops.belief.schedule import Run
+from lnz.ops.belief.spec import advice, warn_unless_converged
 from lnz.ops.envelope import State, answered, evaluated, settled
 from lnz.ops.tree_reweighted.grid import GridTreeReweighting
 from lnz.ops.tree_reweighted.kernel import serves
@@ -36,9 +36,10 @@ class TreeReweighted(Method):
     Args:
         max_iterations: iterations before giving up: each sends every message once.
         tolerance: a batch entry stops after the first iteration in which no normalised message changed by more than
-            this, as a probability. ``None`` is 1e-10 in float64 and 1e-5 in every other dtype; 0 is exactly
-            ``max_iterations`` iterations, and no warning.
-        damping: d in [0, 1): a message becomes ``new^(1−d) · old^d``, normalised.
+            this, as a probability, and which another would change ln Z by no more per message. ``None`` is 1e-10 in
+            float64 and 1e-5 in every other dtype; 0 is exactly ``max_iterations`` iterations, and no warning.
+        damping: d in [0, 1): a message becomes ``new^(1−d) · old^d``, normalised. ``None`` is 0.5 where factors of
+            several nodes hold −inf, and else 0.
         appearance: how often each factor is in a random forest. ``"uniform"``: in graphs of edges of up to 1024 nodes,
             uniform over the spanning trees; in larger ones and among larger factors, over at least 12 forests that are
             packed so as to use the factors evenly (on grids, combs). ``"optimised"``: from there by conditional
@@ -53,7 +54,7 @@ class TreeReweighted(Method):
 
     max_iterations: int = 200
     tolerance: float | None = None
-    damping: float = 0.0
+    damping: float | None = None
     appearance: Appearance | Tensor = "uniform"
     steps: int = 10
     exact: ClassVar[bool] = False
@@ -63,7 +64,8 @@ class TreeReweighted(Method):
         check_integer("steps", self.steps, 1)
         if self.tolerance is not None:
             check_number("tolerance", self.tolerance, "None or a number in [0, 1)", lambda t: 0 <= t < 1)
-        check_number("damping", self.damping, "a number in [0, 1)", lambda damping: 0 <= damping < 1)
+        if self.damping is not None:
+            check_number("damping", self.damping, "None or a number in [0, 1)", lambda damping: 0 <= damping < 1)
         if isinstance(self.appearance, Tensor):
             if not self.appearance.is_floating_point():
                 raise TypeError(f"appearance: expected floating point probabilities, got {self.appearance.dtype}")
@@ -114,31 +116,32 @@ class TreeReweightedSolution(Solution):
 
     @cached_property
     def _state(self) -> State:
-        state = settled(self.functional, self.model)
+        state = settled(self.functional, self.centred[0])
         if concrete(*state):
-            warn_unless_converged(
-                Outcome(state[0], state[2], state[3]),
-                self.functional.run.tolerance,
-                "TreeReweighted",
-                "more damping or max_iterations; the value is an upper bound all the same",
-            )
+            run, (iterations, residual, converged) = self.functional.run, state[2:5]
+            advised = advice(run.damping_for(self.centred[0])) + "; the value is an upper bound all the same"
+            warn_unless_converged(converged, iterations, residual, run.tolerance, "TreeReweighted", advised)
         return state
 
     @property
     def log_partition(self) -> Tensor:
         """An upper bound on ln Z, ``[*batch]``."""
-        return evaluated(self.functional, self.model, self._state)
+        return (self.centred_log_partition + self.centred[1]).to(self.model.dtype)
+
+    @property
+    def centred_log_partition(self) -> Tensor:
+        return evaluated(self.functional, self.centred[0], self._state)
 
     @cached_property
     def marginals(self) -> tuple[Tensor, ...]:
         def belief(group: int) -> Callable[[], Tensor]:
-            return lambda: answered(self.functional, self.model, self._state, group)
+            return lambda: answered(self.functional, self.centred[0], self._state, group)
 
         return LazyTuple([belief(group) for group in range(self.model.graph.num_groups)])
 
     @cached_property
     def node_marginals(self) -> Tensor:
-        return answered(self.functional, self.model, self._state, None)
+        return answered(self.functional, self.centred[0], self._state, None)
 
     @property
     def appearance(self) -> Tensor:
@@ -147,10 +150,11 @@ class TreeReweightedSolution(Solution):
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        _, rho, iterations, residual, *_ = self._state
+        _, rho, iterations, residual, converged, *_ = self._state
         return {
             "iterations": iterations,
             "residual": residual,
-            "converged": residual <= self.functional.run.tolerance,
+            "converged": converged,
+            "damping": self.functional.run.damping_for(self.centred[0]),
             "appearance": rho,
         }

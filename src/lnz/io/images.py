@@ -1,25 +1,26 @@
-"""Folders of images and masks: pairing, checking, reading and writing, with errors that name the file."""
+"""Folders of images: listing, pairing with masks, reading, with errors that name the file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from lnz.errors import FormatError
 from lnz.io.atomic import atomic_write
 from lnz.io.files import normalized
+from lnz.io.limits import limits
 from lnz.io.lists import read_list
-from lnz.typing import IGNORE
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+"""What is read, whatever a name says: Pillow would also start other programs (Ghostscript, for EPS)."""
 IMAGE_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
-MASK_MODES = frozenset({"1", "L", "P"})
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,20 @@ class Pair:
 
 
 def list_images(folder: Path, *, skip_suffix: str = "") -> list[Path]:
-    """The image files of a folder in order of name, without those whose stem ends in ``skip_suffix``.
+    """The image files of a folder in order of name, without hidden ones and those whose stem ends in ``skip_suffix``.
 
     Raises:
         FormatError: the folder is missing, holds no image, or two images whose stems are the same.
     """
     if not folder.is_dir():
         raise FormatError(f"{folder}: expected a folder of images, found {'a file' if folder.exists() else 'nothing'}")
+    skip_suffix = normalized(skip_suffix)
     images = sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not (skip_suffix and path.stem.endswith(skip_suffix))
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not path.name.startswith(".")
+        and not (skip_suffix and normalized(path.stem).endswith(skip_suffix))
     )
     if not images:
         raise FormatError(f"{folder}: expected images ({', '.join(sorted(IMAGE_SUFFIXES))}), found none")
@@ -89,93 +93,48 @@ def select(pairs: Sequence[Pair], list_file: Path, encoding: str | None = None) 
 
 
 def read_image(path: Path) -> Tensor:
-    """An image as ``float32 [3, H, W]`` in [0, 1]."""
-    with _opened(path, IMAGE_MODES, "an image") as image:
-        pixels = np.array(image.convert("RGB"))
+    """An image as ``float32 [3, H, W]`` in [0, 1], upright as its EXIF data says; what is transparent lies on white.
+
+    Raises:
+        FormatError: the image cannot be read, is of another mode, has more pixels than
+            :class:`~lnz.io.limits.Limits` allow, or shows nothing but white once it lies on white.
+    """
+    with opened(path, IMAGE_MODES, "an image") as image:
+        pixels = np.array(_on_white(path, image))
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
 
-def read_mask(path: Path) -> Tensor:
-    """A mask of label numbers as ``int64 [H, W]``; a palette image gives its indices."""
-    with _opened(path, MASK_MODES, "a mask of label numbers") as image:
-        return torch.from_numpy(np.array(image).astype(np.int64))
+def _on_white(path: Path, image: Image.Image) -> Image.Image:
+    if image.mode not in ("LA", "RGBA") and "transparency" not in image.info:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    flat = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    low, high = image.getchannel("A").getextrema()
+    if low != high and all(low == 255 for low, _ in flat.convert("RGB").getextrema()):  # type: ignore[misc]
+        raise FormatError(f"{path}: expected an image that shows on white, got one that is white and transparent")
+    return flat.convert("RGB")
 
 
-def _opened(path: Path, modes: Iterable[str], what: str) -> Image.Image:
+def opened(path: Path, modes: Iterable[str], what: str) -> Image.Image:
+    """An image file, decoded and upright.
+
+    Raises:
+        FormatError: it cannot be read, is of another mode, or has too many pixels.
+    """
     try:
-        image = Image.open(path)
+        image = Image.open(path, formats=FORMATS)
+        limits().check(path, "pixels", image.width * image.height, path.stat().st_size)
         image.load()  # Pillow reads lazily; a truncated file shows only here
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        kind = image.format
+        image = ImageOps.exif_transpose(image)
+        image.format = kind
+    except FormatError:
+        raise
+    except Exception as error:  # whatever its decoders trip over: an OSError, a SyntaxError, a struct.error
         raise FormatError(f"{path}: cannot be read as {what} ({error})") from error
     if image.mode not in modes:
         raise FormatError(f"{path}: expected {what} of mode {', '.join(sorted(modes))}, got mode {image.mode}")
     return image
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What a look at every file has shown."""
-
-    num_classes: int
-    sizes: tuple[tuple[int, int], ...]
-    """Height and width of each pair, in order."""
-    void: bool
-    """Whether some pixel is void."""
-
-
-def check_pairs(
-    pairs: Sequence[Pair],
-    num_classes: int | None = None,
-    void_label: int | None = None,
-    progress: Callable[[int], None] = lambda done: None,
-) -> Checked:
-    """Read every image and mask once, so that a bad file shows before training does.
-
-    Raises:
-        FormatError: naming the first file that is unreadable, of a wrong mode, of another size than its image, or holds
-            a label out of range.
-    """
-    sizes, largest, seen, void = [], -1, set(), False
-    for done, pair in enumerate(pairs):
-        with _opened(pair.image, IMAGE_MODES, "an image") as image:
-            width, height = image.size
-        mask = read_mask(pair.mask)
-        if tuple(mask.shape) != (height, width):
-            raise FormatError(
-                f"{pair.mask}: expected the size of its image {pair.image.name}, {width}×{height} (width × height), "
-                f"got {mask.shape[1]}×{mask.shape[0]}"
-            )
-        labels = set(mask.unique().tolist())
-        void |= void_label in labels
-        labels.discard(void_label)
-        if num_classes is not None and labels and max(labels) >= num_classes:
-            bad = sorted(label for label in labels if label >= num_classes)
-            known = "" if void_label is None else f", or {void_label} for void"
-            raise FormatError(f"{pair.mask}: expected labels in [0, {num_classes}){known}, got {bad[:8]}")
-        if labels and max(labels) > largest:
-            largest = max(labels)
-            if num_classes is None and largest == 255:
-                raise FormatError(
-                    f"{pair.mask}: holds label 255, often the mark of void pixels; "
-                    "say which it is by --data.void_label 255 or --data.num_classes 256"
-                )
-        seen |= labels
-        sizes.append((height, width))
-        progress(done + 1)
-    if not seen:
-        raise FormatError(f"{pairs[0].mask.parent if pairs else 'masks'}: every pixel of every mask is void")
-    return Checked(num_classes or largest + 1, tuple(sizes), void)
-
-
-def remap_void(mask: Tensor, void_label: int | None) -> Tensor:
-    """The mask with void pixels as −100, *unobserved*."""
-    return mask if void_label is None else mask.masked_fill(mask == void_label, IGNORE)
-
-
-def write_mask(path: Path, labels: Tensor) -> None:
-    """Write labels ``int64 [H, W]`` below 256 as a PNG of mode L."""
-    with atomic_write(path, "wb") as file:
-        Image.fromarray(labels.to(torch.uint8).cpu().numpy()).save(file, format="PNG")
 
 
 def write_confidence(path: Path, confidence: Tensor) -> None:

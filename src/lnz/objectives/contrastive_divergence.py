@@ -13,7 +13,7 @@ from lnz.inference.sampler import Chains, Sampler
 from lnz.objectives.labels import as_mrf
 from lnz.objectives.reduction import Reduction, check_possible, check_reduction, reduced
 from lnz.ops.conditionals.latent import shared_factor
-from lnz.scores import Model, check_labelling, observe
+from lnz.scores import Model, as_labelling, observe
 from lnz.typing import IGNORE
 
 
@@ -58,21 +58,21 @@ def contrastive_divergence(
     check_reduction(reduction)
     sampler = checked_sampler(sampler, steps, Gibbs())
     mrf, gold = as_mrf(p, y)
-    check_labelling("y", mrf.graph, gold, mrf.batch_shape)
+    gold = as_labelling("y", mrf.graph, gold, mrf.batch_shape)
     batch = torch.broadcast_shapes(gold.shape[:-1], mrf.batch_shape)
     own = batch[len(batch) - len(mrf.batch_shape) :]  # what lies in front of it are chains of one model
     model = mrf.model if own == mrf.batch_shape else mrf.expand(own).model
     rows = batch[: len(batch) - len(own)].numel()
     gold = gold.expand(*batch, gold.shape[-1]).reshape(rows, *own, gold.shape[-1])
     gold = completed(model, gold, sampler, generator)
-    score = model.score(gold)
+    score = model.precise_score(gold)
     check_possible(-score)
     if chains is None:
         start = sampler.init(model, len(gold), generator, gold)
-        reached = model.score(sampler.step(model, start, steps, generator).labels)
+        reached = model.precise_score(sampler.step(model, start, steps, generator).labels)
     else:
-        reached = model.score(_advanced(model, sampler, chains, steps, generator)).mean(0)
-    return reduced((reached - score).reshape(batch), reduction)
+        reached = model.precise_score(_advanced(model, sampler, chains, steps, generator)).mean(0)
+    return reduced((reached - score).reshape(batch).to(model.dtype), reduction)
 
 
 def completed(model: Model, gold: Tensor, sampler: Sampler, generator: torch.Generator | None) -> Tensor:

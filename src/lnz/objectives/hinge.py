@@ -39,12 +39,12 @@ def hinge(p: StructuredDistribution, y: Tensor, error: TaskError, reduction: Red
     check_error(error)
     p, gold = as_nodes(p, y)
     _check_margin(judged(error, gold, gold), of_gold=True)
-    score = p.score(completed_by_argmax(p, gold))
+    score = p._relative_score(completed_by_argmax(p, gold))
     check_possible(-score)
-    worst = augmented_argmax(p, gold, error, torch.ones_like(score.detach()))
+    worst = augmented_argmax(p, gold, error, torch.ones_like(score.detach(), dtype=p._dtype))
     margin = judged(error, gold, worst)
     _check_margin(margin)
-    return reduced(p.score(worst) + margin - score, reduction)
+    return reduced(p._relative_score(worst) - score + margin, reduction).to(p._dtype)
 
 
 def _check_margin(margin: Tensor, of_gold: bool = False) -> None:

@@ -68,19 +68,19 @@ def label_adjustment(
     with torch.no_grad():
         predicted = p.argmax()
         _check_gold(p, gold, predicted)
-    score = p.score(predicted)
+    score = p._relative_score(predicted)
     batch = torch.broadcast_shapes(score.shape, gold.shape[:-1])
-    weight = _positive(epsilon() if callable(epsilon) else epsilon, score, batch)
+    weight = _positive(epsilon() if callable(epsilon) else epsilon, score.to(p._dtype), batch)
     adjusted = augmented_argmax(p, gold, error, -weight if toward_better else weight, best=predicted)
-    values = score - p.score(adjusted)
-    return reduced(values if toward_better else -values, reduction)
+    values = score - p._relative_score(adjusted)
+    return reduced(values if toward_better else -values, reduction).to(p._dtype)
 
 
 def _check_gold(p: StructuredDistribution, gold: Tensor, predicted: Tensor) -> None:
     """Raise where no labelling agrees with ``gold``; what is not judged is tried as predicted first, which is cheap."""
-    scores = p.score(torch.where(gold == IGNORE, predicted, gold))
+    scores = p._relative_score(torch.where(gold == IGNORE, predicted, gold))
     if concrete(scores) and torch.isneginf(scores).any() and p._unobserved(gold).any():
-        scores = p.score(completed_by_argmax(p, gold))
+        scores = p._relative_score(completed_by_argmax(p, gold))
     check_possible(-scores)
 
 

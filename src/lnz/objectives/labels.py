@@ -14,7 +14,7 @@ from lnz.distributions.second_order_chain import SecondOrderChain
 from lnz.distributions.softmax import Softmax
 from lnz.errors import InfeasibleError
 from lnz.objectives.reduction import impossible
-from lnz.scores import check_labelling
+from lnz.scores import as_labelling
 from lnz.typing import IGNORE
 
 
@@ -28,11 +28,9 @@ def as_nodes(p: StructuredDistribution, y: Tensor) -> tuple[StructuredDistributi
     check_single_labels(p)
     check_tensor("y", y)
     if isinstance(p, Softmax):
-        p._check(y)
-        return p.to_mrf(), y.unsqueeze(-1)
+        return p.to_mrf(), p._checked(y).unsqueeze(-1)
     if isinstance(p, MRF):
-        check_labelling("y", p.graph, y, p.batch_shape)
-        return p, y
+        return p, as_labelling("y", p.graph, y, p.batch_shape)
     chain = p._chain if isinstance(p, HMM) else p._first_order if isinstance(p, SecondOrderChain) else p
     if isinstance(chain, LinearChain):
         return p, chain._checked(y)
@@ -55,10 +53,9 @@ def as_mrf(p: StructuredDistribution, y: Tensor) -> tuple[MRF, Tensor]:
         TypeError: a family that is no MRF.
     """
     if isinstance(p, MRF):
-        return p, y
+        return p, as_labelling("y", p.graph, y, p.batch_shape)
     if isinstance(p, Softmax):
-        p._check(y)
-        return p.to_mrf(), y.unsqueeze(-1)
+        return p.to_mrf(), p._checked(y).unsqueeze(-1)
     if isinstance(p, LinearChain):
         return p.to_mrf(), torch.where(p._inside, p._checked(y), 0)
     raise TypeError(f"{type(p).__name__} is no MRF, which samplers need; families that are: MRF, LinearChain, Softmax")

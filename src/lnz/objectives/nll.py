@@ -10,8 +10,9 @@ from lnz.checks import check_generator, check_tensor
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.mrf import MRF
 from lnz.inference.sampler import Sampler
+from lnz.inference.sampler_solution import SamplerSolution
 from lnz.objectives.reduction import Reduction, check_possible, check_reduction, reduced
-from lnz.scores import check_labelling
+from lnz.scores import as_labelling
 
 
 def nll(
@@ -53,9 +54,11 @@ def nll(
         raise TypeError(f"p: expected a distribution of lnz, got {type(p).__name__}")
     check_tensor("y", y)
     check_generator(generator)
+    dtype = p._dtype if isinstance(p, StructuredDistribution) else None
     if isinstance(p, MRF) and isinstance(p.inference, Sampler):
         losses = _sampled(p, y, p.inference.chains, generator)
     elif isinstance(p, StructuredDistribution):
+        p = p._wide  # an answer of half precision is rounded once, after it is known to be finite
         losses = -p._log_prob(y, -1.0 / max(1, p.batch_shape.numel()) if reduction == "mean" else -1.0)
     else:
         losses = -p.log_prob(y)
@@ -63,12 +66,18 @@ def nll(
         losses = torch.where(torch.isposinf(losses), 0.0, losses)
     else:
         check_possible(losses, "; zero_infinity=True leaves them out")
-    return reduced(losses, reduction)
+    return reduced(losses, reduction).to(dtype)
 
 
 def _sampled(p: MRF, y: Tensor, chains: int, generator: torch.Generator | None) -> Tensor:
     """s(ŷ) − s(y), averaged over chains."""
-    check_labelling("y", p.graph, y, p.batch_shape)
+    y = as_labelling("y", p.graph, y, p.batch_shape)
     latent = p._unobserved(y).any()
-    gold = p.condition(y).solution.sample(chains, generator) if latent else y[None]
-    return p.score(p.solution.sample(chains, generator)).mean(0) - p.score(gold).mean(0)
+    score = p.model.precise_score
+    gold = _drawn(p.condition(y), chains, generator) if latent else y[None]
+    return score(_drawn(p, chains, generator)).mean(0) - score(gold).mean(0)
+
+
+def _drawn(p: MRF, chains: int, generator: torch.Generator | None) -> Tensor:
+    assert isinstance(p.solution, SamplerSolution)
+    return p.solution.draw(chains, generator)  # a step of training is no place to judge how chains mix

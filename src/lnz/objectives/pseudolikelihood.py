@@ -32,7 +32,8 @@ def pseudolikelihood(p: StructuredDistribution, y: Tensor, reduction: Reduction 
     """
     check_reduction(reduction)
     check_single_labels(p)
-    terms = p.log_conditionals(y)
+    wide = p._wide  # what is of half precision is rounded once
+    terms = wide.log_conditionals(y)
     losses = -terms.flatten(-len(p.event_shape)).sum(-1) if p.event_shape else -terms
     check_possible(losses)
-    return reduced(losses, reduction)
+    return reduced(losses, reduction).to(p._dtype)

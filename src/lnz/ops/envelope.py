@@ -30,7 +30,7 @@ class Functional(ABC):
 
     @abstractmethod
     def value(self, model: Model, state: State) -> Tensor:
-        """The value ``[*batch]`` at a state."""
+        """The value at a state, float64 ``[*batch]``."""
 
     @abstractmethod
     def gradient(self, model: Model, state: State, grad: Tensor) -> list[Tensor]:
@@ -53,7 +53,7 @@ def settled(functional: Functional, model: Model) -> State:
 
 
 def evaluated(functional: Functional, model: Model, state: State) -> Tensor:
-    """The value at ``state``, ``[*batch]``, differentiable as said above."""
+    """The value at ``state``, float64 ``[*batch]``, differentiable as said above."""
     if not model.tensors:
         return functional.value(model, state)
     return _Value.apply(functional, taken_apart(model), len(state), model.observed, *state, *model.tensors)  # type: ignore[return-value]

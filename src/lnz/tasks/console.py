@@ -8,12 +8,17 @@ import rich.console
 
 from lnz.io.printable import printable
 
+LOG_WIDTH = 120
+"""Characters of a line where nothing says how wide lines are, which rich takes for 80: tables would be folded."""
+
 
 class Console(rich.console.Console):
     """Rich's console without markup, emoji codes and highlights: names in files may look like any of them."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **kwargs)
+        if not self.is_terminal and "COLUMNS" not in self._environ:
+            self.width = LOG_WIDTH
 
     def on_broken_pipe(self) -> NoReturn:
         raise BrokenPipeError  # rich would leave with status 1

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from lnz.distributions import MRF
-from lnz.errors import InfeasibleError
-from lnz.inference import Enumeration, Exact
+from lnz.errors import FailedEstimateError, InfeasibleError
+from lnz.inference import Enumeration, Exact, MeanField
 from lnz.inference.base import Method
 from lnz.inference.sampler import Sampler
 from lnz.io import NamedModel, assignment_result, marginals_result, partial_assignment_result, partition_result
@@ -112,6 +112,7 @@ def infer(
         variables: of ``"MMAP"``, the nodes to label; all others are summed out.
 
     Raises:
+        FailedEstimateError: an approximate method found no estimate of ln Z.
         InfeasibleError: every labelling that agrees with the evidence has probability 0.
         IntractableError: the method finds the model too large.
         TypeError: the method has no such answer; names those that do.
@@ -136,8 +137,14 @@ def _summed(model: NamedModel, p: MRF, query: Query) -> Answer:
     log_partition = marginals = None
     if query == "PR" or not isinstance(p.inference, Sampler):
         log_partition = float(p.log_partition)
+        given = "" if p.model.observed is None else " that agrees with the evidence"
+        if math.isnan(log_partition) or (log_partition == -math.inf and isinstance(p.inference, MeanField)):
+            raise FailedEstimateError(
+                f"{type(p.inference).__name__}: no estimate of ln Z: only labellings{given} of probability 0 were "
+                "found, which does not show that there are no others; try another method, such as Exact or "
+                "BeliefPropagation"
+            )
         if log_partition == -math.inf:
-            given = "" if p.model.observed is None else " that agrees with the evidence"
             raise InfeasibleError(f"no labelling{given} has a probability above 0: Z = 0")
     if query == "MAR":
         rows = zip(p.node_marginals.tolist(), model.graph.cardinalities, strict=True)

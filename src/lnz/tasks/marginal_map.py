@@ -31,7 +31,7 @@ def marginal_map(model: Model, nodes: Sequence[int], method: Exact | Enumeration
     Args:
         model: without batch; what is observed there is given.
         nodes: different from each other.
-        method: its ``max_table`` is the largest table to allocate.
+        method: the smaller of its limits is the largest table to allocate, in entries.
 
     Raises:
         InfeasibleError: every labelling that agrees with what was observed has probability 0.
@@ -39,7 +39,8 @@ def marginal_map(model: Model, nodes: Sequence[int], method: Exact | Enumeration
     """
     if isinstance(method, Enumeration):
         return _listed(model, nodes, method)
-    remaining = summed_out(_conditioned(model), frozenset(nodes), model.graph.cardinalities, method.max_table)
+    limit = min(method.max_table, method.max_messages)
+    remaining = summed_out(_conditioned(model), frozenset(nodes), model.graph.cardinalities, limit)
     position = {node: k for k, node in enumerate(nodes)}
     tables = [(tuple(position[node] for node in scope), table) for scope, table in remaining]
     # nodes that were observed are in no table, but in the answer

@@ -18,7 +18,7 @@ from lnz.tasks.parsing import Strict
 from lnz.tasks.task import Task
 
 
-class _Help(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
+class Help(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Help that keeps the lines of the examples."""
 
 
@@ -48,7 +48,7 @@ class TaskCLI(LightningCLI):
                 "usage": f"lnz fit {task.name} [--config FILE] [--output DIR] [--seeds K] [options]",
                 "description": task.description,
                 "epilog": task.examples,
-                "formatter_class": _Help,
+                "formatter_class": Help,
             },
             parser_class=_Parser,
             args=args,

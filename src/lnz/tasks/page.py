@@ -32,6 +32,16 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Section:
+    """A table of its own below the first one, with a heading and a note."""
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Row]
+    note: str
+
+
+@dataclass(frozen=True)
 class Page:
     """What a report says; everything in plain text.
 
@@ -43,8 +53,9 @@ class Page:
         picture: PNG.
         picture_says: what is to be seen, in words.
         charts: PNGs of curves.
-        about: facts about the run, by name.
         config: the configuration that makes it again.
+        about: facts about the run, by name.
+        tables: further ones, after the notes.
     """
 
     title: str
@@ -56,16 +67,10 @@ class Page:
     charts: Sequence[bytes]
     config: str
     about: Mapping[str, Any] = field(default_factory=dict)
+    tables: Sequence[Section] = ()
 
     def html(self) -> str:
         """One page that needs no other file."""
-        head = "".join(f"<th>{html.escape(heading)}</th>" for heading in ("", *self.headings))
-        rows = "".join(
-            f"<tr{' class=strong' if row.strong else ''}><th>{html.escape(row.name)}</th>"
-            + "".join(f"<td>{html.escape(cell)}</td>" for cell in row.cells)
-            + "</tr>"
-            for row in self.rows
-        )
         facts = {
             "written": datetime.now().astimezone().isoformat(timespec="seconds"),
             "lnz": lnz.__version__,
@@ -77,17 +82,33 @@ class Page:
             f"<dt>{html.escape(key)}</dt><dd>{html.escape(str(value))}</dd>" for key, value in facts.items()
         )
         notes = "".join(f"<p>{html.escape(note)}</p>\n" for note in self.notes)
+        tables = "".join(
+            f"<h2>{html.escape(part.title)}</h2>{_table(part.headings, part.rows)}\n<p>{html.escape(part.note)}</p>\n"
+            for part in self.tables
+            if part.rows
+        )
         charts = "".join(_inline(chart, "training curve") for chart in self.charts)
         return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{html.escape(self.title)}</title><style>{STYLE}</style></head><body>
 <h1>{html.escape(self.title)}</h1>
-<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>
-{notes}<h2>Picture</h2>{_inline(self.picture, self.picture_says)}
+{_table(self.headings, self.rows)}
+{notes}{tables}<h2>Picture</h2>{_inline(self.picture, self.picture_says)}
 <h2>Curves</h2><div>{charts}</div>
 <h2>Run</h2><dl>{listed}</dl>
 <h2>Configuration</h2><pre>{html.escape(self.config)}</pre>
 </body></html>
 """
+
+
+def _table(headings: Sequence[str], rows: Sequence[Row]) -> str:
+    head = "".join(f"<th>{html.escape(heading)}</th>" for heading in ("", *headings))
+    body = "".join(
+        f"<tr{' class=strong' if row.strong else ''}><th>{html.escape(row.name)}</th>"
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in row.cells)
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:

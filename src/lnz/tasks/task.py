@@ -27,6 +27,8 @@ class Task(ABC):
     module: ClassVar[type[TaskModule]]
     data: ClassVar[type[pl.LightningDataModule]]
     """Takes the ``seed`` that its splits, order and augmentation are drawn from."""
+    test: ClassVar[type[Any]]
+    """New data, all of it judged: takes the trained module first, and as options what says where the data are."""
     result: ClassVar[type[Any]]
     best: ClassVar[tuple[str, Literal["min", "max"]]]
     """The logged value that the best checkpoint is chosen by, and which way."""
@@ -44,12 +46,16 @@ class Task(ABC):
         """Judge a trained module: a ``result``."""
 
     @abstractmethod
+    def evaluate(self, seed: int, trainer: pl.Trainer, module: Any, data: Any) -> Any:
+        """Judge a trained module on new data, a ``test``: a ``result`` without what is about training."""
+
+    @abstractmethod
     def picture(self, module: Any, data: Any) -> bytes:
         """What a trained module does, as PNG."""
 
     @abstractmethod
-    def table(self, results: Sequence[Any]) -> Table:
-        """The table of all seeds, for a terminal."""
+    def table(self, results: Sequence[Any], about: str = "") -> Table:
+        """The table of all seeds, for a terminal; ``about`` says of what data, by default those of the run."""
 
     @abstractmethod
     def page(self, results: Sequence[Any], picture: bytes, config: str, about: Mapping[str, Any]) -> str:

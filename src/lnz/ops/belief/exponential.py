@@ -31,7 +31,9 @@ class ExponentialPassing(Passing):
         else:
             new = all_but_one(tables, messages, positions, torch.mul, lambda x, dims: x.sum(dims, keepdim=True))
         tiny = torch.finfo(self.dtype).tiny
-        return {position: (m / m.sum(-1, keepdim=True).clamp_min(tiny)).log() for position, m in new.items()}
+        return {
+            position: self.bounded((m / m.sum(-1, keepdim=True).clamp_min(tiny)).log()) for position, m in new.items()
+        }
 
 
 def _shifted(x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor]:

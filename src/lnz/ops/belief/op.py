@@ -14,12 +14,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lnz.checks import common_dtype, working_dtype
+from lnz.errors import ConvergenceWarning, warn
 from lnz.graphs import graph_of
 from lnz.ops.belief.gradient import pulled_back
 from lnz.ops.belief.reference import Passing, bethe, log_sum
 from lnz.ops.belief.schedule import Outcome, Run, iterated, unrolled
-from lnz.ops.belief.spec import Spec, hold_graph, one_by_one, put_together, taken_apart, warn_unless_converged
-from lnz.scores import Model, widest
+from lnz.ops.belief.spec import (
+    Spec,
+    advice,
+    hold_graph,
+    one_by_one,
+    put_together,
+    taken_apart,
+    warn_unless_converged,
+)
+from lnz.scores import Model
 
 
 @torch.library.custom_op("lnz::belief_messages", mutates_args=())
@@ -31,14 +41,26 @@ def _messages(
     batch: Sequence[int],
     max_iterations: int,
     tolerance: float,
-    damping: float,
+    damping: float | None,
     schedule: str,
     maximise: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     model = put_together(tensors, observed, graph, weighted, batch)
-    outcome = iterated(model, Run(max_iterations, tolerance, damping, schedule), maximise=maximise)  # type: ignore[arg-type]
-    warn_unless_converged(outcome, tolerance, f"BeliefPropagation, {'max' if maximise else 'sum'}-product")
-    return outcome.messages, outcome.iterations, outcome.residual
+    run = Run(max_iterations, tolerance, damping, schedule)  # type: ignore[arg-type]
+    outcome = iterated(model, run, maximise=maximise)
+    state = outcome.iterations, outcome.residual, outcome.converged
+    warn_unless_at_rest(model, run, *state, maximise=maximise)
+    return outcome.messages, *state
+
+
+def warn_unless_at_rest(
+    model: Model, run: Run, iterations: Tensor, residual: Tensor, converged: Tensor, *, maximise: bool
+) -> None:
+    """Warn of batch entries that have not converged."""
+    what = f"BeliefPropagation, {'max' if maximise else 'sum'}-product"
+    others = [name for name in ("sequential", "residual") if name != run.schedule]
+    advised = advice(run.damping_for(model), *(f"schedule={name!r}" for name in others[:1]))
+    warn_unless_converged(converged, iterations, residual, run.tolerance, what, advised)
 
 
 @_messages.register_fake
@@ -47,11 +69,12 @@ def _(tensors: Sequence[Tensor], observed: Any, graph: str, weighted: Any, batch
     dtype = _accumulating(tensors)
     slots = sum(scope.numel() for scope in wiring.scopes)
     messages = tensors[0].new_empty((*batch, slots, wiring.max_cardinality), dtype=dtype)
-    return messages, tensors[0].new_empty(batch, dtype=torch.int64), tensors[0].new_empty(batch, dtype=dtype)
+    new = tensors[0].new_empty
+    return messages, new(batch, dtype=torch.int64), new(batch, dtype=dtype), new(batch, dtype=torch.bool)
 
 
 def _accumulating(tensors: Sequence[Tensor]) -> torch.dtype:
-    return torch.promote_types(widest(tensors), torch.float32)
+    return working_dtype(common_dtype(*tensors))
 
 
 @torch.library.custom_op("lnz::belief_partition", mutates_args=())
@@ -64,12 +87,12 @@ def _partition(
     batch: Sequence[int],
 ) -> Tensor:
     model = put_together(tensors, observed, graph, weighted, batch)
-    return bethe(Passing(model, log_sum), messages).to(model.dtype)
+    return bethe(Passing(model, log_sum), messages)
 
 
 @_partition.register_fake
 def _(tensors: Sequence[Tensor], observed: Any, messages: Tensor, graph: str, weighted: Any, batch: Any) -> Tensor:
-    return tensors[0].new_empty(batch, dtype=widest(tensors))
+    return tensors[0].new_empty(batch, dtype=torch.float64)
 
 
 @torch.library.custom_op("lnz::belief_gradient", mutates_args=())
@@ -90,8 +113,28 @@ def _(tensors: Sequence[Tensor], *_: Any) -> list[Tensor]:
     return [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in tensors]
 
 
+def outside(model: Model, value: Tensor) -> Tensor:
+    """Where ``value [*batch]`` is below ln Z of every model with a possible labelling and these scores, or above."""
+    with torch.no_grad():
+        low, high = Passing(model, log_sum).limits
+        slack = 1e-3 * (1 + low.abs().maximum(high.abs()))
+        return ((value < low - slack) | (value > high + slack)) & ~torch.isneginf(value)
+
+
+def warn_if_outside(model: Model, value: Tensor) -> None:
+    """Warn, by name and number, of an ln Z that is :func:`outside` of every bound."""
+    beyond = outside(model, value)
+    if beyond.any():
+        low, high = (limit[beyond][0].item() for limit in Passing(model, log_sum).limits)
+        warn(
+            f"BeliefPropagation: ln Z = {value[beyond][0].item():.6g} of {int(beyond.sum())} of {beyond.numel()} "
+            f"models is no estimate: whatever its interactions, ln Z lies in [{low:.6g}, {high:.6g}]",
+            ConvergenceWarning,
+        )
+
+
 class _Messages(torch.autograd.Function):
-    """Messages, iterations and residual, held constant in every derivative."""
+    """Messages, iterations, residual and whether they converged, held constant in every derivative."""
 
     @staticmethod
     def forward(spec: Spec, run: tuple[Any, ...], observed: Tensor | None, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -164,7 +207,7 @@ class _Gradient(torch.autograd.Function):
 
         def gradient(grad: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
             model = put_together(tensors, observed, *ctx.spec)
-            outcome = Outcome(messages, iterations, messages)
+            outcome = Outcome(messages, iterations, messages, messages)
             return tuple(pulled_back(model, unrolled(model, Run(*ctx.run[:-1]), outcome), grad))
 
         pull = torch.func.vjp(gradient, grad, *tensors)[1]
@@ -190,9 +233,9 @@ def solved(model: Model, run: Run, *, maximise: bool = False) -> Outcome:
 
 
 def log_partition(model: Model, run: Run, outcome: Outcome) -> Tensor:
-    """The Bethe ln Z ``[*batch]`` of sum-product messages; its gradient is the beliefs at these messages."""
+    """The Bethe ln Z of sum-product messages, float64 ``[*batch]``; its gradient is the beliefs at these messages."""
     if not model.tensors:
-        return bethe(Passing(model, log_sum), outcome.messages).to(model.dtype)
+        return bethe(Passing(model, log_sum), outcome.messages)
     settings = (run.max_iterations, run.tolerance, run.damping, run.schedule, False)
     return _apply(
         _LogPartition,

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -26,6 +27,9 @@ from lnz.typing import IGNORE
 
 CHUNK = 2**20
 """Table entries, over the batch, that are worked on at a time."""
+
+HELD = 1e3
+"""Messages are kept within this many times the range of ln Z."""
 
 Reduce = Callable[[Tensor, list[int]], Tensor]
 Times = Callable[[Tensor, Tensor], Tensor]
@@ -52,7 +56,13 @@ def normalised(messages: Tensor, reduce: Reduce) -> Tensor:
 
 
 class Passing:
-    """The two halves of a message update for one model. Accumulates in float32 at least."""
+    """The two halves of a message update for one model. Accumulates in float32 at least.
+
+    Around cycles of factors with −inf scores the same evidence may be counted again and again, and messages grow
+    without end. No label of a node is less probable than another by more than all scores of the model can differ, so
+    messages are kept to :data:`HELD` times that, except that a label is impossible: the stronger of two sides still
+    wins.
+    """
 
     def __init__(self, model: Model, reduce: Reduce) -> None:
         self.model = model
@@ -65,6 +75,45 @@ class Passing:
             seen = model.observed[..., None]
             allowed = allowed & ((seen == IGNORE) | (seen == torch.arange(allowed.shape[-1], device=seen.device)))
         self.prior = torch.zeros(allowed.shape, dtype=self.dtype, device=model.device).masked_fill(~allowed, -torch.inf)
+
+    @cached_property
+    def limits(self) -> tuple[Tensor, Tensor]:
+        """Between what ln Z lies where any labelling is possible, float64 ``[*batch]``: sums of lowest and highest
+        finite scores, the latter with the number of labellings.
+        """
+        low = torch.zeros(self.batch, dtype=torch.float64, device=self.model.device)
+        high = low + self.wiring.valid.sum(-1).double().log().sum()
+        for group, labels in enumerate(self.wiring.labels):
+            for piece, table in self.tables(group):
+                scores = table.detach().flatten(table.dim() - len(labels)) if labels else table.detach()[..., None]
+                impossible = torch.isneginf(scores)
+                none = impossible.all(-1)
+                least = scores.masked_fill(impossible, torch.inf).amin(-1).masked_fill(none, 0.0)
+                most = scores.amax(-1).masked_fill(none, 0.0)
+                low = low + least.expand(*least.shape[:-1], length(piece)).sum(-1, dtype=torch.float64)
+                high = high + most.expand(*most.shape[:-1], length(piece)).sum(-1, dtype=torch.float64)
+        return low, high
+
+    @cached_property
+    def reach(self) -> Tensor | None:
+        """The most by which a message calls a possible label less probable than others, ``[*batch, 1, 1]``.
+
+        ``None`` where no factor of several nodes holds −inf: a message's range is then at most that of its table.
+        """
+        if not self.model.constrained:
+            return None
+        low, high = self.limits
+        return (HELD * (high - low)).to(self.dtype)[..., None, None]
+
+    def bounded(self, messages: Tensor) -> Tensor:
+        """Normalised messages ``[*batch, c, L]`` that say no more than :attr:`reach`; −inf stays."""
+        if self.reach is None:
+            return messages
+        return torch.where(torch.isneginf(messages), messages, messages.maximum(-self.reach))
+
+    def value(self, messages: Tensor) -> Tensor:
+        """ln Z as the messages have it, float64 ``[*batch]``."""
+        return bethe(self, messages)
 
     def initial(self) -> Tensor:
         """Uniform messages ``[*batch, M, L]``; those of factors of one node are final."""
@@ -102,7 +151,7 @@ class Passing:
     def outgoing(self, table: Tensor, incoming: list[Tensor], positions: tuple[int, ...]) -> dict[int, Tensor]:
         """Per wanted position, ``m[f→i]``, normalised."""
         new = all_but_one(table, incoming, positions, torch.add, self.reduce)
-        return {position: normalised(message, self.reduce) for position, message in new.items()}
+        return {position: self.bounded(normalised(message, self.reduce)) for position, message in new.items()}
 
     def update(self, step: Step, messages: Tensor, sent: Tensor) -> Iterator[tuple[slice | Tensor, Tensor]]:
         """Slots of a step and their new messages ``[*batch, c, L_k]``, for the caller to write."""
@@ -128,7 +177,12 @@ class Passing:
     def chunks(
         self, group: int, sent: Tensor, factors: Tensor | None = None
     ) -> Iterator[tuple[slice | Tensor, Tensor, list[Tensor]]]:
-        """Factors, their table ``[*batch', c or 1, L1, …, Lk]`` and what their nodes sent, each ``[*batch, c, L_j]``.
+        """Factors, their table ``[*batch', c or 1, L1, …, Lk]``, and what nodes sent, ``[*batch, c, L_j]`` each."""
+        for piece, table in self.tables(group, factors):
+            yield piece, table, self.incoming(group, piece, sent)
+
+    def tables(self, group: int, factors: Tensor | None = None) -> Iterator[tuple[slice | Tensor, Tensor]]:
+        """Factors and their table ``[*batch', c or 1, L1, …, Lk]``, a piece of the group at a time.
 
         ``factors`` is ``None`` for the whole group, which is then read in slices, without a copy.
         """
@@ -139,8 +193,7 @@ class Passing:
             [slice(i, min(i + size, count)) for i in range(0, count, size)] if factors is None else factors.split(size)
         )
         for piece in pieces:
-            incoming = self.incoming(group, piece, sent)
-            yield piece, rows(self.model.entries[group], len(labels), piece).to(self.dtype), incoming
+            yield piece, rows(self.model.entries[group], len(labels), piece).to(self.dtype)
 
     def incoming(self, group: int, piece: slice | Tensor, sent: Tensor) -> list[Tensor]:
         """What the nodes of some factors sent them, ``[*batch, c, L_j]`` per position j."""
@@ -162,7 +215,7 @@ def rows(entry: Entry, arity: int, piece: slice | Tensor) -> Tensor:
     """The tables of some factors ``[*batch', c or 1, L1, …, Lk]``; a shared table stays one."""
     if isinstance(entry, Weighted):
         weight = entry.weight if entry.weight.shape[-1] == 1 else entry.weight[..., piece]
-        return weight.reshape(*weight.shape, *(1,) * arity) * entry.table
+        return Weighted(weight, entry.table).expand()
     if entry.dim() == arity:
         return entry.unsqueeze(0)
     axis = entry.dim() - arity - 1
@@ -234,6 +287,24 @@ def _add_up(terms: Tensor) -> tuple[Tensor, Tensor]:
     """The sum over the last axis of what is finite, in float64 (large sums cancel here), and whether all is."""
     empty = torch.isneginf(terms)
     return terms.masked_fill(empty, 0.0).sum(-1, dtype=torch.float64), ~empty.any(-1)
+
+
+def disagreement(passing: Passing, messages: Tensor) -> Tensor:
+    """The most by which beliefs of factors and of their nodes differ about a label, ``[*batch]``; 0 at fixed points."""
+    sent = passing.node_to_factor(messages)
+    at_slots = normalised(messages + sent, log_sum).exp()
+    worst = torch.zeros(passing.batch, dtype=passing.dtype, device=messages.device)
+    for group, labels in enumerate(passing.wiring.labels):
+        if len(labels) < 2:
+            continue
+        for piece, table, incoming in passing.chunks(group, sent):
+            belief = beliefs(table, incoming)
+            for position, card in enumerate(labels):
+                others = [axis - len(labels) for axis in range(len(labels)) if axis != position]
+                slots = shifted(piece, passing.wiring.slice(group, position).start)
+                apart = (belief.sum(others) - at_slots[..., slots, :card]).abs()
+                worst = worst.maximum(apart.flatten(-2).amax(-1))
+    return worst
 
 
 def node_beliefs(passing: Passing, messages: Tensor) -> Tensor:

@@ -12,11 +12,15 @@ from torch import Tensor
 
 from lnz.ops import use_kernels
 from lnz.ops.belief.exponential import ExponentialPassing
-from lnz.ops.belief.reference import Passing, Reduce, log_max, log_sum, normalised
+from lnz.ops.belief.reference import Passing, Reduce, disagreement, log_max, log_sum, normalised
 from lnz.ops.belief.wiring import Step
 from lnz.scores import Model, Weighted
 
 Schedule = Literal["flooding", "residual", "sequential"]
+
+
+CONSTRAINED_DAMPING = 0.5
+"""Where factors of several nodes hold −inf, messages rarely settle without."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +29,24 @@ class Run:
 
     max_iterations: int
     tolerance: float
-    damping: float
+    damping: float | None
     schedule: Schedule
+
+    def damping_for(self, model: Model) -> float:
+        """The damping, or what ``None`` stands for: :data:`CONSTRAINED_DAMPING` where there are −inf, else none."""
+        if self.damping is not None:
+            return self.damping
+        return CONSTRAINED_DAMPING if model.constrained else 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """Messages ``[*batch, M, L]``, iterations ``int64 [*batch]`` and the last residual ``[*batch]``."""
+    """Messages ``[*batch, M, L]``, and per batch entry the iterations, the last residual and whether it converged."""
 
     messages: Tensor
     iterations: Tensor
     residual: Tensor
+    converged: Tensor
 
 
 @torch.no_grad()
@@ -57,16 +68,46 @@ def iterate(passing: Passing, run: Run, messages: Tensor | None = None) -> Outco
     if passing.wiring.is_forest:
         return Outcome(_two_pass(passing, messages), *_fresh(passing, 1, 0.0))
     sent = torch.empty_like(messages)
-    iterations, residual = _fresh(passing, 0, torch.inf)
+    iterations, residual, converged = _fresh(passing, 0, torch.inf)
     for iteration in range(run.max_iterations):
-        active = residual > run.tolerance if run.tolerance else torch.ones_like(residual, dtype=torch.bool)
+        active = ~converged
         if not active.any():
             break
         watch = run.tolerance > 0 or iteration == run.max_iterations - 1
         change = _sweep(passing, run, messages, sent, active, watch=watch)
         residual = torch.where(active, change, residual)
         iterations += active
-    return Outcome(messages, iterations, residual)
+        still = active & (residual <= run.tolerance)
+        if run.tolerance and still.any():
+            converged = converged | (still & steady(passing, run, messages))
+    return Outcome(messages, iterations, residual, converged if run.tolerance else residual <= 0)
+
+
+def steady(passing: Passing, run: Run, messages: Tensor) -> Tensor:
+    """Whether the answers are at rest where messages are, as probabilities: ``bool [*batch]``.
+
+    Labels that a message calls all but impossible may be what others insist on. So one iteration more must change ln Z
+    by no more than the tolerance per message, and where messages are held back by their reach, factors and their nodes
+    must agree.
+    """
+    if passing.reduce is not log_sum:
+        return torch.ones(passing.batch, dtype=torch.bool, device=messages.device)
+    onward = messages.clone()
+    everyone = torch.ones(passing.batch, dtype=torch.bool, device=messages.device)
+    _sweep(passing, run, onward, torch.empty_like(messages), everyone, watch=False)
+    at_rest = same_value(passing.value(messages), passing.value(onward), run.tolerance, passing.wiring.num_slots)
+    if passing.reach is not None and at_rest.any():
+        at_rest = at_rest & (disagreement(passing, messages) <= AGREEMENT * run.tolerance)
+    return at_rest
+
+
+AGREEMENT = 1e3
+"""How many tolerances beliefs of factors and nodes may differ by: they multiply messages, and what these are off by."""
+
+
+def same_value(before: Tensor, after: Tensor, tolerance: float, messages: int) -> Tensor:
+    """Whether ln Z has changed by no more than ``tolerance`` per message; two −inf are the same."""
+    return (before == after) | ((after - before).abs() <= tolerance * (messages + before.abs()))
 
 
 def unrolled(model: Model, run: Run, outcome: Outcome) -> Tensor:
@@ -91,11 +132,12 @@ def replayed(passing: Passing, run: Run, outcome: Outcome, *, onward: bool) -> T
     return messages
 
 
-def _fresh(passing: Passing, iterations: int, residual: float) -> tuple[Tensor, Tensor]:
+def _fresh(passing: Passing, iterations: int, residual: float) -> tuple[Tensor, Tensor, Tensor]:
     device = passing.model.device
     return (
         torch.full(passing.batch, iterations, dtype=torch.int64, device=device),
         torch.full(passing.batch, residual, dtype=passing.dtype, device=device),
+        torch.full(passing.batch, residual == 0, dtype=torch.bool, device=device),
     )
 
 
@@ -117,11 +159,12 @@ def _sweep(passing: Passing, run: Run, messages: Tensor, sent: Tensor, active: T
     """One iteration of the active batch entries, in place; the largest change of a probability, ``[*batch]``."""
     steps = passing.wiring.sequential if run.schedule == "sequential" else (passing.wiring.flooding,)
     change = torch.zeros(passing.batch, dtype=passing.dtype, device=messages.device)
+    damping = run.damping_for(passing.model)
     frozen = None if active.all() else ~active[..., None, None]
     for step in steps:
         for slots, undamped in passing.update(step, messages, sent):
             old = messages[..., slots, : undamped.shape[-1]]
-            new = damped(undamped, old, run.damping, passing.reduce)
+            new = damped(undamped, old, damping, passing.reduce)
             if watch:
                 change = change.maximum(_difference(new, old).flatten(-2).amax(-1))
             messages[..., slots, : new.shape[-1]] = new if frozen is None else torch.where(frozen, old, new)
@@ -147,7 +190,7 @@ def _by_residual(model: Model, run: Run, maximise: bool) -> Outcome:
     return Outcome(
         *(
             torch.stack(values).reshape(model.batch_shape + values[0].shape)
-            for values in zip(*((o.messages, o.iterations, o.residual) for o in outcomes), strict=True)
+            for values in zip(*((o.messages, o.iterations, o.residual, o.converged) for o in outcomes), strict=True)
         )
     )
 
@@ -158,7 +201,7 @@ def _most_changed_first(model: Model, run: Run, maximise: bool) -> Outcome:
     An iteration is as many messages as flooding sends in one.
     """
     passing = Passing(model, log_max if maximise else log_sum)
-    wiring = passing.wiring
+    wiring, damping = passing.wiring, run.damping_for(model)
     messages = passing.initial()
     sent, fresh = torch.empty_like(messages), messages.clone()
     pending = messages.new_zeros(wiring.num_slots)
@@ -167,7 +210,7 @@ def _most_changed_first(model: Model, run: Run, maximise: bool) -> Outcome:
         for slots, new in passing.update(step, messages, sent):
             fresh[slots, : new.shape[-1]] = new
             old = messages[slots, : new.shape[-1]]
-            pending[slots] = _difference(damped(new, old, run.damping, passing.reduce), old).amax(-1)
+            pending[slots] = _difference(damped(new, old, damping, passing.reduce), old).amax(-1)
 
     listen(wiring.flooding)
     in_one = wiring.num_slots - int(_constant(passing).sum())
@@ -178,12 +221,16 @@ def _most_changed_first(model: Model, run: Run, maximise: bool) -> Outcome:
             break
         card = wiring.valid[wiring.slot_node[slot]].sum()
         new, old = fresh[slot, :card], messages[slot, :card]
-        messages[slot, :card] = new = damped(new, old, run.damping, passing.reduce)
-        again = damped(fresh[slot, :card], new, run.damping, passing.reduce)
+        messages[slot, :card] = new = damped(new, old, damping, passing.reduce)
+        again = damped(fresh[slot, :card], new, damping, passing.reduce)
         pending[slot] = _difference(again, new).amax()  # 0 without damping
         listen(wiring.dependents(slot))
         sends += 1
-    return Outcome(messages, *_fresh(passing, math.ceil(sends / in_one), float(pending.max())))
+    iterations, residual, _ = _fresh(passing, math.ceil(sends / in_one), float(pending.max()))
+    converged = residual <= run.tolerance
+    if run.tolerance and converged:
+        converged = steady(passing, run, messages)
+    return Outcome(messages, iterations, residual, converged)
 
 
 def _solo(model: Model, index: tuple[int, ...]) -> Model:

@@ -10,10 +10,7 @@ from torch import Tensor
 
 from lnz.errors import ConvergenceWarning, warn
 from lnz.graphs import graph_of
-from lnz.ops.belief.schedule import Outcome
 from lnz.scores import Model, Weighted
-
-ADVICE = "damping=0.5, another schedule, or more max_iterations"
 
 Spec = tuple[str, list[bool], list[int]]
 """A model but for its tensors: the graph's handle, which entries are ``Weighted``, the batch shape."""
@@ -51,14 +48,26 @@ def one_by_one(function: Any, size: int, in_dims: tuple[Any, ...], inputs: tuple
     return columns, (0,) * len(columns)
 
 
-def warn_unless_converged(outcome: Outcome, tolerance: float, what: str, advice: str = ADVICE) -> None:
+def advice(damping: float, *others: str) -> str:
+    """What to try where an iteration does not converge: more damping than there is, ``others``, more iterations."""
+    damped = () if damping >= 0.9 else ("damping=0.5",) if damping < 0.5 else ("damping=0.9",)
+    *first, last = (*damped, *others, "more max_iterations")
+    return f"{', '.join(first)}{',' if len(first) > 1 else ''} or {last}" if first else last
+
+
+def warn_unless_converged(
+    converged: Tensor, iterations: Tensor, residual: Tensor, tolerance: float, what: str, advice: str
+) -> None:
     """Warn, by count and worst residual, of batch entries that have not converged; never at tolerance 0."""
-    failed = outcome.residual > tolerance
-    if tolerance and failed.any():
-        worst = outcome.residual.max().item()
-        warn(
-            f"{what}: {int(failed.sum())} of {failed.numel()} models did not converge in "
-            f"{int(outcome.iterations.max())} iterations (worst residual {worst:.3g}, tolerance {tolerance:.3g}); "
-            f"try {advice}",
-            ConvergenceWarning,
-        )
+    if not tolerance or converged.all():
+        return
+    failed = ~converged
+    worst = residual[failed].max().item()
+    why = f"worst residual {worst:.3g}, tolerance {tolerance:.3g}"
+    if worst <= tolerance:
+        why = "messages did, as probabilities, but ln Z and beliefs are not at rest"
+    warn(
+        f"{what}: {int(failed.sum())} of {failed.numel()} models did not converge in {int(iterations.max())} "
+        f"iterations ({why}); try {advice}",
+        ConvergenceWarning,
+    )

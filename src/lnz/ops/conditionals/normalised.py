@@ -20,5 +20,7 @@ def keep_observed(scores: Tensor, observed: Tensor | None) -> Tensor:
 
 def log_softmax_at(scores: Tensor, labels: Tensor) -> Tensor:
     """ln softmax of ``scores`` ``[*, L]`` at ``labels`` ``int64 [*]``; −inf at a score of −inf, with gradient 0."""
+    top = scores.detach().amax(-1, keepdim=True)
+    scores = scores - top.masked_fill(torch.isneginf(top), 0.0)
     z = Log().plus(scores, -1)
     return scores.gather(-1, labels.unsqueeze(-1)).squeeze(-1) - z.masked_fill(torch.isneginf(z), 0.0)

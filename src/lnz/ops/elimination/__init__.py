@@ -1,6 +1,24 @@
 """Variable elimination over a junction tree: ln Z, marginals, best labellings and samples."""
 
-from lnz.ops.elimination.op import argmax, log_partition, partition_and_marginals, sample, topk
+from lnz.ops.elimination.op import (
+    argmax,
+    differentiable_log_partition,
+    differentiable_marginals,
+    log_partition,
+    partition_and_marginals,
+    sample,
+    topk,
+)
 from lnz.ops.elimination.program import Program, program_of
 
-__all__ = ["Program", "argmax", "log_partition", "partition_and_marginals", "program_of", "sample", "topk"]
+__all__ = [
+    "Program",
+    "argmax",
+    "differentiable_log_partition",
+    "differentiable_marginals",
+    "log_partition",
+    "partition_and_marginals",
+    "program_of",
+    "sample",
+    "topk",
+]

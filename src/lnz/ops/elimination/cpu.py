@@ -126,7 +126,7 @@ def send(
     c: int, begin: Any, end: Any, scores: Any, base: Any, messages: Any, tables: Any, tree: Any, work: Any,
     clamped: Any, maximise: Any,
 ) -> None:  # fmt: skip
-    """The message of clique ``c`` for blocks ``begin`` to ``end``."""
+    """The message of clique ``c`` for blocks ``begin`` to ``end``, to be centred when all are there."""
     lanes = tree.lanes[c]
     width = tree.summed[c] * lanes
     last = tree.first[c + 1] if clamped else tree.own[c]
@@ -147,9 +147,23 @@ def send(
 
 
 @kernel
+def centre(c: int, messages: Any, shifts: Any, tree: Any) -> None:
+    """Take the largest entry of a message away, and keep it in ``shifts``: messages stay as small as their range."""
+    message = messages[tree.message[c] : tree.message[c] + tree.blocks[c] * tree.lanes[c]]
+    top = message[0]
+    for l in range(len(message)):
+        top = message[l] if message[l] > top else top
+    shifts[c] = 0.0
+    if top > -np.inf:
+        shifts[c] = top
+        for l in range(len(message)):
+            message[l] -= top
+
+
+@kernel
 def receive(
-    c: int, begin: Any, end: Any, scores: Any, base: Any, messages: Any, tables: Any, inbox: Any, marginals: Any,
-    tree: Any, work: Any, clamped: bool,
+    c: int, begin: Any, end: Any, scores: Any, base: Any, messages: Any, shifts: Any, tables: Any, inbox: Any,
+    marginals: Any, tree: Any, work: Any, clamped: bool,
 ) -> None:  # fmt: skip
     """Sum the marginal of clique ``c``, blocks ``begin`` to ``end``, down to its inputs.
 
@@ -161,6 +175,7 @@ def receive(
     width = summed * lanes
     last = tree.first[c + 1] if clamped else tree.own[c]
     common, block, sums = work[0, :width], work[1, :width], work[2, :width]
+    shift = scores.dtype.type(shifts[c])
     sums[:] = 0.0
     inbox[: tree.received[c]] = 0.0
     if not len(tables):
@@ -180,8 +195,8 @@ def receive(
                 for l in range(lanes):
                     row[l] *= above[l]
             else:
-                for l in range(lanes):
-                    row[l] -= above[l]
+                for l in range(lanes):  # in the order in which the message was centred: what was equal cancels
+                    row[l] = (row[l] - shift) - above[l]
         if not len(tables):
             for place in range(width):
                 block[place] = exp(block[place])
@@ -228,21 +243,24 @@ def hand_down(c: int, thread: Any, threads: Any, inboxes: Any, messages: Any, tr
 
 @kernel
 def _upward(
-    scores: Any, base: Any, messages: Any, tables: Any, tree: Any, work: Any, clamped: Any, maximise: Any
+    scores: Any, base: Any, messages: Any, shifts: Any, tables: Any, tree: Any, work: Any, clamped: Any, maximise: Any
 ) -> None:
     """Fill in all messages."""
     for c in range(len(tree.blocks)):
         send(c, np.int64(0), tree.blocks[c], scores, base, messages, tables, tree, work, clamped, maximise)
+        centre(c, messages, shifts, tree)
 
 
 @kernel
-def total(scores: Any, base: Any, messages: Any, tree: Any) -> float:
-    """ln Z, or the best score, from the messages of the roots."""
-    result = scores.dtype.type(0)
+def total(scores: Any, base: Any, messages: Any, shifts: Any, tree: Any) -> float:
+    """ln Z, or the best score, in float64: what the messages have given up, and what those of the roots still hold."""
+    result = np.float64(0.0)
     for table in tree.constants:
-        result += scores[base[table]]
+        result += np.float64(scores[base[table]])
+    for c in range(len(shifts)):
+        result += shifts[c]
     for c in tree.roots:
-        result += messages[tree.message[c]]
+        result += np.float64(messages[tree.message[c]])
     return result
 
 
@@ -257,16 +275,17 @@ def begin_downward(base: Any, messages: Any, marginals: Any, tree: Any, keep: bo
 
 @kernel
 def _downward(
-    scores: Any, base: Any, messages: Any, tables: Any, inboxes: Any, marginals: Any, tree: Any, work: Any,
-    clamped: bool,
+    scores: Any, base: Any, messages: Any, shifts: Any, tables: Any, inboxes: Any, marginals: Any, tree: Any,
+    work: Any, clamped: bool,
 ) -> None:  # fmt: skip
     """The marginals of all tables of a row with Z > 0 after :func:`_upward`; ``marginals`` starts at 0."""
     keep = len(tables) > 0
     begin_downward(base, messages, marginals, tree, keep)
     for c in range(len(tree.blocks) - 1, -1, -1):
         receive(
-            c, np.int64(0), tree.blocks[c], scores, base, messages, tables, inboxes[0], marginals, tree, work, clamped
-        )
+            c, np.int64(0), tree.blocks[c], scores, base, messages, shifts, tables, inboxes[0], marginals, tree, work,
+            clamped,
+        )  # fmt: skip
         hand_down(c, np.int64(0), np.int64(1), inboxes, messages, tree, keep)
 
 
@@ -277,14 +296,15 @@ def rows(
     """Every ``step``-th row from ``first``: ln Z into ``value``, and the marginals into ``out`` if it has rows."""
     work = np.empty((4, tree.sizes[WIDTH]), scores.dtype)
     messages = np.empty(tree.sizes[MESSAGES], scores.dtype)
+    shifts = np.empty(len(tree.blocks))
     tables = np.empty(tree.sizes[ENTRIES] if keep else 0, scores.dtype)
     inboxes = np.empty((1, tree.sizes[INBOX] if len(out) else 0), scores.dtype)
     for row in range(first, len(scores), step):
         starts = base[min(row, len(base) - 1)]
-        _upward(scores[row], starts, messages, tables, tree, work, clamped, np.bool_(False))
-        value[row] = total(scores[row], starts, messages, tree)
+        _upward(scores[row], starts, messages, shifts, tables, tree, work, clamped, np.bool_(False))
+        value[row] = total(scores[row], starts, messages, shifts, tree)
         if len(out) and value[row] > -np.inf:
-            _downward(scores[row], starts, messages, tables, inboxes, out[row], tree, work, clamped)
+            _downward(scores[row], starts, messages, shifts, tables, inboxes, out[row], tree, work, clamped)
 
 
 @kernel
@@ -336,8 +356,9 @@ def label_rows(
 ) -> None:
     work = np.empty((4, tree.sizes[WIDTH]), scores.dtype)
     messages = np.empty(tree.sizes[MESSAGES], scores.dtype)
+    shifts = np.empty(len(tree.blocks))
     for row in range(first, len(scores), step):
         starts = base[min(row, len(base) - 1)]
-        _upward(scores[row], starts, messages, messages[:0], tree, work, np.bool_(True), maximise)
+        _upward(scores[row], starts, messages, shifts, messages[:0], tree, work, np.bool_(True), maximise)
         for n in range(len(labels)):
             decode(scores[row], starts, messages, uniforms[n, row], labels[n, row], tree, work[0])

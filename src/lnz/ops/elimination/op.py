@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lnz.checks import check_no_tangent
 from lnz.ops import use_kernels
 from lnz.ops.elimination import reference
 from lnz.ops.elimination.program import program_of
@@ -32,7 +33,7 @@ def _arrays(scores: Tensor, base: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 @_marginals.register_fake
 def _(scores: Tensor, base: Tensor, handle: str, clamped: bool) -> tuple[Tensor, Tensor]:
-    return scores.new_empty(scores.shape[0]), torch.empty_like(scores)
+    return scores.new_empty(scores.shape[0], dtype=torch.float64), torch.empty_like(scores)
 
 
 @torch.library.custom_op("lnz::elimination_partition", mutates_args=())
@@ -48,7 +49,7 @@ def _partition(scores: Tensor, base: Tensor, handle: str, clamped: bool) -> Tens
 
 @_partition.register_fake
 def _(scores: Tensor, base: Tensor, handle: str, clamped: bool) -> Tensor:
-    return scores.new_empty(scores.shape[0])
+    return scores.new_empty(scores.shape[0], dtype=torch.float64)
 
 
 @_partition.register_vmap
@@ -76,37 +77,70 @@ def _(scores: Tensor, base: Tensor, handle: str, vector: Tensor) -> Tensor:
     return torch.empty_like(scores)
 
 
-class _Eliminate(torch.autograd.Function):
-    """(ln Z, marginals); the gradient of the first is the second, that of the second is the Hessian of ln Z."""
+class _LogPartition(torch.autograd.Function):
+    """The ln Z that a pass has computed, as a function of the scores; its gradient is the marginals.
+
+    Each answer from a pass is a node of its own in the graph of gradients, so that one pass serves any number of
+    backward calls.
+    """
 
     @staticmethod
-    def forward(scores: Tensor, base: Tensor, handle: str, clamped: bool) -> tuple[Tensor, Tensor]:
-        return _marginals(scores, base, handle, clamped)
+    def forward(scores: Tensor, base: Tensor, handle: str, value: Tensor, marginals: Tensor) -> Tensor:
+        return value.clone()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        scores, base, ctx.handle, _ = inputs
-        ctx.save_for_backward(scores, base, output[1])
-        ctx.set_materialize_grads(False)
-        if not torch.compiler.is_compiling():
-            ctx.program = program_of(ctx.handle)  # the graph may be gone when the second derivative asks for it
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        scores, base, ctx.handle, _, marginals = inputs
+        ctx.save_for_backward(scores, base, marginals)
+        _hold_program(ctx)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None, None]:
         scores, base, marginals = ctx.saved_tensors
-        of_value, of_marginals = grads
-        total = None if of_value is None else of_value[:, None] * marginals
-        if of_marginals is not None:
-            product = _HessianProduct.apply(scores, base, ctx.handle, of_marginals)
-            total = product if total is None else total + product
-        return total, None, None, None
+        if torch.is_grad_enabled() and scores.requires_grad:
+            marginals = _Marginals.apply(scores, base, ctx.handle, marginals)
+        return grads[0].to(marginals.dtype)[:, None] * marginals, None, None, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], scores: Tensor, base: Tensor, handle: str, clamped: bool) -> Any:
+    def vmap(info: Any, in_dims: tuple[Any, ...], scores: Tensor, base: Tensor, handle: str, *done: Tensor) -> Any:
         scores, base = _fold(info.batch_size, in_dims, scores, base)
-        value, marginals = _Eliminate.apply(scores, base, handle, clamped)
-        lead = (info.batch_size, -1)
-        return (value.reshape(lead), marginals.reshape(*lead, marginals.shape[-1])), (0, 0)
+        value, marginals = (_fold_in(info.batch_size, d, x) for d, x in zip(in_dims[3:], done, strict=True))
+        return _LogPartition.apply(scores, base, handle, value, marginals).reshape(info.batch_size, -1), 0
+
+
+class _Marginals(torch.autograd.Function):
+    """The marginals that a pass has computed, as a function of the scores; their gradient is the Hessian of ln Z."""
+
+    @staticmethod
+    def forward(scores: Tensor, base: Tensor, handle: str, marginals: Tensor) -> Tensor:
+        return marginals.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        scores, base, ctx.handle, _ = inputs
+        ctx.save_for_backward(scores, base)
+        _hold_program(ctx)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        return _HessianProduct.apply(*ctx.saved_tensors, ctx.handle, grads[0]), None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], scores: Tensor, base: Tensor, handle: str, done: Tensor) -> Any:
+        scores, base = _fold(info.batch_size, in_dims, scores, base)
+        marginals = _Marginals.apply(scores, base, handle, _fold_in(info.batch_size, in_dims[3], done))
+        return marginals.reshape(info.batch_size, -1, marginals.shape[-1]), 0
+
+
+def _hold_program(ctx: Any) -> None:
+    if not torch.compiler.is_compiling():
+        ctx.program = program_of(ctx.handle)  # the graph may be gone when a derivative asks for it
+
+
+def _fold_in(size: int, in_dim: int | None, done: Tensor) -> Tensor:
+    """What a pass has computed, the vectorised axis made part of the rows."""
+    outer = done.expand(size, *done.shape) if in_dim is None else done.movedim(in_dim, 0)
+    return outer.flatten(0, 1)
 
 
 class _HessianProduct(torch.autograd.Function):
@@ -143,22 +177,41 @@ def _fold(size: int, in_dims: tuple[Any, ...], scores: Tensor, base: Tensor) -> 
 
 
 def log_partition(scores: Tensor, base: Tensor, handle: str, clamped: bool) -> Tensor:
-    """ln Z alone, ``[B]``, without gradient: the upward pass."""
+    """ln Z alone, float64 ``[B]``, without gradient: the upward pass."""
+    _check_reverse_mode(scores)
     return _partition(scores, base, handle, clamped)
 
 
 def partition_and_marginals(scores: Tensor, base: Tensor, handle: str, clamped: bool) -> tuple[Tensor, Tensor]:
-    """ln Z ``[B]`` and the marginal of every entry of every table ``[B, program.size]``; both differentiable.
+    """ln Z, float64 ``[B]``, and the marginal of every entry of every table ``[B, program.size]``, without gradients.
 
-    Args:
+    :func:`differentiable` gives them some. Args:
+
         scores: ``[B, program.size]``, float32 or wider.
         base: ``int64 [B or 1, tables]``, where each table starts in its row; no rows where no node is cut out.
         handle: the junction tree's :attr:`Program.handle`.
         clamped: whether any node table holds anything but 0; if not, they need not be read.
     """
-    if torch.is_grad_enabled() and scores.requires_grad:
-        return _Eliminate.apply(scores, base, handle, clamped)
-    return _marginals(scores, base, handle, clamped)
+    _check_reverse_mode(scores)
+    return _marginals(scores.detach(), base, handle, clamped)
+
+
+def differentiable_log_partition(scores: Tensor, base: Tensor, handle: str, done: tuple[Tensor, Tensor]) -> Tensor:
+    """The ln Z of what :func:`partition_and_marginals` has ``done``, as a function of the scores."""
+    return _LogPartition.apply(scores, base, handle, *done)
+
+
+def differentiable_marginals(scores: Tensor, base: Tensor, handle: str, done: tuple[Tensor, Tensor]) -> Tensor:
+    """The marginals of what :func:`partition_and_marginals` has ``done``, as a function of the scores."""
+    return _Marginals.apply(scores, base, handle, done[1])
+
+
+def _check_reverse_mode(scores: Tensor) -> None:
+    check_no_tangent(
+        "Exact",
+        scores,
+        "reverse mode (torch.func.grad, torch.func.vjp), or Enumeration() on models small enough to list",
+    )
 
 
 def argmax(scores: Tensor, base: Tensor, handle: str, labels: Tensor) -> Tensor:

@@ -6,13 +6,15 @@ For a clique C that eliminates the nodes R and keeps the separator S = C ∖ R (
     message[s]  = ln Σ_r exp combined[s, r]             upward; ln Z is the sum of the roots' messages
     P(c)        = exp(combined[c] − message[s]) · P(s)  downward; P(s) is the parent's marginal over S
 
-Only tables and messages are kept; the downward pass makes each combined table anew.
+Only tables and messages are kept; the downward pass makes each combined table anew. The largest entry of each message
+is taken away from it and added up in float64: messages stay as small as their range, however large the tree.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,13 +39,34 @@ def _entries(scores: Tensor, base: Tensor, program: Program) -> Tensor:
     return (base[:, tables.to(base.device)] + local.to(base.device)).expand(scores.shape[0], -1)
 
 
-def upward(tables: Tables, program: Program, semiring: Semiring) -> list[Tensor]:
-    """The message of each clique, ``[…, one axis per node of the separator]``, for tables lifted into ``semiring``."""
-    messages: list[Tensor] = []
-    for clique, (_, eliminated, _) in enumerate(program.cliques):
-        combined = _combine(clique, tables, messages, program, semiring)
-        messages.append(semiring.plus(combined.flatten(combined.dim() - eliminated), -1))
-    return messages
+class Messages(NamedTuple):
+    """What goes up the tree: per clique its message ``[…, one axis per node of the separator]``, and its shift ``[B]``.
+
+    A message and its shift together are the sum over what the clique and those below it eliminate.
+    """
+
+    centred: list[Tensor]
+    shifts: list[Tensor]
+
+
+def upward(tables: Tables, program: Program, semiring: Semiring) -> Messages:
+    """The messages of all cliques, for tables lifted into ``semiring``. Shifts are constants."""
+    found = Messages([], [])
+    for clique, (nodes, eliminated, _) in enumerate(program.cliques):
+        combined = _combine(clique, tables, found.centred, program, semiring)
+        message = semiring.plus(combined.flatten(combined.dim() - eliminated), -1)
+        kept = len(nodes) - eliminated
+        top = message.detach().flatten(message.dim() - kept).amax(-1) if kept else message.detach()
+        top = top if top.dim() == 1 else top.amax(0)
+        top = top.masked_fill(torch.isneginf(top), 0.0)
+        found.centred.append(message - _wide(top, kept))
+        found.shifts.append(top)
+    return found
+
+
+def _wide(row: Tensor, axes: int) -> Tensor:
+    """``row`` ``[…, B]`` with so many axes of size 1 behind."""
+    return row[(..., *(None,) * axes)]
 
 
 def _combine(clique: int, tables: Tables, messages: list[Tensor], program: Program, semiring: Semiring) -> Tensor:
@@ -59,7 +82,7 @@ def _combine(clique: int, tables: Tables, messages: list[Tensor], program: Progr
 
 
 def partition(scores: Tensor, base: Tensor, program: Program, semiring: Semiring) -> Tensor:
-    """The sum over all labellings: ``[B]`` under :class:`~lnz.semirings.Log` (ln Z), ``[at most k, B]`` under k-max.
+    """The sum over all labellings, float64: ``[B]`` under :class:`~lnz.semirings.Log`, ``[at most k, B]`` under k-max.
 
     Args:
         scores: ``[B, program.size]``.
@@ -73,11 +96,13 @@ def partition(scores: Tensor, base: Tensor, program: Program, semiring: Semiring
     return _total(scores, base, messages, program, semiring)
 
 
-def _total(scores: Tensor, base: Tensor, messages: list[Tensor], program: Program, semiring: Semiring) -> Tensor:
-    total = semiring.lift(scores.gather(1, _constants(scores, base, program)).sum(-1))
-    for message, (_, _, parent) in zip(messages, program.cliques, strict=True):
+def _total(scores: Tensor, base: Tensor, messages: Messages, program: Program, semiring: Semiring) -> Tensor:
+    """The sum over all labellings in float64."""
+    constants = scores.gather(1, _constants(scores, base, program)).sum(-1, dtype=torch.float64)
+    total = semiring.lift(constants + sum([shift.double() for shift in messages.shifts], torch.zeros_like(constants)))
+    for message, (_, _, parent) in zip(messages.centred, program.cliques, strict=True):
         if parent < 0:
-            total = semiring.times(total, message)
+            total = semiring.times(total, message.double())
     return total
 
 
@@ -86,15 +111,15 @@ def _constants(scores: Tensor, base: Tensor, program: Program) -> Tensor:
 
 
 def marginals(scores: Tensor, base: Tensor, program: Program) -> tuple[Tensor, Tensor]:
-    """ln Z ``[B]`` and the probability of every entry of every table ``[B, program.size]``, all 0 where Z = 0."""
+    """ln Z ``[B]``, float64, and the probability of every table's entries ``[B, program.size]``, all 0 where Z = 0."""
     tables = arrange(scores, base, program)
     messages = upward(tables, program, Log())
     log_partition = _total(scores, base, messages, program, Log())
     possible = (~torch.isneginf(log_partition)).to(scores.dtype)
-    beliefs = [possible] * len(messages)  # of the separators; a root's is P(∅) = 1
-    parts: list[list[Tensor]] = [[] for _ in messages]
-    for clique in reversed(range(len(messages))):
-        above = beliefs[clique][(..., *(None,) * program.cliques[clique][1])]
+    beliefs = [possible] * len(program.cliques)  # of the separators; a root's is P(∅) = 1
+    parts: list[list[Tensor]] = [[] for _ in program.cliques]
+    for clique in reversed(range(len(program.cliques))):
+        above = _wide(beliefs[clique], program.cliques[clique][1])
         belief = _conditional(clique, tables, messages, program) * above
         parts[clique] = _hand_down(clique, belief, beliefs, program)
     constants = _constants(scores, base, program)
@@ -119,25 +144,25 @@ def hessian_product(scores: Tensor, base: Tensor, program: Program, vector: Tens
         conditional = _conditional(clique, tables, messages, program)
         moved = conditional * _combine(clique, moves, changes, program, Log())
         changes.append(moved.flatten(moved.dim() - eliminated).sum(-1))
-    beliefs = [possible] * len(messages)
-    turns = [torch.zeros_like(possible)] * len(messages)
-    parts: list[list[Tensor]] = [[] for _ in messages]
-    for clique in reversed(range(len(messages))):
-        wide = (..., *(None,) * program.cliques[clique][1])
+    beliefs = [possible] * len(program.cliques)
+    turns = [torch.zeros_like(possible)] * len(program.cliques)
+    parts: list[list[Tensor]] = [[] for _ in program.cliques]
+    for clique in reversed(range(len(program.cliques))):
+        eliminated = program.cliques[clique][1]
         conditional = _conditional(clique, tables, messages, program)
-        relative = _combine(clique, moves, changes, program, Log()) - changes[clique][wide]
-        belief = conditional * beliefs[clique][wide]
-        turn = conditional * turns[clique][wide] + belief * relative
+        relative = _combine(clique, moves, changes, program, Log()) - _wide(changes[clique], eliminated)
+        belief = conditional * _wide(beliefs[clique], eliminated)
+        turn = conditional * _wide(turns[clique], eliminated) + belief * relative
         parts[clique] = _hand_down(clique, belief, beliefs, program)
         parts[clique] = _hand_down(clique, turn, turns, program)
     return _scatter(parts, scores, base, program)
 
 
-def _conditional(clique: int, tables: Tables, messages: list[Tensor], program: Program) -> Tensor:
+def _conditional(clique: int, tables: Tables, messages: Messages, program: Program) -> Tensor:
     """P(r|s) of a clique, over all its nodes; 0 where the separator's labels are impossible."""
-    message = messages[clique]
-    shift = message.masked_fill(torch.isneginf(message), 0.0)[(..., *(None,) * program.cliques[clique][1])]
-    return (_combine(clique, tables, messages, program, Log()) - shift).exp()
+    message, nodes = messages.centred[clique], len(program.cliques[clique][0])
+    combined = _combine(clique, tables, messages.centred, program, Log()) - _wide(messages.shifts[clique], nodes)
+    return (combined - _wide(message.masked_fill(torch.isneginf(message), 0.0), program.cliques[clique][1])).exp()
 
 
 def _hand_down(clique: int, belief: Tensor, beliefs: list[Tensor], program: Program) -> list[Tensor]:
@@ -177,7 +202,7 @@ def decode(
         labels: ``int64 [n, B, N]``; the entries of observed nodes are kept, all others are filled in.
     """
     tables = arrange(scores, base, program)
-    messages = upward(tables, program, semiring)
+    messages = upward(tables, program, semiring).centred
     labels = labels.clone()
     rows = torch.arange(len(scores), device=scores.device)
     for clique in reversed(range(len(messages))):

@@ -25,7 +25,7 @@ def marginals(
     scores: np.ndarray, base: np.ndarray, program: Program, clamped: bool, threads: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """As :func:`lnz.ops.elimination.reference.marginals`, by up to so many threads."""
-    value, out = np.empty(len(scores), scores.dtype), np.zeros_like(scores)
+    value, out = np.empty(len(scores)), np.zeros_like(scores)
     tree: Layout = program.cached("layout", layout)
     if _shares_cliques(len(scores), tree, threads):
         for row in range(len(scores)):
@@ -38,8 +38,8 @@ def marginals(
 
 
 def partition(scores: np.ndarray, base: np.ndarray, program: Program, clamped: bool, threads: int) -> np.ndarray:
-    """ln Z alone, ``[B]``."""
-    value = np.empty(len(scores), scores.dtype)
+    """ln Z alone, ``[B]``, in float64."""
+    value = np.empty(len(scores))
     tree: Layout = program.cached("freeing", freeing)
     if _shares_cliques(len(scores), tree, threads):
         for row in range(len(scores)):
@@ -97,9 +97,9 @@ def _share_rows(rows: Callable[..., None], threads: int, tree: Layout, scores: n
 
 def _wide_upward(
     scores: np.ndarray, base: np.ndarray, tree: Layout, clamped: bool, maximise: bool, threads: int
-) -> tuple[float, np.ndarray]:
-    """ln Z or the best score of one row, and the messages; threads share the blocks of each large clique."""
-    messages = np.empty(tree.sizes[MESSAGES], scores.dtype)
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """ln Z or the best score of one row, messages and shifts; threads share the blocks of each large clique."""
+    messages, shifts = np.empty(tree.sizes[MESSAGES], scores.dtype), np.empty(len(tree.blocks))
     work = np.empty((threads, 4, tree.sizes[WIDTH]), scores.dtype)
     no_tables = messages[:0]
 
@@ -108,14 +108,15 @@ def _wide_upward(
 
     for c in range(len(tree.blocks)):
         _share_blocks(c, tree, threads, send)
-    return cpu.total(scores, base, messages, tree), messages
+        cpu.centre(c, messages, shifts, tree)
+    return cpu.total(scores, base, messages, shifts, tree), messages, shifts
 
 
 def _wide_marginals(
     scores: np.ndarray, base: np.ndarray, out: np.ndarray, tree: Layout, clamped: bool, threads: int
 ) -> float:
     """ln Z and the marginals of one row, as :func:`_wide_upward`; each thread gathers sums of its own."""
-    value, messages = _wide_upward(scores, base, tree, clamped, False, threads)
+    value, messages, shifts = _wide_upward(scores, base, tree, clamped, False, threads)
     if value == -np.inf:
         return value
     threads = max(1, min(threads, _INBOXES // max(1, int(tree.sizes[INBOX]))))
@@ -126,7 +127,7 @@ def _wide_marginals(
 
     def receive(c: int, thread: int, begin: int, end: int) -> None:
         mine = inboxes[thread], sums[thread]
-        cpu.receive(c, begin, end, scores, base, messages, no_tables, *mine, tree, work[thread], clamped)
+        cpu.receive(c, begin, end, scores, base, messages, shifts, no_tables, *mine, tree, work[thread], clamped)
 
     def hand_down(c: int, parts: int, thread: int) -> None:
         cpu.hand_down(c, thread, parts, inboxes, messages, tree, False)

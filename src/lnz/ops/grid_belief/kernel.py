@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lnz.ops.belief.reference import Passing, log_sum
 from lnz.ops.grid_belief.forms import FULL, POTTS, TABLE, WEIGHTED, Side, node_scores, side, split_edges
 from lnz.scores import Model
 
@@ -29,6 +30,8 @@ class Prepared:
         sides: as kernels read them; where messages are reweighted, over the appearance probabilities.
         rho: ``None``, or which entry each image reads of these, and they; see
             :func:`~lnz.ops.grid_belief.cpu.sweep.sweep`.
+        floor: ``[B]``, the least that a message says of a possible label, see
+            :attr:`lnz.ops.belief.reference.Passing.reach`; −inf where messages are bounded by their tables.
     """
 
     node: Tensor
@@ -39,6 +42,7 @@ class Prepared:
     sides: tuple[Side, Side]
     height: int
     width: int
+    floor: Tensor
     rho: tuple[Tensor, Tensor, Tensor] | None = None
 
 
@@ -56,7 +60,17 @@ def prepared_for(model: Model) -> Prepared:
         side(down, grid.height - 1, grid.width, model.batch_shape),
     )
     reach = (high - low).clamp(min=0).amax(1).double()
-    return Prepared(node, which, high, reach, sides, sides, grid.height, grid.width)
+    floor = message_floor(Passing(model, log_sum))
+    return Prepared(node, which, high, reach, sides, sides, grid.height, grid.width, floor)
+
+
+@torch.no_grad()
+def message_floor(passing: Passing) -> Tensor:
+    """``floor`` of :class:`Prepared`."""
+    count = passing.batch.numel()
+    if passing.reach is None:
+        return torch.full((count,), -torch.inf, dtype=passing.dtype)
+    return -passing.reach.expand(*passing.batch, 1, 1).reshape(count)
 
 
 def _edges(side: Side, domain: tuple[int, ...]) -> tuple[Any, ...]:
@@ -165,7 +179,7 @@ def run(
     value = torch.zeros(count, bands, 2, dtype=torch.float64)
     beliefs = messages.new_empty(count, height, prepared.width, labels)
     written = (value.numpy(), beliefs.numpy(), tuple(side.arrays for side in sums))
-    iterations, residual = iterated(model, threads, cuts, limit, tolerance, damping)
+    iterations, residual = iterated(model, threads, cuts, limit, tolerance, damping, prepared.floor[images])
     with ThreadPoolExecutor(threads) as pool:
         each = pool.map if threads > 1 else map
         list(each(lambda share: collect(*model, *share, cuts, scale, *written), _shares(count * bands, threads)))
@@ -200,11 +214,19 @@ def arranged(
 
 
 def iterated(
-    model: tuple[Any, ...], threads: int, cuts: np.ndarray, limit: int, tolerance: float, damping: float
+    model: tuple[Any, ...],
+    threads: int,
+    cuts: np.ndarray,
+    limit: int,
+    tolerance: float,
+    damping: float,
+    floor: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Iterate what was :func:`arranged`: messages are updated; iterations and residual."""
     domain, node, which, *_ = model
-    settings = np.array([1 if domain else node.shape[2], damping, 1 - damping, tolerance], node.dtype)
+    settings = np.empty((len(floor), 5), node.dtype)
+    settings[:, :4] = 1 if domain else node.shape[2], damping, 1 - damping, tolerance
+    settings[:, 4] = floor.numpy()
     with ThreadPoolExecutor(threads) as pool:
         each = pool.map if threads > 1 else map
         return _iterate(each, model, settings, limit, cuts, _shares(which.shape[1], threads, tolerance))
@@ -245,7 +267,7 @@ def _iterate(
         b, band, joins, last = task
         bottom = cuts[band + 1 - joins]
         lines = waiting[0, b, band], waiting[1, b, band - joins]
-        return sweep(*model, b, cuts[band], bottom, settings, 1, last, *lines)[1]
+        return sweep(*model, b, cuts[band], bottom, settings[b], 1, last, *lines)[1]
 
     active = list(range(count))
     for step in range(limit):
@@ -257,7 +279,7 @@ def _iterate(
                 changes[b] = max(changes[b], change)
         for b in active:
             iterations[b], residual[b] = step + 1, changes[b]
-        active = [b for b in active if not 0 < settings[3] >= changes[b]]
+        active = [b for b in active if not 0 < settings[b, 3] >= changes[b]]
         if not active:
             break
     return iterations, residual

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from lnz.graphs import graph_of
 from lnz.ops.belief.gradient import pulled_back
+from lnz.ops.belief.op import warn_if_outside, warn_unless_at_rest
 from lnz.ops.belief.reference import Passing, log_sum, node_beliefs
 from lnz.ops.belief.schedule import Outcome, Run, unrolled
-from lnz.ops.belief.spec import Spec, hold_graph, one_by_one, put_together, taken_apart, warn_unless_converged
+from lnz.ops.belief.spec import Spec, hold_graph, one_by_one, put_together, taken_apart
 from lnz.ops.grid_belief.forms import covers
 from lnz.ops.grid_belief.kernel import prepared_for
-from lnz.ops.grid_belief.solve import pull_back, slots_of, solve
+from lnz.ops.grid_belief.solve import converge, pull_back, slots_of
 from lnz.scores import Model
 
 
@@ -40,14 +41,16 @@ def _solved(
     batch: Sequence[int],
     max_iterations: int,
     tolerance: float,
-    damping: float,
+    damping: float | None,
     schedule: str,
     maximise: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     model = put_together(tensors, observed, graph, weighted, batch)
-    result = solve(model, prepared_for(model), max_iterations, tolerance, damping, maximise)
-    outcome = Outcome(result[2], result[3], result[4])
-    warn_unless_converged(outcome, tolerance, f"BeliefPropagation, {'max' if maximise else 'sum'}-product")
+    run = Run(max_iterations, tolerance, damping, schedule)  # type: ignore[arg-type]
+    result = converge(model, prepared_for(model), run, maximise)
+    warn_unless_at_rest(model, run, *result[3:], maximise=maximise)
+    if run.tolerance and not maximise and not result[-1].all():
+        warn_if_outside(model, result[0])
     return result  # type: ignore[return-value]
 
 
@@ -57,7 +60,9 @@ def _(tensors: Sequence[Tensor], observed: Any, graph: str, weighted: Any, batch
     grid, labels, count = wiring.grid_layout, wiring.max_cardinality, math.prod(batch)
     assert grid is not None
     messages = new(4, count, grid.height, labels, grid.width)
-    return new(batch), new(*batch, wiring.num_nodes, labels), messages, new(batch, dtype=torch.int64), new(batch)
+    iterations, residual, converged = new(batch, dtype=torch.int64), new(batch), new(batch, dtype=torch.bool)
+    log_z = new(batch, dtype=torch.float64)
+    return log_z, new(*batch, wiring.num_nodes, labels), messages, iterations, residual, converged
 
 
 @torch.library.custom_op("lnz::grid_belief_gradient", mutates_args=())
@@ -81,7 +86,7 @@ def _(tensors: Sequence[Tensor], *_: Any) -> list[Tensor]:
 
 
 class _GridBelief(torch.autograd.Function):
-    """ln Z, node beliefs, messages, iterations and residual. ln Z has the beliefs as its gradient at fixed messages."""
+    """What :class:`GridOutcome` holds. ln Z has the beliefs as its gradient at fixed messages."""
 
     @staticmethod
     def forward(spec: Spec, run: tuple[Any, ...], observed: Tensor | None, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -91,8 +96,9 @@ class _GridBelief(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.spec, ctx.run, observed, *tensors = inputs
         hold_graph(ctx)
-        log_z, _, messages, iterations, residual = output
-        ctx.mark_non_differentiable(messages, iterations, residual)
+        log_z, _, messages, *ended = output
+        iterations = ended[0]
+        ctx.mark_non_differentiable(messages, *ended)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(observed, messages, iterations, log_z, *tensors)
 
@@ -108,7 +114,7 @@ class _GridBelief(torch.autograd.Function):
 
             def beliefs(*tensors: Tensor) -> Tensor:
                 model = put_together(tensors, observed, *ctx.spec)
-                at = unrolled(model, Run(*ctx.run[:-1]), Outcome(messages, iterations, log_z))
+                at = unrolled(model, Run(*ctx.run[:-1]), Outcome(messages, iterations, log_z, log_z))
                 return node_beliefs(Passing(model, log_sum), at).to(at_beliefs.dtype)
 
             pulled = torch.func.vjp(beliefs, *tensors)[1](at_beliefs)
@@ -148,7 +154,7 @@ class _GridGradient(torch.autograd.Function):
 
         def gradient(grad: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
             model = put_together(tensors, observed, *ctx.spec)
-            at = unrolled(model, Run(*ctx.run[:-1]), Outcome(messages, iterations, messages))
+            at = unrolled(model, Run(*ctx.run[:-1]), Outcome(messages, iterations, messages, messages))
             return tuple(pulled_back(model, at, grad))
 
         pull = torch.func.vjp(gradient, grad, *tensors)[1]
@@ -161,13 +167,14 @@ class _GridGradient(torch.autograd.Function):
 
 @dataclass(frozen=True, eq=False)
 class GridOutcome:
-    """Bethe ln Z ``[*batch]``, node beliefs ``[*batch, N, L]``, messages, iterations and residual ``[*batch]``."""
+    """Bethe ln Z (float64) and ends of iterations ``[*batch]``, node beliefs ``[*batch, N, L]``, messages."""
 
     log_partition: Tensor
     beliefs: Tensor
     messages: Tensor
     iterations: Tensor
     residual: Tensor
+    converged: Tensor
 
 
 def solved(model: Model, run: Run, *, maximise: bool = False) -> GridOutcome:

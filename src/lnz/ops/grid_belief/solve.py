@@ -8,8 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lnz.ops.belief.reference import Passing, disagreement, log_sum
+from lnz.ops.belief.schedule import AGREEMENT, Run, same_value
 from lnz.ops.grid_belief.forms import FULL, fits, fits_reweighted, split_edges
-from lnz.ops.grid_belief.kernel import Prepared, Sums, run
+from lnz.ops.grid_belief.kernel import Prepared, Sums
+from lnz.ops.grid_belief.kernel import run as run_kernel
+from lnz.ops.tree_reweighted.reference import Reweighted
 from lnz.scores import Entry, Model, Weighted
 
 
@@ -34,7 +38,7 @@ def solve(
 ) -> tuple[Tensor, ...]:
     """ln Z, node beliefs, messages ``[4, B, H, L, W]``, iterations and residual; from uniform messages, or a ``start``.
 
-    Of reweighted messages, ln Z is the upper bound, in float64.
+    ln Z is in float64; of reweighted messages, it is the upper bound.
     """
     nodes, labels = prepared.node.shape[1:]
     chosen, parts = [], []
@@ -44,7 +48,7 @@ def solve(
             messages = start_messages(prepared, len(images), domain, even)
         else:
             messages = start[:, images].contiguous()
-        iterations, residual, log_z, beliefs, _ = run(
+        iterations, residual, log_z, beliefs, _ = run_kernel(
             prepared, images, domain, messages, limit, tolerance, damping, None
         )
         chosen.append(images)
@@ -53,7 +57,6 @@ def solve(
     shift = prepared.top.double().sum(1)[prepared.which] + sum(s.top[s.which] for s in prepared.given)
     log_z = log_z + shift
     if prepared.rho is None:
-        log_z = log_z.to(model.dtype)
         impossible = torch.isneginf(log_z)
         if impossible.any():
             beliefs = beliefs.masked_fill(impossible[:, None, None], 0.0)
@@ -62,6 +65,54 @@ def solve(
         log_z.reshape(batch), beliefs.reshape(*batch, nodes, labels), messages.movedim(0, 1),
         iterations.reshape(batch), residual.reshape(batch),
     )  # fmt: skip
+
+
+def converge(model: Model, prepared: Prepared, run: Run, maximise: bool = False) -> tuple[Tensor, ...]:
+    """:func:`solve` until ln Z is at rest as well as messages; last, whether it is, ``bool [*batch]``.
+
+    The stopping rule is that of :func:`lnz.ops.belief.schedule.iterate`.
+    """
+    damping = run.damping_for(model)
+    *answers, iterations, residual = solve(model, prepared, run.max_iterations, run.tolerance, damping, maximise)
+    if maximise or not run.tolerance:
+        return *answers, iterations, residual, residual <= run.tolerance
+    messages = 2 * sum(model.graph.num_factors[1:]) + model.graph.num_nodes
+    converged = torch.zeros_like(residual, dtype=torch.bool)
+    still = residual <= run.tolerance
+    while still.any():
+        *onward, _, changed = solve(model, prepared, 1, run.tolerance, damping, start=answers[2])
+        at_rest = same_value(answers[0].double(), onward[0].double(), run.tolerance, messages)
+        if model.constrained and at_rest.any():
+            at_rest = at_rest & _agree(model, prepared, answers[2], AGREEMENT * run.tolerance)
+        converged = converged | (still & (residual <= run.tolerance) & at_rest)
+        moving = still = ~converged & (iterations < run.max_iterations)
+        if not moving.any():
+            break
+        answers = [
+            torch.where(moving.reshape(_over_batch(moving, new, index == 2)), new, old)
+            for index, (new, old) in enumerate(zip(onward, answers, strict=True))
+        ]
+        iterations, residual = iterations + moving, torch.where(moving, changed, residual)
+    return *answers, iterations, residual, converged
+
+
+def _over_batch(flags: Tensor, values: Tensor, messages: bool) -> tuple[int, ...]:
+    """The shape in which ``flags [*batch]`` broadcast against ``values [*batch, …]`` or messages ``[4, B, …]``."""
+    if messages:
+        return 1, flags.numel(), 1, 1, 1
+    return *flags.shape, *(1,) * (values.dim() - flags.dim())
+
+
+def _agree(model: Model, prepared: Prepared, messages: Tensor, tolerance: float) -> Tensor:
+    """Whether beliefs of edges and of nodes agree about every label, ``bool [*batch]``."""
+    if prepared.rho is None:
+        passing = Passing(model, log_sum)
+    else:
+        chosen, across, down = prepared.rho
+        own = torch.cat([across[:, :, 1:-1].flatten(1), down[:, 1:-1].flatten(1)], -1)[chosen]
+        own = torch.nn.functional.pad(own, (model.graph.num_nodes, 0), value=1.0)
+        passing = Reweighted(model, own.reshape(*model.batch_shape, -1))
+    return disagreement(passing, slots_of(model, prepared, messages)) <= tolerance
 
 
 def start_messages(prepared: Prepared, count: int, domain: tuple[int, ...], start: float) -> Tensor:
@@ -82,7 +133,7 @@ def in_order(chosen: list[Tensor], parts: Sequence[Tensor]) -> Tensor:
 
 def pull_back(model: Model, prepared: Prepared, messages: Tensor, grad: Tensor) -> list[Tensor]:
     """Σ over images of ``grad`` times the beliefs, in the forms the scores were given in."""
-    grad = grad.reshape(-1)
+    grad = grad.reshape(-1).to(model.dtype)
     at_nodes = torch.zeros(len(grad), *prepared.node.shape[1:], dtype=model.dtype)
     totals = [
         Sums.empty(s, len(s.table) if s.weight is None else len(s.weight), 1, wanted=True) for s in prepared.given
@@ -92,7 +143,7 @@ def pull_back(model: Model, prepared: Prepared, messages: Tensor, grad: Tensor) 
         shared = any(s.kind == FULL and len(s.table) < len(grad) for s in prepared.given)
         for images in chosen.split(1) if shared else [chosen]:
             part = messages[:, images].contiguous()
-            *_, beliefs, sums = run(prepared, images, domain, part, 0, 0.0, 0.0, grad)
+            *_, beliefs, sums = run_kernel(prepared, images, domain, part, 0, 0.0, 0.0, grad)
             at_nodes[images] = beliefs * grad[images, None, None]
             for s, total, added in zip(prepared.given, totals, sums, strict=True):
                 total.add(added, s.which[images])
@@ -122,7 +173,7 @@ def pairs(model: Model, prepared: Prepared, messages: Tensor, group: int) -> Ten
             sums = tuple(Sums.into(p, *shape, prepared.height) for p, shape in zip(parts, shapes, strict=True))
             one = torch.tensor([image])
             part = messages[:, one].contiguous()
-            run(prepared, one, domain, part, 0, 0.0, 0.0, part.new_ones(count), (sums[0], sums[1]))
+            run_kernel(prepared, one, domain, part, 0, 0.0, 0.0, part.new_ones(count), (sums[0], sums[1]))
     return result.reshape(*model.batch_shape, *result.shape[1:])
 
 

@@ -41,6 +41,16 @@ class Store:
                 path.unlink()
         return None
 
+    def writable(self) -> Path | None:
+        """The folder that takes files now; ``None`` if there is none."""
+        for folder in self.folders:
+            with contextlib.suppress(OSError):
+                folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+                _replace(folder / ".probe", b"")
+                (folder / ".probe").unlink()
+                return folder
+        return None
+
     def write(self, name: str, content: bytes) -> None:
         """Keep a file, for this user to write and for others to read at most."""
         failures = []

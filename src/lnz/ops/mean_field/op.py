@@ -73,7 +73,7 @@ class MeanFieldFunctional(Functional):
         return q
 
     def value(self, model: Model, state: State) -> Tensor:
-        return _solver(model).bound(state[0]).to(model.dtype)
+        return _solver(model).bound(state[0])
 
     def gradient(self, model: Model, state: State, grad: Tensor) -> list[Tensor]:
         return gathered(Expectation(model), state[0], grad, product)

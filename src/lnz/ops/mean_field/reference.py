@@ -43,16 +43,12 @@ class Expectation(Passing):
     def __init__(self, model: Model, *, violations: bool = False) -> None:
         super().__init__(model, _sum)
         self.violations = violations
-        several = [entry for entry, labels in zip(model.entries, model.graph.labels, strict=True) if len(labels) > 1]
-        tables = [entry if isinstance(entry, Tensor) else entry.table for entry in several]
-        self.constrained = any(bool(torch.isneginf(table.detach()).any()) for table in tables)
+        self.constrained = model.constrained
         """Whether factors of several nodes hold −inf."""
 
-    def chunks(
-        self, group: int, sent: Tensor, factors: Tensor | None = None
-    ) -> Iterator[tuple[slice | Tensor, Tensor, list[Tensor]]]:
-        for piece, table, incoming in super().chunks(group, sent, factors):
-            yield piece, self._read(table), incoming
+    def tables(self, group: int, factors: Tensor | None = None) -> Iterator[tuple[slice | Tensor, Tensor]]:
+        for piece, table in super().tables(group, factors):
+            yield piece, self._read(table)
 
     def _read(self, table: Tensor) -> Tensor:
         if not self.constrained:

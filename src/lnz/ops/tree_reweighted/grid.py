@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lnz.ops.envelope import State
 from lnz.ops.grid_belief.kernel import Prepared
-from lnz.ops.grid_belief.solve import pairs, pull_back, slots_of, solve
+from lnz.ops.grid_belief.solve import converge, pairs, pull_back, slots_of
 from lnz.ops.tree_reweighted import kernel
 from lnz.ops.tree_reweighted.op import TreeReweighting
 from lnz.scores import Model
@@ -26,20 +26,18 @@ class GridTreeReweighting(TreeReweighting):
     def state(self, model: Model) -> State:
         rho = self.probabilities(model.graph)
         run = self.run
-        value, beliefs, messages, iterations, residual = solve(
-            model, kernel.reweighted(model, rho), run.max_iterations, run.tolerance, run.damping
-        )
-        return messages, rho.to(messages), iterations, residual, value, beliefs
+        value, beliefs, messages, *ended = converge(model, kernel.reweighted(model, rho), run)
+        return messages, rho.to(messages), *ended, value, beliefs
 
     def value(self, model: Model, state: State) -> Tensor:
-        return state[4].to(model.dtype, copy=True)
+        return state[5].clone()
 
     def pulled(self, model: Model, state: State, grad: Tensor) -> list[Tensor]:
         return pull_back(model, self._prepared(model, state), state[0], grad)
 
     def answer(self, model: Model, state: State, which: int | None) -> Tensor:
         if which is None or which == 0:
-            return state[5].clone()
+            return state[6].clone()
         return pairs(model, self._prepared(model, state), state[0], which)
 
     def messages(self, model: Model, state: State) -> Tensor:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from lnz.ops.belief.schedule import Run
 from lnz.ops.grid_belief.forms import FULL, POTTS, TABLE, WEIGHTED, Side, covers, is_potts, which_entry
-from lnz.ops.grid_belief.kernel import Prepared, prepared_for
+from lnz.ops.grid_belief.kernel import Prepared, message_floor, prepared_for
+from lnz.ops.tree_reweighted.reference import Reweighted
 from lnz.scores import Model
 
 MOST = 16
@@ -36,7 +37,8 @@ def reweighted(model: Model, appearance: Tensor) -> Prepared:
     sides = tuple(_over(s, r, which) for s, r in zip(prepared.given, rho, strict=True))
     across = torch.nn.functional.pad(rho[0], (1, 1)).contiguous()
     down = torch.nn.functional.pad(rho[1], (0, 0, 1, 1)).contiguous()
-    return replace(prepared, sides=(sides[0], sides[1]), rho=(which, across, down))
+    floor = message_floor(Reweighted(model, appearance))
+    return replace(prepared, sides=(sides[0], sides[1]), floor=floor, rho=(which, across, down))
 
 
 def _by_direction(model: Model, prepared: Prepared, appearance: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,8 @@ Appearance = Literal["uniform", "optimised"]
 
 @dataclass(frozen=True, eq=False)
 class TreeReweighting(Answering):
-    """The state is messages ``[*batch, M, L]``, appearance ``[*batch', F]``, iterations and residual ``[*batch]``.
+    """The state is messages ``[*batch, M, L]``, appearance ``[*batch', F]``, and ``[*batch]`` iterations, residual and
+    whether they converged.
 
     What of the bound stems from messages that have not converged is held constant in the derivative.
     """
@@ -39,7 +40,7 @@ class TreeReweighting(Answering):
         else:
             rho = self.probabilities(model.graph)
             outcome = iterate(reweighted(model, rho), self.run)
-        return outcome.messages, rho.to(outcome.messages), outcome.iterations, outcome.residual
+        return outcome.messages, rho.to(outcome.messages), outcome.iterations, outcome.residual, outcome.converged
 
     def probabilities(self, graph: FactorGraph) -> Tensor:
         """Those given, once they are checked, or uniform ones, ``[*batch', F]`` float64."""
@@ -51,7 +52,7 @@ class TreeReweighting(Answering):
         return isinstance(self.appearance, str) and self.appearance == "optimised"
 
     def value(self, model: Model, state: State) -> Tensor:
-        return upper_bound(Reweighted(model, state[1]), state[0]).to(model.dtype)
+        return upper_bound(Reweighted(model, state[1]), state[0])
 
     def gradient(self, model: Model, state: State, grad: Tensor) -> list[Tensor]:
         passing = Reweighted(model, state[1])
@@ -67,7 +68,7 @@ class TreeReweighting(Answering):
         return found.to(model.dtype)
 
     def replayed(self, model: Model, state: State) -> State:
-        outcome = Outcome(state[0], state[2], state[3])
+        outcome = Outcome(state[0], *state[2:5])
         onward = self.optimises  # messages that were not made from uniform ones
         messages = replayed(Reweighted(model, state[1]), self.run, outcome, onward=onward)
         if onward:  # what they are is the state, only how they change is of the iterations

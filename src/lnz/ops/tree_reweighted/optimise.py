@@ -42,5 +42,6 @@ def optimised(model: Model, run: Run, steps: int) -> tuple[Tensor, Outcome]:
             torch.where(lower[..., None, None], moved.messages, outcome.messages),
             torch.where(lower, moved.iterations, outcome.iterations),
             torch.where(lower, moved.residual, outcome.residual),
+            torch.where(lower, moved.converged, outcome.converged),
         )
     return rho, outcome

@@ -55,12 +55,13 @@ class Reweighted(Passing):
         part = self.appearance[group]
         return part[..., :1] if self._alike[group] else part[..., piece]
 
-    def chunks(
-        self, group: int, sent: Tensor, factors: Tensor | None = None
-    ) -> Iterator[tuple[slice | Tensor, Tensor, list[Tensor]]]:
-        for piece, table, incoming in super().chunks(group, sent, factors):
+    def tables(self, group: int, factors: Tensor | None = None) -> Iterator[tuple[slice | Tensor, Tensor]]:
+        for piece, table in super().tables(group, factors):
             rho = self.of(group, piece)
-            yield piece, table / rho.reshape(*rho.shape, *(1,) * len(incoming)), incoming
+            yield piece, table / rho.reshape(*rho.shape, *(1,) * len(self.wiring.labels[group]))
+
+    def value(self, messages: Tensor) -> Tensor:
+        return upper_bound(self, messages)
 
     def nodes(self, tables: tuple[Tensor, ...], messages: Tensor, out: Tensor) -> Tensor:
         for table in tables:

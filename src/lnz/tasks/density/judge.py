@@ -9,7 +9,6 @@ from torch import Tensor
 
 from lnz.inference import AnnealedImportance
 from lnz.nn import BlockGibbs, BoltzmannMachine, RestrictedBoltzmannMachine
-from lnz.nn.boltzmann_machine import base_rates
 
 ENUMERATED = 20
 """ln Z of a restricted Boltzmann machine is enumerated up to this many units on its smaller side."""
@@ -44,12 +43,12 @@ def exact_log_partition(machine: BoltzmannMachine, max_units: int = ENUMERATED) 
 
 
 @torch.no_grad()
-def log_partition(machine: BoltzmannMachine, train: Tensor, steps: int, chains: int, seed: int) -> LogZ:
-    """ln Z both ways; annealing of an RBM starts from the means of the training images."""
+def log_partition(machine: BoltzmannMachine, rates: Tensor, steps: int, chains: int, seed: int) -> LogZ:
+    """ln Z both ways; annealing of an RBM starts from ``rates``, the means of the training images ``[V]``."""
     exact = exact_log_partition(machine)
     if isinstance(machine, RestrictedBoltzmannMachine):
         generator = torch.Generator().manual_seed(seed)
-        found = machine.annealed_partition(steps, chains, base_rates(train), generator)
+        found = machine.annealed_partition(steps, chains, rates, generator)
         value, error, (low, high) = found.log_partition, found.standard_error, found.interval
     else:
         p = machine.mrf(AnnealedImportance(steps, chains, BlockGibbs(), seed=seed))
@@ -86,7 +85,6 @@ def log_pseudolikelihood(machine: BoltzmannMachine, v: Tensor) -> Tensor:
     return torch.cat(total)
 
 
-def pixelwise(train: Tensor, v: Tensor) -> Tensor:
-    """ln P(v) ``[R]`` under independent pixels with the means of ``train``: the baseline."""
-    rates = base_rates(train)
+def pixelwise(rates: Tensor, v: Tensor) -> Tensor:
+    """ln P(v) ``[R]`` under independent pixels of the means ``rates`` ``[V]``: the baseline."""
     return torch.where(v == 1, rates, 1 - rates).log().sum(-1)

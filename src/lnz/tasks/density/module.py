@@ -83,16 +83,20 @@ class DensityModule(TaskModule):
         self.steps, self.num_chains = steps, chains
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.chains: Chains | None = None
+        self.rates: Tensor | None = None
+        """The means of the training images ``[V]``, which independent pixels and annealing start from."""
         rbm = kind == "rbm"
         self.machine = _rbm(height * width, hidden, objective) if rbm else _grid(height, width, objective)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["lnz"]["chains"] = self.chains.state_dict() if self.chains else None
+        checkpoint["lnz"]["rates"] = self.rates
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         state = checkpoint["lnz"]["chains"]
         self.chains = Chains.from_state_dict(state) if state else None
+        self.rates = checkpoint["lnz"].get("rates")
 
     @property
     def data(self) -> DensityData:
@@ -101,6 +105,7 @@ class DensityModule(TaskModule):
     def on_train_start(self) -> None:
         if self.trainer.world_size > 1:
             raise LnzError("trainer.devices: expected 1, since the chains of lnz fit density live in one process")
+        self.rates = base_rates(self.data.train.double())
         if self.trainer.global_step == 0:
             self._start_at(self.data.train.float().to(self.device))
         if self.objective == "pcd" and self.chains is None:

@@ -15,7 +15,7 @@ from lnz.tasks.page import Page, Row, mean_and_spread
 TITLES = {"train": "ln P, training", "test": "ln P, test", "pseudo": "pseudolikelihood, test"}
 NAMES = {"rbm": "RBM", "grid": "hidden grid"}
 NOTES = (
-    "All in nats per image, higher is better, with the weights of the last epoch. ln P is exact where ln Z is; the "
+    "All in nats per image, higher is better. ln P is exact where ln Z is; the "
     "pseudolikelihood is Σ ln P(pixel | all other pixels). Independent pixels have the means of the training images. "
     "The spread of the gain is over the differences seed by seed."
 )
@@ -38,12 +38,17 @@ class Result:
     history: list[dict[str, float]]
 
 
+def measured(results: Sequence[Result]) -> list[str]:
+    """The measures that there are, in the order of the table."""
+    return [key for key in TITLES if key in results[0].measures["model"]]
+
+
 def summary(results: Sequence[Result]) -> dict[str, dict[str, tuple[float, float]]]:
     """Per row ("pixels", "model", "gain") and measure, mean and standard deviation over seeds."""
     rows = {}
     for row in ("pixels", "model", "gain"):
         rows[row] = {}
-        for key in TITLES:
+        for key in measured(results):
             values = [
                 result.measures["model"][key] - result.measures["pixels"][key]
                 if row == "gain"
@@ -85,17 +90,19 @@ def log_z_lines(results: Sequence[Result]) -> list[str]:
     return lines
 
 
-def caption(results: Sequence[Result]) -> str:
+def caption(results: Sequence[Result], about: str = "") -> str:
+    """What was judged; ``about`` says on what data, by default those of the run."""
     seeds = ", ".join(str(result.seed) for result in results)
     spread = " (mean ± standard deviation over seeds)" if len(results) > 1 else ""
-    return f"Seed {seeds}{spread}. {sum(result.seconds for result in results):.0f} s. {NOTES}"
+    of = about or f"{sum(result.seconds for result in results):.0f} s, weights of the last epoch"
+    return f"Seed {seeds}{spread}. {of}. {NOTES}"
 
 
-def table(results: Sequence[Result]) -> Table:
+def table(results: Sequence[Result], about: str = "") -> Table:
     """The table for a terminal."""
-    text = "\n".join((caption(results), *log_z_lines(results)))
+    text = "\n".join((caption(results, about), *log_z_lines(results)))
     shown = Table(title="Density of binary images", caption=text, caption_justify="left")
-    for column, heading in enumerate(("", *TITLES.values())):
+    for column, heading in enumerate(("", *(TITLES[key] for key in measured(results)))):
         shown.add_column(heading, justify="right" if column else "left")
     for row in rows_of(results):
         shown.add_row(row.name, *row.cells, style="bold" if row.strong else None)

@@ -14,8 +14,10 @@ from rich.table import Table
 
 from lnz import plot
 from lnz.nn import BlockGibbs, BoltzmannMachine, RestrictedBoltzmannMachine
+from lnz.nn.boltzmann_machine import base_rates
 from lnz.tasks.density import judge, report
 from lnz.tasks.density.data import DensityData
+from lnz.tasks.density.evaluate import DensityTest
 from lnz.tasks.density.module import DensityModule
 from lnz.tasks.run import run as run_task
 from lnz.tasks.streams import generator
@@ -53,6 +55,7 @@ class DensityTask(Task):
     examples = EXAMPLES
     module = DensityModule
     data = DensityData
+    test = DensityTest
     result = report.Result
     best = ("val/log_likelihood", "max")
     epochs = 100
@@ -71,12 +74,27 @@ class DensityTask(Task):
         history: list[dict[str, float]],
     ) -> report.Result:
         """Log-likelihoods in double precision, and ln Z both ways."""
+        parts = {"train": data.train, "test": data.test}
+        return self._measured(seed, module, parts, base_rates(data.train.double()), seconds, history)
+
+    def evaluate(self, seed: int, trainer: pl.Trainer, module: DensityModule, data: DensityTest) -> report.Result:
+        return self._measured(seed, module, {"test": data.test}, data.rates, 0.0, [])
+
+    def _measured(
+        self,
+        seed: int,
+        module: DensityModule,
+        parts: Mapping[str, torch.Tensor],
+        rates: torch.Tensor,
+        seconds: float,
+        history: list[dict[str, float]],
+    ) -> report.Result:
         machine, settings = copy.deepcopy(module.machine).cpu().double(), module.settings
-        parts = {"train": data.train.double(), "test": data.test.double()}
-        log_z = judge.log_partition(machine, parts["train"], settings["ais_steps"], settings["ais_chains"], seed)
-        model = {name: float(judge.log_numerators(machine, v).mean()) - log_z.best for name, v in parts.items()}
-        pixels = {name: float(judge.pixelwise(parts["train"], v).mean()) for name, v in parts.items()}
-        model["pseudo"] = float(judge.log_pseudolikelihood(machine, parts["test"]).mean())
+        images = {name: v.double() for name, v in parts.items()}
+        log_z = judge.log_partition(machine, rates, settings["ais_steps"], settings["ais_chains"], seed)
+        model = {name: float(judge.log_numerators(machine, v).mean()) - log_z.best for name, v in images.items()}
+        pixels = {name: float(judge.pixelwise(rates, v).mean()) for name, v in images.items()}
+        model["pseudo"] = float(judge.log_pseudolikelihood(machine, images["test"]).mean())
         pixels["pseudo"] = pixels["test"]  # a pixel that is independent of the others is what it is without them
         measures = {"pixels": pixels, "model": model}
         kind, objective = settings["kind"], settings["objective"]
@@ -101,8 +119,8 @@ class DensityTask(Task):
             )
         )
 
-    def table(self, results: Sequence[report.Result]) -> Table:
-        return report.table(results)
+    def table(self, results: Sequence[report.Result], about: str = "") -> Table:
+        return report.table(results, about)
 
     def page(self, results: Sequence[report.Result], picture: bytes, config: str, about: Mapping[str, Any]) -> str:
         return report.page(results, picture, config, about)

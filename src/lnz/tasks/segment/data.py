@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from lnz.io.images import Pair, check_pairs, pair_images, read_image, read_mask, remap_void, select
+from lnz.io.images import Pair, pair_images, read_image, select
+from lnz.io.masks import Coding, Legend, check_pairs, read_mask, read_palette
 from lnz.tasks.segment.scenes import SceneDataset, Scenes
 from lnz.tasks.streams import Keys, generator
 from lnz.typing import IGNORE
@@ -29,7 +30,7 @@ class SegmentData(pl.LightningDataModule):
 
     Args:
         images: folder of images. Without it, scenes are composed of scikit-learn's handwritten digits.
-        masks: folder of masks, PNG files of label numbers; by default, the folder of the images.
+        masks: folder of masks, PNG files of label numbers or of colours; by default, the folder of the images.
         mask_suffix: what a mask's name has after its image's name, as _mask in park.jpg and park_mask.png.
         val_images: folder of validation images; without it, part of the images is held out.
         val_masks: folder of validation masks; by default, the folder of the validation images.
@@ -37,7 +38,13 @@ class SegmentData(pl.LightningDataModule):
         val_list: file that names the validation images, one per line.
         val_fraction: share of the images held out where neither val_images nor val_list is given.
         num_classes: number of classes; by default, the largest label of any training mask, plus one.
-        void_label: label of pixels that are left out of training and of every measure.
+        void_label: value of mask pixels that are left out of training and of every measure; of colours, its number in
+            the palette, from 0.
+        label_values: value of each label's pixels in masks, as [0,255]; by default, values are labels. Predicted masks
+            have these values, too.
+        palette: file of a line per label, its red, green and blue (0 to 255) and its name; for masks of colours, and
+            to draw and name the labels of others. By default, colours are those of the masks, if they have any.
+        encoding: of the text in lists and palette, as latin-1 or gbk; by default UTF-8.
         batch_size: images per batch (and per process).
         flip: mirror training images left to right at random.
         crop: side of the square cut out of training images at random, in pixels; by default, none is cut.
@@ -59,6 +66,9 @@ class SegmentData(pl.LightningDataModule):
         val_fraction: float = 0.2,
         num_classes: int | None = None,
         void_label: int | None = None,
+        label_values: tuple[int, ...] | None = None,
+        palette: Path | None = None,
+        encoding: str | None = None,
         batch_size: int = 8,
         flip: bool = False,
         crop: int | None = None,
@@ -74,10 +84,11 @@ class SegmentData(pl.LightningDataModule):
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         if images is None:
             given = {"masks": masks, "val_images": val_images, "train_list": train_list, "val_list": val_list}
+            given |= {"label_values": label_values, "palette": palette}
             extra = [name for name, value in given.items() if value is not None]
             if extra:
                 raise ValueError(f"data.{extra[0]}: needs data.images, the folder of the training images")
-            self.in_channels, self.class_names = 1, scenes.class_names
+            self.in_channels, self.legend = 1, Legend(tuple(scenes.class_names))
             self.train: Dataset[Example] = SceneDataset(scenes, "train", seed)
             self.val: Dataset[Example] = SceneDataset(scenes, "val", seed)
             self.val_sizes = [(scenes.size, scenes.size)] * scenes.val
@@ -91,16 +102,23 @@ class SegmentData(pl.LightningDataModule):
                 val_list=val_list,
                 val_fraction=val_fraction,
                 seed=seed,
+                encoding=encoding,
             )
             for part, of in ((train_pairs, "training"), (val_pairs, "validation")):
                 if not part:
                     raise ValueError(f"data: no image is left for {of}")
-            checked = check_pairs(train_pairs, num_classes, void_label)
-            self.in_channels, self.class_names = 3, [str(label) for label in range(checked.num_classes)]
-            self.val_sizes = list(check_pairs(val_pairs, checked.num_classes, void_label).sizes)
-            self.train = FolderDataset(train_pairs, void_label, seed, flip, crop)
-            self.val = FolderDataset(val_pairs, void_label, seed)
+            coding = self.coding(void_label, label_values, None if palette is None else read_palette(palette, encoding))
+            checked = check_pairs(train_pairs, num_classes, coding)
+            self.in_channels, self.legend = 3, checked.legend
+            self.val_sizes = list(check_pairs(val_pairs, checked.num_classes, coding).sizes)
+            self.train = FolderDataset(train_pairs, coding, seed, flip, crop)
+            self.val = FolderDataset(val_pairs, coding, seed)
+        self.class_names = list(self.legend.names)
         self.num_classes = len(self.class_names)
+
+    def coding(self, void: int | None, values: Sequence[int] | None, palette: Legend | None) -> Coding:
+        """What the pixels of masks mean, by the options."""
+        return Coding(void, None if values is None else tuple(values), palette)
 
     def train_dataloader(self) -> DataLoader[Example]:
         rank, world = self._rank_and_world()
@@ -130,9 +148,9 @@ class FolderDataset(Dataset[Example]):
     """Pairs of files, augmented by a stream that is a function of (seed, epoch, index) alone."""
 
     def __init__(
-        self, pairs: Sequence[Pair], void_label: int | None, seed: int, flip: bool = False, crop: int | None = None
+        self, pairs: Sequence[Pair], coding: Coding, seed: int, flip: bool = False, crop: int | None = None
     ) -> None:
-        self.pairs, self.void_label, self.seed, self.flip, self.crop = list(pairs), void_label, seed, flip, crop
+        self.pairs, self.coding, self.seed, self.flip, self.crop = list(pairs), coding, seed, flip, crop
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -140,7 +158,7 @@ class FolderDataset(Dataset[Example]):
     def __getitem__(self, key: tuple[int, int]) -> Example:
         epoch, index = key
         pair = self.pairs[index]
-        image, labels = read_image(pair.image), remap_void(read_mask(pair.mask), self.void_label)
+        image, labels = read_image(pair.image), read_mask(pair.mask, self.coding)
         pixels = torch.arange(labels.numel()).reshape(labels.shape)
         stream = generator(self.seed, epoch, index)
         if self.flip and torch.rand((), generator=stream) < 0.5:
@@ -162,13 +180,14 @@ def split_pairs(
     val_list: Path | None,
     val_fraction: float,
     seed: int,
+    encoding: str | None = None,
 ) -> tuple[list[Pair], list[Pair]]:
     """Training and validation pairs: by folder, else by list, else by a draw from ``seed``."""
-    train = select(pairs, train_list) if train_list else pairs
+    train = select(pairs, train_list, encoding) if train_list else pairs
     if val_pairs is not None:
-        return train, select(val_pairs, val_list) if val_list else val_pairs
+        return train, select(val_pairs, val_list, encoding) if val_list else val_pairs
     if val_list:
-        val = select(pairs, val_list)
+        val = select(pairs, val_list, encoding)
         names = {pair.name for pair in val}
         if train_list and any(pair.name in names for pair in train):
             twice = next(pair.name for pair in train if pair.name in names)

@@ -5,7 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassJaccardIndex
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassCalibrationError,
+    MulticlassConfusionMatrix,
+    MulticlassJaccardIndex,
+)
 
 from lnz.typing import IGNORE
 
@@ -31,6 +36,7 @@ class Measures(torch.nn.Module):
                 "miou": MulticlassJaccardIndex(average="macro", **kwargs),
             }
         )
+        self.confusion = MulticlassConfusionMatrix(**kwargs)
         self.nll = MeanMetric()
         self.ece = MulticlassCalibrationError(n_bins=15, **kwargs)
 
@@ -45,7 +51,9 @@ class Measures(torch.nn.Module):
         gold = labels[observed]
         if not len(gold):
             return
-        self.labels.update(pixels.argmax(-1) if predicted is None else predicted[observed], gold)
+        chosen = pixels.argmax(-1) if predicted is None else predicted[observed]
+        self.labels.update(chosen, gold)
+        self.confusion.update(chosen, gold)
         probability = pixels.gather(-1, gold[:, None])
         self.nll.update(-probability.clamp_min(torch.finfo(pixels.dtype).tiny).log())
         self.ece.update(pixels, gold)
@@ -53,7 +61,14 @@ class Measures(torch.nn.Module):
     def compute(self) -> dict[str, Tensor]:
         return {**self.labels.compute(), "nll": self.nll.compute(), "ece": self.ece.compute()}
 
+    def by_class(self) -> tuple[Tensor, Tensor]:
+        """Intersection over union of each class, NaN where it is nowhere, and its share of the gold labels; ``[L]``."""
+        counts = self.confusion.compute().double()  # [gold, predicted]
+        both, gold, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
+        return both / (gold + predicted - both), gold / gold.sum()
+
     def reset(self) -> None:
         self.labels.reset()
+        self.confusion.reset()
         self.nll.reset()
         self.ece.reset()

@@ -18,6 +18,7 @@ from torchmetrics import MeanMetric
 from lnz.distributions import MRF
 from lnz.errors import ConvergenceWarning
 from lnz.inference import BeliefPropagation, Gibbs
+from lnz.io.masks import Legend
 from lnz.nn import ConvNet, GridMRF
 from lnz.nn.grid_mrf import Edges
 from lnz.objectives import EpsilonSchedule, nll
@@ -132,8 +133,12 @@ class SegmentModule(TaskModule):
         self.softmax[0].load_state_dict(trunk.state_dict())
         self.softmax[1].load_state_dict(mrf.nodes.state_dict())
         self.softmax_measures, self.mrf_measures = Measures(num_classes), Measures(num_classes)
-        self.converged = MeanMetric()
+        self.converged, self.void = MeanMetric(), MeanMetric()
+        self.by_class: dict[str, tuple[Tensor, Tensor]] = {}
+        """Per method, of the last validation: intersection over union and share of each class, ``[L]``."""
         self.chains = ImageChains() if objective == "pcd" else None
+        self.legend: Legend | None = None
+        """Names, colours and mask values of the labels, as the data of the training says."""
         self.key: Tensor  # what the objective's random numbers are drawn from
         self.register_buffer("key", torch.randint(2**62, ()))
 
@@ -146,12 +151,19 @@ class SegmentModule(TaskModule):
         inference, sampler = BeliefPropagation(**settings["inference"]), Gibbs(**settings["sampler"])
         return {**settings, "inference": inference, "sampler": sampler}
 
+    def setup(self, stage: str) -> None:
+        self.legend = getattr(self.trainer.datamodule, "legend", self.legend)  # type: ignore[attr-defined]
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
+        if self.legend is not None:
+            checkpoint["lnz"]["legend"] = dataclasses.asdict(self.legend)
         if self.chains is not None:  # under several processes, those of the first
             checkpoint["lnz"]["chains"] = self.chains.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "legend" in checkpoint["lnz"]:
+            self.legend = Legend(**checkpoint["lnz"]["legend"])
         if self.chains is not None:
             self.chains.load_state_dict(checkpoint["lnz"].get("chains", {}))
 
@@ -259,14 +271,18 @@ class SegmentModule(TaskModule):
         self.mrf_measures.update(beliefs, gold, labels)
         self.softmax_measures.update(self.softmax(image).softmax(1), gold)
         self.converged.update(converged)
+        self.void.update((gold == IGNORE).float())
 
     def on_validation_epoch_end(self) -> None:
         for method, measures in self.measures.items():
             for name, value in measures.compute().items():
                 self.log(f"val/{method}_{name}", value, sync_dist=True)  # equal in all processes already
+            self.by_class[method] = measures.by_class()
             measures.reset()
         self.log("val/converged", self.converged.compute(), sync_dist=True)
+        self.log("val/void", self.void.compute(), sync_dist=True)
         self.converged.reset()
+        self.void.reset()
 
     def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
         """Labels ``int64 [B, H, W]`` under the MRF, and the beliefs in them."""

@@ -11,7 +11,8 @@ import torch
 
 from lnz.errors import FormatError
 from lnz.io.atomic import atomic_write
-from lnz.io.images import read_image, write_confidence, write_mask
+from lnz.io.images import read_image, write_confidence
+from lnz.io.masks import write_mask
 from lnz.tasks.failures import Failed, attempted
 from lnz.tasks.segment.module import SegmentModule
 
@@ -30,7 +31,8 @@ def predict(
     """Write ``<stem>_mask.png`` and ``<stem>_confidence.png`` (or .npy) for each image; yields each image when done.
 
     A mask holds the label of the largest marginal of each pixel, the confidence is that marginal. Images may differ
-    in size. One that cannot be read, or has other channels, is yielded as a failure.
+    in size. Masks have the values, and the colours, of those that the model was trained on. An image that cannot be
+    read, or has other channels, is yielded as a failure.
 
     Args:
         checkpoint: a loaded checkpoint.
@@ -55,7 +57,7 @@ def predict(
             raise FormatError(f"{source}: trained on images of {channels} channels, {path} has {image.shape[0]}")
         with torch.inference_mode():
             labels, certainty = module.predict_step({"image": image[None]}, 0)
-        write_mask(output / f"{path.stem}_mask.png", labels[0])
+        write_mask(output / f"{path.stem}_mask.png", labels[0], module.legend)
         if confidence == "png":
             write_confidence(output / f"{path.stem}_confidence.png", certainty[0])
         elif confidence == "npy":

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.table import Table
 
-from lnz.tasks.page import Page
+from lnz.tasks.page import Page, Row, Section, mean_and_spread
 from lnz.tasks.segment.measures import HIGHER_IS_BETTER, PERCENT, TITLES
 from lnz.tasks.segment.objectives import OBJECTIVES
 from lnz.tasks.versus import Versus
@@ -18,6 +19,11 @@ VERSUS = Versus("mrf", "MRF", TITLES, HIGHER_IS_BETTER, PERCENT)
 NOTE = (
     "The marginal negative log-likelihood is −ln of the probability that a pixel's gold label has, in nats. "
     "The gain is positive where the MRF is better; its spread is over the differences seed by seed."
+)
+CLASS_HEADINGS = ["pixels %", "softmax IoU %", "MRF IoU %"]
+CLASS_NOTE = (
+    "Intersection over union of each class: the pixels that are of it both in gold and in the prediction, over those "
+    "that are of it in either. mIoU is the mean over classes that either shows; – marks the others."
 )
 
 
@@ -33,6 +39,9 @@ class Result:
         history: the logged values of each epoch.
         objective: what the MRF was trained by.
         step_seconds: of one step of the MRF, its loss and gradient, without the softmax's.
+        classes: by name, the "share" of the judged pixels that are of it, and per method its intersection over union
+            (``None`` where neither gold labels nor predictions show the class).
+        void: the share of the pixels that are not judged.
     """
 
     seed: int
@@ -42,26 +51,61 @@ class Result:
     history: list[dict[str, float]]
     objective: str
     step_seconds: float
+    classes: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    void: float = 0.0
 
 
-def caption(results: Sequence[Result]) -> str:
+def caption(results: Sequence[Result], about: str = "") -> str:
+    """What was judged and how; ``about`` says on what data, by default the validation images of the run."""
     seeds = ", ".join(str(result.seed) for result in results)
     converged = statistics.fmean(result.converged for result in results)
     spread = " (mean ± standard deviation over seeds)" if len(results) > 1 else ""
     objective: Any = results[0].objective
     labels = "best labellings" if OBJECTIVES[objective].decodes else "labels of largest node belief"
+    seconds = sum(result.seconds for result in results)
+    step = 1000 * statistics.fmean(result.step_seconds for result in results)
+    cost = "" if about else f" {seconds:.0f} s; a step of the MRF {step:.0f} ms."
     return (
         f"softmax: one per pixel, independent; MRF: exponential softmax over the grid, trained by {objective}, "
-        f"{labels}. Seed {seeds}{spread}. Validation images, weights of the last epoch; NLL is −ln of the gold label's "
-        f"marginal, per pixel, ECE the expected calibration error. Beliefs converged on {100 * converged:.1f} % of the "
-        f"images. {sum(result.seconds for result in results):.0f} s; a step of the MRF "
-        f"{1000 * statistics.fmean(result.step_seconds for result in results):.0f} ms."
+        f"{labels}. Seed {seeds}{spread}. {about or 'Validation images, weights of the last epoch'}; NLL is −ln of the "
+        "gold label's marginal, per pixel, ECE the expected calibration error. Beliefs converged on "
+        f"{100 * converged:.1f} % of the images.{cost}"
     )
 
 
-def table(results: Sequence[Result]) -> Table:
+def class_rows(results: Sequence[Result]) -> list[Row]:
+    """Intersection over union per class, of both methods, and the share of the judged pixels that are of the class."""
+    rows = []
+    for name, shares in results[0].classes.items():
+        measured = {key: [result.classes[name][key] for result in results] for key in shares}
+        rows.append(Row(name, [_percent(values) for values in measured.values()]))
+    return rows
+
+
+def _percent(values: Sequence[float | None]) -> str:
+    """In percent; a dash where no seed has it, since neither gold labels nor predictions show the class."""
+    found = [value for value in values if value is not None]
+    if not found:
+        return "–"
+    mean, spread = mean_and_spread(found)
+    return f"{100 * mean:.2f}" if math.isnan(spread) else f"{100 * mean:.2f} ± {100 * spread:.2f}"
+
+
+def void_line(results: Sequence[Result]) -> str:
+    """What void pixels are, where there are such."""
+    void = results[0].void
+    if not void:
+        return ""
+    return (
+        f"{100 * void:.2f} % of the pixels are void: they have no gold label, are drawn black in it, and count in no "
+        "loss and no measure. What is predicted there is shown, and not judged."
+    )
+
+
+def table(results: Sequence[Result], about: str = "") -> Table:
     """The table for a terminal."""
-    return VERSUS.table("Segmentation", caption(results), results)
+    text = " ".join(filter(None, (caption(results, about), void_line(results))))
+    return VERSUS.table("Segmentation", text, results)
 
 
 def page(results: Sequence[Result], picture: bytes, config: str, about: Mapping[str, Any]) -> str:
@@ -69,11 +113,12 @@ def page(results: Sequence[Result], picture: bytes, config: str, about: Mapping[
     wanted = {"train/{}_loss": "training loss per pixel", "val/{}_miou": "mIoU", "val/{}_nll": "marginal NLL per pixel"}
     return Page(
         title="lnz fit segment",
-        headings=VERSUS.headings(),
+        headings=VERSUS.headings(VERSUS.measures(results)),
         rows=VERSUS.rows(results),
-        notes=[caption(results), NOTE],
+        notes=[caption(results), NOTE, *filter(None, [void_line(results)])],
+        tables=[Section("Classes", CLASS_HEADINGS, class_rows(results), CLASS_NOTE)],
         picture=picture,
-        picture_says="image, gold labels, labels of both methods, confidence",
+        picture_says="image, gold labels, labels of both methods, confidence; below, the colours of the classes",
         charts=VERSUS.curves(results, wanted),
         config=config,
         about=about,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from lnz.tasks.options import TaskCLI
 from lnz.tasks.run import run as run_task
 from lnz.tasks.segment import comparison, report
 from lnz.tasks.segment.data import SegmentData, collate
+from lnz.tasks.segment.evaluate import SegmentTest
 from lnz.tasks.segment.measures import TITLES
 from lnz.tasks.segment.module import METHODS, SegmentModule
 from lnz.tasks.segment.objectives import NAMES
@@ -29,6 +31,9 @@ EXAMPLES = """examples:
     lnz fit segment --seeds 3
   a folder with park.jpg, park_mask.png and so on, label 255 not judged:
     lnz fit segment --data.images photos --data.mask_suffix _mask --data.void_label 255
+  masks of 0 and 255; masks of colours, a line "128 64 128 road" for each class:
+    lnz fit segment --data.images photos --data.masks gt --data.label_values "[0,255]"
+    lnz fit segment --data.images photos --data.masks gt --data.palette colours.txt
   images and masks in two folders, split by lists, edge scores from the image:
     lnz fit segment --data.images im --data.masks gt --data.train_list a.txt --data.val_list b.txt \\
         --model.edges contrast
@@ -55,6 +60,7 @@ class SegmentTask(Task):
     examples = EXAMPLES
     module = SegmentModule
     data = SegmentData
+    test = SegmentTest
     result = report.Result
     best = ("val/mrf_miou", "max")
     epochs = 20
@@ -80,11 +86,33 @@ class SegmentTask(Task):
         history: list[dict[str, float]],
     ) -> report.Result:
         """The measures on the validation images."""
+        step = module.seconds_per_step(next(iter(data.train_dataloader())))
+        return self._measured(seed, trainer, module, data, seconds, history, step)
+
+    def evaluate(self, seed: int, trainer: pl.Trainer, module: SegmentModule, data: SegmentTest) -> report.Result:
+        return self._measured(seed, trainer, module, data, 0.0, [], 0.0)
+
+    def _measured(
+        self,
+        seed: int,
+        trainer: pl.Trainer,
+        module: SegmentModule,
+        data: SegmentData,
+        seconds: float,
+        history: list[dict[str, float]],
+        step: float,
+    ) -> report.Result:
         values = trainer.validate(module, datamodule=data, verbose=False)[0]
         measures = {m: {name: values[f"val/{m}_{name}"] for name in TITLES} for m in METHODS}
-        step = module.seconds_per_step(next(iter(data.train_dataloader())))
-        objective = module.settings["objective"]
-        return report.Result(seed, measures, values["val/converged"], seconds, history, objective, step)
+        shares = module.by_class[METHODS[0]][1].tolist()
+        classes: dict[str, dict[str, float | None]] = {
+            name: {"share": share} for name, share in zip(data.class_names, shares, strict=True)
+        }
+        for method in METHODS:
+            for name, value in zip(data.class_names, module.by_class[method][0].tolist(), strict=True):
+                classes[name][method] = None if math.isnan(value) else value
+        objective, converged = module.settings["objective"], values["val/converged"]
+        return report.Result(seed, measures, converged, seconds, history, objective, step, classes, values["val/void"])
 
     def picture(self, module: SegmentModule, data: SegmentData, count: int = 4) -> bytes:
         """The first validation images with their gold labels, both methods' labels, and the MRF's confidence."""
@@ -101,10 +129,11 @@ class SegmentTask(Task):
             columns["softmax"].append(alone[0])
             columns["MRF"].append(labels[0])
             confidence.append(certainty[0])
-        return plot.png(plot.segmentation(images, columns, confidence, data.num_classes))
+        legend = data.legend
+        return plot.png(plot.segmentation(images, columns, confidence, legend.names, legend.colours))
 
-    def table(self, results: Sequence[report.Result]) -> Table:
-        return report.table(results)
+    def table(self, results: Sequence[report.Result], about: str = "") -> Table:
+        return report.table(results, about)
 
     def page(self, results: Sequence[report.Result], picture: bytes, config: str, about: Mapping[str, Any]) -> str:
         return report.page(results, picture, config, about)

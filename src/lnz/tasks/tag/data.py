@@ -19,7 +19,38 @@ from lnz.tasks.tag.batches import LengthBatches
 from lnz.tasks.tag.strings import StringDataset, Strings
 
 
-class TagData(pl.LightningDataModule):
+class TagLoaders(pl.LightningDataModule):
+    """Batches of the sequences ``train`` and ``val``, which a subclass sets with all that is declared here."""
+
+    train: StringDataset | text.SentenceDataset
+    val: StringDataset | text.SentenceDataset
+    tags: list[str]
+    collate: Callable[[Any], dict[str, Any]]
+    batch_size: int
+    num_workers: int
+    seed: int
+    says: str
+    """What the data are, in words."""
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        return self._loader(self.train, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        return self._loader(self.val, shuffle=False)
+
+    def _loader(self, dataset: StringDataset | text.SentenceDataset, shuffle: bool) -> DataLoader[dict[str, Any]]:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        keys = Keys(len(dataset), self.seed, rank, world, shuffle=shuffle)
+        return DataLoader(
+            dataset,  # type: ignore[arg-type]
+            batch_sampler=LengthBatches(keys, dataset.lengths, self.batch_size),
+            num_workers=self.num_workers,
+            collate_fn=self.collate,
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+class TagData(TagLoaders):
     """Tagged sentences. Without ``train``, composed strings of handwritten digits: readings of a counter.
 
     No tagged text comes with lnz, so the strings are made up: images of scikit-learn's digits, noisy, some blotted out;
@@ -69,19 +100,18 @@ class TagData(pl.LightningDataModule):
         self.words: list[str] = []
         self.characters: list[str] = []
         self.image_size: tuple[int, int] | None = None
-        self.collate: Callable[[Any], dict[str, Any]]
         if train is None:
             for name, value in {"val": val, "file_format": file_format, "scheme": scheme}.items():
                 if value is not None:
                     raise ValueError(f"data.{name}: needs data.train, the file of the training sentences")
-            self.train: StringDataset | text.SentenceDataset = StringDataset(strings, "train", seed)
-            self.val: StringDataset | text.SentenceDataset = StringDataset(strings, "val", seed)
+            self.train = StringDataset(strings, "train", seed)
+            self.val = StringDataset(strings, "val", seed)
             self.tags, self.image_size, self.collate = strings.tags, StringDataset.size, composed.collate
             self.says = "Composed strings of handwritten digits, readings of a counter"
             return
 
         def read(path: Path) -> list[Sentence]:
-            kind = file_format or _tagged(path)
+            kind = file_format or tagged(path)
             return read_sentences(path, kind=kind, column=column, tag_column=tag_column, encoding=encoding)
 
         sentences = read(train)
@@ -100,25 +130,9 @@ class TagData(pl.LightningDataModule):
             f" and {val.name}" if val else ""
         )
 
-    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        return self._loader(self.train, shuffle=True)
 
-    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        return self._loader(self.val, shuffle=False)
-
-    def _loader(self, dataset: StringDataset | text.SentenceDataset, shuffle: bool) -> DataLoader[dict[str, Any]]:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        keys = Keys(len(dataset), self.seed, rank, world, shuffle=shuffle)
-        return DataLoader(
-            dataset,  # type: ignore[arg-type]
-            batch_sampler=LengthBatches(keys, dataset.lengths, self.batch_size),
-            num_workers=self.num_workers,
-            collate_fn=self.collate,
-            persistent_workers=self.num_workers > 0,
-        )
-
-
-def _tagged(path: Path) -> Literal["conllu", "columns"]:
+def tagged(path: Path) -> Literal["conllu", "columns"]:
+    """The format of a file of tagged sentences, by its name."""
     return "conllu" if format_of(path) == "conllu" else "columns"  # a .txt may hold columns: plain text has no tags
 
 

@@ -40,20 +40,23 @@ class Result:
     data: str
 
 
-def caption(results: Sequence[Result]) -> str:
+def caption(results: Sequence[Result], about: str = "") -> str:
+    """What was judged and how; ``about`` says on what data, by default the validation sequences of the run."""
     seeds = ", ".join(str(result.seed) for result in results)
     spread = " (mean ± standard deviation over seeds)" if len(results) > 1 else ""
+    what = about or results[0].data
+    which = "Best labellings" if about else "Validation sequences, best labellings, weights of the last epoch"
+    cost = "" if about else f" {sum(result.seconds for result in results):.0f} s for both."
     return (
         f"softmax: one per position, independent; chain: exponential softmax over whole taggings, trained by "
-        f"{results[0].objective}. {results[0].data}. Seed {seeds}{spread}. Validation sequences, best labellings, "
-        "weights of the last epoch; NLL is −ln of the gold tag's marginal, per token, ECE the expected calibration "
-        f"error. {sum(result.seconds for result in results):.0f} s for both."
+        f"{results[0].objective}. {what}. Seed {seeds}{spread}. {which}; NLL is −ln of the gold tag's marginal, per "
+        f"token, ECE the expected calibration error.{cost}"
     )
 
 
-def table(results: Sequence[Result]) -> Table:
+def table(results: Sequence[Result], about: str = "") -> Table:
     """The table for a terminal."""
-    return VERSUS.table("Tagging", caption(results), results)
+    return VERSUS.table("Tagging", caption(results, about), results)
 
 
 def page(results: Sequence[Result], picture: bytes, config: str, about: Mapping[str, Any]) -> str:

@@ -13,7 +13,8 @@ from rich.table import Table
 from lnz import plot
 from lnz.tasks.run import run as run_task
 from lnz.tasks.tag import report
-from lnz.tasks.tag.data import TagData
+from lnz.tasks.tag.data import TagData, TagLoaders
+from lnz.tasks.tag.evaluate import TagTest
 from lnz.tasks.tag.measures import TITLES
 from lnz.tasks.tag.module import METHODS, TagModule
 from lnz.tasks.tag.objectives import NAMES
@@ -51,6 +52,7 @@ class TagTask(Task):
     examples = EXAMPLES
     module = TagModule
     data = TagData
+    test = TagTest
     result = report.Result
     best = ("val/crf_score", "max")
     epochs = 12
@@ -76,6 +78,20 @@ class TagTask(Task):
         history: list[dict[str, float]],
     ) -> report.Result:
         """The measures on the validation sequences."""
+        return self._measured(seed, trainer, module, data, seconds, history)
+
+    def evaluate(self, seed: int, trainer: pl.Trainer, module: TagModule, data: TagTest) -> report.Result:
+        return self._measured(seed, trainer, module, data, 0.0, [])
+
+    def _measured(
+        self,
+        seed: int,
+        trainer: pl.Trainer,
+        module: TagModule,
+        data: TagLoaders,
+        seconds: float,
+        history: list[dict[str, float]],
+    ) -> report.Result:
         values = trainer.validate(module, datamodule=data, verbose=False)[0]
         measures = {
             m: {name: values[f"val/{m}_{name}"] for name in TITLES if f"val/{m}_{name}" in values} for m in METHODS
@@ -103,8 +119,8 @@ class TagTask(Task):
         assert module.crf.crf is not None
         return plot.png(plot.tagging(rows, data.tags, module.crf.crf.transitions.detach()))
 
-    def table(self, results: Sequence[report.Result]) -> Table:
-        return report.table(results)
+    def table(self, results: Sequence[report.Result], about: str = "") -> Table:
+        return report.table(results, about)
 
     def page(self, results: Sequence[report.Result], picture: bytes, config: str, about: Mapping[str, Any]) -> str:
         return report.page(results, picture, config, about)

@@ -108,14 +108,14 @@ class TranscribeData(pl.LightningDataModule):
             if extra:
                 raise ValueError(f"data.{extra[0]}: needs data.audio, the folder of the recordings")
             self.sample_rate, units = tones.sample_rate, units or "words"
-            train, val = ([_composed(tones, part, k, seed) for k in range(getattr(tones, part))] for part in PARTS)
+            train, val = ([composed(tones, part, k, seed) for k in range(getattr(tones, part))] for part in PARTS)
         else:
             self.sample_rate, units = sample_rate, units or "characters"
             source = transcripts or audio
             found = pair_audio(list_audio(audio), read_transcripts(source, encoding), source)
-            grids = {} if alignments is None else {normalized(path.stem): path for path in alignments.glob(GRIDS)}
+            grids = grids_of(alignments)
             train, val = (
-                [_checked(utterance, sample_rate, in_memory, grids) for utterance in part]
+                [checked(utterance, sample_rate, in_memory, grids) for utterance in part]
                 for part in split(found, val_list, val_fraction, seed, encoding)
             )
         self.train, self.val = train, val
@@ -198,13 +198,20 @@ def split(
     return [utterances[k] for k in sorted(order[count:])], [utterances[k] for k in sorted(order[:count])]
 
 
-def _composed(tones: Tones, part: str, index: int, seed: int) -> Recording:
+def composed(tones: Tones, part: str, index: int, seed: int) -> Recording:
+    """One recording of dialled digits, a function of (seed, part, index) alone."""
     stream = np.random.default_rng([seed, part == "val", index])
     waveform, text, gold = compose(tones, stream)
     return Recording(f"{part}-{index}", text, len(waveform), waveform, None, gold)
 
 
-def _checked(utterance: Utterance, sample_rate: int, in_memory: bool, grids: Mapping[str, Path]) -> Recording:
+def grids_of(folder: Path | None) -> dict[str, Path]:
+    """The TextGrids of a folder by the name of their recording."""
+    return {} if folder is None else {normalized(path.stem): path for path in folder.glob(GRIDS)}
+
+
+def checked(utterance: Utterance, sample_rate: int, in_memory: bool, grids: Mapping[str, Path]) -> Recording:
+    """A recording of a file, read once, with the bounds of its words where a TextGrid has them."""
     waveform, _ = read_audio(utterance.audio, sample_rate)
     grid = grids.get(normalized(utterance.name))
     gold = [] if grid is None else read_words(grid, utterance.text)

@@ -16,7 +16,7 @@ from lnz.tasks.transcribe.judge import NEAR
 LOSS = "−ln Q per label, without prior"
 TITLES = {"cer": "CER %", "wer": "WER %", "texts": "wrong texts %"}
 NOTES = (
-    "Validation recordings, weights of the last epoch. CER and WER are insertions, deletions and substitutions over "
+    "CER and WER are insertions, deletions and substitutions over "
     "the number of characters and of words in the transcripts. Greedy: the best class of each frame; beam: prefix beam "
     "search."
 )
@@ -89,17 +89,21 @@ def alignment_lines(results: Sequence[Result]) -> list[str]:
     return lines
 
 
-def caption(results: Sequence[Result]) -> str:
+def caption(results: Sequence[Result], about: str = "") -> str:
+    """What was judged and how; ``about`` says on what data, by default the validation recordings of the run."""
     seeds = ", ".join(str(result.seed) for result in results)
     spread = " (mean ± standard deviation over seeds)" if len(results) > 1 else ""
     train, val = results[0].recordings
     seconds = sum(result.seconds for result in results)
-    return f"Seed {seeds}{spread}. {train} recordings for training, {val} for validation. {seconds:.0f} s. {NOTES}"
+    if about:
+        return f"Seed {seeds}{spread}. {about}. {NOTES}"
+    run = f"{train} recordings for training, {val} for validation. {seconds:.0f} s."
+    return f"Seed {seeds}{spread}. {run} Validation recordings, weights of the last epoch. {NOTES}"
 
 
-def table(results: Sequence[Result]) -> Table:
+def table(results: Sequence[Result], about: str = "") -> Table:
     """The table for a terminal."""
-    text = "\n".join((caption(results), *alignment_lines(results)))
+    text = "\n".join((caption(results, about), *alignment_lines(results)))
     shown = Table(title="Transcription", caption=text, caption_justify="left")
     for column, heading in enumerate(("", *TITLES.values())):
         shown.add_column(heading, justify="right" if column else "left")

@@ -15,6 +15,7 @@ from lnz.tasks.task import Task
 from lnz.tasks.transcribe import judge, report
 from lnz.tasks.transcribe.align import align, drawn
 from lnz.tasks.transcribe.data import TranscribeData
+from lnz.tasks.transcribe.evaluate import TranscribeTest
 from lnz.tasks.transcribe.module import TranscribeModule
 
 DESCRIPTION = """Train a network that turns recordings into texts, from recordings and their transcripts alone: log-mel
@@ -53,6 +54,7 @@ class TranscribeTask(Task):
     examples = EXAMPLES
     module = TranscribeModule
     data = TranscribeData
+    test = TranscribeTest
     result = report.Result
     best = ("val/cer", "min")
     epochs = 20
@@ -85,6 +87,12 @@ class TranscribeTask(Task):
             history,
         )
 
+    def evaluate(self, seed: int, trainer: pl.Trainer, module: TranscribeModule, data: TranscribeTest) -> report.Result:
+        module = module.cpu().eval()
+        rates, alignment = judge.error_rates(module, data.val), judge.alignment_errors(module, data.val)
+        counts, resolution = [0, len(data.val)], module.seconds_per_frame
+        return report.Result(seed, rates, alignment, counts, 0, module.prior_scale, resolution, module.beam, 0.0, [])
+
     def picture(self, module: TranscribeModule, data: TranscribeData) -> bytes:
         """The first validation recordings with their forced alignments."""
         module = module.cpu().eval()
@@ -95,8 +103,8 @@ class TranscribeTask(Task):
             shown.append((recording.name, waveform, judge.gold_tiers(found, recording)))
         return plot.png(drawn(module, shown))
 
-    def table(self, results: Sequence[report.Result]) -> Table:
-        return report.table(results)
+    def table(self, results: Sequence[report.Result], about: str = "") -> Table:
+        return report.table(results, about)
 
     def page(self, results: Sequence[report.Result], picture: bytes, config: str, about: Mapping[str, Any]) -> str:
         return report.page(results, picture, config, about)

@@ -110,6 +110,13 @@ def mix(domain, new, old, keep, take):
 
 
 @njit(fastmath=FLAGS)
+def raise_to(x, floor):
+    """Up to ``floor`` what lies below it; −inf stays."""
+    for k in range(x.size):
+        x[k] = floor if -np.inf < x[k] < floor else x[k]
+
+
+@njit(fastmath=FLAGS)
 def compare(domain, old, new, change):
     if len(domain) == 0:
         for k in range(new.size):

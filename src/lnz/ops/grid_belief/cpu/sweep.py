@@ -21,6 +21,7 @@ from lnz.ops.grid_belief.cpu.lanes import (
     include,
     invert,
     mix,
+    raise_to,
     sum_out,
 )
 from lnz.ops.grid_belief.cpu.reweighted import gather_reweighted
@@ -86,6 +87,9 @@ def commit(domain, x, first, n, M, direction, b, h, w, settings, lanes, check):
             for l in range(labels):
                 mix(domain, x[l, first:n], M[direction, b, h, l, w + first : w + n], settings[1], settings[2])
         normalise(domain, x, labels, n, settings[0], lanes)
+        if len(domain) > 0 and not damp:
+            for l in range(labels):
+                raise_to(x[l, first:n], settings[4])
     for l in range(labels):
         old = M[direction, b, h, l, w + first : w + n]
         if check:
@@ -115,7 +119,8 @@ def sweep(domain, node, which, edges, rho, M, b, top, bottom, settings, limit, m
         b: the image.
         top: the first row.
         bottom: the row after the last.
-        settings: the number of labels (1 in logarithms), damping, 1 − damping, and the residual to stop at, or 0.
+        settings: the number of labels (1 in logarithms), damping, 1 − damping, the residual to stop at, or 0, and, in
+            logarithms, the least that a message says of a possible label.
         limit: how many iterations at most.
         measured: whether to measure the residual of the last iteration although there is none to stop at.
         above: ``[L, columns]``, the columns rounded up to tiles.
@@ -162,10 +167,12 @@ def sweep(domain, node, which, edges, rho, M, b, top, bottom, settings, limit, m
 
 @kernel(fastmath=FLAGS)
 def sweep_images(domain, node, which, edges, rho, M, first, last, settings, limit, iterations, residual):
-    """:func:`sweep` of whole images first … last − 1; ``iterations`` and ``residual [B]`` are written."""
+    """:func:`sweep` of whole images first … last − 1, ``settings [B, 5]``; ``iterations`` and ``residual [B]`` are
+    written.
+    """
     height, labels, width = node.shape[1:]
     lines = np.zeros((2, labels, (width + TILE - 1) // TILE * TILE), node.dtype)
     for b in range(first, last):
         iterations[b], residual[b] = sweep(
-            domain, node, which, edges, rho, M, b, 0, height, settings, limit, True, lines[0], lines[1]
+            domain, node, which, edges, rho, M, b, 0, height, settings[b], limit, True, lines[0], lines[1]
         )

@@ -27,6 +27,11 @@ from lnz.ops.jit.store import Store, store_of
 from lnz.ops.jit.versions import operation_of
 
 
+def store_for(operation: str) -> Store:
+    """The store of an operation, by Numba's setting."""
+    return store_of(operation, config.CACHE_DIR)  # type: ignore[attr-defined]
+
+
 class KernelCache(_Cache):
     """The compiled forms of one function."""
 
@@ -36,7 +41,7 @@ class KernelCache(_Cache):
 
     @cached_property
     def store(self) -> Store:
-        return store_of(operation_of(self.function.__module__), config.CACHE_DIR)  # type: ignore[attr-defined]
+        return store_for(operation_of(self.function.__module__))
 
     @property
     def cache_path(self) -> str | None:
