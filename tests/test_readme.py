@@ -1,4 +1,4 @@
-"""The Python snippets of README and guide run, in order, in one namespace per page, as a reader would type them."""
+"""The Python snippets of README, landing page and guide run in order, in one namespace per page, as a reader would."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ README = ROOT / "README.md"
 SNIPPET = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PAGES = [
     README,
-    *(page for page in sorted((ROOT / "docs" / "guide").glob("*.md")) if SNIPPET.search(page.read_text("utf-8"))),
+    ROOT / "docs" / "index.md",
+    *(page for page in sorted((ROOT / "docs" / "guide").rglob("*.md")) if SNIPPET.search(page.read_text("utf-8"))),
 ]
 
 

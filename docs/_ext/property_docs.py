@@ -11,9 +11,9 @@ ATTRIBUTES = {"attribute", "data", "property"}
 
 
 def keep_sentence(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Let Napoleon, which comes next, find an empty first line, which has no colon."""
+    """Let Napoleon, which comes next, find a first line without colon: an escaped space, which is drawn as nothing."""
     if what in ATTRIBUTES:
-        lines.insert(0, "")
+        lines.insert(0, "\\ ")
 
 
 def setup(app: Any) -> dict[str, bool]:

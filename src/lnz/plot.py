@@ -26,6 +26,7 @@ def segmentation(
     columns: Mapping[str, Sequence[Tensor]],
     confidence: Sequence[Tensor],
     names: Sequence[str],
+    label_colours: Sequence[tuple[int, int, int]] | None = None,
 ) -> Figure:
     """One row per image: the image, one column per labelling, the confidence of the last; below, the colours' names.
 
@@ -34,6 +35,7 @@ def segmentation(
         columns: per title, one labelling ``int64 [H, W]`` per image; labels below 0 are void, and drawn black.
         confidence: probabilities ``[H, W]``, one per image.
         names: of the labels; of more than 20, the legend names those that are drawn.
+        label_colours: red, green and blue of each label, 0 to 255; by default, those of a colour map.
     """
     titles, count = ["image", *columns, "marginal confidence"], len(names)
     height = sum(image.shape[-2] / image.shape[-1] for image in images) / max(len(images), 1)
@@ -44,7 +46,7 @@ def segmentation(
     legend = 0.25 * math.ceil((len(listed) + 1) / per_row)
     figure = Figure(figsize=(width, 2.2 * height * len(images) + 0.4 + legend), layout="constrained")
     axes = figure.subplots(len(images), len(titles), squeeze=False)
-    colours = _colours(count)
+    colours = _colours(count, label_colours)
     shown = None
     for row, image in enumerate(images):
         pixels = (image - image.min()) / (image.max() - image.min()).clamp_min(1e-9)
@@ -280,7 +282,10 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _colours(num_labels: int) -> Colormap:
+def _colours(num_labels: int, given: Sequence[tuple[int, int, int]] | None = None) -> Colormap:
+    if given is not None:
+        picked = [tuple(part / 255 for part in colour) for colour in given]
+        return ListedColormap(picked).with_extremes(under=UNOBSERVED)
     name, size = PALETTE
     base = matplotlib.colormaps[name] if num_labels <= size else matplotlib.colormaps["gist_ncar"]
     steps = range(num_labels)

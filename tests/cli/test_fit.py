@@ -11,7 +11,8 @@ from PIL import Image
 
 from lnz.cli import main
 from lnz.io.checkpoints import load_checkpoint
-from lnz.io.images import read_image, read_mask
+from lnz.io.images import read_image
+from lnz.io.masks import read_mask
 from lnz.tasks.segment.module import SegmentModule
 from tests.cli.runs import QUIET, finished, interrupted, killed_and_resumed, results, start
 

@@ -1,3 +1,4 @@
+import json
 import re
 
 import numpy as np
@@ -88,6 +89,10 @@ def test_masks_have_the_values_and_colours_of_those_trained_on(tmp_path, form):
     legend = load_checkpoint(checkpoint_of(tmp_path / "run"))["lnz"]["legend"]
     assert list(legend["names"]) == names
     assert predict(tmp_path / "run", "--images", folder, "--output", tmp_path / "out") == 0
+    given = ["--data.images", folder, "--data.mask_suffix", "_mask", "--json", "--output", tmp_path / "judged.json"]
+    assert main(["evaluate", *map(str, [tmp_path / "run", *given])]) == 0
+    (judged,) = json.loads((tmp_path / "judged.json").read_text())
+    assert list(judged["classes"]) == names
     with Image.open(tmp_path / "out" / "im0_mask.png") as image:
         assert image.mode == {"values": "L", "colours": "P"}[form]
         shown = np.unique(np.array(image.convert("RGB")).reshape(-1, 3), axis=0).tolist()

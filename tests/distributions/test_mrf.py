@@ -202,6 +202,47 @@ def test_kl_needs_the_same_factors() -> None:
         torch.distributions.kl_divergence(p, q)
 
 
+def test_kl_of_equal_graphs_built_apart() -> None:
+    scores = [(random_scores((4, 2), seed), random_scores((4, 2, 2), seed + 1)) for seed in (0, 5)]
+    same = lnz.FactorGraph.grid(2, 2, 2)
+    p, q = (lnz.MRF(same, each) for each in scores)
+    apart = lnz.MRF(lnz.FactorGraph.grid(2, 2, 2), scores[1])
+    equal(torch.distributions.kl_divergence(p, apart), torch.distributions.kl_divergence(p, q))
+    assert torch.distributions.kl_divergence(p, apart) > 0.1
+    others = [
+        lnz.FactorGraph((2, 2, 2, 2), (same.scopes[0], same.scopes[1].flip(1))),
+        lnz.FactorGraph((2, 2, 2, 2), (same.scopes[0], same.scopes[1].flip(0))),
+    ]
+    for other in others:
+        with pytest.raises(ValueError, match="expected two MRFs over the same factors, got different scopes"):
+            torch.distributions.kl_divergence(p, lnz.MRF(other, scores[1]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_objectives_of_half_precision_are_differences(dtype: torch.dtype) -> None:
+    """Sums beyond float16's range, whose differences are small."""
+    graph = lnz.FactorGraph.grid(8, 8, 2)
+    p = lnz.MRF(graph, (random_scores((64, 2), 0).to(dtype) - 2000, random_scores((2, 2), 1).to(dtype)))
+    exact = lnz.MRF(graph, tuple(scores.double() for scores in p.scores))
+    y = exact.argmax()
+    y[::7] = 1 - y[::7]
+    error = lnz.metrics.hamming
+    for loss in (
+        lnz.objectives.nll,
+        lnz.objectives.pseudolikelihood,
+        lambda p, y: lnz.objectives.hinge(p, y, error),
+        lambda p, y: lnz.objectives.label_adjustment(p, y, error),
+    ):
+        assert loss(p, y).dtype == dtype
+        assert loss(p, y).item() == pytest.approx(loss(exact, y).item(), rel=torch.finfo(dtype).eps)
+
+
+def test_expanded_batches_stay_expanded() -> None:
+    p = lnz.MRF(lnz.FactorGraph.grid(2, 2, 2), (random_scores((4, 2), 0), random_scores((2, 2), 1))).expand((3,))
+    assert p.tempered(2.0).batch_shape == (3,)
+    assert p.condition(torch.tensor([0, -100, -100, -100])).batch_shape == (3,)
+
+
 def test_observing_twice() -> None:
     p = small_loop(Enumeration()).p
     y = torch.full((2, 3), -100)

@@ -240,7 +240,7 @@ NODE, EDGE, TRIPLE = torch.zeros(2, 5, 3), torch.zeros(3, 3), torch.zeros(3, 3, 
             r"triple_scores: expected shape \[3, 3, 3\] or \[\*batch, 3, 3, 3, 3\], got \[3, 3\]",
         ),
         ((NODE, EDGE, torch.zeros(4, 3, 3, 3)), ValueError, r"triple_scores: expected shape .* got \[4, 3, 3, 3\]"),
-        ((NODE, EDGE, TRIPLE.double()), TypeError, "triple_scores: expected dtype torch.float32 as node_scores, got"),
+        ((NODE, EDGE, TRIPLE.to("meta")), TypeError, "triple_scores: expected device cpu as node_scores, got meta"),
         ((NODE, EDGE, TRIPLE.tolist()), TypeError, "triple_scores: expected a torch.Tensor, got list"),
         ((NODE, EDGE, TRIPLE, torch.tensor([6, 2])), ValueError, r"lengths: expected values in \[0, 5\].* got 6"),
         (

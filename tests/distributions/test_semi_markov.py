@@ -241,7 +241,7 @@ SEGMENT, EDGE = torch.zeros(2, 5, 3, 4), torch.zeros(4, 4)
         ((SEGMENT[0, 0], EDGE), ValueError, r"segment_scores: expected shape \[\*batch, T, W, L\] .* got \[3, 4\]"),
         ((SEGMENT[:, :, :0], EDGE), ValueError, r"segment_scores: .* W > 0 .* got \[2, 5, 0, 4\]"),
         ((SEGMENT, EDGE[:2]), ValueError, r"edge_scores: expected shape \[4, 4\] or \[\*batch, 4, 4, 4\], got \[2, 4"),
-        ((SEGMENT, EDGE.double()), TypeError, "edge_scores: expected dtype torch.float32 as segment_scores, got"),
+        ((SEGMENT, EDGE.to("meta")), TypeError, "edge_scores: expected device cpu as segment_scores, got meta"),
         ((SEGMENT, EDGE, torch.tensor([6, 2])), ValueError, r"lengths: expected values in \[0, 5\].* got 6 at \[0\]"),
         ((SEGMENT, EDGE, torch.tensor([1, 2, 3])), ValueError, r"batch shapes of segment_scores, edge_scores and leng"),
         ((SEGMENT.tolist(), EDGE), TypeError, "segment_scores: expected a torch.Tensor, got list"),

@@ -250,6 +250,86 @@ def test_max_table_is_respected():
         Exact(max_table=0)
 
 
+def test_messages_are_limited_and_refusals_state_the_best_order():
+    graph = lnz.FactorGraph(lnz.FactorGraph.grid(6, 6, 2).cardinalities, lnz.FactorGraph.grid(6, 6, 2).scopes)
+    scores = (torch.zeros(2), torch.zeros(2, 2))
+    found = lnz.MRF(graph, scores).diagnostics
+    once, every = found["message_entries_at_once"], found["message_entries"]
+    assert once < every < found["total_entries"]
+    tight = lnz.MRF(graph, (torch.zeros(2, requires_grad=True), scores[1]), Exact(max_messages=once))
+    with torch.no_grad():
+        assert tight.log_partition.item() == pytest.approx(36 * math.log(2))
+    for call in (lambda: tight.log_partition, lambda: tight.marginals, tight.argmax, lambda: tight.sample((1,))):
+        with pytest.raises(lnz.IntractableError, match=rf"need .* of messages .* max_messages={once} .* ln Z without"):
+            call()
+    with pytest.raises(
+        lnz.IntractableError, match=r"best one found \((weighted )?min-fill\) has treewidth [67] and needs a table"
+    ):
+        _ = lnz.MRF(graph, scores, Exact(max_messages=8)).log_partition
+    with pytest.raises(ValueError, match="max_messages: expected a positive integer, got 0"):
+        Exact(max_messages=0)
+
+
+@pytest.mark.parametrize(("height", "width"), [(2, 40), (40, 2)])
+def test_grids_are_refused_by_their_shorter_side(height, width):
+    """Its treewidth is 2: a limit that the longer side would pass must not refuse it, one below 2³ must."""
+    scores = (torch.zeros(2), torch.zeros(2, 2))
+    p = lnz.MRF(lnz.FactorGraph.grid(height, width, 2), scores, Exact(max_table=8))
+    assert p.log_partition.item() == pytest.approx(80 * math.log(2))
+    with pytest.raises(
+        lnz.IntractableError, match="side of the grid.* has treewidth 2 and needs a table of 32.0 bytes"
+    ):
+        _ = lnz.MRF(lnz.FactorGraph.grid(height, width, 2), scores, Exact(max_table=7)).log_partition
+
+
+def test_long_grids_in_float32():
+    """Sums of thousands of messages keep the digits of a single one: entropy, KL, log-probabilities, marginals."""
+    graph = lnz.FactorGraph.grid(3, 1500, 3)
+    generator = torch.Generator().manual_seed(0)
+    nodes = 3 * torch.randn(graph.num_nodes, 3, generator=generator) + 1000
+    edges = torch.randn(graph.num_factors[1], 3, 3, generator=generator) - 1000
+    p, q = lnz.MRF(graph, (nodes, edges)), lnz.MRF(graph, (nodes + nodes.sin(), edges))
+    exact, other = (lnz.MRF(graph, tuple(x.double() for x in r.scores)) for r in (p, q))
+    y = exact.argmax()
+    assert exact.score(p.argmax()).item() == pytest.approx(exact.score(y).item(), abs=1e-3)
+    torch.testing.assert_close(p.node_marginals.double(), exact.node_marginals, rtol=1e-4, atol=1e-5)
+    for actual, wanted in (
+        (p.entropy(), exact.entropy()),
+        (p.log_prob(y), exact.log_prob(y)),
+        (torch.distributions.kl_divergence(p, q), torch.distributions.kl_divergence(exact, other)),
+    ):
+        assert actual.item() == pytest.approx(wanted.item(), rel=2e-6)
+
+
+def test_ln_z_serves_any_number_of_backward_calls():
+    scores = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
+    weight = torch.rand(4, dtype=torch.float64, requires_grad=True)
+    p = lnz.MRF(lnz.FactorGraph.grid(2, 2, 2), (scores, lnz.Weighted(weight, torch.eye(2, dtype=torch.float64))))
+    for _ in range(2):
+        p.log_partition.backward()
+        p.entropy().backward()
+    twice = scores.grad.clone()
+    scores.grad = None
+    lnz.MRF(p.graph, p.scores).log_partition.backward()
+    lnz.MRF(p.graph, p.scores).entropy().backward()
+    torch.testing.assert_close(twice, 2 * scores.grad)
+
+
+def test_no_tangent_is_dropped():
+    graph, edges = lnz.FactorGraph.grid(2, 2, 2), torch.randn(2, 2)
+    scores, along = torch.randn(2, 4, 2).unbind()
+
+    def log_partition(method):
+        return lambda scores: lnz.MRF(graph, (scores, edges), method).log_partition
+
+    with pytest.raises(NotImplementedError, match=r"Exact has no forward-mode derivatives; use reverse mode .*Enum"):
+        torch.func.jvp(log_partition(Exact()), (scores,), (along,))
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="forward-mode"):
+        log_partition(Exact())(torch.autograd.forward_ad.make_dual(scores, along))
+    slope = torch.func.jvp(log_partition(Enumeration()), (scores,), (along,))[1]
+    torch.testing.assert_close(slope, (torch.func.grad(log_partition(Exact()))(scores) * along).sum())
+
+
 def test_long_chain():
     """10,000 nodes: no recursion limit, linear time; the closed form is a chain of independent steps."""
     n = 10_000

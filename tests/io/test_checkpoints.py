@@ -124,3 +124,14 @@ def test_compressed_archives_are_refused(tmp_path):
             target.writestr(name, source.read(name))
     with pytest.raises(FormatError, match=r"a\.ckpt: cannot be read as a checkpoint: it is damaged \(expected parts"):
         load_checkpoint(path)
+
+
+def test_an_archive_that_claims_to_span_disks(tmp_path):
+    path = tmp_path / "a.ckpt"
+    torch.save({"state_dict": {}}, path)
+    data = path.read_bytes()
+    end = data.rindex(b"PK\x05\x06")
+    locator = b"PK\x06\x07" + (1).to_bytes(4, "little") + bytes(8) + (3).to_bytes(4, "little")
+    path.write_bytes(data[:end] + locator + data[end:])
+    with pytest.raises(FormatError, match=r"a\.ckpt: cannot be read as a checkpoint"):
+        load_checkpoint(path)

@@ -73,7 +73,7 @@ def test_reads_or_refuses(tmp_path, name, capsys):
     seeds(name, corpus)
     command = [sys.executable, str(Path(__file__).with_name("fuzz.py")), name, str(corpus), f"-runs={RUNS}", *LIMITS]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]  # Atheris prints what was raised on stdout
     count = done.stderr.rpartition("Done ")[2].partition(" ")[0]
     assert int(count) > 0
     with capsys.disabled():

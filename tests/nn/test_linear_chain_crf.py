@@ -165,6 +165,25 @@ def test_mean_over_tokens_counts_the_steps_that_there_are() -> None:
     torch.testing.assert_close(crf(emissions, tags, mask, reduction="mean"), total / 4)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("holes", [False, True])
+def test_emissions_that_the_mask_leaves_out_are_never_looked_at(value: float, holes: bool) -> None:
+    crf, emissions, tags, mask = example()
+    if holes:
+        mask = torch.tensor([[1, 0, 1, 1, 0, 0, 1], [0, 0, 0, 0, 1, 1, 0], [0] * 7, [1] * 7]).bool()
+    spoilt = emissions.masked_fill(~mask[..., None], value).requires_grad_()
+    plain = emissions.clone().requires_grad_()
+    assert crf.decode(spoilt, mask) == crf.decode(plain, mask)
+    assert torch.equal(crf.best_tags(spoilt, mask), crf.best_tags(plain, mask))
+    torch.testing.assert_close(crf.marginals(spoilt, mask), crf.marginals(plain, mask))
+    values = [crf(x, tags, mask) for x in (spoilt, plain)]
+    torch.testing.assert_close(*values)
+    gradients = [torch.autograd.grad(v, (x, *crf.parameters())) for v, x in zip(values, (spoilt, plain), strict=True)]
+    for actual, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(actual, wanted)
+    assert (gradients[0][0][~mask] == 0).all()
+
+
 def test_latent_tags_are_summed_over() -> None:
     crf, emissions, tags, mask = example()
     tags[0, 2] = -100

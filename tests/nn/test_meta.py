@@ -97,7 +97,7 @@ def test_reset_parameters_restores_what_was_emptied(name):
         if reset is not None:
             reset()
     assert all(torch.isfinite(tensor).all() for tensor in (*emptied.parameters(), *emptied.buffers()))
-    assert [p.std() > 0 for p in emptied.parameters()] == [p.std() > 0 for p in original.parameters()]
+    assert [p.any() for p in emptied.parameters()] == [p.any() for p in original.parameters()], "zeros stay zeros"
     if name.startswith(("crf", "log-mel", "boltzmann", "rbm")):
         torch.testing.assert_close(answers(name, emptied), answers(name, original), rtol=0, atol=0)
     if name.startswith("grid"):

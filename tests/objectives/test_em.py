@@ -231,6 +231,65 @@ def test_a_state_that_shrinks_to_a_point_is_named() -> None:
     assert em(gaussian(2, 2, "full"), x, pseudocount=1.0).objective[-1] > -math.inf
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_float32_data_far_from_0_are_learnt_as_in_float64(full: bool) -> None:
+    """Means of 1e4 are rounded to 1e-3 in float32: of 3 states with standard deviations of 0.1 that is too much."""
+    x = 1e4 + 0.1 * torch.randn(1, 400, 1, generator=torch.Generator().manual_seed(0)).double()
+    x = x.float()
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        mean, covariance = x[0, :3].double(), torch.full((3, 1, 1) if full else (3, 1), 0.01, dtype=torch.float64)
+        emissions = GaussianEmission(mean, covariance)
+        model = HiddenMarkovModel(random_scores((3,), 0), random_scores((3, 3), 1), emissions).to(dtype)
+        results.append(em(model, x.to(dtype)))
+        assert {p.dtype for p in model.parameters()} == {dtype}
+        rises = torch.tensor(results[-1].objective, dtype=torch.float64).diff()
+        assert (rises >= -1e-9 * abs(results[-1].objective[-1])).all()
+        equal(model.emissions.mean.double(), torch.full((3, 1), 1e4).double(), rtol=0, atol=0.2)
+    single, double = results
+    assert single.objective[-1] == pytest.approx(double.objective[-1], abs=0.2)  # of rounded starting points
+    assert single.converged == double.converged
+
+
+def test_a_fall_is_no_convergence() -> None:
+    class Worse(HiddenMarkovModel):
+        def maximised(self, statistics: object, pseudocount: float = 0.0) -> Worse:
+            with torch.no_grad():
+                self.emissions.mean += 1
+            return self
+
+    model = Worse(torch.zeros(2), torch.zeros(2, 2), GaussianEmission(torch.tensor([[0.0], [1.0]])))
+    with pytest.warns(lnz.errors.ConvergenceWarning, match="em: iteration 1 lowered the objective from .* to .*, by"):
+        result = em(model, torch.zeros(1, 5, 1))
+    assert not result.converged
+    assert result.iterations == 1
+    assert result.objective[1] < result.objective[0]
+
+
+def test_states_of_little_weight_are_learnt_too() -> None:
+    x, weights = random_scores((1, 6, 2), 0), torch.zeros(1, 6, 3).double()
+    weights[0, :, 0], weights[0, 2, 1], weights[0, 4, 1] = 1.0, 1e-3, 3e-3
+    for covariance in (None, torch.eye(2).double().expand(3, 2, 2)):
+        emissions = GaussianEmission(torch.full((3, 2), 9.0).double(), covariance)
+        emissions.maximise(x, weights, 0.1)
+        wanted = torch.stack((x[0].mean(0), 0.25 * x[0, 2] + 0.75 * x[0, 4], torch.full((2,), 9.0).double()))
+        equal(emissions.mean, wanted)
+    symbols = CategoricalEmission(torch.zeros(3, 6).double())
+    symbols.maximise(torch.arange(6)[None], weights, 0.0)
+    equal(symbols.logits.softmax(-1)[1], torch.tensor([0, 0, 0.25, 0, 0.75, 0], dtype=torch.float64))
+
+
+def test_advice_is_not_what_is_set_already() -> None:
+    x = torch.randn(1, 20, 2, generator=torch.Generator().manual_seed(0)).double()
+    x[0, 7] = 1e12
+    advice = r"singular; pseudocount=1 with prior_variance=1 is nothing beside it: rescale the observations, leave out"
+    with pytest.raises(ValueError, match=advice):
+        em(gaussian(1, 2, "full"), x, pseudocount=1.0)
+    x[0, 7, 0] = 1e200
+    with pytest.raises(ValueError, match="state 0 beyond the range of torch.float64: rescale the observations"):
+        gaussian(1, 2, "diagonal").emissions.maximise(x, torch.ones(1, 20, 1).double(), 1.0)
+
+
 def test_what_cannot_be_maximised_is_refused() -> None:
     x = symbols(4)
     p = lnz.HMM(torch.zeros(2).log_softmax(-1), torch.zeros(2, 2).log_softmax(-1), torch.zeros(3, 2))

@@ -216,6 +216,9 @@ for _ in range(2):
     child = os.fork()
     if not child:
         check()
+        torch.set_num_threads(1)  # torch's own operations would wait for threads of the parent
+        torch.ones(2000, 2000).exp_().sum()
+        check()
         grandchild = os.fork()
         if not grandchild:
             check()
@@ -225,6 +228,8 @@ for _ in range(2):
     check()
 with multiprocessing.get_context("fork").Pool(2) as pool:
     pool.map(check, range(4))
+data = torch.utils.data.DataLoader([torch.ones(2)] * 4, num_workers=2, collate_fn=lambda batch: check(), batch_size=2)
+assert list(data) == [None, None]
 check()
 """
 

@@ -76,11 +76,17 @@ class BadInput(Family):
         for value, shown in ((torch.nan, "NaN"), (torch.inf, r"\+inf")):
             for i in range(len(instance.leaves)):
                 leaves = [leaf.clone() for leaf in instance.leaves]
-                leaves[i].view(-1)[-1] = value
+                leaves[i].view(-1)[0] = value  # the last may be padding
                 with pytest.raises(ValueError, match=rf"^\S+: 1 of \d+ scores are {shown}, first at"):
                     instance.build(*leaves)
         with pytest.raises(TypeError, match=r"^\S+: expected floating point scores, got dtype torch.int64"):
             instance.build(*(leaf.long() for leaf in instance.leaves))
+
+    def test_labels_have_no_moments(self) -> None:
+        p = self.example().p
+        for name in ("mean", "variance", "stddev"):
+            with pytest.raises(TypeError, match=rf"{type(p).__name__} has no {name}: .*; use marginals .* or entropy"):
+                getattr(p, name)
 
     def test_k_below_one(self) -> None:
         with pytest.raises(ValueError, match="k: expected a positive integer, got 0"):

@@ -29,9 +29,9 @@ operations:
 """
 
 EPILOG = """\
-Kernels lie in NUMBA_CACHE_DIR if that is set, else beside the sources of lnz, else (where these cannot be written) in the
-user's cache folder. What is there already is only read: a second run takes seconds. Files that somebody other than the
-user, root or the owner of lnz could have written are never read.
+Kernels lie in NUMBA_CACHE_DIR if that is set, else beside the sources of lnz, else (where these cannot be written) in
+the user's cache folder. What is there already is only read: a second run takes seconds. Files that somebody other than
+the user, root or the owner of lnz could have written are never read.
 
 examples:
   lnz warmup                              everything
@@ -50,18 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``lnz warmup`` and return the exit code."""
     from lnz.tasks.warmup import DTYPES, OPERATIONS
 
-    listed = "\n".join(f"  {name:<13}{operation.serves}" for name, operation in OPERATIONS.items())
-    parser = Strict(
-        "lnz warmup",
-        description=DESCRIPTION.format(operations=listed),
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("operations", nargs="*", metavar="OP", help="one of those above (default: all)")
-    parser.add_argument("--dtype", choices=tuple(DTYPES), help="compile for this one alone (default: both)")
-    parser.add_argument(
-        "--jobs", type=_positive, default=_cores(), metavar="N", help="processes at a time (default: one per core)"
-    )
+    parser = build_parser()
     args = parser.parse_args(argv)
     for name in args.operations:
         if name not in OPERATIONS:
@@ -74,6 +63,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name} {dtype}: {seconds:.1f} s", flush=True)
     print(f"{len(work)} of {len(work)} ready after {time.monotonic() - start:.0f} s, in {', '.join(folders)}")
     return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options of ``lnz warmup``."""
+    from lnz.tasks.warmup import DTYPES, OPERATIONS
+
+    listed = "\n".join(f"  {name:<13}{operation.serves}" for name, operation in OPERATIONS.items())
+    parser = Strict(
+        prog="lnz warmup",
+        description=DESCRIPTION.format(operations=listed),
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("operations", nargs="*", metavar="OP", help="one of those above (default: all)")
+    parser.add_argument("--dtype", choices=tuple(DTYPES), help="compile for this one alone (default: both)")
+    parser.add_argument(
+        "--jobs", type=_positive, default=_cores(), metavar="N", help="processes at a time (default: one per core)"
+    )
+    return parser
 
 
 def _folder(operation: str) -> Path:

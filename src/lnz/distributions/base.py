@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -292,6 +292,27 @@ class StructuredDistribution(Distribution, ABC):
         if self._validate_args:
             check_feasible(scores[0], f"{type(self).__name__}.argmax")
         return labels[0]
+
+    @property
+    def mean(self) -> NoReturn:
+        """Labels are names, not numbers: raises, and names what describes a distribution over labellings."""
+        self._no_moment("mean")
+
+    @property
+    def variance(self) -> NoReturn:
+        """As :attr:`mean`."""
+        self._no_moment("variance")
+
+    @property
+    def stddev(self) -> NoReturn:
+        """As :attr:`mean`."""
+        self._no_moment("stddev")
+
+    def _no_moment(self, what: str) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} has no {what}: labels are names, not numbers; use marginals (the expectation of "
+            "labels' indicators), argmax() (the best labelling) or entropy() (how sure it is)"
+        )
 
     @property
     def mode(self) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lnz.checks import (
+    as_integers,
     check_full,
     check_integer,
     check_lengths,
@@ -18,6 +19,8 @@ from lnz.checks import (
     concrete,
     joint_batch_shape,
     plain,
+    promoted,
+    working_dtype,
 )
 from lnz.distributions.linear_chain import LinearChain, inside_of
 from lnz.distributions.mrf import MRF
@@ -38,8 +41,8 @@ class HMM(SequenceDistribution):
         initial: ln p(z_0) ``[*batch, K]`` (or ``[K]``, shared).
         transition: ln p(z_{t+1} | z_t), a row per state at t: ``[K, K]``, shared by all; or ``[*batch, T-1, K, K]``.
         emission: ln p(x_t | z_t) ``[*batch, T, K]``, of the observations at hand; 0 where x_t is missing.
-        lengths: ``int64 [*batch]`` in 0 … T, the lengths of the sequences; ``None`` is T everywhere. What lies beyond
-            is padding: ignored in scores and labellings, −100 in labellings returned, 0 in marginals.
+        lengths: integers ``[*batch]`` in 0 … T, the lengths of the sequences; ``None`` is T everywhere. What lies
+            beyond is padding: ignored in scores (NaN, too) and labellings, −100 in labellings returned, 0 in marginals.
         normalised: initial and transition are log-probabilities, which is checked. ``False`` admits scores of any size,
             as a :meth:`tempered` model has them; filtering and prediction then have no meaning, and are refused.
         validate_args: check the values of arguments (NaN, sums of rows), as in ``torch.distributions``.
@@ -54,7 +57,7 @@ class HMM(SequenceDistribution):
         initial: Tensor,
         transition: Tensor,
         emission: Tensor,
-        lengths: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
         *,
         normalised: bool = True,
         validate_args: bool | None = None,
@@ -62,6 +65,8 @@ class HMM(SequenceDistribution):
         values = self._validate_args if validate_args is None else validate_args
         for name, scores in (("initial", initial), ("transition", transition), ("emission", emission)):
             check_scores(name, scores, values=values and name == "initial")
+        initial, transition, emission = promoted(initial, transition, emission)
+        lengths = None if lengths is None else as_integers("lengths", lengths, emission.device)
         batch_shape = _joint_batch_shape(initial, transition, emission, lengths)
         super().__init__(batch_shape, emission.shape[-2:-1], validate_args)
         inside, (T,) = inside_of(lengths, emission.shape[-2]), self.event_shape
@@ -96,8 +101,8 @@ class HMM(SequenceDistribution):
         return self._once("chain", self._new_chain)
 
     def _new_chain(self) -> LinearChain:
-        node = hmm.joined(self.initial, self.emission)
-        return LinearChain(node, self.transition, self.lengths, validate_args=False)
+        initial, transition, emission = (scores.to(working_dtype(self._dtype)) for scores in self.scores)
+        return LinearChain(hmm.joined(initial, emission), transition, self.lengths, validate_args=False)
 
     @property
     def _offset(self) -> Tensor:
@@ -124,20 +129,21 @@ class HMM(SequenceDistribution):
     def smoothed(self) -> Tensor:
         """P(z_t | x), given all observations, ``[*batch, T, K]``; 0 over padding."""
         self._require_feasible("smoothed")
-        return self._chain.node_marginals
+        return self._chain.node_marginals.to(self._dtype)
 
     @property
     def smoothed_pairs(self) -> Tensor:
         """P(z_t, z_{t+1} | x), ``[*batch, T-1, K, K]``; 0 over padding."""
         self._require_feasible("smoothed_pairs")
-        return self._chain.marginals[1]
+        return self._chain.marginals[1].to(self._dtype)
 
     @property
     def filtered(self) -> Tensor:
         """P(z_t | x_0 … x_t), given the observations so far, ``[*batch, T, K]``; 0 over padding."""
         self._require_normalised("filtered")
         self._require_feasible("filtered")
-        return self._once("filtered", lambda: hmm.filtered(self._chain._flat, self._chain._pass)).reshape(self._shape)
+        shares = self._once("filtered", lambda: hmm.filtered(self._chain._flat, self._chain._pass))
+        return shares.reshape(self._shape).to(self._dtype)
 
     def predicted(self, steps: int = 1) -> Tensor:
         """P(z_{t+steps} | x_0 … x_t), ``[*batch, T, K]``; 0 over padding.
@@ -167,7 +173,7 @@ class HMM(SequenceDistribution):
 
     def entropy(self) -> Tensor:
         self._require_feasible("entropy")
-        return self._chain.entropy()
+        return self._chain.entropy().to(self._dtype)
 
     def _initial_marginals(self) -> Tensor:
         if self.event_shape[0]:
@@ -191,7 +197,7 @@ class HMM(SequenceDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """ln P(z | x), ``[*batch]``, of the states z = value; −100 entries are summed over. −inf where impossible."""
-        return self._chain.log_prob(value)
+        return self._chain.log_prob(value).to(self._dtype)
 
     def condition(self, y: Tensor) -> Self:
         clamped = LinearChain(self.emission, self.transition, self.lengths, validate_args=False).condition(y)
@@ -221,10 +227,10 @@ class HMM(SequenceDistribution):
         return self._chain._sample(n, generator)
 
     def label_scores(self, y: Tensor) -> Tensor:
-        return self._chain.label_scores(y)
+        return self._chain.label_scores(y).to(self._dtype)
 
     def log_conditionals(self, y: Tensor) -> Tensor:
-        return self._chain.log_conditionals(y)
+        return self._chain.log_conditionals(y).to(self._dtype)
 
     def with_node_scores(self, added: Tensor) -> Self:
         return self._with(self.initial, self.transition, self.emission + added)
@@ -253,7 +259,7 @@ class HMM(SequenceDistribution):
         """
         chain = self._chain
         first = self._raised(chain.node_scores[..., :1, :], self._offset[..., None, None])
-        node = torch.cat((first, chain.node_scores[..., 1:, :]), -2)
+        node = torch.cat((first, chain.node_scores[..., 1:, :].to(self._dtype)), -2)
         mrf = LinearChain(node, self.transition, self.lengths, validate_args=False).to_mrf()
         return MRF(mrf.graph, mrf.scores, validate_args=self._validate_args)
 

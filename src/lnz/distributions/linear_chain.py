@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Self
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 from lnz.checks import (
+    as_integers,
+    as_labels,
     check_broadcast,
     check_event_shape,
     check_integer,
@@ -19,14 +22,19 @@ from lnz.checks import (
     check_tensor,
     concrete,
     joint_batch_shape,
+    largest,
     plain,
+    promoted,
+    working_dtype,
 )
 from lnz.distributions.mrf import MRF
-from lnz.distributions.sequence import SequenceDistribution, expected_scores, gathered, without_padding
+from lnz.distributions.sequence import SequenceDistribution, centred, expected_scores, gathered, without_padding
 from lnz.graphs import FactorGraph
 from lnz.ops import chain
 from lnz.ops.expectation import serves
 from lnz.typing import IGNORE, LazyTuple
+
+_MANY = 1e9  # of which float64 keeps seven digits behind the point
 
 
 class LinearChain(SequenceDistribution):
@@ -38,8 +46,8 @@ class LinearChain(SequenceDistribution):
         node_scores: x ``[*batch, T, L]``.
         edge_scores: A ``[L, L]``, from each label to the next, shared by all; or ``[*batch, T-1, L, L]``
             (the T − 1 may be 1, to broadcast).
-        lengths: ``int64 [*batch]`` in 0 … T, the lengths of the sequences; ``None`` is T everywhere. What lies beyond
-            is padding: ignored in scores and labellings, −100 in labellings returned, 0 in marginals.
+        lengths: integers ``[*batch]`` in 0 … T, the lengths of the sequences; ``None`` is T everywhere. What lies
+            beyond is padding: ignored in scores (NaN, too) and labellings, −100 in labellings returned, 0 in marginals.
         validate_args: check the values of arguments (NaN, labels out of range), as in ``torch.distributions``.
 
     Raises:
@@ -50,13 +58,15 @@ class LinearChain(SequenceDistribution):
         self,
         node_scores: Tensor,
         edge_scores: Tensor,
-        lengths: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
         *,
         validate_args: bool | None = None,
     ) -> None:
         values = self._validate_args if validate_args is None else validate_args
         check_scores("node_scores", node_scores, values=False)
         check_scores("edge_scores", edge_scores, values=False)
+        node_scores, edge_scores = promoted(node_scores, edge_scores)
+        lengths = None if lengths is None else as_integers("lengths", lengths, node_scores.device)
         batch_shape = _joint_batch_shape(node_scores, edge_scores, lengths)
         super().__init__(batch_shape, node_scores.shape[-2:-1], validate_args)
         inside, (T,) = inside_of(lengths, node_scores.shape[-2]), self.event_shape
@@ -80,18 +90,17 @@ class LinearChain(SequenceDistribution):
 
     @property
     def _flat(self) -> chain.Chains:
-        """Scores and lengths with one batch axis, as :mod:`lnz.ops.chain` takes them."""
+        """Scores and lengths with one batch axis, as :mod:`lnz.ops.chain` takes them; half precision in float32."""
         (T,), L, B = self.event_shape, self.num_labels, self.batch_shape.numel()
-        node = self.node_scores
+        node, scores = (each.to(working_dtype(self._dtype)) for each in self.scores)
         if node.shape != (B, T, L):
             node = node.expand(*self.batch_shape, T, L).reshape(B, T, L)
-        if self.edge_scores.dim() == 2:
-            edge = self.edge_scores[None, None]
-        elif self.edge_scores.shape[:-3].numel() == 1:  # shared by the batch: not copied per entry
-            edge = self.edge_scores.reshape(1, *self.edge_scores.shape[-3:])
+        if scores.dim() == 2:
+            edge = scores[None, None]
+        elif scores.shape[:-3].numel() == 1:  # shared by the batch: not copied per entry
+            edge = scores.reshape(1, *scores.shape[-3:])
         else:
-            table = self.edge_scores.shape[-3:]
-            edge = self.edge_scores.expand(*self.batch_shape, *table).reshape(B, *table)
+            edge = scores.expand(*self.batch_shape, *scores.shape[-3:]).reshape(B, *scores.shape[-3:])
         if self.lengths is None:
             return chain.Chains(node, edge, torch.full((B,), T, device=node.device))
         return chain.Chains(node, edge, self.lengths.expand(self.batch_shape).reshape(B))
@@ -119,11 +128,11 @@ class LinearChain(SequenceDistribution):
     def node_marginals(self) -> Tensor:
         """The probability of each label at each position, ``[*batch, T, L]``; 0 over padding."""
         self._require_feasible("node_marginals")
-        nodes = chain.node_marginals(self._flat, self._pass)
+        nodes = chain.node_marginals(self._flat, self._pass).to(self._dtype)
         return nodes.reshape(*self.batch_shape, *self.event_shape, self.num_labels)
 
     def _edge_marginals(self) -> Tensor:
-        edges = chain.edge_marginals(self._flat, self._pass)
+        edges = chain.edge_marginals(self._flat, self._pass).to(self._dtype)
         return edges.reshape(*self.batch_shape, *edges.shape[1:])
 
     @property
@@ -137,7 +146,9 @@ class LinearChain(SequenceDistribution):
         self._require_feasible("entropy")
         if serves(*self.scores):
             return chain.surprisal(*self._flat).reshape(self.batch_shape).to(self._dtype)
-        return chain.entropy(*self.marginals)
+        edges = chain.edge_marginals(*self._flat, self._pass)
+        nodes = chain.node_marginals(*self._flat, self._pass)
+        return chain.entropy(nodes, edges).to(self._dtype).reshape(self.batch_shape)
 
     def _wide_score(self, y: Tensor) -> Tensor:
         y, inside = self._checked(y), self._inside
@@ -168,6 +179,9 @@ class LinearChain(SequenceDistribution):
 
     def _scaled_log_prob(self, y: Tensor, scale: float) -> Tensor:
         check_tensor("y", y)
+        y = as_labels("y", y)
+        if self._far:
+            return self._centred._scaled_log_prob(y, scale)
         if self._known("forward_backward"):
             return _times(scale, self._log_prob_by_difference(y))
         if not self._known("fused"):  # of a second labelling, the pass that serves all of them is cheaper
@@ -180,7 +194,23 @@ class LinearChain(SequenceDistribution):
         chains = self._flat
         log_prob, done = chain.log_probability(chains, y.reshape(chains.node.shape[:2]))
         self._once("forward_backward", lambda: done)
-        return _times(scale, log_prob.reshape(self.batch_shape))
+        return _times(scale, log_prob.reshape(self.batch_shape)).to(self._dtype)
+
+    @property
+    def _far(self) -> bool:
+        """Whether sums of scores have too few digits below 1 in float64, by one step and one table of pairs."""
+        pairs = self.edge_scores if self.edge_scores.dim() == 2 else self.edge_scores[..., :1, :, :]
+        some = self.node_scores[..., -1:, :], pairs
+        if not concrete(*some):
+            return False
+        tops = [abs(largest(scores)) for scores in some if scores.numel()]
+        return any(_MANY < top < math.inf for top in tops)
+
+    @property
+    def _centred(self) -> LinearChain:
+        """The same distribution, the largest score of every step and of every table of pairs being 0."""
+        node, edge = centred(self.node_scores, 1)[0], centred(self.edge_scores, 2)[0]
+        return self._once("centred", lambda: LinearChain(node, edge, self.lengths, validate_args=False))
 
     def _is_full(self, y: Tensor) -> bool:
         """Whether y is known to be one full labelling per batch entry; raises where it is none, as :meth:`score`."""
@@ -244,8 +274,8 @@ class LinearChain(SequenceDistribution):
     def with_boundary_scores(self, start: Tensor | None = None, end: Tensor | None = None) -> Self:
         """The chain with ``start`` and ``end``, ``[*batch, L]``, on top of the scores of the first and the last label.
 
-        The last label is that of each length. Scores and marginals stay those of nodes and edges; gradients flow to
-        ``start`` and ``end`` through the node scores. A sequence of length 0 has neither.
+        The last label is that of each length. Scores and marginals stay those of nodes and edges, in their dtype;
+        gradients flow to ``start`` and ``end`` through the node scores. A sequence of length 0 has neither.
 
         Raises:
             TypeError, ValueError: scores of the wrong type, shape or value.
@@ -256,17 +286,19 @@ class LinearChain(SequenceDistribution):
             if scores is None:
                 continue
             check_scores(name, scores, values=self._validate_args)
-            check_same_kind(name, scores, "node_scores", node)
+            check_same_kind(name, scores.to(node.dtype), "node_scores", node)
             check_event_shape(name, scores.shape, (L,))
             check_broadcast(name, scores.shape[:-1], shape)
             shape = torch.broadcast_shapes(scores.shape[:-1], shape)
         if T == 0:
             for scores in (start, end):
-                node = node if scores is None else node + scores.unsqueeze(-2)  # of no step: for gradients of 0
+                node = (
+                    node if scores is None else node + scores.to(node.dtype).unsqueeze(-2)
+                )  # of no step: for gradients of 0
             return self._with(node.expand(*shape, T, L), self.edge_scores)
         last = torch.as_tensor(T if self.lengths is None else self.lengths, device=node.device) - 1
         steps = torch.zeros_like(last), last.clamp(min=0)  # over the padding of an empty sequence, which is ignored
-        added = [node.new_zeros(L) if scores is None else scores for scores in (start, end)]
+        added = [node.new_zeros(L) if scores is None else scores.to(node.dtype) for scores in (start, end)]
         at = torch.stack([step.expand(shape) for step in steps], -1).unsqueeze(-1).expand(*shape, 2, L)
         values = torch.stack([scores.expand(*shape, L) for scores in added], -2)
         return self._with(node.expand(*shape, T, L).scatter_add(-2, at, values), self.edge_scores)
@@ -283,13 +315,14 @@ class LinearChain(SequenceDistribution):
     def _max_marginals(self, of_edges: bool) -> Tensor:
         with torch.no_grad():
             scores = (chain.edge_max_marginals if of_edges else chain.max_marginals)(self._flat)
-        return scores.reshape(*self.batch_shape, *scores.shape[1:])
+        return scores.reshape(*self.batch_shape, *scores.shape[1:]).to(self._dtype)
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         check_integer("k", k)
         with torch.no_grad():
             labels, scores = chain.topk(self._flat, k)
-        return labels.reshape(k, *self.batch_shape, *self.event_shape), scores.reshape(k, *self.batch_shape)
+        labels = labels.reshape(k, *self.batch_shape, *self.event_shape)
+        return labels, scores.reshape(k, *self.batch_shape).to(self._dtype)
 
     def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:
         return chain.sample(self._flat, n, generator).reshape(n, *self.batch_shape, *self.event_shape)
@@ -323,6 +356,7 @@ class LinearChain(SequenceDistribution):
         (T,) = self.event_shape
         if not isinstance(y, Tensor):
             raise TypeError(f"y: expected a torch.Tensor, got {type(y).__name__}")
+        y = as_labels("y", y)
         check_event_shape("y", y.shape, (T,))
         check_broadcast("y", y.shape[:-1], self.batch_shape)
         y = torch.where(self._inside, y, IGNORE)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lnz.checks import check_same_kind, check_scores, joint_batch_shape
+from lnz.checks import check_same_kind, check_scores, common_dtype, joint_batch_shape, working_dtype
 from lnz.distributions.linear_chain import LinearChain, inside_of
 from lnz.distributions.mrf import MRF
 from lnz.distributions.sequence import SequenceDistribution, centred, gathered, total_over_steps, without_padding
@@ -35,8 +35,8 @@ class SecondOrderChain(SequenceDistribution):
             (the T − 1 may be 1, to broadcast).
         triple_scores: C ``[L, L, L]``, of three labels in a row, shared by all; or ``[*batch, T-2, L, L, L]``
             (the T − 2 may be 1, to broadcast).
-        lengths: ``int64 [*batch]`` in 0 … T, the lengths of the sequences; ``None`` is T everywhere. What lies beyond
-            is padding: ignored in scores and labellings, −100 in labellings returned, 0 in marginals.
+        lengths: integers ``[*batch]`` in 0 … T, the lengths of the sequences; ``None`` is T everywhere. What lies
+            beyond is padding: ignored in scores (NaN, too) and labellings, −100 in labellings returned, 0 in marginals.
         validate_args: check the values of arguments (NaN, labels out of range), as in ``torch.distributions``.
 
     Raises:
@@ -48,13 +48,17 @@ class SecondOrderChain(SequenceDistribution):
         node_scores: Tensor,
         edge_scores: Tensor,
         triple_scores: Tensor,
-        lengths: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
         *,
         validate_args: bool | None = None,
     ) -> None:
         values = self._validate_args if validate_args is None else validate_args
-        first_order = LinearChain(node_scores, edge_scores, lengths, validate_args=values)
         check_scores("triple_scores", triple_scores, values=False)
+        first_order = LinearChain(node_scores, edge_scores, lengths, validate_args=values)
+        lengths, dtype = first_order.lengths, common_dtype(*first_order.scores, triple_scores)
+        triple_scores = triple_scores.to(dtype)
+        if first_order._dtype != dtype:
+            first_order = first_order.map_scores(lambda scores: scores.to(dtype))
         super().__init__(_joint_batch_shape(first_order, triple_scores), first_order.event_shape, validate_args)
         inside, (T,) = inside_of(lengths, node_scores.shape[-2]), self.event_shape
         triples = (
@@ -94,7 +98,8 @@ class SecondOrderChain(SequenceDistribution):
         return self._once("centred", self._new_centred)
 
     def _new_centred(self) -> tuple[tuple[Tensor, ...], Tensor]:
-        (T,), parts = self.event_shape, [centred(scores, axes + 1) for axes, scores in enumerate(self.scores)]
+        (T,), dtype = self.event_shape, working_dtype(self._dtype)
+        parts = [centred(scores.to(dtype), axes + 1) for axes, scores in enumerate(self.scores)]
         number = torch.as_tensor(self._lengths, device=self.node_scores.device)
         offset = torch.zeros(self.batch_shape, dtype=accumulator(self.node_scores), device=self.node_scores.device)
         for behind, (scores, tops) in enumerate(parts):
@@ -132,7 +137,7 @@ class SecondOrderChain(SequenceDistribution):
     def node_marginals(self) -> Tensor:
         """The probability of each label at each position, ``[*batch, T, L]``; 0 over padding."""
         self._require_feasible("node_marginals")
-        return self._by_pair(self._pairs.node_marginals)[0].sum(-2)
+        return self._by_pair(self._pairs.node_marginals)[0].sum(-2).to(self._dtype)
 
     @property
     def marginals(self) -> LazyTuple:
@@ -145,14 +150,14 @@ class SecondOrderChain(SequenceDistribution):
         return LazyTuple(
             (
                 lambda: self.node_marginals,
-                lambda: self._by_pair(pairs.node_marginals)[1],
-                lambda: self._by_triple(pairs.marginals[1]),
+                lambda: self._by_pair(pairs.node_marginals)[1].to(self._dtype),
+                lambda: self._by_triple(pairs.marginals[1]).to(self._dtype),
             )
         )
 
     def entropy(self) -> Tensor:
         self._require_feasible("entropy")
-        return self._pairs.entropy()
+        return self._pairs.entropy().to(self._dtype)
 
     def max_marginals(self) -> LazyTuple:
         """The largest score of a labelling with each label, each pair and each triple; shaped as :attr:`marginals`.
@@ -172,6 +177,10 @@ class SecondOrderChain(SequenceDistribution):
         """Scores of the chain over pairs, with ``axes`` behind those of the batch, as those of this distribution."""
         offset = self._centred[1]
         return (scores + offset.reshape(*offset.shape, *[1] * axes)).to(self._dtype)
+
+    def _from_offset(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        less = self._once("less", lambda: self._with(*self._centred[0]))
+        return less._wide_score(y), self._pairs._wide_log_partition
 
     def _wide_score(self, y: Tensor) -> Tensor:
         total = self._first_order._wide_score(y)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from lnz.checks import (
+    as_integers,
+    as_labels,
     check_broadcast,
     check_event_shape,
     check_integer,
@@ -18,6 +20,8 @@ from lnz.checks import (
     check_scores,
     concrete,
     joint_batch_shape,
+    promoted,
+    working_dtype,
 )
 from lnz.distributions.sequence import SequenceDistribution, expected_scores, gathered, without_padding
 from lnz.ops import semi_markov
@@ -42,8 +46,8 @@ class SemiMarkov(SequenceDistribution):
             l. Segments that reach beyond the end are left out, whatever their score.
         edge_scores: A ``[L, L]``, from the label of a segment to that of the next, shared by all; or
             ``[*batch, T-1, L, L]``, entry t for a segment that ends at t (the T − 1 may be 1, to broadcast).
-        lengths: ``int64 [*batch]`` in 0 … T, the lengths of the sequences; ``None`` is T everywhere. What lies beyond
-            is padding: ignored in scores and labellings, −100 in labellings returned, 0 in marginals.
+        lengths: integers ``[*batch]`` in 0 … T, the lengths of the sequences; ``None`` is T everywhere. What lies
+            beyond is padding: ignored in scores (NaN, too) and labellings, −100 in labellings returned, 0 in marginals.
         validate_args: check the values of arguments (NaN, labels out of range), as in ``torch.distributions``.
 
     Raises:
@@ -54,13 +58,15 @@ class SemiMarkov(SequenceDistribution):
         self,
         segment_scores: Tensor,
         edge_scores: Tensor,
-        lengths: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
         *,
         validate_args: bool | None = None,
     ) -> None:
         values = self._validate_args if validate_args is None else validate_args
         check_scores("segment_scores", segment_scores, values=False)
         check_scores("edge_scores", edge_scores, values=False)
+        segment_scores, edge_scores = promoted(segment_scores, edge_scores)
+        lengths = None if lengths is None else as_integers("lengths", lengths, segment_scores.device)
         batch_shape = _joint_batch_shape(segment_scores, edge_scores, lengths)
         super().__init__(batch_shape, segment_scores.shape[-3:-2], validate_args)
         (T,), own = self.event_shape, edge_scores.dim() > 2 and edge_scores.shape[-3] == segment_scores.shape[-3] - 1
@@ -90,14 +96,15 @@ class SemiMarkov(SequenceDistribution):
 
     @property
     def _flat(self) -> semi_markov.Segments:
-        """Scores and lengths with one batch axis, as :mod:`lnz.ops.semi_markov` takes them."""
+        """Scores and lengths with one batch axis, as the operation takes them; half precision in float32."""
         (T, W, L), B = self._sizes, self.batch_shape.numel()
-        segment = self.segment_scores.expand(*self.batch_shape, T, W, L).reshape(B, T, W, L)
-        table = self.edge_scores.shape[-3:] if self.edge_scores.dim() > 2 else (1, L, L)
-        if self.edge_scores.dim() == 2 or self.edge_scores.shape[:-3].numel() == 1:
-            edge = self.edge_scores.reshape(1, *table)  # shared by the batch: not copied per entry
+        segment, scores = (each.to(working_dtype(self._dtype)) for each in self.scores)
+        segment = segment.expand(*self.batch_shape, T, W, L).reshape(B, T, W, L)
+        table = scores.shape[-3:] if scores.dim() > 2 else (1, L, L)
+        if scores.dim() == 2 or scores.shape[:-3].numel() == 1:
+            edge = scores.reshape(1, *table)  # shared by the batch: not copied per entry
         else:
-            edge = self.edge_scores.expand(*self.batch_shape, *table).reshape(B, *table)
+            edge = scores.expand(*self.batch_shape, *table).reshape(B, *table)
         lengths = torch.as_tensor(T if self.lengths is None else self.lengths, device=segment.device)
         return semi_markov.Segments(segment, edge, lengths.expand(self.batch_shape).reshape(B))
 
@@ -139,11 +146,11 @@ class SemiMarkov(SequenceDistribution):
 
     def _segment_marginals(self) -> Tensor:
         marginals = semi_markov.segment_marginals(self._flat, self._pass)
-        return marginals.reshape(*self.batch_shape, *self._sizes)
+        return marginals.reshape(*self.batch_shape, *self._sizes).to(self._dtype)
 
     def _edge_marginals(self) -> Tensor:
         edges = semi_markov.edge_marginals(self._flat, self._pass)
-        return edges.reshape(*self.batch_shape, *edges.shape[1:])
+        return edges.reshape(*self.batch_shape, *edges.shape[1:]).to(self._dtype)
 
     @property
     def node_marginals(self) -> Tensor:
@@ -201,7 +208,8 @@ class SemiMarkov(SequenceDistribution):
         check_integer("k", k)
         with torch.no_grad():
             labels, scores = semi_markov.topk(self._flat, k)
-        return labels.reshape(k, *self.batch_shape, *self.event_shape), scores.reshape(k, *self.batch_shape)
+        labels = labels.reshape(k, *self.batch_shape, *self.event_shape)
+        return labels, scores.reshape(k, *self.batch_shape).to(self._dtype)
 
     def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:
         return semi_markov.sample(self._flat, n, generator).reshape(n, *self.batch_shape, *self.event_shape)
@@ -234,6 +242,7 @@ class SemiMarkov(SequenceDistribution):
         """``y`` with −100 over padding, whatever it held there."""
         if not isinstance(y, Tensor):
             raise TypeError(f"y: expected a torch.Tensor, got {type(y).__name__}")
+        y = as_labels("y", y)
         check_event_shape("y", y.shape, self.event_shape)
         check_broadcast("y", y.shape[:-1], self.batch_shape)
         y = torch.where(self._inside, y, IGNORE)

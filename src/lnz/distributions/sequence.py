@@ -33,6 +33,10 @@ class SequenceDistribution(StructuredDistribution):
     def _wide_score(self, y: Tensor) -> Tensor:
         """s(y) of a full labelling ``[*batch]``."""
 
+    def _from_offset(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """s(y) and ln Z less what all labellings may have in common, wide."""
+        return self._wide_score(y), self._wide_log_partition
+
     @abstractmethod
     def _wide_expected_score(self, other: Self) -> Tensor:
         """E[s'(y)] under this distribution ``[*batch]``, of the scores s' of ``other``, of the same batch shape."""
@@ -54,9 +58,10 @@ class SequenceDistribution(StructuredDistribution):
 
     def _log_prob_by_difference(self, value: Tensor) -> Tensor:
         check_tensor("y", value)
-        observed = concrete(value) and not self._unobserved(value).any()
-        numerator = self._wide_score(value) if observed else self.condition(value)._wide_log_partition
-        z = self._wide_log_partition
+        if concrete(value) and not self._unobserved(value).any():
+            numerator, z = self._from_offset(value)
+        else:
+            numerator, z = self.condition(value)._wide_log_partition, self._wide_log_partition
         return (numerator - z.masked_fill(torch.isneginf(z), 0.0)).to(self._dtype)  # −inf already where Z = 0
 
     def cross_entropy(self, other: StructuredDistribution) -> Tensor:

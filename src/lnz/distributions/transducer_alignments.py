@@ -123,12 +123,14 @@ class TransducerAlignments(StructuredDistribution):
 
     @property
     def _forward_backward(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self._once("forward_backward", lambda: transducer.forward_backward(*self._flat))
+        return self._once("forward_backward", lambda: transducer.forward_backward(*self._centred._flat))
 
     @property
     def _wide_log_partition(self) -> Tensor:
         """ln Z in float64: sums of scores may leave the range of narrower types."""
-        return self._forward_backward[0].reshape(self.batch_shape)
+        frames, labels = self._counts
+        arcs = frames if self.one_label_per_frame else frames + labels
+        return self._forward_backward[0].reshape(self.batch_shape) + arcs * self._top
 
     @property
     def log_partition(self) -> Tensor:
@@ -142,30 +144,33 @@ class TransducerAlignments(StructuredDistribution):
         That of the label arcs says in which frame a label is emitted: it sums to 1 over t.
         """
         self._require_feasible("marginals")
-        blanks, labels = self._forward_backward[1:]
-        return tuple(x.reshape(*self.batch_shape, *x.shape[1:]) for x in (blanks, labels))  # type: ignore[return-value]
+        arcs = (x.to(self.blank_arcs.dtype) for x in self._forward_backward[1:])
+        return tuple(x.reshape(*self.batch_shape, *x.shape[1:]) for x in arcs)  # type: ignore[return-value]
 
     def _require_feasible(self, what: str) -> None:
         if self._validate_args:
             check_feasible(self._wide_log_partition, f"TransducerAlignments.{what}")
 
     @property
-    def _centred(self) -> Self:
-        """The same distribution in float64, the largest score of all arcs being 0: all alignments have as many arcs."""
+    def _top(self) -> Tensor:
+        """The largest score of all arcs ``[*batch]``, a constant in float64; 0 where all are −inf."""
 
         def largest(arcs: Tensor, inside: Callable[[], Tensor] | None) -> Tensor:
             arcs = arcs.detach() if inside is None else arcs.detach().masked_fill(~inside(), -torch.inf)
-            shape = (*arcs.shape[:-2], 1, 1)
-            return arcs.amax((-2, -1), keepdim=True) if arcs.shape[-2:].numel() else arcs.new_full(shape, -torch.inf)
+            none = arcs.new_full((*arcs.shape[:-2], 1), -torch.inf)  # where there is no arc at all
+            return torch.cat((arcs.flatten(-2), none), -1).amax(-1)
 
-        def centred() -> Self:
-            T, U = self.num_labels, self.event_shape[0]
-            tops = (largest(x, self._arcs_inside(T, U, k)) for k, x in enumerate(self._expanded_scores()))
-            top = torch.maximum(*tops)
-            top, wide = top.masked_fill(torch.isneginf(top), 0.0), accumulator(top)
-            return self.map_scores(lambda arcs: (arcs - top).to(wide))
+        def top() -> Tensor:
+            insides = (self._arcs_inside(self.num_labels, self.event_shape[0], k) for k in (0, 1))
+            found = torch.maximum(*map(largest, self._expanded_scores(), insides))
+            return found.masked_fill(torch.isneginf(found), 0.0).to(accumulator(found))
 
-        return self._once("centred", centred)
+        return self._once("top", top)
+
+    @property
+    def _centred(self) -> Self:
+        """The same distribution in float64, the largest score of all arcs being 0: all alignments have as many arcs."""
+        return self._once("centred", lambda: self.map_scores(lambda arcs: arcs - self._top[..., None, None]))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """ln P(z) = s(z) − ln Z, ``[*batch]``; −inf where z is no alignment. Entries of −100 are summed over."""

@@ -82,8 +82,8 @@ class AnnealedImportance(Method):
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """The final states ``int64 [n, *batch, N]``, the logarithms of their weights ``[n, *batch]``, where Z = 0 is proved,
-    ``bool [*batch]``, and whether Z is known, as the part to start from was the whole model.
+    """The final states ``int64 [n, *batch, N]``, the logarithms of their weights ``[n, *batch]``, where Z = 0 is
+    proved, ``bool [*batch]``, and whether Z is known, as the part to start from was the whole model.
     """
 
     labels: Tensor
@@ -193,7 +193,8 @@ class AnnealedSolution(Solution):
         - ``dead``: the share of chains of weight 0.
         """
         n, weights, failed = self.settings.chains, self._normalised, self._weights.failed
-        error = weights.std(0) * math.sqrt(n)  # the mean weight is 1/n: std / sqrt(n), relative to that
+        # the mean weight is 1/n: std / sqrt(n), relative to that
+        error = weights.std(0) * math.sqrt(n) if weights.numel() else weights.sum(0)
         if not self._weights.known:
             alike = (self._weights.labels == self._weights.labels[0]).all(-1).all(0)
             error = error.masked_fill(alike & ~self._weights.impossible, torch.nan)

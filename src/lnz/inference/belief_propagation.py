@@ -90,7 +90,7 @@ class BeliefSolution(Solution):
     @property
     def exact(self) -> bool:  # type: ignore[override]
         """On forests, whatever the settings: there two passes replace the iterations."""
-        return self.centred[0].graph.is_forest
+        return self.model.graph.is_forest
 
     @cached_property
     def _outcome(self) -> Outcome:
@@ -123,13 +123,13 @@ class BeliefSolution(Solution):
     @cached_property
     def marginals(self) -> tuple[Tensor, ...]:
         def belief(group: int) -> Callable[[], Tensor]:
-            return lambda: factor_beliefs(self._passing, self._messages, group).to(self.centred[0].dtype)
+            return lambda: factor_beliefs(self._passing, self._messages, group).to(self.model.dtype)
 
-        return LazyTuple([belief(group) for group in range(self.centred[0].graph.num_groups)])
+        return LazyTuple([belief(group) for group in range(self.model.graph.num_groups)])
 
     @cached_property
     def node_marginals(self) -> Tensor:
-        return node_beliefs(self._passing, self._messages).to(self.centred[0].dtype)
+        return node_beliefs(self._passing, self._messages).to(self.model.dtype)
 
     def argmax(self) -> Tensor:
         """The labelling decoded from max-product messages: a best one on forests, in general a good one."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lnz.caching import cached_property, constant
+from lnz.caching import constant
 from lnz.checks import check_integer
 from lnz.errors import IntractableError
 from lnz.graphs import graph_of
@@ -56,7 +56,10 @@ def _scopes(graph: str) -> tuple[tuple[tuple[int, ...], ...], ...]:
 
 
 class EnumerationSolution(Solution):
-    """One axis per node: the joint table ``[*batch, L_1, …, L_N]`` of centred scores, and what follows from it."""
+    """One axis per node: the joint table ``[*batch, L_1, …, L_N]`` of centred scores, and what follows from it.
+
+    Each answer makes it anew, and so has a graph of gradients of its own.
+    """
 
     method = "Enumeration"
     exact = True
@@ -65,10 +68,10 @@ class EnumerationSolution(Solution):
         super().__init__(model)
         self.scopes = scopes
 
-    @cached_property
+    @property
     def joint(self) -> Tensor:
         """s(y) for every y, less what all have in common, in float64."""
-        model, graph, batch = self.centred[0], self.model.graph, self.model.batch_shape
+        model, graph, batch = self.model.centred()[0], self.model.graph, self.model.batch_shape
         joint = torch.zeros((*batch, *graph.cardinalities), dtype=torch.float64, device=self.model.device)
         for group, scope in enumerate(self.scopes):
             for f, nodes in enumerate(scope):
@@ -93,43 +96,52 @@ class EnumerationSolution(Solution):
     def _flat(self) -> Tensor:
         return self.joint.reshape(*self.model.batch_shape, math.prod(self.model.graph.cardinalities))
 
-    @cached_property
+    @property
     def centred_log_partition(self) -> Tensor:
-        impossible = torch.isneginf(self._flat).all(-1)  # torch's own gradient would be NaN there
-        scores = self._flat.masked_fill(impossible.unsqueeze(-1), 0.0)
+        return self._summed(self._flat)
+
+    def _summed(self, scores: Tensor) -> Tensor:
+        impossible = torch.isneginf(scores).all(-1)  # torch's own gradient would be NaN there
+        scores = scores.masked_fill(impossible.unsqueeze(-1), 0.0)
         return scores.logsumexp(-1).masked_fill(impossible, -torch.inf)
 
     @property
     def log_partition(self) -> Tensor:
-        return self.centred_log_partition + self.centred[1]
+        return self.centred_log_partition + self.model.centred()[1]
 
-    @cached_property
+    @property
     def probabilities(self) -> Tensor:
-        """P(y) for every y, shaped as :attr:`joint`; 0 where none is possible."""
-        z = self.centred_log_partition
-        return (self._flat - z.masked_fill(torch.isneginf(z), 0.0).unsqueeze(-1)).exp().reshape(self.joint.shape)
+        """P(y) for every y, ``[*batch, L_1, …, L_N]``; 0 where none is possible."""
+        scores = self._flat
+        z = self._summed(scores)
+        each = (scores - z.masked_fill(torch.isneginf(z), 0.0).unsqueeze(-1)).exp()
+        return each.reshape(*self.model.batch_shape, *self.model.graph.cardinalities)
 
-    def _marginal(self, nodes: Sequence[int]) -> Tensor:
+    def _marginal(self, probabilities: Tensor, nodes: Sequence[int]) -> Tensor:
         lead = len(self.model.batch_shape)
         summed = [lead + node for node in range(self.model.graph.num_nodes) if node not in nodes]
-        table = self.probabilities.sum(summed) if summed else self.probabilities
+        table = probabilities.sum(summed) if summed else probabilities
         ascending = sorted(nodes)  # the axes that remain; put them back into the order of the scope
         return table.permute((*range(lead), *(lead + ascending.index(node) for node in nodes)))
 
-    @cached_property
+    @property
     def marginals(self) -> tuple[Tensor, ...]:
+        probabilities = self.probabilities
         return tuple(
-            torch.stack([self._marginal(nodes) for nodes in scope], len(self.model.batch_shape))
+            torch.stack([self._marginal(probabilities, nodes) for nodes in scope], len(self.model.batch_shape))
             if scope
             else self.model.expanded(group)
             for group, scope in enumerate(self.scopes)
         )
 
-    @cached_property
+    @property
     def node_marginals(self) -> Tensor:
+        probabilities = self.probabilities
         cards = self.model.graph.cardinalities
         pad = torch.nn.functional.pad
-        return torch.stack([pad(self._marginal([n]), (0, max(cards) - card)) for n, card in enumerate(cards)], -2)
+        return torch.stack(
+            [pad(self._marginal(probabilities, [n]), (0, max(cards) - card)) for n, card in enumerate(cards)], -2
+        )
 
     def _unravel(self, index: Tensor) -> Tensor:
         cards = self.model.graph.cardinalities
@@ -143,7 +155,7 @@ class EnumerationSolution(Solution):
         missing = k - scores.shape[-1]
         scores = torch.nn.functional.pad(scores, (0, missing), value=-torch.inf).movedim(-1, 0)
         index = torch.nn.functional.pad(index, (0, missing)).movedim(-1, 0)
-        scores = scores + self.centred[1]
+        scores = scores + self.model.centred()[1]
         return self._unravel(index).masked_fill(torch.isneginf(scores)[..., None], IGNORE), scores
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:

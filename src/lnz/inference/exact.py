@@ -137,9 +137,8 @@ def _make_plan(graph: FactorGraph, cut: frozenset[int], limits: Limits, dtype: t
         raise _intractable(best.heuristic, best.largest, best.width, live, limits, dtype)
     tree = junction_tree(order, cards)
     cliques = [(clique.nodes, clique.eliminated, clique.parent) for clique in tree]
-    messages = all_messages(tree, cards)
-    live = messages if messages <= limits[1] else live_messages(tree, cards)
-    return Plan(order, Program(cards, scopes, cliques, cut), live, messages)
+    program = Program(cards, scopes, cliques, cut)
+    return Plan(order, program, live_messages(tree, cards), all_messages(tree, cards))
 
 
 def _grid_sweep(graph: FactorGraph) -> tuple[int, int] | None:
@@ -163,9 +162,9 @@ def _intractable(
     width_of_one = torch.finfo(working_dtype(dtype)).bits // 8
     return IntractableError(
         f"Exact: no elimination order was found within max_table={limits[0]} entries of one table and "
-        f"max_messages={limits[1]} entries of messages; the best one found ({found_by}) has treewidth {width}, a table "
-        f"of {_readable(largest * width_of_one)} and at most {_readable(live * width_of_one)} of messages at once per "
-        f"batch entry. {_INSTEAD}",
+        f"max_messages={limits[1]} entries of messages; the best one found ({found_by}) has treewidth {width} and "
+        f"needs a table of {_readable(largest * width_of_one)} and, at once, up to {_readable(live * width_of_one)} of "
+        f"messages per batch entry. {_INSTEAD}",
         treewidth=width,
         table_bytes=largest * width_of_one,
         alternatives=_ALTERNATIVES,
@@ -204,15 +203,14 @@ class ExactSolution(Solution):
             self._kept[name] = compute()
         return self._kept[name]
 
-    def _rows(self) -> Tensor:
-        """The centred scores as rows ``[B, program.size]``, made anew: a graph of gradients of their own each time."""
-        model = self.centred[0]
+    def _rows(self, model: Model) -> Tensor:
+        """The scores of a centred model as rows ``[B, program.size]``."""
         batch = model.batch_shape.numel()
         parts = [model.expanded(group).reshape(batch, math.prod(shape)) for group, shape in enumerate(self._shapes)]
         return torch.cat([*parts, self._node_tables(batch, model.dtype)], 1)
 
     def _constant_rows(self) -> Tensor:
-        return self._once("rows", lambda: self._rows().detach())
+        return self._once("rows", lambda: self._rows(self.model.centred()[0]).detach())
 
     @property
     def _base(self) -> Tensor:
@@ -275,7 +273,10 @@ class ExactSolution(Solution):
 
     @property
     def centred_log_partition(self) -> Tensor:
-        rows = self._rows()
+        return self._log_partition_of(self.model.centred()[0])
+
+    def _log_partition_of(self, model: Model) -> Tensor:
+        rows = self._rows(model)
         if self._differentiated:
             value = elimination.differentiable_log_partition(rows, self._base, self._handle, self._both(rows))
         elif "both" in self._kept:
@@ -287,10 +288,11 @@ class ExactSolution(Solution):
 
     @property
     def log_partition(self) -> Tensor:
-        return self.centred_log_partition + self.centred[1]
+        model, shift = self.model.centred()  # not the one that is kept: each answer has a graph of gradients of its own
+        return self._log_partition_of(model) + shift
 
     def _marginal_rows(self) -> Tensor:
-        rows = self._rows()
+        rows = self._rows(self.model.centred()[0])
         done = self._both(rows)
         if not self._differentiated:
             return done[1]
@@ -342,7 +344,7 @@ class ExactSolution(Solution):
         labels = torch.nn.functional.pad(labels, (0, 0, 0, 0, 0, missing), value=IGNORE)
         labels = labels.masked_fill(torch.isneginf(scores)[..., None], IGNORE)
         batch = self.model.batch_shape
-        shift = self.centred[1].detach()
+        shift = self.model.centred()[1].detach()
         return labels.reshape(k, *batch, self.model.graph.num_nodes), scores.reshape(k, *batch) + shift
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:

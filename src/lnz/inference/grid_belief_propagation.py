@@ -67,9 +67,9 @@ class GridSolution(Solution):
     @cached_property
     def marginals(self) -> tuple[Tensor, ...]:
         def edges(group: int) -> Callable[[], Tensor]:
-            return lambda: factor_beliefs(Passing(self.centred[0], log_sum), self._messages, group).to(self.centred[0].dtype)
+            return lambda: factor_beliefs(Passing(self.centred[0], log_sum), self._messages, group).to(self.model.dtype)
 
-        groups = range(1, self.centred[0].graph.num_groups)
+        groups = range(1, self.model.graph.num_groups)
         return LazyTuple([lambda: self.node_marginals, *(edges(group) for group in groups)])
 
     def argmax(self) -> Tensor:

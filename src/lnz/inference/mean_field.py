@@ -124,7 +124,9 @@ class MeanFieldSolution(Solution):
     def _converged(self, state: State) -> Tensor:
         """Whether q changes no more, and has found possible labellings, ``bool [*batch]``."""
         with torch.no_grad():
-            return (state[2] <= self.functional.tolerance) & ~torch.isneginf(self.functional.value(self.centred[0], state))
+            return (state[2] <= self.functional.tolerance) & ~torch.isneginf(
+                self.functional.value(self.centred[0], state)
+            )
 
     @cached_property
     def _q(self) -> Tensor:
@@ -135,22 +137,22 @@ class MeanFieldSolution(Solution):
 
     @cached_property
     def node_marginals(self) -> Tensor:
-        return self._q.to(self.centred[0].dtype)
+        return self._q.to(self.model.dtype)
 
     @cached_property
     def marginals(self) -> tuple[Tensor, ...]:
         def joint(group: int) -> Callable[[], Tensor]:
-            scope, labels = self.centred[0].graph.scopes[group].to(self.centred[0].device), self.centred[0].graph.labels[group]
+            scope, labels = self.model.graph.scopes[group].to(self.model.device), self.model.graph.labels[group]
 
             def compute() -> Tensor:
                 q = self.node_marginals
-                shape = (*self.centred[0].batch_shape, len(scope), *labels)
+                shape = (*self.model.batch_shape, len(scope), *labels)
                 singles = [q[..., nodes, :card] for nodes, card in zip(scope.unbind(-1), labels, strict=True)]
                 return product(q.new_ones(shape), singles)
 
             return compute
 
-        return LazyTuple([joint(group) for group in range(self.centred[0].graph.num_groups)])
+        return LazyTuple([joint(group) for group in range(self.model.graph.num_groups)])
 
     def argmax(self) -> Tensor:
         """The mode of q, improved by iterated conditional modes: good, but not sure to be the best."""

@@ -29,6 +29,8 @@ def r_hat(draws: Tensor) -> Tensor:
         ``[*rest]``, float64; NaN for a statistic that never changes, +inf for one that only differs between halves.
     """
     found = _columns(draws)
+    if not found.size:
+        return _as_tensor(np.full(found.shape[-1], np.nan), draws)
     half = len(found) // 2
     halves = np.concatenate((found[:half], found[-half:]), 1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -130,8 +132,6 @@ def _normal_scores(draws: Floats) -> Floats:
     from scipy.special import ndtri
     from scipy.stats import rankdata
 
-    if not draws.size:
-        return draws
     ranks = rankdata(draws.reshape(-1, draws.shape[-1]), axis=0)
     return ndtri((ranks - 3 / 8) / (len(ranks) + 1 / 4)).reshape(draws.shape)
 

@@ -112,7 +112,7 @@ class TreeReweightedSolution(Solution):
     @property
     def exact(self) -> bool:  # type: ignore[override]
         """On forests, whatever the settings: there two passes replace the iterations."""
-        return self.centred[0].graph.is_forest
+        return self.model.graph.is_forest
 
     @cached_property
     def _state(self) -> State:
@@ -137,7 +137,7 @@ class TreeReweightedSolution(Solution):
         def belief(group: int) -> Callable[[], Tensor]:
             return lambda: answered(self.functional, self.centred[0], self._state, group)
 
-        return LazyTuple([belief(group) for group in range(self.centred[0].graph.num_groups)])
+        return LazyTuple([belief(group) for group in range(self.model.graph.num_groups)])
 
     @cached_property
     def node_marginals(self) -> Tensor:

@@ -36,7 +36,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FormatError(f"{path}: expected a checkpoint, found {'a folder' if path.is_dir() else 'nothing'}")
-    if not zipfile.is_zipfile(path):  # torch would take it for its format of long ago, and name what it trips over
+    if not _is_archive(path):  # torch would take it for its format of long ago, and name what it trips over
         whole = "expected a file that torch.save wrote; is it one, and whole?"
         raise FormatError(f"{path}: cannot be read as a checkpoint, {whole}")
     try:
@@ -62,6 +62,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise FormatError(f"{path}: expected a state_dict of tensors by name, got {name!r}: {type(value).__name__}")
     return checkpoint
+
+
+def _is_archive(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # of one that claims to span several disks
+        return False
 
 
 def _damaged(path: Path) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import torch
@@ -81,7 +81,11 @@ class BoltzmannMachine(nn.Module):
         return MRF(self.graph, (Weighted(bias, on), Weighted(self.weight.flatten(), on[:, None] * on)), inference)
 
     def forward(self) -> MRF:
+        """The distribution over all units, as :meth:`mrf` gives it."""
         return self.mrf()
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def labelling(self, v: Tensor) -> Tensor:
         """``v`` ``[*batch, V]`` of zeros and ones, as labels ``int64 [*batch, V + H]`` with the hidden units latent.

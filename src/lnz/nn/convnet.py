@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -44,6 +45,7 @@ class ConvNet(nn.Module):
         return 1 + 2 * sum(self.dilations)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Features ``[B, width, H, W]`` of images ``[B, in_channels, H, W]``, of any size."""
         if image.dim() != 4 or image.shape[1] != self.in_channels:
             raise ValueError(f"image: expected shape [B, {self.in_channels}, H, W], got {list(image.shape)}")
         first, *rest = self.layers
@@ -51,3 +53,6 @@ class ConvNet(nn.Module):
         for layer in rest:
             features = features + layer(features)
         return features
+
+    if TYPE_CHECKING:
+        __call__ = forward

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
@@ -38,6 +40,9 @@ class CTCHead(nn.Module):
     def forward(self, hidden: Tensor, lengths: Tensor | None = None) -> CTC:
         """The distribution given hidden states ``[*batch, T, H]`` of ``lengths`` ``[*batch]`` frames."""
         return CTC(self.linear(hidden), lengths, self.blank, self.collapse_repeats)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def loss(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +79,9 @@ class GridMRF(nn.Module):
         nodes = self.nodes(features).flatten(2).transpose(1, 2)
         edges = [self._edge_scores(d, *pair) for d, pair in enumerate(_pairs(features, self.neighbours))]
         return MRF(graph, (nodes, *edges), self.inference)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _edge_scores(self, direction: int, a: Tensor, b: Tensor) -> Entry:
         """Scores of the edges of one direction; ``a`` and ``b`` ``[B, E, C]`` are the features of their two ends."""

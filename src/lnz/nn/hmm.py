@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
 
-from lnz.checks import check_feasible, check_lengths
+from lnz.checks import as_integers, check_feasible, check_lengths
 from lnz.distributions import HMM
 from lnz.nn.hmm_emissions import Emission, Emissions, dirichlet, draw, set_logits
 
@@ -75,6 +75,9 @@ class HiddenMarkovModel(nn.Module):
         """
         x = _without_padding(x, lengths)
         return HMM(self.initial.log_softmax(-1), self.transition.log_softmax(-1), self.emissions(x), lengths)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     @torch.no_grad()
     def sample(self, sequences: int, steps: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -150,6 +153,7 @@ def _without_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
     """``x`` with 0 over padding: NaN times a weight of 0 is NaN."""
     if lengths is None:
         return x
+    lengths = as_integers("lengths", lengths, x.device)
     if x.shape[: lengths.dim()] != lengths.shape or x.dim() <= lengths.dim():
         raise ValueError(f"lengths: expected the batch shape of x {list(x.shape)}, got {list(lengths.shape)}")
     T = x.shape[lengths.dim()]

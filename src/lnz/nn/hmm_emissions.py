@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,9 @@ class CategoricalEmission(Emission):
         check_labels("x", x, self.logits.shape[1])
         table = self.logits.log_softmax(-1).T
         return torch.where((x < 0).unsqueeze(-1), 0.0, table[x.clamp(min=0)])
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def maximise(self, x: Tensor, weights: Tensor, pseudocount: float) -> None:
         seen = (x >= 0).flatten()
@@ -125,6 +128,9 @@ class GaussianEmission(Emission):
             log_scale = self.factor.diagonal(dim1=-2, dim2=-1)
         return -0.5 * (scaled.square() + math.log(2 * math.pi)).sum(-1) - log_scale.sum(-1)
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
     def maximise(self, x: Tensor, weights: Tensor, pseudocount: float) -> None:
         x, weights = x.flatten(0, -2), weights.flatten(0, -2)
         total = weights.sum(0)[:, None]  # [K, 1]
@@ -140,26 +146,38 @@ class GaussianEmission(Emission):
         found = (spread + (prior if self.form == "diagonal" else prior.diag_embed())) / strength
         keep = ~(used.flatten() | (pseudocount > 0))
         found[keep] = self.covariance[keep]
-        self._set_covariance(found)
+        self._set_covariance(found, pseudocount)
 
     def _scatter(self, away: Tensor, w: Tensor) -> Tensor:
         return w @ away.square() if self.form == "diagonal" else (w[:, None] * away).T @ away
 
     @torch.no_grad()
-    def _set_covariance(self, covariance: Tensor) -> None:
+    def _set_covariance(self, covariance: Tensor, pseudocount: float = 0.0) -> None:
         if self.form == "diagonal":
-            bad = ~(covariance > torch.finfo(covariance.dtype).tiny).all(-1)
+            bad = ~((covariance > torch.finfo(covariance.dtype).tiny) & torch.isfinite(covariance)).all(-1)
             factor = 0.5 * covariance.log()
         else:
             cholesky, info = torch.linalg.cholesky_ex(covariance)
             bad = info != 0
             factor = cholesky.tril(-1) + cholesky.diagonal(dim1=-2, dim2=-1).log().diag_embed()
         if concrete(bad) and bad.any():
-            raise ValueError(
-                f"covariance: expected positive definite ones, got that of state {bad.nonzero()[0].item()} singular; "
-                "a pseudocount above 0 keeps the states of EM from shrinking to a point"
-            )
+            raise ValueError(self._bad_covariance(int(bad.nonzero()[0]), covariance, pseudocount))
         self.factor.data = factor
+
+    def _bad_covariance(self, state: int, covariance: Tensor, pseudocount: float) -> str:
+        """What is wrong with the covariance of a state, in words."""
+        if not torch.isfinite(covariance[state]).all():
+            return (
+                f"covariance: expected finite ones, got that of state {state} beyond the range of {covariance.dtype}: "
+                "rescale the observations, or leave out those far from all others"
+            )
+        remedy = "a pseudocount above 0 keeps the states of EM from shrinking to a point"
+        if pseudocount > 0:
+            remedy = (
+                f"pseudocount={pseudocount:g} with prior_variance={self.prior_variance:g} is nothing beside it: "
+                "rescale the observations, leave out those far from all others, or raise prior_variance"
+            )
+        return f"covariance: expected positive definite ones, got that of state {state} singular; {remedy}"
 
     def log_prior(self, pseudocount: float) -> Tensor:
         if self.form == "diagonal":
@@ -216,6 +234,9 @@ class NeuralEmission(Emission):
                 f"state_prior: expected {scores.shape[-1]} states as the network puts out, got {len(self.state_prior)}"
             )
         return scores.log_softmax(-1) - self.state_prior
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def maximise(self, x: Tensor, weights: Tensor, pseudocount: float) -> None:
         """As :meth:`Emission.maximise`, by L-BFGS; a network has no prior, whatever the pseudocount."""

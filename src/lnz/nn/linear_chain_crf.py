@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, overload
+from functools import partial
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from lnz.checks import as_labels, check_feasible, check_integer, check_labels, check_scores, check_tensor, concrete
 from lnz.distributions import LinearChain
+from lnz.distributions.sequence import without_padding
 from lnz.errors import InfeasibleError
 from lnz.nn.class_weights import class_weighted_log_prob
 from lnz.nn.derived import Derived
@@ -109,7 +111,8 @@ class LinearChainCRF(nn.Module):
         Args:
             emissions: scores of each tag at each step.
             tags: the gold tags; −100 is latent. Whatever they are where the mask is 0 is ignored.
-            mask: ``[B, T]``, bool or 0 and 1: the steps that there are; ``None`` is all.
+            mask: ``[B, T]``, bool or 0 and 1: the steps that there are; ``None`` is all. Emissions of others may hold
+                anything, NaN too, and have gradient 0.
             reduction: ``"none"`` keeps ``[B]``; ``"sum"``, ``"mean"`` over the batch; ``"token_mean"`` is the sum
                 over the number of steps that there are, or over their class weights.
             zero_infinity: gold tags of probability 0 give log-likelihood 0 and gradient 0 instead of an error.
@@ -154,6 +157,9 @@ class LinearChainCRF(nn.Module):
         if concrete(total) and not number > 0:
             raise ValueError("mask: expected a step to average over, for reduction='token_mean', got none")
         return total / number
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _impossible(self, entries: list[int], emissions: Tensor, tags: Tensor, mask: Tensor | None) -> InfeasibleError:
         scores = TagScores(emissions.detach(), *(each.detach() for each in self._scores))
@@ -232,7 +238,8 @@ class LinearChainCRF(nn.Module):
             if mask.shape != emissions.shape[:2]:
                 raise ValueError(f"mask: expected shape {list(emissions.shape[:2])}, got {list(mask.shape)}")
             mask = _switches(mask)
-        check_scores("emissions", emissions)
+        inside = None if mask is None else partial(mask.unsqueeze, 2)
+        emissions = without_padding("emissions", emissions, inside, values=True, axes=3)
         emissions = emissions.to(torch.promote_types(emissions.dtype, self.transitions.dtype))  # as under autocast
         if self.batch_first:
             return emissions, mask

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -107,6 +107,9 @@ class LogMel(nn.Module):
             deviation = (centred.square().sum(1, keepdim=True) / count).sqrt()
             features = centred / deviation.clamp_min(1e-5)  # a silent band stays 0
         return features.masked_fill(~inside, 0.0), frames
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
 
 def mel_filterbank(sample_rate: int, num_fft: int, num_mels: int) -> Tensor:

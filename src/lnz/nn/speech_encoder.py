@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +81,9 @@ class SpeechEncoder(nn.Module):
             # each backward recording begins at its own end, so that padding comes last in both directions
             x = torch.cat((forth(x)[0], _reversed(back(_reversed(x, lengths))[0], lengths)), -1)
         return _cut(x, lengths), lengths
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
 
 def _over_time(convolution: nn.Module, x: Tensor) -> Tensor:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lnz.checks import check_integer, check_tensor
+from lnz.errors import ConvergenceWarning, warn
 
 
 @runtime_checkable
@@ -39,8 +42,9 @@ class EMResult(Generic[Model]):
         model: with its last parameters. A module is changed in place, and is this same object.
         log_evidence: Σ ln p(x) before the first iteration and after each one.
         objective: the same plus the log prior of the parameters: what EM maximises, and never lowers.
-        converged: the last iteration raised the objective by no more than the tolerance. That is a stationary point to
-            this accuracy, a local optimum or a saddle; it says nothing of other starts.
+        converged: the last iteration raised the objective by no more than the tolerance (and did not lower it by more
+            than rounding). That is a stationary point to this accuracy, a local optimum or a saddle; it says nothing of
+            other starts.
     """
 
     model: Model
@@ -74,6 +78,9 @@ def em(
     so start from parameters drawn at random, and take the best evidence of several starts. Close to a saddle point it
     is slow: dozens of iterations may each raise the objective by less than a millionth before it leaves.
 
+    A ``torch.nn.Module`` is in float64 while it learns, where the device has it, and gets its dtypes back at the end:
+    in float32, the steps close to an optimum are smaller than the rounding of data far from 0.
+
     Args:
         model: :class:`lnz.nn.HiddenMarkovModel`, or any :class:`Learner`. Parameters with ``requires_grad=False`` stay.
         data: the observations; ``[*batch, T, …]`` for a hidden Markov model.
@@ -87,6 +94,10 @@ def em(
         InfeasibleError: observations of probability 0 under the model, naming the batch entries.
         TypeError: a model, or emissions of a model, without a closed-form M step.
         ValueError: settings out of range; a maximum that is not attained (a Gaussian that shrinks to a point).
+
+    Warns:
+        ConvergenceWarning: an iteration lowered the objective by more than rounding, which EM never does: the M step
+            did not maximise. It stops there, not converged.
     """
     if not isinstance(model, Learner):
         raise TypeError(
@@ -103,15 +114,40 @@ def em(
     log_evidence: list[float] = []
     objective: list[float] = []
     converged = False
-    with torch.no_grad():
-        while not converged:
-            evidence, statistics = model.expected_statistics(data, lengths)
+    with torch.no_grad(), _in_double(model, data) as (x, rounding):
+        while True:
+            evidence, statistics = model.expected_statistics(x, lengths)
             log_evidence.append(float(evidence))
             objective.append(float(evidence) + float(model.log_prior(pseudocount)))
             if len(objective) > 1:
-                raised = objective[-1] - objective[-2]
-                converged = raised <= tolerance * max(1.0, abs(objective[-1]))
+                raised, size = objective[-1] - objective[-2], max(1.0, abs(objective[-1]))
+                converged = -max(tolerance, rounding) * size <= raised <= tolerance * size
+                if raised < 0 and not converged:
+                    warn(
+                        f"em: iteration {len(objective) - 1} lowered the objective from {objective[-2]:.6g} to "
+                        f"{objective[-1]:.6g}, by more than rounding: an M step that does not maximise",
+                        ConvergenceWarning,
+                    )
+                    break
             if converged or len(objective) > max_iterations:
                 break
             model = model.maximised(statistics, pseudocount)
     return EMResult(model, tuple(log_evidence), tuple(objective), converged)
+
+
+@contextmanager
+def _in_double(model: Learner, data: Tensor) -> Iterator[tuple[Tensor, float]]:
+    """The data in float64, and the model too for as long; and how far rounding may lower an objective of size 1."""
+    tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
+    narrow = [each for each in tensors if each.is_floating_point() and each.dtype != torch.float64]
+    if not isinstance(model, nn.Module) or any(each.device.type == "mps" for each in (data, *tensors)):
+        yield data, 1e-9 if data.dtype == torch.float64 else 1e-4
+        return
+    dtypes = [each.dtype for each in narrow]
+    try:
+        for each in narrow:
+            each.data = each.data.double()
+        yield data.double() if data.is_floating_point() else data, 1e-9
+    finally:
+        for each, dtype in zip(narrow, dtypes, strict=True):
+            each.data = each.data.to(dtype)

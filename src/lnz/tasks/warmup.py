@@ -56,8 +56,8 @@ def _scores(dtype: torch.dtype, *shape: int) -> Tensor:
 
 def _answers(p: lnz.distributions.StructuredDistribution, y: Tensor) -> None:
     """What most calls of a distribution come to."""
-    (-p.log_prob(y).sum()).backward()
-    p.log_partition.sum().backward()
+    likelihood = p.log_prob(y).sum()  # first: it need not know ln Z
+    (p.log_partition.sum() - likelihood).backward()
     p.argmax()
     p.topk(2)
     p.sample((2,))
@@ -71,7 +71,7 @@ def _chain(dtype: torch.dtype) -> None:
         p = LinearChain(_scores(dtype, 9, 6, 5), _scores(dtype, *shape))
         _answers(p, y)
         (-p.log_prob(y.masked_fill(torch.arange(6) == 2, -100)).sum()).backward()
-        _ = tuple(p.max_marginals)
+        _ = tuple(p.max_marginals())
     logits = _scores(dtype, 5, 5).log_softmax(-1)
     _ = HMM(logits[0], logits, _scores(dtype, 9, 6, 5)).log_evidence.sum().backward()
 

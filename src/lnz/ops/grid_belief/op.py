@@ -167,7 +167,7 @@ class _GridGradient(torch.autograd.Function):
 
 @dataclass(frozen=True, eq=False)
 class GridOutcome:
-    """Bethe ln Z in float64 ``[*batch]``, node beliefs ``[*batch, N, L]``, messages, and how the iterations ended ``[*batch]``."""
+    """Bethe ln Z (float64) and ends of iterations ``[*batch]``, node beliefs ``[*batch, N, L]``, messages."""
 
     log_partition: Tensor
     beliefs: Tensor

@@ -107,8 +107,7 @@ class SegmentData(pl.LightningDataModule):
             for part, of in ((train_pairs, "training"), (val_pairs, "validation")):
                 if not part:
                     raise ValueError(f"data: no image is left for {of}")
-            colours = None if palette is None else read_palette(palette, encoding)
-            coding = Coding(void_label, None if label_values is None else tuple(label_values), colours)
+            coding = self.coding(void_label, label_values, None if palette is None else read_palette(palette, encoding))
             checked = check_pairs(train_pairs, num_classes, coding)
             self.in_channels, self.legend = 3, checked.legend
             self.val_sizes = list(check_pairs(val_pairs, checked.num_classes, coding).sizes)
@@ -116,6 +115,10 @@ class SegmentData(pl.LightningDataModule):
             self.val = FolderDataset(val_pairs, coding, seed)
         self.class_names = list(self.legend.names)
         self.num_classes = len(self.class_names)
+
+    def coding(self, void: int | None, values: Sequence[int] | None, palette: Legend | None) -> Coding:
+        """What the pixels of masks mean, by the options."""
+        return Coding(void, None if values is None else tuple(values), palette)
 
     def train_dataloader(self) -> DataLoader[Example]:
         rank, world = self._rank_and_world()

@@ -129,7 +129,8 @@ class SegmentTask(Task):
             columns["softmax"].append(alone[0])
             columns["MRF"].append(labels[0])
             confidence.append(certainty[0])
-        return plot.png(plot.segmentation(images, columns, confidence, data.class_names))
+        legend = data.legend
+        return plot.png(plot.segmentation(images, columns, confidence, legend.names, legend.colours))
 
     def table(self, results: Sequence[report.Result], about: str = "") -> Table:
         return report.table(results, about)

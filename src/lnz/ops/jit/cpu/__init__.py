@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 from numba import njit
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
 
 from lnz.ops.jit.cpu.announce import announced
 from lnz.ops.jit.cpu.cache import KernelCache
+
+if hasattr(os, "register_at_fork"):  # a child of a thread beside one that compiles would wait for it for ever
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
 
 
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:

@@ -12,20 +12,20 @@ from typing import Any
 
 from numba.core.dispatcher import Dispatcher
 
-_PER_BYTE, _PER_FUNCTION = 3e-4, 0.08  # seconds of an idle core of 2026, of bytecode; Numba takes most, LLVM the rest
+_PER_BYTE, _PER_FUNCTION = 5e-4, 0.13  # seconds on an idle core of 2026, of bytecode: right within a factor of two
 _WORTH_SAYING = 1.0  # seconds
 _logger = logging.getLogger("lnz")
 
 
-def announced(compile: Callable[..., Any], function: Any) -> Callable[..., Any]:
-    """``compile``, Numba's for one function, which says what it does; the kernels that it calls are part of it."""
+def announced(compiler: Callable[..., Any], function: Any) -> Callable[..., Any]:
+    """``compiler``, Numba's for one function, which says what it does; the kernels that it calls are part of it."""
 
-    @wraps(compile)
+    @wraps(compiler)
     def announcing(*args: Any, **kwargs: Any) -> Any:
         if _Compiling.depth == 0:
             _say(function)
         with _compiling():
-            return compile(*args, **kwargs)
+            return compiler(*args, **kwargs)
 
     return announcing
 
