@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lnz.caching import cached_property
 from lnz.checks import check_feasible, check_integer, check_number, concrete
-from lnz.errors import FailedEstimateError
+from lnz.errors import ConvergenceWarning, FailedEstimateError, warn
 from lnz.inference.base import Method, Solution, check_reverse_mode
 from lnz.inference.constraints import contradicted
 from lnz.ops.belief.spec import advice, warn_unless_converged
@@ -105,8 +105,15 @@ class MeanFieldSolution(Solution):
             functional, (iterations, residual) = self.functional, state[1:3]
             others = () if functional.schedule == "coordinate" else ("schedule='coordinate'",)
             advised = advice(functional.damping, *others) + "; the value is a lower bound all the same"
-            converged = self._converged(state)
-            warn_unless_converged(converged, iterations, residual, functional.tolerance, "MeanField", advised)
+            settles = residual <= functional.tolerance
+            warn_unless_converged(settles, iterations, residual, functional.tolerance, "MeanField", advised)
+            failed = self._failed(self._bound_of(state))
+            if functional.tolerance and failed.any():
+                warn(
+                    f"MeanField: only impossible labellings were found in {int(failed.sum())} of {failed.numel()} "
+                    "models, which does not show that there are no others; try more restarts, or BeliefPropagation()",
+                    ConvergenceWarning,
+                )
         return state
 
     @property
@@ -136,8 +143,7 @@ class MeanFieldSolution(Solution):
             InfeasibleError: there are no others, as shows at a node or factor.
             FailedEstimateError: a bound of −inf proves nothing else.
         """
-        with torch.no_grad():
-            bound = self._bound
+        bound = self._bound_of(self._state)
         failed = self._failed(bound)
         if concrete(failed) and failed.any():
             where = f" in batch entries {failed.reshape(-1).nonzero().flatten().tolist()}" if failed.dim() else ""
@@ -147,11 +153,14 @@ class MeanFieldSolution(Solution):
             )
         check_feasible(bound, what)
 
-    def _converged(self, state: State) -> Tensor:
-        """Whether q changes no more, and has found possible labellings, ``bool [*batch]``."""
+    def _bound_of(self, state: State) -> Tensor:
+        """The bound of the centred model, without gradient."""
         with torch.no_grad():
-            possible = torch.isfinite(self.functional.value(self.centred[0], state))
-        return possible & (state[2] <= self.functional.tolerance)
+            return self.functional.value(self.centred[0], state)
+
+    def _converged(self, state: State) -> Tensor:
+        """Whether q changes no more, and has found a possible labelling if there may be one, ``bool [*batch]``."""
+        return (state[2] <= self.functional.tolerance) & ~self._failed(self._bound_of(state))
 
     @cached_property
     def _q(self) -> Tensor:
