@@ -171,9 +171,9 @@ def test_an_unwritable_output_is_found_before_the_work(lnz, monkeypatch):
         (
             "toy.uai --method bp --damping 1.5",
             2,
-            "lnz infer: --method bp: damping: expected a number in [0, 1), got 1.5",
+            "lnz infer: --method bp: damping: expected None or a number in [0, 1), got 1.5",
         ),
-        ("toy.uai --method bp --max-iterations 0", 2, "lnz infer: argument --max-iterations: expected a positive"),
+        ("toy.uai --method bp --max-iterations 0", 2, "lnz infer: --max-iterations: expected a positive"),
         ("toy.uai --method bp --schedule random", 2, "lnz infer: --method bp: schedule: expected one of flooding"),
         ("", 2, "lnz infer: the following arguments are required: MODEL"),
     ],
@@ -227,7 +227,8 @@ def test_the_command_itself(capsys):
     assert main([]) == 2
     capsys.readouterr()
     assert main(["inferr"]) == 2
-    told = "lnz: expected a command (fit, predict, align, infer), got 'inferr'; see lnz --help\n"
+    commands = "fit, evaluate, predict, align, infer, warmup, completion"
+    told = f"lnz: expected a command ({commands}), got 'inferr'; see lnz --help\n"
     assert capsys.readouterr().err == told
 
 
