@@ -286,11 +286,7 @@ LOGITS = torch.zeros(2, 5, 3, 4)
         ),
         (lambda: lnz.Transducer(LOGITS).log_prob(torch.tensor([4])), ValueError, r"expected labels in \[0, 4\)"),
         (lambda: lnz.Transducer(LOGITS).log_prob([1]), TypeError, "targets: expected .* of integers, got list"),
-        (
-            lambda: lnz.Transducer(LOGITS).log_prob(torch.zeros(2, 1)),
-            TypeError,
-            "targets: .* integers, got torch.float32",
-        ),
+        (lambda: lnz.Transducer(LOGITS).log_prob(torch.zeros(2, 1)), TypeError, "targets: .* got torch.float32"),
         (lambda: lnz.Transducer(LOGITS).log_prob(torch.ones(3, 1).long()), ValueError, "targets: expected a batch"),
         (
             lambda: lnz.Transducer(LOGITS).log_prob(torch.ones(3).long()),

@@ -145,7 +145,7 @@ def test_what_is_handed_over_is_not_kept_and_what_is_kept_is_not_handed_over(red
 
 
 def test_latent_and_wrong_labels_are_left_to_others() -> None:
-    node, edge = torch.randn(5, 4, 3), torch.randn(3, 3)
+    node, edge = random_scores((5, 4, 3), 0), random_scores((3, 3), 1)
     p = lnz.LinearChain(node, edge)
     y = torch.zeros(5, 4, dtype=torch.int64)
     y[4, 3] = -100

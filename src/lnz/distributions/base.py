@@ -196,7 +196,8 @@ class StructuredDistribution(Distribution, ABC):
         observed = concrete(value) and not self._unobserved(value).any()
         numerator = self._relative_score(value) if observed else self._relative_log_partition(value)
         z = self._relative_log_partition()
-        z = z.masked_fill(torch.isneginf(z), 0.0)  # where Z = 0 the numerator is −inf already
+        impossible = torch.isneginf(z) | (z.isnan() & torch.isneginf(numerator))  # −inf, whatever Z is
+        z = z.masked_fill(impossible, 0.0)
         return (numerator - z).to(self._dtype)
 
     def _scaled_log_prob(self, y: Tensor, scale: float) -> Tensor:

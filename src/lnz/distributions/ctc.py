@@ -171,7 +171,7 @@ class CTC(Distribution):
                 labels, sizes = labels.gather(1, order[..., None].expand_as(labels)), sizes.gather(1, order)
             labels, sizes, scores = labels.movedim(1, 0), sizes.movedim(1, 0), scores.movedim(1, 0).to(x.dtype)
         if k is None:
-            return _cut(labels[0].reshape(*shape, -1), sizes[0].reshape(shape))
+            return _cut(labels[0].reshape(*shape, labels.shape[-1]), sizes[0].reshape(shape))
         labels = _cut(labels[:k], sizes[:k])
         return labels.reshape(k, *shape, labels.shape[-1]), scores[:k].reshape(k, *shape)
 

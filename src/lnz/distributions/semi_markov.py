@@ -96,7 +96,7 @@ class SemiMarkov(SequenceDistribution):
 
     @property
     def _flat(self) -> semi_markov.Segments:
-        """Scores and lengths with one batch axis, as the op takes them; half precision in float32."""
+        """Scores and lengths with one batch axis, as the operation takes them; half precision in float32."""
         (T, W, L), B = self._sizes, self.batch_shape.numel()
         segment, scores = (each.to(working_dtype(self._dtype)) for each in self.scores)
         segment = segment.expand(*self.batch_shape, T, W, L).reshape(B, T, W, L)
