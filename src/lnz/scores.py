@@ -312,7 +312,8 @@ def _gather(entry: Entry, labels: Tensor) -> Tensor:
     if isinstance(entry, Weighted):
         table = entry.table[joint]
         impossible = torch.isneginf(table)
-        return (entry.weight * table.masked_fill(impossible, 0.0)).masked_fill(impossible, -torch.inf)
+        product = entry.weight.double() * table.double().masked_fill(impossible, 0.0)
+        return product.masked_fill(impossible, -torch.inf)
     if entry.dim() == k:
         return entry[joint] if k else entry.expand(labels.shape[:-1])
     if k == 0:

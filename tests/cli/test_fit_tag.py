@@ -242,7 +242,9 @@ class TestEvaluate:
         for arguments, told in {
             (tagger,): "was trained on sentences: give --data.val",
             (run_folder, "--data.val", test): "was trained on images of strings, and takes no --data.val",
-            (tagger, "--data.val", test): "line 2: 'B-ORG'",
+            (tagger, "--data.val", test): (
+                "test.bio, line 2: expected a tag of the training sentences (O, B-LOC, B-PER, I-PER), got 'B-ORG'"
+            ),
             (tagger, "--data.train", test): "unrecognized arguments: --data.train",
         }.items():
             assert evaluate(*arguments) == 2

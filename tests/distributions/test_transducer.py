@@ -277,7 +277,7 @@ LOGITS = torch.zeros(2, 5, 3, 4)
         (lambda: lnz.Transducer(LOGITS, blank=-1), ValueError, r"blank: expected a class in \[0, 4\).*, got -1"),
         (lambda: lnz.Transducer(LOGITS, blank=None), TypeError, "blank: expected an int, got NoneType"),
         (lambda: lnz.Transducer(LOGITS, torch.tensor([6, 1])), ValueError, r"lengths: expected values in \[0, 5\]"),
-        (lambda: lnz.Transducer(LOGITS, torch.zeros(2)), TypeError, "lengths: expected dtype torch.int64"),
+        (lambda: lnz.Transducer(LOGITS, torch.zeros(2)), TypeError, "lengths: expected integers, got dtype"),
         (lambda: lnz.Transducer(LOGITS, torch.ones(3).long()), ValueError, "lengths: expected a batch shape"),
         (
             lambda: lnz.Transducer(LOGITS).log_prob(torch.tensor([1, 0])),
@@ -285,8 +285,8 @@ LOGITS = torch.zeros(2, 5, 3, 4)
             r"targets: expected labels in \[0, 4\) other than the blank, 0, got 0 at \[1\]",
         ),
         (lambda: lnz.Transducer(LOGITS).log_prob(torch.tensor([4])), ValueError, r"expected labels in \[0, 4\)"),
-        (lambda: lnz.Transducer(LOGITS).log_prob([1]), TypeError, "targets: expected a torch.Tensor, got list"),
-        (lambda: lnz.Transducer(LOGITS).log_prob(torch.zeros(2, 1)), TypeError, "targets: expected dtype torch.int64"),
+        (lambda: lnz.Transducer(LOGITS).log_prob([1]), TypeError, "targets: expected .* of integers, got list"),
+        (lambda: lnz.Transducer(LOGITS).log_prob(torch.zeros(2, 1)), TypeError, "targets: .* got torch.float32"),
         (lambda: lnz.Transducer(LOGITS).log_prob(torch.ones(3, 1).long()), ValueError, "targets: expected a batch"),
         (
             lambda: lnz.Transducer(LOGITS).log_prob(torch.ones(3).long()),

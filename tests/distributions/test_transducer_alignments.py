@@ -166,20 +166,20 @@ B, L = torch.zeros(2, 5, 4), torch.zeros(2, 5, 3)
         ((B[0, 0], L), ValueError, r"blank_arcs: expected shape \[\*batch, T, U \+ 1\], got \[4\]"),
         ((B[..., :0], L), ValueError, r"blank_arcs: expected shape \[\*batch, T, U \+ 1\], got \[2, 5, 0\]"),
         ((B, B), ValueError, r"label_arcs: expected shape \[\*batch, 5, 3\], got \[2, 5, 4\]"),
-        ((B, L.double()), TypeError, "label_arcs: expected dtype torch.float32 as blank_arcs, got torch.float64"),
+        ((B, L.long()), TypeError, "label_arcs: expected floating point scores, got dtype torch.int64"),
         ((B, torch.zeros(3, 5, 3)), ValueError, "expected batch shapes of blank_arcs and label_arcs that"),
         (
             (B, L, torch.tensor([6, 1])),
             ValueError,
             r"^lengths: expected values in \[0, 5\], the frames, got 6 at \[0\]",
         ),
-        ((B, L, torch.zeros(2)), TypeError, "^lengths: expected dtype torch.int64, got torch.float32"),
+        ((B, L, torch.zeros(2)), TypeError, "^lengths: expected integers, got dtype torch.float32"),
         (
             (B, L, None, torch.tensor([1, 4])),
             ValueError,
             r"target_lengths: expected values in \[0, 3\], the labels, got 4 at \[1\]",
         ),
-        ((B, L, None, [1, 2]), TypeError, "target_lengths: expected a torch.Tensor, got list"),
+        ((B, L, None, "ab"), TypeError, "target_lengths: expected integers, got 'ab'"),
     ],
 )
 def test_arguments_that_make_no_sense(arguments: tuple, error: type[Exception], message: str) -> None:

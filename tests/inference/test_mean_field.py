@@ -156,9 +156,34 @@ def test_no_possible_labelling_is_minus_infinity() -> None:
     assert p.diagnostics["restarted"]
     assert not torch.autograd.grad(p.log_partition, differ)[0].isnan().any()
     with pytest.raises(lnz.InfeasibleError):
-        _ = p.marginals
-    with pytest.raises(lnz.InfeasibleError):
         p.argmax()
+
+
+def test_a_bound_of_minus_infinity_shows_nothing_but_what_a_factor_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ln P(y) is s(y) less a bound that says nothing: it was s(y)."""
+    graph = lnz.FactorGraph.pairwise(3, 2, torch.tensor([[0, 1], [1, 2], [2, 0]]))
+    edge = torch.zeros(2, 3, 2, 2, dtype=torch.float64)
+    edge[0] = torch.zeros(2, 2).fill_diagonal_(-torch.inf)  # two labels for a triangle of different ones
+    p = lnz.MRF(graph, (torch.ones(3, 2, dtype=torch.float64), edge), MeanField(20, 0.0))
+    assert p.log_partition.tolist() == pytest.approx([-math.inf, 3 + 3 * math.log(2)])
+    assert p.log_prob(torch.zeros(3).long()).tolist() == pytest.approx([-math.inf, -3 * math.log(2)])  # impossible
+    assert p.log_prob(torch.tensor([0, 0, -100])).tolist() == pytest.approx([-math.inf, -2 * math.log(2)])
+    latent = p.log_prob(torch.tensor([0, -100, -100]))
+    assert latent.isnan().tolist() == [True, False]
+    assert latent[1] == pytest.approx(-math.log(2))
+    for answer in (lambda: p.marginals, lambda: p.node_marginals, p.entropy):
+        with pytest.raises(lnz.FailedEstimateError, match=r"MeanField found only impossible .*entries \[0\]"):
+            answer()
+    p = lnz.MRF(graph, (torch.tensor([[0.0, -torch.inf]] * 3), edge[0].float()), MeanField(20, 0.0))
+    p = p.condition(torch.tensor([1, -100, -100]))
+    assert torch.isneginf(p.log_partition)
+    with pytest.raises(lnz.InfeasibleError):
+        _ = p.marginals
+    # a possible labelling that q does not find
+    p = lnz.MRF(lnz.FactorGraph.grid(2, 2, 2), (torch.ones(4, 2).double(), edge[0, 0]), MeanField(20, 0.0))
+    lost = torch.tensor(-torch.inf, dtype=torch.float64)
+    monkeypatch.setattr(type(p.solution.functional), "value", lambda *_: lost)
+    assert p.log_prob(torch.tensor([0, 1, 1, 0])).isnan()
 
 
 def test_observed_nodes_are_clamped() -> None:
@@ -215,7 +240,7 @@ def test_batch_entries_stop_on_their_own() -> None:
 def test_parallel_updates_may_swing_and_damping_settles_them() -> None:
     graph, scores = frustrated()
     p = lnz.MRF(graph, scores, MeanField(100, schedule="parallel"))
-    with pytest.warns(lnz.ConvergenceWarning, match=r"MeanField: 1 of 1 .* try schedule='coordinate', damping=0\.5"):
+    with pytest.warns(lnz.ConvergenceWarning, match=r"MeanField: 1 of 1 .* try damping=0\.5, schedule='coordinate'"):
         value = p.log_partition
     assert value <= lnz.MRF(graph, scores, Enumeration()).log_partition
     settled = lnz.MRF(graph, scores, MeanField(500, schedule="parallel", damping=0.7))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 import lnz
 from lnz.inference import (
@@ -29,6 +31,7 @@ from lnz.inference import (
     TreeReweighted,
 )
 from lnz.objectives import nll
+from lnz.scores import Model
 from tests.suite import random_scores
 
 EDGES = torch.tensor([[0, 1], [1, 2], [2, 0], [2, 3], [3, 4], [4, 0]])
@@ -39,6 +42,13 @@ SUMMING = [
     TreeReweighted(200, 0.0, damping=0.3),
     MeanField(100, 0.0),
 ]
+
+
+def flip_one(model: Model, labels: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """A proposal of a user's own: a random label for a random node; symmetric."""
+    shift = torch.randint(0, 3, labels.shape[:-1], generator=generator)[..., None]
+    node = torch.randint(0, labels.shape[-1], labels.shape[:-1], generator=generator)[..., None]
+    return labels.scatter(-1, node, (labels.gather(-1, node) + shift) % 3), torch.zeros(())
 
 
 def answers(method: Method, node: Tensor, edge: Tensor) -> dict[str, Tensor]:
@@ -96,6 +106,100 @@ def test_losses_on_a_large_grid_with_confident_gold(dtype: torch.dtype) -> None:
     wanted = nll(lnz.MRF(graph, (node.double(), edge.double()), BeliefPropagation()), gold, "none")
     assert (wanted > 5).all()
     torch.testing.assert_close(losses.double(), wanted, rtol=2 * torch.finfo(dtype).eps, atol=1e-3)
+
+
+SAMPLERS = [
+    AnnealedImportance(steps=200),
+    Gibbs(chains=64, sweeps=400),
+    Gibbs("tree", chains=64, sweeps=400),
+    Gibbs("systematic", chains=64, sweeps=400),
+    MetropolisHastings(chains=64, sweeps=1000),
+    MetropolisHastings(flip_one, chains=64, sweeps=1000),
+    GibbsWithGradients(chains=64, sweeps=600),
+    DiscreteLangevin(1.0, chains=64, sweeps=500),
+    HamiltonianMonteCarlo(0.6, 3, chains=64, sweeps=400),
+    ParallelTempering((1.0, 2.0), chains=64, sweeps=400),
+]
+
+
+@pytest.mark.parametrize("offset", [1e6, -1e6])
+@pytest.mark.parametrize("method", SAMPLERS, ids=str)
+def test_an_offset_changes_no_estimate(method: Method, offset: float) -> None:
+    """An eighth is what float32 tells apart there, and four or more scores add up around a node."""
+    node, edge = (random_scores((5, 3), 1) + offset).float(), (random_scores((6, 3, 3), 2) / 2 - offset).float()
+    graph = lnz.FactorGraph.pairwise(5, 3, EDGES)
+    p = lnz.MRF(graph, (node, edge), method)
+    truth = lnz.MRF(graph, (node.double(), edge.double()), lnz.inference.Enumeration())
+    error = 5 * p.diagnostics["standard_error"]
+    if isinstance(method, AnnealedImportance):
+        assert error < 0.5
+        assert (p.log_prob(GOLD[0]) - truth.log_prob(GOLD[0])).abs() < error
+        assert (p.node_marginals - truth.node_marginals).abs().max() < 0.3
+        low, high = p.diagnostics["interval"]
+        assert low < truth.log_partition < high
+    else:
+        assert p.diagnostics["mixed"]
+        assert error.max() < 0.1
+        assert ((p.node_marginals - truth.node_marginals).abs() < error).all()
+        start = method.init(p.model, 4000, torch.Generator().manual_seed(0)).labels  # from each node's own scores
+        share = torch.nn.functional.one_hot(start, 3).double().mean(0)
+        assert (share - node.double().softmax(-1)).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("offset", [1e6, -1e6])
+@pytest.mark.parametrize(
+    "method",
+    [
+        IteratedConditionalModes(restarts=20),
+        IteratedConditionalModes(block_table=27),
+        SimulatedAnnealing(),
+        SimulatedAnnealing(moves="forests"),
+        TRWS(),
+        IntegerProgram(),
+        BeliefPropagation(damping=0.3),
+    ],
+    ids=str,
+)
+def test_an_offset_changes_no_best_labelling(method: Method, offset: float) -> None:
+    node, edge = (random_scores((5, 3), 1) + offset).float(), (random_scores((6, 3, 3), 2) - offset).float()
+    graph = lnz.FactorGraph.pairwise(5, 3, EDGES)
+    p = lnz.MRF(graph, (node, edge), method)
+    truth = lnz.MRF(graph, (node.double(), edge.double()), lnz.inference.Enumeration())
+    for backend in ("auto", "reference"):
+        with lnz.ops.backend(backend):
+            assert torch.equal(lnz.MRF(graph, (node, edge), method).argmax(), truth.argmax())
+    assert torch.equal(p.argmax(), truth.argmax())
+    assert p.diagnostics["score"] == truth.score(truth.argmax())
+    assert p.diagnostics["bound"] >= p.diagnostics["score"]
+
+
+@pytest.mark.parametrize("graph", [lnz.FactorGraph.pairwise(4, 2, EDGES[:4]), lnz.FactorGraph.grid(2, 2, 2)], ids=str)
+@pytest.mark.parametrize(
+    "method", [BeliefPropagation(), TreeReweighted(), MeanField(), AnnealedImportance(steps=5), Gibbs()], ids=str
+)
+def test_no_tangent_is_dropped(method: Method, graph: lnz.FactorGraph) -> None:
+    node, edge = random_scores((4, 2), 1), random_scores((2, 2), 2)
+    name = type(method).__name__
+
+    def ask(what: str) -> Callable[[Tensor], Tensor]:
+        def asked(node: Tensor) -> Tensor:
+            p = lnz.MRF(graph, (node, edge), method)
+            if what == "bounds":
+                return lnz.bounds(p).lower
+            found = getattr(p, what)
+            return found[1] if what == "marginals" else found
+
+        return asked
+
+    wanted = {"node_marginals": name, "marginals": name, "bounds": "bounds"}
+    if name != "Gibbs":
+        wanted["log_partition"] = name
+    for what, who in wanted.items():
+        why = f"^{who} has no forward-mode derivatives; use reverse mode"
+        with pytest.raises(NotImplementedError, match=why):
+            torch.func.jvp(ask(what), (node,), (torch.ones_like(node),))
+        with forward_ad.dual_level(), pytest.raises(NotImplementedError, match=why):
+            ask(what)(forward_ad.make_dual(node, torch.ones_like(node)))
 
 
 def test_a_weight_beside_an_impossible_score_has_a_gradient() -> None:

@@ -153,7 +153,7 @@ def test_one_chain_in_one_of_two_modes_is_not_mixed() -> None:
 
 def test_one_chain_that_hardly_leaves_a_mode_is_not_mixed() -> None:
     """Halves may agree: what tells is that draws are one another's echo."""
-    p = ferromagnet(Gibbs(chains=1, sweeps=400, max_r_hat=100.0), 1.2)
+    p = ferromagnet(Gibbs(chains=1, sweeps=400, max_r_hat=100.0), 1.5)
     with pytest.warns(ConvergenceWarning, match=r"the effective sample size \d\.\d+ is below 10, 10 a chain"):
         said = p.diagnostics
     assert not said["mixed"]
@@ -166,6 +166,15 @@ def test_one_chain_that_mixes_says_so() -> None:
     assert p.diagnostics["why"] == ""
     assert 0.99 < p.diagnostics["r_hat"] < 1.05
     assert (p.node_marginals - 0.5).abs().max() < 0.05
+
+
+def test_a_few_sweeps_of_one_chain_tell_nothing() -> None:
+    p = ferromagnet(Gibbs(chains=1, sweeps=7), 0.3)
+    with pytest.warns(ConvergenceWarning, match="one chain of 7 sweeps tells nothing, R-hat cannot be computed"):
+        said = p.diagnostics
+    assert not said["mixed"]
+    assert said["r_hat"].isnan()
+    assert said["ess"] > 0
 
 
 def test_what_is_given_needs_no_mixing() -> None:
@@ -197,15 +206,17 @@ def test_the_error_of_a_label_that_was_never_seen_is_not_known() -> None:
     assert p.diagnostics["mixed"]
 
 
-@pytest.mark.parametrize("chains", [2, 5])
+@pytest.mark.parametrize("chains", [1, 2, 5])
 def test_r_hat_is_that_of_arviz(chains: int, generator: torch.Generator) -> None:
+    """Of one chain, that of its two halves."""
     from arviz_stats.base.array import array_stats
 
     normal = torch.randn(31, chains, 4, generator=generator).double()
     normal[:, 0, 1] += 1
     normal[..., 2] = (normal[..., 2] > 1).double()
     normal[..., 3] = normal[..., 3].round()
-    wanted = array_stats.rhat(normal.numpy(), chain_axis=1, draw_axis=0)
+    several = torch.cat((normal[:15], normal[-15:]), 1) if chains == 1 else normal
+    wanted = array_stats.rhat(several.numpy(), chain_axis=1, draw_axis=0)
     torch.testing.assert_close(r_hat(normal), torch.as_tensor(wanted))
     wanted = array_stats.ess(normal.numpy(), chain_axis=1, draw_axis=0)
     torch.testing.assert_close(effective_sample_size(normal), torch.as_tensor(wanted))

@@ -1,11 +1,9 @@
-"""The chain op: kernels against reference, its registration, extreme ranges, and the choice of a backend."""
+"""The chain op: kernels against reference, its registration, extreme ranges."""
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
-import threading
 
 import pytest
 import torch
@@ -15,43 +13,47 @@ from hypothesis import strategies as st
 import lnz
 from lnz import ops
 from lnz.ops import chain
-from lnz.ops.chain import kernel, reference
-from lnz.ops.chain.edges import factored, scattered
-from lnz.ops.chain.labelling import _gradient, _log_prob
-from lnz.ops.chain.op import _chain, _edges
-from lnz.ops.jit import buffers
+from lnz.ops.chain import Chains, reference
+from lnz.ops.chain.cpu.forward_backward import forward_backward
+from lnz.ops.chain.cpu.numerator import log_prob_gradient
+from lnz.ops.chain.cpu.viterbi import viterbi
+from lnz.ops.chain.log_prob import LOG_PROB
+from lnz.ops.chain.numerator import edge_indicators, pair_sums
+from lnz.ops.chain.op import CHAIN
+from lnz.ops.chain.records import Labelled, Pass
+from lnz.ops.jit import buffers, work
 from tests.suite import equal, impossibilities, random_scores, seeds
 
 
 @st.composite
-def inputs(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def inputs(draw: st.DrawFn) -> Chains:
     B, T, L, seed = draw(st.integers(1, 4)), draw(st.integers(1, 6)), draw(st.integers(1, 4)), draw(seeds)
     impossible = draw(impossibilities) / 2
     edge_shape = (draw(st.sampled_from([1, B])), draw(st.sampled_from([1, max(1, T - 1)])), L, L)
     lengths = torch.randint(T + 1, (B,), generator=torch.Generator().manual_seed(seed))
-    return random_scores((B, T, L), seed, impossible), random_scores(edge_shape, seed + 1, impossible), lengths
+    return Chains(random_scores((B, T, L), seed, impossible), random_scores(edge_shape, seed + 1, impossible), lengths)
 
 
 def every_answer(node: torch.Tensor, edge: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
     """ln Z, both marginals, and the gradient by the edge scores."""
-    edge = edge.clone().requires_grad_()
-    done = chain.forward_backward(node, edge, lengths)
+    chains = Chains(node, edge.clone().requires_grad_(), lengths)
+    done = chain.forward_backward(chains)
     weights = torch.arange(1.0, len(node) + 1, dtype=node.dtype)
-    log_z = chain.log_partition(node, edge, lengths, done)
-    gradient = torch.autograd.grad((log_z.nan_to_num(neginf=0) * weights).sum(), edge)[0]
-    marginals = chain.node_marginals(node, edge, lengths, done), chain.edge_marginals(node, edge, lengths, done)
+    log_z = chain.log_partition(chains, done)
+    gradient = torch.autograd.grad((log_z.nan_to_num(neginf=0) * weights).sum(), chains.edge)[0]
+    marginals = chain.node_marginals(chains, done), chain.edge_marginals(chains, done)
     return [done.log_z.detach(), *(m.detach() for m in marginals), gradient]
 
 
 @given(inputs())
-def test_kernels_equal_reference(arguments: tuple[torch.Tensor, ...]) -> None:
+def test_kernels_equal_reference(arguments: Chains) -> None:
     node, edge, lengths = arguments
-    actual, best = every_answer(*arguments), chain.topk(*arguments, 1)[1]
+    actual, best = every_answer(*arguments), chain.topk(arguments, 1)[1]
     with ops.backend("reference"):
         for a, w in zip(actual, every_answer(*arguments), strict=True):
             assert a.is_contiguous()
             equal(a, w)
-        equal(best, chain.topk(*arguments, 1)[1])
+        equal(best, chain.topk(arguments, 1)[1])
     steps = max(0, node.shape[1] - 1)
     wanted = reference.forward_backward(node, edge.expand(-1, steps, -1, -1), lengths)
     for a, w in zip(actual, wanted, strict=False):
@@ -65,35 +67,36 @@ def test_blocks_of_lanes_and_of_sequences(
     size: int, dtype: torch.dtype, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Labels that fill registers or not, sequences that fill tiles or not, on one thread and on two."""
-    monkeypatch.setattr(kernel, "_SHARED", 1)
+    monkeypatch.setattr(work, "SHARED", 1)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         for B, T in ((1, 9000 // size), (11, 60)):
             node, edge = random_scores((B, T, size), 0).to(dtype), random_scores((1, 1, size, size), 1).to(dtype)
             lengths = torch.randint(T // 2, T + 1, (B,), generator=torch.Generator().manual_seed(2))
-            done = kernel.forward_backward(node, edge, lengths)
-            assert done.exact.all()
+            chains = Chains(node, edge, lengths)
+            done = forward_backward(chains)
+            assert done.in_range.all()
             wanted = reference.forward_backward(node.double(), edge.double(), lengths)
             precision = {"rtol": 1e-6, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-9}
             equal(done.log_z, wanted[0], **precision)
             equal(done.nodes.double(), wanted[1], **precision)
-            labels, scores = kernel.viterbi(node, edge, lengths)
+            labels, scores = viterbi(chains)
             with ops.backend("reference"):
-                equal(scores, chain.topk(node.double(), edge.double(), lengths, 1)[1][0], **precision)
+                equal(scores, chain.topk(chains.wide(), 1)[1][0], **precision)
             assert ((labels == -100) == (torch.arange(T) >= lengths[:, None])).all()
             y, weight = torch.randint(size, (B, T)), torch.linspace(-1, 2, B, dtype=dtype)
-            given = edge, lengths, y, *done[1:4], weight, -2 * weight
-            at_node, at_edge = kernel.gradient(*given, True, True)
-            alone = kernel.gradient(*given, True, False)[0], kernel.gradient(*given, False, True)[1]
+            given = Labelled(*chains, y), Pass(*done[:4], torch.zeros(B)), weight
+            at_node, at_edge = log_prob_gradient(*given, (True, True))
+            alone = log_prob_gradient(*given, (True, False))[0], log_prob_gradient(*given, (False, True))[1]
             assert torch.equal(at_node, alone[0])
             assert torch.equal(at_edge, alone[1])
-            total = scattered(torch.Size((1, 1, size, size)), y, lengths, weight.double())
-            total -= 2 * factored(edge.double(), *(x.double() for x in (done.before, done.after, weight)))
+            total = edge_indicators(torch.Size((1, 1, size, size)), y, lengths, weight.double())
+            total -= pair_sums(edge.double(), *(x.double() for x in (*done[2:4], weight)))
             equal(at_edge.double(), total, rtol=precision["rtol"], atol=100 * precision["atol"])
             inside = torch.arange(T) < lengths[:, None]
             hot = torch.nn.functional.one_hot(y, size) * inside[..., None]
-            equal(at_node.double(), weight[:, None, None].double() * (hot - 2 * done.nodes.double()), **precision)
+            equal(at_node.double(), weight[:, None, None].double() * (hot - done.nodes.double()), **precision)
     finally:
         torch.set_num_threads(before)
 
@@ -123,19 +126,20 @@ def test_a_component_that_is_lost_to_underflow_is_noticed(dtype: torch.dtype) ->
     node[0, -1, 0] = -torch.inf
     edge = torch.tensor([[0.0, -torch.inf], [-torch.inf, 0.0]], dtype=dtype)[None, None]
     lengths = torch.tensor([T, T])
-    assert kernel.forward_backward(node, edge, lengths).exact.tolist() == [False, True]  # the other one stays fast
+    chains = Chains(node, edge, lengths)
+    assert forward_backward(chains).in_range.tolist() == [False, True]  # the other one stays fast
     log_z, nodes, edges, _ = every_answer(node, edge, lengths)
     equal(log_z, torch.tensor([-10.0 * T, torch.tensor(2.0).log()], dtype=dtype), rtol=1e-6)
     equal(nodes[0, :, 1], torch.ones(T, dtype=dtype))
     equal(edges[0, :, 1, 1], torch.ones(T - 1, dtype=dtype))
-    drawn = chain.sample(node, edge, lengths, 5, torch.Generator().manual_seed(0))
+    drawn = chain.sample(chains, 5, torch.Generator().manual_seed(0))
     assert (drawn[:, 0] == 1).all()
 
 
 def test_what_is_not_a_number_is_passed_on() -> None:
     node, edge = torch.zeros(3, 4, 2), torch.zeros(1, 1, 2, 2)
     node[1, 2, 0] = torch.nan
-    log_z = chain.forward_backward(node, edge, torch.tensor([4, 4, 4])).log_z
+    log_z = chain.forward_backward(Chains(node, edge, torch.tensor([4, 4, 4]))).log_z
     assert torch.isnan(log_z).tolist() == [False, True, False]
 
 
@@ -146,16 +150,16 @@ def test_long_chains_do_not_drift(T: int) -> None:
     L = 4 if T <= 100_000 else 32
     node, edge = torch.randn(1, T, L, generator=generator), torch.randn(1, 1, L, L, generator=generator)
     lengths = torch.tensor([T])
-    single = kernel.forward_backward(node, edge, lengths)
-    double = kernel.forward_backward(node.double(), edge.double(), lengths)
-    assert single.exact.all()
+    chains = Chains(node, edge, lengths)
+    single, double = forward_backward(chains), forward_backward(chains.wide())
+    assert single.in_range.all()
     equal(single.log_z, double.log_z, rtol=1e-7)
     assert (single.nodes - double.nodes).abs().max() < 2e-5
-    reverse = kernel.forward_backward(node.double().flip(1), edge.double().mT, lengths)
+    reverse = forward_backward(Chains(node.double().flip(1), edge.double().mT, lengths))
     equal(reverse.log_z, double.log_z, rtol=1e-12)
     assert (reverse.nodes.flip(1) - double.nodes).abs().max() < 1e-10
-    labels, score = kernel.viterbi(node, edge, lengths)
-    _, wanted = kernel.viterbi(node.double(), edge.double(), lengths)
+    labels, score = viterbi(chains)
+    _, wanted = viterbi(chains.wide())
     y = labels[0]
     own = node[0].double().gather(1, y[:, None]).sum() + edge[0, 0].double()[y[:-1], y[1:]].sum()
     equal(score, own.reshape(1), rtol=1e-12)
@@ -256,75 +260,32 @@ def test_memory_is_used_again_only_when_nothing_refers_to_it() -> None:
 
 @pytest.mark.parametrize("edge_shape", [(1, 1, 2, 2), (3, 3, 2, 2), (1, 3, 2, 2), (3, 1, 2, 2)])
 def test_opcheck(edge_shape: tuple[int, ...]) -> None:
-    node, edge, lengths = random_scores((3, 4, 2), 0), random_scores(edge_shape, 1), torch.tensor([4, 2, 0])
-    torch.library.opcheck(_chain, (node, edge, lengths), raise_exception=True)
-    _, *done = _chain(node, edge, lengths)
-    torch.library.opcheck(_edges, (node, edge, lengths, *done[1:], node.new_ones(3)), raise_exception=True)
-    y, weight = torch.randint(2, (3, 4)), node.new_ones(3)
-    torch.library.opcheck(_log_prob, (node, edge, lengths, y), raise_exception=True)
-    for wanted in ((True, True), (True, False), (False, True)):
-        given = node, edge, lengths, y, *done, weight, -weight, *wanted
-        torch.library.opcheck(_gradient, given, raise_exception=True)
+    chains = Chains(random_scores((3, 4, 2), 0), random_scores(edge_shape, 1), torch.tensor([4, 2, 0]))
+    labelled = Labelled(*chains, torch.randint(2, (3, 4)))
+    for op, arguments in ((CHAIN, chains), (LOG_PROB, labelled)):
+        torch.library.opcheck(op.solve.op, tuple(arguments), raise_exception=True)
+        done = op.solve(arguments)  # type: ignore[arg-type]
+        for wanted in ((True, True), (True, False), (False, True)):
+            for weight in (None, torch.linspace(-1, 2, 3, dtype=torch.float64)):
+                whole = weight, *arguments, *done, list(wanted)
+                torch.library.opcheck(op.gradient_op, whole, raise_exception=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_accumulated_in_more(dtype: torch.dtype) -> None:
     node, edge, lengths = random_scores((2, 500, 3), 0).to(dtype), random_scores((1, 1, 3, 3), 1).to(dtype), None
     lengths = torch.tensor([500, 400])
-    log_z, nodes, *_ = chain.forward_backward(node, edge, lengths)
+    log_z, nodes, *_ = chain.forward_backward(Chains(node, edge, lengths))
     wanted, marginals, _ = reference.forward_backward(node.double(), edge.double(), lengths)
     assert log_z.dtype == nodes.dtype == dtype
     equal(log_z.double(), wanted, rtol=torch.finfo(dtype).eps, atol=0)
     equal(nodes.double(), marginals, rtol=0, atol=torch.finfo(dtype).eps)
 
 
-def test_backend_is_chosen_by_context_and_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LNZ_BACKEND", raising=False)
-    x = torch.zeros(1)
-    assert ops.use_kernels(x)
-    assert not ops.use_kernels(x.half())
-    with ops.backend("reference"):
-        assert not ops.use_kernels(x)
-        with ops.backend("auto"):
-            assert ops.use_kernels(x)
-        assert not ops.use_kernels(x)
-    monkeypatch.setenv("LNZ_BACKEND", "reference")
-    assert not ops.use_kernels(x)
-    with ops.backend("auto"):
-        assert ops.use_kernels(x)
-    monkeypatch.setenv("LNZ_BACKEND", "fast")
-    with pytest.raises(ValueError, match="LNZ_BACKEND: expected one of 'auto', 'reference', got 'fast'"):
-        ops.use_kernels(x)
-    with (
-        pytest.raises(ValueError, match="backend: expected one of 'auto', 'reference', got 'cuda'"),
-        ops.backend("cuda"),
-    ):
-        pass
-
-
-def test_backend_concerns_only_its_own_thread_and_task() -> None:
-    seen = []
-
-    async def other() -> bool:
-        return ops.use_kernels(torch.zeros(1))
-
-    async def main() -> bool:
-        task = asyncio.create_task(other())
-        with ops.backend("reference"):
-            return await task
-
-    with ops.backend("reference"):
-        thread = threading.Thread(target=lambda: seen.append(ops.use_kernels(torch.zeros(1))))
-        thread.start()
-        thread.join()
-    assert seen == [True]
-    assert asyncio.run(main())
-
-
 def test_a_batch_without_entries_has_gradients() -> None:
     node, edge = torch.zeros(0, 5, 3, requires_grad=True), torch.zeros(1, 1, 3, 3, requires_grad=True)
-    lengths = torch.zeros(0, dtype=torch.int64)
-    done = chain.forward_backward(node, edge, lengths)
-    grads = torch.autograd.grad(chain.log_partition(node, edge, lengths, done).sum(), (node, edge))
+    chains = Chains(node, edge, torch.zeros(0, dtype=torch.int64))
+    done = chain.forward_backward(chains)
+    grads = torch.autograd.grad(chain.log_partition(chains, done).sum(), (node, edge))
     assert grads[0].shape == node.shape
     assert torch.equal(grads[1], torch.zeros_like(edge))

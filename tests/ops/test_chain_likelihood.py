@@ -9,7 +9,8 @@ from torch.autograd import forward_ad
 import lnz
 from lnz import ops
 from lnz.ops import chain
-from lnz.ops.chain import kernel, training
+from lnz.ops.chain import Chains, fused_nll
+from lnz.ops.jit import work
 from tests.suite import equal, random_scores
 
 
@@ -19,17 +20,18 @@ def wanted(
     """ln P(y) and the gradients by the scores, by the reference in float64."""
     scores = [x.detach().double().requires_grad_() for x in (node, edge)]
     with ops.backend("reference"):
-        log_prob = chain.log_probability(scores[0], scores[1][None, None], lengths, y)[0]
+        log_prob = chain.log_probability(Chains(scores[0], scores[1][None, None], lengths), y)[0]
         return [log_prob.detach(), *torch.autograd.grad((log_prob * weight.double()).sum(), scores)]
 
 
 def served(
-    node: torch.Tensor, edge: torch.Tensor, lengths: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, hint: float
+    node: torch.Tensor, edge: torch.Tensor, lengths: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, scale: float
 ) -> list[torch.Tensor]:
+    """As :func:`wanted`, of ``scale`` · ln P(y) times what is left of the weight."""
     scores = [x.detach().requires_grad_() for x in (node, edge)]
-    log_prob = chain.likelihood(scores[0], scores[1], lengths, y, hint)
-    assert log_prob is not None
-    return [log_prob.detach(), *torch.autograd.grad((log_prob * weight).sum(), scores)]
+    scaled = chain.scaled_log_prob(scores[0], scores[1], lengths, y, scale)
+    assert scaled is not None
+    return [scaled.detach() / scale, *torch.autograd.grad((scaled * (weight / scale)).sum(), scores)]
 
 
 @pytest.mark.parametrize("size", [1, 3, 16, 40, 70])
@@ -37,7 +39,7 @@ def served(
 @pytest.mark.parametrize("threads", [1, 2])
 def test_equals_the_reference(size: int, dtype: torch.dtype, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Labels that fill registers or not, sequences that fill eight rows or not; any weights."""
-    monkeypatch.setattr(kernel, "_SHARED", 1)
+    monkeypatch.setattr(work, "SHARED", 1)
     before = torch.get_num_threads()
     for B, T in ((4, 1), (8, 9), (21, 150)):
         generator = torch.Generator().manual_seed(B)
@@ -48,15 +50,15 @@ def test_equals_the_reference(size: int, dtype: torch.dtype, threads: int, monke
         node = node.masked_fill(padding[..., None], torch.nan)
         rtol, atol = (1e-5, 1e-5) if dtype == torch.float32 else (1e-12, 1e-9)
         clean, many = node.nan_to_num(nan=0.0), 100 * atol  # in the sum over all pairs of labels
-        for weight, hints in (
+        for weight, scales in (
             (torch.full((B,), -0.5, dtype=dtype), (-0.5, 1.0)),
             (torch.linspace(-1, 2, B, dtype=dtype), (1.0,)),
         ):
             right = wanted(clean, edge, lengths, y, weight)  # on one thread: torch's would only wait for each other
-            for hint in hints:
+            for scale in scales:
                 torch.set_num_threads(threads)
                 try:
-                    actual = served(node, edge, lengths, y, weight, hint)
+                    actual = served(node, edge, lengths, y, weight, scale)
                 finally:
                     torch.set_num_threads(before)
                 for a, w, small in zip(actual, right, (atol, atol, many), strict=True):
@@ -75,8 +77,8 @@ def test_any_range_of_scores_is_right(scale: float, banded: bool, dtype: torch.d
         y = (torch.arange(40) % 2).expand(9, 40) + torch.arange(9)[:, None]
     lengths = torch.tensor([40, 7, 1, 0, 40, 39, 20, 0, 12])
     weight = torch.linspace(-1, 2, 9, dtype=dtype)
-    for hint in (1.0, -1.0):
-        actual = served(node, edge, lengths, y, weight, hint)
+    for factor in (1.0, -1.0):
+        actual = served(node, edge, lengths, y, weight, factor)
         for a, w in zip(actual, wanted(node, edge, lengths, y, weight), strict=True):
             equal(a.double(), w, **({"rtol": 1e-5, "atol": 3e-5} if dtype == torch.float32 else {"atol": 1e-9}))
 
@@ -108,7 +110,7 @@ def test_both_derivatives() -> None:
     lengths, y = torch.tensor([3, 2, 0, 1]), torch.tensor([[0, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 1]])
 
     def loss(node: torch.Tensor, edge: torch.Tensor) -> torch.Tensor:
-        log_prob = chain.likelihood(node, edge, lengths, y, 1.0)
+        log_prob = chain.scaled_log_prob(node, edge, lengths, y)
         assert log_prob is not None
         return log_prob
 
@@ -143,11 +145,11 @@ def test_what_is_handed_over_is_not_kept_and_what_is_kept_is_not_handed_over(red
 
 
 def test_latent_and_wrong_labels_are_left_to_others() -> None:
-    node, edge = torch.randn(5, 4, 3), torch.randn(3, 3)
+    node, edge = random_scores((5, 4, 3), 0), random_scores((3, 3), 1)
     p = lnz.LinearChain(node, edge)
     y = torch.zeros(5, 4, dtype=torch.int64)
     y[4, 3] = -100
-    assert chain.likelihood(node, edge, None, y, 1.0) is None
+    assert chain.scaled_log_prob(node, edge, None, y) is None
     equal(p.log_prob(y), p.condition(y).log_partition - p.log_partition)
     y[4, 3] = 3
     with pytest.raises(ValueError, match=r"y: expected labels in \[0, 3\), or -100 for unobserved, got 3 at \[4, 3\]"):
@@ -192,4 +194,4 @@ def test_long_chains_in_float32() -> None:
     equal(single[0].double(), double[0], rtol=1e-6)
     assert (single[1] - double[1]).abs().max() < 2e-5
     equal(single[2].double(), double[2], rtol=1e-4, atol=1e-2)
-    assert training._FEWEST <= 4
+    assert fused_nll.FEWEST <= 4

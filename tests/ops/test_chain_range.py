@@ -11,7 +11,8 @@ import torch
 import lnz
 from lnz import ops
 from lnz.ops import chain
-from lnz.ops.chain import kernel, reference
+from lnz.ops.chain import Chains, reference
+from lnz.ops.chain.cpu.forward_backward import forward_backward
 from tests.suite import equal, random_scores
 
 SCALES = [1e3, 1e6, 1e9, 1e15, 1e30, 1e100, 1e300]
@@ -92,12 +93,12 @@ def test_kernels_vouch_only_for_what_is_right(node_scale: float, edge_scale: flo
     """Sums of e^−400 and less, one after another: their product is 0 long before any of them is."""
     node, edge = node_scale * random_scores((9, 60, 6), 1), edge_scale * random_scores((6, 6), 2)
     lengths, y = torch.tensor([60, 31, 2, 60, 1, 0, 60, 59, 30]), torch.randint(6, (9, 60))
-    done = kernel.forward_backward(node, edge[None, None], lengths)
-    assert done.exact.sum() > 2
+    done = forward_backward(Chains(node, edge[None, None], lengths))
+    assert done.in_range.sum() > 2
     log_z, nodes, _ = reference.forward_backward(node, edge[None, None], lengths)
-    equal(done.log_z[done.exact], log_z[done.exact], rtol=1e-13, atol=1e-9)
-    equal(done.nodes[done.exact], nodes[done.exact])
-    log_prob = chain.likelihood(node, edge, lengths, y, 1.0)
+    equal(done.log_z[done.in_range], log_z[done.in_range], rtol=1e-13, atol=1e-9)
+    equal(done.nodes[done.in_range], nodes[done.in_range])
+    log_prob = chain.scaled_log_prob(node, edge, lengths, y)
     assert log_prob is not None
     wanted = reference.log_prob(node, edge[None, None], lengths, y)
     equal(log_prob, wanted, rtol=1e-12, atol=1e-9)

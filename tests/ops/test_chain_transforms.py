@@ -12,7 +12,8 @@ from torch.distributions import kl_divergence
 
 import lnz
 from lnz import ops
-from lnz.ops.chain.decode import _picked, _sample, _sample_now, _topk
+from lnz.ops.chain.decode import MAX_MARGINALS, SAMPLE, TOPK
+from lnz.ops.choices import picked
 from tests.suite import equal, random_scores
 
 NODE, EDGES = random_scores((3, 4, 3), 0), (random_scores((3, 3), 1), random_scores((3, 3, 3, 3), 2))
@@ -107,20 +108,23 @@ def test_samples_under_vmap_and_compiled() -> None:
 def test_kernels_and_reference_draw_the_same_from_the_same_numbers() -> None:
     uniform = torch.rand(200, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for edge in (EDGES[0][None, None], EDGES[1]):
-        labels = _sample_now(NODE, edge, LENGTHS, uniform)
+        given = SAMPLE.inputs(NODE, edge, LENGTHS, uniform)
+        labels = SAMPLE(given).labels
         with ops.backend("reference"):
-            assert torch.equal(labels, _sample_now(NODE, edge, LENGTHS, uniform))
+            assert torch.equal(labels, SAMPLE(given).labels)
 
 
 def test_no_label_of_weight_0_is_drawn() -> None:
     weights = torch.tensor([0.0, 0.3, 0.0, 0.7, 0.0], dtype=torch.float64)
     uniform = torch.tensor([0.0, 0.29, 0.31, 1 - 2**-53], dtype=torch.float64)
-    assert _picked(weights.expand(4, 5), uniform).tolist() == [1, 1, 3, 3]
+    assert picked(weights.expand(4, 5), uniform).tolist() == [1, 1, 3, 3]
 
 
 def test_opcheck() -> None:
     for edge in (EDGES[0][None, None], EDGES[1]):
         for k in (1, 3):
-            torch.library.opcheck(_topk, (NODE, edge, LENGTHS, k), raise_exception=True)
+            torch.library.opcheck(TOPK.op, (NODE, edge, LENGTHS, k), raise_exception=True)
+        for of_edges in (False, True):
+            torch.library.opcheck(MAX_MARGINALS.op, (NODE, edge, LENGTHS, of_edges), raise_exception=True)
         uniform = torch.rand(2, 3, 4, dtype=torch.float64)
-        torch.library.opcheck(_sample, (NODE, edge, LENGTHS, uniform), raise_exception=True)
+        torch.library.opcheck(SAMPLE.op, (NODE, edge, LENGTHS, uniform), raise_exception=True)

@@ -10,7 +10,9 @@ from torch import Tensor
 
 import lnz
 from lnz.ops import backend, semi_markov
-from lnz.ops.semi_markov import kernel, reference
+from lnz.ops.semi_markov import cpu, reference
+from lnz.ops.semi_markov.op import KERNELS
+from lnz.ops.semi_markov.records import Segments
 from tests.suite import equal, random_scores
 
 SIZES = [
@@ -42,18 +44,20 @@ def instance(T: int, W: int, L: int, entries: int, steps: int, impossible: float
 def test_it_equals_the_reference(size: tuple[int, int, int], entries: int, shared: bool, impossible: float) -> None:
     segment, edge, lengths = instance(*size, entries, 1 if shared else size[0] - 1, impossible)
     wanted = reference.forward_backward(segment, edge, lengths)
-    for a, w in zip(semi_markov.forward_backward(segment, edge, lengths), wanted, strict=True):
+    for a, w in zip(semi_markov.forward_backward(Segments(segment, edge, lengths)), wanted, strict=True):
         equal(a, w)
-    single = semi_markov.forward_backward(segment.float(), edge.float(), lengths)
+    single = semi_markov.forward_backward(Segments(segment.float(), edge.float(), lengths))
     wanted = reference.forward_backward(segment.float().double(), edge.float().double(), lengths)
     for a, w in zip(single, wanted, strict=True):
         equal(a.double(), w, rtol=1e-5, atol=1e-6)
-    labels, score = semi_markov.topk(segment, edge, lengths, 1)
+    labels, score = semi_markov.topk(Segments(segment, edge, lengths), 1)
     with backend("reference"):
-        best, highest = semi_markov.topk(segment, edge, lengths, 1)
+        best, highest = semi_markov.topk(Segments(segment, edge, lengths), 1)
     equal(score, highest)
     assert torch.equal(labels, best)
-    equal(semi_markov.topk(segment.float(), edge.float(), lengths, 1)[1].double(), highest, rtol=1e-6, atol=1e-6)
+    equal(
+        semi_markov.topk(Segments(segment.float(), edge.float(), lengths), 1)[1].double(), highest, rtol=1e-6, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("impossible", [0.0, 0.3])
@@ -66,9 +70,9 @@ def test_any_range_of_scores_is_right(scale: float, dtype: torch.dtype, steps: i
     segment, edge = (scale * segment).to(dtype), (scale * edge).to(dtype)
     wanted = reference.forward_backward(segment.double(), edge.double(), lengths)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-15 * scale * 100
-    for a, w in zip(semi_markov.forward_backward(segment, edge, lengths), wanted, strict=True):
+    for a, w in zip(semi_markov.forward_backward(Segments(segment, edge, lengths)), wanted, strict=True):
         equal(a.double(), w, rtol=tolerance, atol=tolerance)
-    assert kernel.forward_backward(segment, edge, lengths)[3].all()  # no entry needed the reference
+    assert cpu.forward_backward(Segments(segment, edge, lengths))[3].all()  # no entry needed the reference
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -79,22 +83,22 @@ def test_the_only_way_may_be_far_behind(dtype: torch.dtype, steps: int) -> None:
     edge[:, :, 0, 1] = edge[:, :, 1, 2] = edge[:, :, 2, 0] = 0.0
     segment = torch.zeros(1, 6, 1, 3, dtype=dtype)
     segment[0, :, 0, 0], segment[0, 5, 0, 0] = 5000.0, -torch.inf
-    log_z, segments, edges = semi_markov.forward_backward(segment, edge, torch.tensor([6]))
+    log_z, segments, edges = semi_markov.forward_backward(Segments(segment, edge, torch.tensor([6])))
     wanted = reference.forward_backward(segment.double(), edge.double(), torch.tensor([6]))
     for a, w in zip((log_z, segments, edges), wanted, strict=True):
         equal(a.double(), w, rtol=1e-6, atol=1e-6)
-    drawn = semi_markov.sample(segment, edge, torch.tensor([6]), 20, torch.Generator().manual_seed(0))
+    drawn = semi_markov.sample(Segments(segment, edge, torch.tensor([6])), 20, torch.Generator().manual_seed(0))
     assert (segments[0, torch.arange(6), 0, drawn[:, 0]] > 0).all()
 
 
 def test_impossible_sequences_among_possible_ones() -> None:
     segment, edge, lengths = instance(6, 3, 4, 1, 1)
     segment[8] = -torch.inf
-    log_z, segments, edges = semi_markov.forward_backward(segment, edge, lengths)
+    log_z, segments, edges = semi_markov.forward_backward(Segments(segment, edge, lengths))
     assert torch.isneginf(log_z).tolist() == [b == 8 for b in range(len(lengths))]
     assert (segments[8] == 0).all()
     assert (edges[8] == 0).all()
-    labels, score = semi_markov.topk(segment, edge, lengths, 1)
+    labels, score = semi_markov.topk(Segments(segment, edge, lengths), 1)
     assert torch.isneginf(score[0, 8])
     assert (labels[0, 8] == -100).all()
 
@@ -107,7 +111,7 @@ def test_long_sequences_do_not_drift(dtype: torch.dtype) -> None:
         random_scores((1, 1, W, L), 0).to(dtype).expand(1, T, W, L),
         random_scores((1, 1, L, L), 1).to(dtype),
     )
-    log_z, segments, _ = semi_markov.forward_backward(segment, edge, torch.tensor([T]))
+    log_z, segments, _ = semi_markov.forward_backward(Segments(segment, edge, torch.tensor([T])))
     short = reference.forward_backward(segment[:, :400].double(), edge.double(), torch.tensor([400]))
     shorter = reference.forward_backward(segment[:, :300].double(), edge.double(), torch.tensor([300]))
     eps = torch.finfo(dtype).eps
@@ -123,8 +127,10 @@ def test_the_mass_of_float32_does_not_drift() -> None:
     """Rounding to one side by a fifth of a unit in the last place, step by step, would be off by 1e-3 at the end."""
     T, W, L = 100_000, 16, 4
     segment, edge, lengths = random_scores((1, T, W, L), 0), random_scores((1, 1, L, L), 1), torch.tensor([T])
-    _, segments, edges = semi_markov.forward_backward(segment.float(), edge.float(), lengths)
-    _, wanted, wanted_edges = semi_markov.forward_backward(segment.float().double(), edge.float().double(), lengths)
+    _, segments, edges = semi_markov.forward_backward(Segments(segment.float(), edge.float(), lengths))
+    _, wanted, wanted_edges = semi_markov.forward_backward(
+        Segments(segment.float().double(), edge.float().double(), lengths)
+    )
     equal(segments.double(), wanted, rtol=0, atol=1e-5)
     equal(edges.double(), wanted_edges, rtol=1e-5, atol=0)
 
@@ -146,7 +152,7 @@ def test_what_is_no_score_is_as_in_the_reference(number: float, steps: int, of_e
     segment, edge, lengths = instance(6, 3, 4, 11, steps)
     (edge if of_edges else segment)[8, 0, 1, 2] = number
     for a, w in zip(
-        semi_markov.forward_backward(segment, edge, lengths),
+        semi_markov.forward_backward(Segments(segment, edge, lengths)),
         reference.forward_backward(segment, edge, lengths),
         strict=True,
     ):
@@ -155,13 +161,13 @@ def test_what_is_no_score_is_as_in_the_reference(number: float, steps: int, of_e
 
 def test_padding_may_hold_anything() -> None:
     segment, edge, lengths = instance(7, 3, 5, 11, 6)
-    wanted = semi_markov.forward_backward(segment, edge, lengths)
+    wanted = semi_markov.forward_backward(Segments(segment, edge, lengths))
     steps = torch.arange(7)
     segment[steps >= lengths[:, None]] = torch.nan
     beyond = steps[:, None] + torch.arange(3) >= lengths[:, None, None]
     segment[beyond] = torch.nan
     edge[steps[1:] >= lengths[:, None]] = torch.nan
-    for a, w in zip(semi_markov.forward_backward(segment, edge, lengths), wanted, strict=True):
+    for a, w in zip(semi_markov.forward_backward(Segments(segment, edge, lengths)), wanted, strict=True):
         assert torch.equal(a, w)
     assert (wanted[1][beyond] == 0).all()
 
@@ -177,11 +183,9 @@ def test_threads_and_strides_change_nothing(steps: int) -> None:
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            drawn = semi_markov.sample(turned, across, lengths, 4, torch.Generator().manual_seed(0))
-            results.append((
-                *semi_markov.forward_backward(turned, across, lengths), *semi_markov.topk(turned, across, lengths, 1),
-                drawn,
-            ))  # fmt: skip
+            given = Segments(turned, across, lengths)
+            drawn = semi_markov.sample(given, 4, torch.Generator().manual_seed(0))
+            results.append((*semi_markov.forward_backward(given), *semi_markov.topk(given, 1), drawn))
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
@@ -196,7 +200,7 @@ def test_samples_are_as_frequent_as_they_are_probable(scale: float, steps: int, 
     T, W, L, n = 8, 3, 4, 20_000
     segment, edge = random_scores((2, T, W, L), 0, 0.2), random_scores((1, steps, L, L), 1, 0.3)
     segment, edge, lengths = (scale * segment / 8).to(dtype), (scale * edge).to(dtype), torch.tensor([T, 5])
-    drawn = semi_markov.sample(segment, edge, lengths, n, torch.Generator().manual_seed(0))
+    drawn = semi_markov.sample(Segments(segment, edge, lengths), n, torch.Generator().manual_seed(0))
     starts = reference.forward_backward(segment.double(), edge.double(), lengths)[1].sum(2).clamp(max=1)
     seen = torch.stack([(drawn == label).double().mean(0) for label in range(L)], -1)
     assert ((seen - starts).abs() <= 5 * (starts * (1 - starts) / n).sqrt() + 1e-9).all()
@@ -207,7 +211,8 @@ def test_the_reference_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a kernel was called")
 
     for name in ("forward_backward", "viterbi", "sample"):
-        monkeypatch.setattr(kernel, name, refuse)
+        monkeypatch.setattr(cpu, name, refuse)
+    monkeypatch.setattr(KERNELS, "_found", {})
     monkeypatch.setenv("LNZ_BACKEND", "reference")
     p = lnz.SemiMarkov(random_scores((4, 2, 3), 0), random_scores((3, 3), 1))
     assert torch.isfinite(p.log_partition)

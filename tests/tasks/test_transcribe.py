@@ -366,14 +366,14 @@ class TestAlign:
         said = ["yes", "no", "yes", "extraordinary", "no", "a", "b", "c", "dd", "e"]
         tier = [Interval(0.06 * k, 0.06 * k + 0.05, word) for k, word in enumerate(said)]
         figure = plot.alignment([torch.zeros(100, 40)], [2.0], [{"words": tier}])
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         texts = figure.axes[1].texts
         assert [text.get_text() for text in texts] == said
         boxes = [text.get_window_extent() for text in texts]
         assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
         dense = [Interval(0.01 * k, 0.01 * k + 0.01, "word") for k in range(200)]
         figure = plot.alignment([torch.zeros(100, 40)], [2.0], [{"words": dense}])
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         boxes = [text.get_window_extent() for text in figure.axes[1].texts]
         assert 20 < len(boxes) < 200
         assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))

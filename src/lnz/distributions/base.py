@@ -196,12 +196,13 @@ class StructuredDistribution(Distribution, ABC):
         observed = concrete(value) and not self._unobserved(value).any()
         numerator = self._relative_score(value) if observed else self._relative_log_partition(value)
         z = self._relative_log_partition()
-        z = z.masked_fill(torch.isneginf(z), 0.0)  # where Z = 0 the numerator is −inf already
+        impossible = torch.isneginf(z) | (z.isnan() & torch.isneginf(numerator))  # −inf, whatever Z is
+        z = z.masked_fill(impossible, 0.0)
         return (numerator - z).to(self._dtype)
 
-    def _log_prob(self, value: Tensor, weight: float) -> Tensor:
-        """:meth:`log_prob`, told by what its gradient will most likely be multiplied: that may save a pass over it."""
-        return self.log_prob(value)
+    def _scaled_log_prob(self, y: Tensor, scale: float) -> Tensor:
+        """``scale`` · :meth:`log_prob`: the terms of a loss; a family may compute their gradients along with them."""
+        return scale * self.log_prob(y)
 
     @property
     def num_labels(self) -> int:

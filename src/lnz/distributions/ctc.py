@@ -61,7 +61,7 @@ class CTC(Distribution):
         validate = type(self)._validate_args if validate_args is None else validate_args
         check_scores("logits", logits, values=False)
         self.lengths, self._lengths_given = checked_frames("logits", logits, lengths), lengths is not None
-        logits = without_padding("logits", logits, frames_inside(logits, lengths), values=validate, axes=2)
+        logits = without_padding("logits", logits, frames_inside(logits, self.lengths), values=validate, axes=2)
         check_blank(blank, logits.shape[-1])
         checked_prior(log_prior, logits.shape[-1])
         batch_shape = joint_batch_shape(logits=logits.shape[:-2], lengths=self.lengths.shape)
@@ -171,7 +171,7 @@ class CTC(Distribution):
                 labels, sizes = labels.gather(1, order[..., None].expand_as(labels)), sizes.gather(1, order)
             labels, sizes, scores = labels.movedim(1, 0), sizes.movedim(1, 0), scores.movedim(1, 0).to(x.dtype)
         if k is None:
-            return _cut(labels[0].reshape(*shape, -1), sizes[0].reshape(shape))
+            return _cut(labels[0].reshape(*shape, labels.shape[-1]), sizes[0].reshape(shape))
         labels = _cut(labels[:k], sizes[:k])
         return labels.reshape(k, *shape, labels.shape[-1]), scores[:k].reshape(k, *shape)
 

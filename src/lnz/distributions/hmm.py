@@ -142,7 +142,7 @@ class HMM(SequenceDistribution):
         """P(z_t | x_0 … x_t), given the observations so far, ``[*batch, T, K]``; 0 over padding."""
         self._require_normalised("filtered")
         self._require_feasible("filtered")
-        shares = self._once("filtered", lambda: hmm.filtered(*self._chain._flat, self._chain._pass))
+        shares = self._once("filtered", lambda: hmm.filtered(self._chain._flat, self._chain._pass))
         return shares.reshape(self._shape).to(self._dtype)
 
     def predicted(self, steps: int = 1) -> Tensor:

@@ -89,7 +89,7 @@ class LinearChain(SequenceDistribution):
         return self.node_scores.shape[-1]
 
     @property
-    def _flat(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _flat(self) -> chain.Chains:
         """Scores and lengths with one batch axis, as :mod:`lnz.ops.chain` takes them; half precision in float32."""
         (T,), L, B = self.event_shape, self.num_labels, self.batch_shape.numel()
         node, scores = (each.to(working_dtype(self._dtype)) for each in self.scores)
@@ -102,8 +102,8 @@ class LinearChain(SequenceDistribution):
         else:
             edge = scores.expand(*self.batch_shape, *scores.shape[-3:]).reshape(B, *scores.shape[-3:])
         if self.lengths is None:
-            return node, edge, torch.full((B,), T, device=node.device)
-        return node, edge, self.lengths.expand(self.batch_shape).reshape(B)
+            return chain.Chains(node, edge, torch.full((B,), T, device=node.device))
+        return chain.Chains(node, edge, self.lengths.expand(self.batch_shape).reshape(B))
 
     @property
     def _inside(self) -> Tensor:
@@ -114,11 +114,11 @@ class LinearChain(SequenceDistribution):
 
     @property
     def _pass(self) -> chain.Pass:
-        return self._once("forward_backward", lambda: chain.forward_backward(*self._flat))
+        return self._once("forward_backward", lambda: chain.forward_backward(self._flat))
 
     @property
     def _wide_log_partition(self) -> Tensor:
-        return chain.log_partition(*self._flat, self._pass).reshape(self.batch_shape)
+        return chain.log_partition(self._flat, self._pass).reshape(self.batch_shape)
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -128,11 +128,11 @@ class LinearChain(SequenceDistribution):
     def node_marginals(self) -> Tensor:
         """The probability of each label at each position, ``[*batch, T, L]``; 0 over padding."""
         self._require_feasible("node_marginals")
-        nodes = chain.node_marginals(*self._flat, self._pass).to(self._dtype)
+        nodes = chain.node_marginals(self._flat, self._pass).to(self._dtype)
         return nodes.reshape(*self.batch_shape, *self.event_shape, self.num_labels)
 
     def _edge_marginals(self) -> Tensor:
-        edges = chain.edge_marginals(*self._flat, self._pass).to(self._dtype)
+        edges = chain.edge_marginals(self._flat, self._pass).to(self._dtype)
         return edges.reshape(*self.batch_shape, *edges.shape[1:])
 
     @property
@@ -146,8 +146,8 @@ class LinearChain(SequenceDistribution):
         self._require_feasible("entropy")
         if serves(*self.scores):
             return chain.surprisal(*self._flat).reshape(self.batch_shape).to(self._dtype)
-        edges = chain.edge_marginals(*self._flat, self._pass)
-        nodes = chain.node_marginals(*self._flat, self._pass)
+        edges = chain.edge_marginals(self._flat, self._pass)
+        nodes = chain.node_marginals(self._flat, self._pass)
         return chain.entropy(nodes, edges).to(self._dtype).reshape(self.batch_shape)
 
     def _wide_score(self, y: Tensor) -> Tensor:
@@ -175,27 +175,26 @@ class LinearChain(SequenceDistribution):
         place of sums of scores. Of a full labelling, asked for first where edge scores range too far for the kernels
         (and where there are none), it is a sum of ln P(y_t | y_{t+1}), none of which is positive.
         """
-        return self._log_prob(value, 1.0)
+        return self._scaled_log_prob(value, 1.0)
 
-    def _log_prob(self, value: Tensor, weight: float) -> Tensor:
-        check_tensor("y", value)
-        value = as_labels("y", value)
+    def _scaled_log_prob(self, y: Tensor, scale: float) -> Tensor:
+        check_tensor("y", y)
+        y = as_labels("y", y)
         if self._far:
-            return self._centred._log_prob(value, weight)
+            return self._centred._scaled_log_prob(y, scale)
         if self._known("forward_backward"):
-            return self._log_prob_by_difference(value)
-        if not self._known("likelihood"):  # of a second labelling, the pass that serves all of them is cheaper
-            log_prob = chain.likelihood(*self.scores, self.lengths, value, weight)
+            return _times(scale, self._log_prob_by_difference(y))
+        if not self._known("fused"):  # of a second labelling, the pass that serves all of them is cheaper
+            log_prob = chain.scaled_log_prob(*self.scores, self.lengths, y, scale)
             if log_prob is not None:
-                self._once("likelihood", lambda: True)
+                self._once("fused", lambda: True)
                 return log_prob
-        if not self._is_full(value):
-            return self._log_prob_by_difference(value)
-        node, edge, lengths = self._flat
-        y = value.reshape(node.shape[:2])
-        log_prob, done = chain.log_probability(node, edge, lengths, y)
+        if not self._is_full(y):
+            return _times(scale, self._log_prob_by_difference(y))
+        chains = self._flat
+        log_prob, done = chain.log_probability(chains, y.reshape(chains.node.shape[:2]))
         self._once("forward_backward", lambda: done)
-        return log_prob.reshape(self.batch_shape).to(self._dtype)
+        return _times(scale, log_prob.reshape(self.batch_shape)).to(self._dtype)
 
     @property
     def _far(self) -> bool:
@@ -315,18 +314,18 @@ class LinearChain(SequenceDistribution):
 
     def _max_marginals(self, of_edges: bool) -> Tensor:
         with torch.no_grad():
-            scores = (chain.edge_max_marginals if of_edges else chain.max_marginals)(*self._flat)
+            scores = (chain.edge_max_marginals if of_edges else chain.max_marginals)(self._flat)
         return scores.reshape(*self.batch_shape, *scores.shape[1:]).to(self._dtype)
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         check_integer("k", k)
         with torch.no_grad():
-            labels, scores = chain.topk(*self._flat, k)
+            labels, scores = chain.topk(self._flat, k)
         labels = labels.reshape(k, *self.batch_shape, *self.event_shape)
         return labels, scores.reshape(k, *self.batch_shape).to(self._dtype)
 
     def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:
-        return chain.sample(*self._flat, n, generator).reshape(n, *self.batch_shape, *self.event_shape)
+        return chain.sample(self._flat, n, generator).reshape(n, *self.batch_shape, *self.event_shape)
 
     def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
         return self._with(function(self.node_scores), function(self.edge_scores))
@@ -392,6 +391,10 @@ class LinearChain(SequenceDistribution):
         lengths = "" if self.lengths is None else ", lengths given"
         (T,) = self.event_shape
         return f"LinearChain({T} steps, {self.num_labels} labels, batch_shape={list(self.batch_shape)}{lengths})"
+
+
+def _times(scale: float, log_prob: Tensor) -> Tensor:
+    return log_prob if scale == 1 else log_prob * scale
 
 
 def inside_of(lengths: Tensor | None, steps: int) -> Callable[[], Tensor] | None:

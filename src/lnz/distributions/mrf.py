@@ -121,9 +121,8 @@ class MRF(StructuredDistribution):
         return self._once("centred", lambda: self._with(self.model.centred()[0]))
 
     def _relative_log_partition(self, y: Tensor | None = None) -> Tensor:
-        if y is None:
-            return self.solution.centred_log_partition
-        return self.inference.solve(observe(self.solution.centred[0], y)).log_partition
+        solution = self.solution if y is None else self.inference.solve(observe(self.solution.centred[0], y))
+        return solution.centred_log_partition
 
     def _relative_score(self, y: Tensor) -> Tensor:
         return self.solution.centred[0].precise_score(self._full(y))

@@ -95,7 +95,7 @@ class SemiMarkov(SequenceDistribution):
         return T, W, L
 
     @property
-    def _flat(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _flat(self) -> semi_markov.Segments:
         """Scores and lengths with one batch axis, as the operation takes them; half precision in float32."""
         (T, W, L), B = self._sizes, self.batch_shape.numel()
         segment, scores = (each.to(working_dtype(self._dtype)) for each in self.scores)
@@ -106,7 +106,7 @@ class SemiMarkov(SequenceDistribution):
         else:
             edge = scores.expand(*self.batch_shape, *table).reshape(B, *table)
         lengths = torch.as_tensor(T if self.lengths is None else self.lengths, device=segment.device)
-        return segment, edge, lengths.expand(self.batch_shape).reshape(B)
+        return semi_markov.Segments(segment, edge, lengths.expand(self.batch_shape).reshape(B))
 
     @property
     def _inside(self) -> Tensor:
@@ -115,12 +115,12 @@ class SemiMarkov(SequenceDistribution):
         return steps < (self._sizes[0] if self.lengths is None else self.lengths.unsqueeze(-1))
 
     @property
-    def _forward_backward(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self._once("forward_backward", lambda: semi_markov.forward_backward(*self._flat))
+    def _pass(self) -> semi_markov.Pass:
+        return self._once("forward_backward", lambda: semi_markov.forward_backward(self._flat))
 
     @property
     def _wide_log_partition(self) -> Tensor:
-        return self._forward_backward[0].reshape(self.batch_shape)
+        return semi_markov.log_partition(self._flat, self._pass).reshape(self.batch_shape)
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -145,15 +145,11 @@ class SemiMarkov(SequenceDistribution):
         return LazyTuple((self._segment_marginals, self._edge_marginals))
 
     def _segment_marginals(self) -> Tensor:
-        return self._forward_backward[1].reshape(*self.batch_shape, *self._sizes).to(self._dtype)
+        marginals = semi_markov.segment_marginals(self._flat, self._pass)
+        return marginals.reshape(*self.batch_shape, *self._sizes).to(self._dtype)
 
     def _edge_marginals(self) -> Tensor:
-        segment, edge, lengths = self._flat
-        steps = max(0, segment.shape[1] - 1)
-        if edge.shape[1] == steps:
-            edges = self._forward_backward[2]
-        else:
-            edges = semi_markov.forward_backward(segment, edge.expand(-1, steps, -1, -1), lengths)[2]
+        edges = semi_markov.edge_marginals(self._flat, self._pass)
         return edges.reshape(*self.batch_shape, *edges.shape[1:]).to(self._dtype)
 
     @property
@@ -211,12 +207,12 @@ class SemiMarkov(SequenceDistribution):
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         check_integer("k", k)
         with torch.no_grad():
-            labels, scores = semi_markov.topk(*self._flat, k)
+            labels, scores = semi_markov.topk(self._flat, k)
         labels = labels.reshape(k, *self.batch_shape, *self.event_shape)
         return labels, scores.reshape(k, *self.batch_shape).to(self._dtype)
 
     def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:
-        return semi_markov.sample(*self._flat, n, generator).reshape(n, *self.batch_shape, *self.event_shape)
+        return semi_markov.sample(self._flat, n, generator).reshape(n, *self.batch_shape, *self.event_shape)
 
     def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
         return self._with(function(self.segment_scores), function(self.edge_scores))

@@ -108,12 +108,11 @@ class Transducer(Distribution):
     def alignments(self, targets: Tensor, target_lengths: Tensor | None = None) -> TransducerAlignments:
         """P(z | y) over the alignments of targets ``int64 [*batch, U]``: best ones, marginals, samples.
 
-        Its scores are the log-probabilities of arcs, in float32 at least, so that its ``log_partition`` is ln P(y).
+        Its scores are the log-probabilities of arcs, so that its ``log_partition`` is ln P(y).
         """
         shape, logits, labels, of = self._flat(targets, target_lengths)
         arcs = transducer.arcs(logits, labels, of, self.blank, True)
-        single = torch.promote_types(logits.dtype, torch.float32)
-        blank, label = (x.to(single).reshape(*shape, *x.shape[1:]) for x in arcs)
+        blank, label = (x.to(logits.dtype).reshape(*shape, *x.shape[1:]) for x in arcs)
         return TransducerAlignments(
             blank,
             label,

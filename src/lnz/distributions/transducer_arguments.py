@@ -8,9 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lnz.checks import concrete, largest
+from lnz.checks import check_scores, concrete, largest
 from lnz.distributions.ctc_targets import check_blank, checked_frames, checked_targets
-from lnz.distributions.sequence import without_padding
 
 
 def checked_joint(
@@ -30,14 +29,12 @@ def check_known(name: str, logits: Tensor, lengths: Tensor, *, values: bool) -> 
 
     Later rows may be padding: how many are is for a target to say, see :func:`nodes_inside`.
     """
-    first = logits[..., :1, :]
-    inside = nodes_inside(first, lengths, torch.zeros_like(lengths))
-    without_padding(name, first, inside, values=values and not bounded(logits), axes=3)
-
-
-def bounded(scores: Tensor) -> bool:
-    """Whether scores, which are not traced, are known to hold neither NaN nor +inf."""
-    return not scores.numel() or (concrete(scores) and largest(scores) < math.inf)
+    if not values or not logits.numel() or not concrete(logits, lengths) or largest(logits) < math.inf:
+        return
+    frames = (torch.arange(logits.shape[-3], device=logits.device) < lengths.unsqueeze(-1))[..., None, None]
+    used = torch.where(frames, logits.detach(), 0.0)
+    if not largest(used[..., 0, :]) < math.inf:
+        check_scores(name, used)
 
 
 def nodes_inside(logits: Tensor, lengths: Tensor, sizes: Tensor) -> Callable[[], Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from lnz.caching import cached_property
 from lnz.checks import check_integer, numbers
 from lnz.errors import ConvergenceWarning, warn
-from lnz.inference.base import Method, Solution
+from lnz.inference.base import Method, Solution, check_reverse_mode
 from lnz.inference.constraints import starting_part
 from lnz.inference.gibbs import Gibbs
 from lnz.inference.joint_counts import count, empty_tables, shaped
@@ -82,8 +82,13 @@ class AnnealedImportance(Method):
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """The final states ``int64 [n, *batch, N]``, the logarithms of their weights ``[n, *batch]``, where Z = 0 is
-    proved, ``bool [*batch]``, and whether Z is known, as the part to start from was the whole model.
+    """What the chains leave behind.
+
+    Attributes:
+        labels: the final states, ``int64 [n, *batch, N]``.
+        log_weights: the logarithms of their weights in the centred model, float64 ``[n, *batch]``.
+        impossible: where Z = 0 is proved, ``bool [*batch]``.
+        known: whether Z is, as the part to start from was the whole model.
     """
 
     labels: Tensor
@@ -95,6 +100,11 @@ class Weights:
     def failed(self) -> Tensor:
         """Where every chain has weight 0, though a labelling may be possible, ``bool [*batch]``."""
         return torch.isneginf(self.log_weights).all(0) & ~self.impossible
+
+    @property
+    def log_partition(self) -> Tensor:
+        """ln of their mean, ``[*batch]``."""
+        return self.log_weights.logsumexp(0) - math.log(len(self.log_weights))
 
 
 class AnnealedSolution(Solution):
@@ -109,17 +119,18 @@ class AnnealedSolution(Solution):
 
     @cached_property
     def _weights(self) -> Weights:
+        check_reverse_mode(self.method, self.model)
         with torch.no_grad():
             return self._run()
 
     def _run(self) -> Weights:
-        model, settings = self.model, self.settings
+        settings = self.settings
         generator = torch.Generator().manual_seed(settings.seed)
-        start = starting_part(model)
+        start = starting_part(self.centred[0])
         labels = start.draw(settings.chains, generator)
-        log_weights = start.log_partition.expand(labels.shape[:-1])
+        log_weights = start.log_partition.double().expand(labels.shape[:-1])
         for before, beta in zip(settings.ladder, settings.ladder[1:], strict=False):
-            log_weights = log_weights + (beta - before) * start.rest.score(labels).to(log_weights.dtype)
+            log_weights = log_weights + (beta - before) * start.rest.precise_score(labels)
             alive = torch.isfinite(log_weights)
             if not alive.all():
                 labels, _ = shared(labels, alive, generator)  # a chain of weight 0 may go anywhere
@@ -155,13 +166,16 @@ class AnnealedSolution(Solution):
     @property
     def log_partition(self) -> Tensor:
         """ln of the estimate of Z, ``[*batch]``; NaN where every chain has weight 0, −inf where that is proved."""
-        found = self._weights
-        value = (found.log_weights.logsumexp(0) - math.log(self.settings.chains)).to(self.model.dtype)
-        value = value.masked_fill(found.failed, torch.nan)
-        if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in self.model.tensors):
+        return (self.centred_log_partition + self.centred[1]).to(self.model.dtype)
+
+    @property
+    def centred_log_partition(self) -> Tensor:
+        found, model = self._weights, self.centred[0]
+        value = found.log_partition.masked_fill(found.failed, torch.nan)
+        if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in model.tensors):
             return value
-        score = self.model.score(found.labels).masked_fill(self._normalised == 0, 0.0)
-        return value + (self._normalised.to(score.dtype) * (score - score.detach())).sum(0)  # 0, with the gradient
+        score = model.precise_score(found.labels).masked_fill(self._normalised == 0, 0.0)
+        return value + (self._normalised * (score - score.detach())).sum(0)  # 0, with the gradient
 
     @cached_property
     def marginals(self) -> tuple[Tensor, ...]:
@@ -198,7 +212,7 @@ class AnnealedSolution(Solution):
         if not self._weights.known:
             alike = (self._weights.labels == self._weights.labels[0]).all(-1).all(0)
             error = error.masked_fill(alike & ~self._weights.impossible, torch.nan)
-        log_z = self._weights.log_weights.logsumexp(0) - math.log(n)
+        log_z = self._weights.log_partition + self.centred[1]
         low, high = log_z + torch.log1p((-3 * error).clamp(min=-1.0)), log_z + torch.log1p(3 * error)
         return {
             "standard_error": error,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lnz.caching import cached_property
-from lnz.checks import check_feasible
+from lnz.checks import check_feasible, check_no_tangent
 from lnz.scores import Model
 
 SUMMING = ", and approximately BeliefPropagation(), MeanField() or TreeReweighted()"
@@ -22,6 +22,13 @@ DECODING = (
     "IteratedConditionalModes()"
 )
 SAMPLING = ", and approximately Gibbs() and the other samplers"
+
+
+def check_reverse_mode(method: str, model: Model) -> None:
+    """Raise where forward mode (``torch.func.jvp``, dual numbers) asks for tangents, which ``method`` would drop."""
+    instead = "reverse mode (torch.func.grad, torch.func.vjp), or Enumeration() on models small enough to list"
+    for tensor in model.tensors:
+        check_no_tangent(method, tensor, instead)
 
 
 class Solution:
@@ -53,6 +60,7 @@ class Solution:
     def centred_log_partition(self) -> Tensor:
         """ln Z of the :attr:`centred` model: what log-probabilities and entropies are made of, in float32 or wider.
 
+        NaN where the method has no estimate of it.
         A method whose own sums are those of the centred model keeps digits here that :attr:`log_partition` loses.
         """
         return self.log_partition - self.centred[1]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lnz.caching import cached_property
 from lnz.checks import check_integer, check_number, concrete
-from lnz.inference.base import Method, Solution
+from lnz.inference.base import Method, Solution, check_reverse_mode
 from lnz.inference.grid_belief_propagation import GridSolution, serves
 from lnz.ops.belief.decode import decoded
 from lnz.ops.belief.op import log_partition, solved, warn_if_outside
@@ -94,6 +94,7 @@ class BeliefSolution(Solution):
 
     @cached_property
     def _outcome(self) -> Outcome:
+        check_reverse_mode(self.method, self.model)
         return solved(self.centred[0], self.run)
 
     @property
@@ -137,6 +138,7 @@ class BeliefSolution(Solution):
 
     @cached_property
     def _maximised(self) -> Outcome:
+        check_reverse_mode(self.method, self.model)
         return solved(self.centred[0], self.run, maximise=True)
 
     @property

@@ -17,7 +17,6 @@ from torch import Tensor
 from lnz.inference.elimination import Neighbours, Order, interaction_graph
 from lnz.inference.exact import ExactSolution
 from lnz.inference.junction_tree import junction_tree
-from lnz.inference.mode import precise_score
 from lnz.ops.elimination import Program
 from lnz.scores import Model
 from lnz.typing import IGNORE
@@ -35,7 +34,7 @@ def improved(model: Model, labels: Tensor, max_table: int, patience: int, seed: 
     neighbours = interaction_graph(graph.num_nodes, scopes, held)
     free = [node for node in range(graph.num_nodes) if node not in held]
     drawn = random.Random(seed)
-    score = precise_score(model, labels)
+    score = model.precise_score(labels)
     tried = failed = 0
     while failed < patience:
         order, cut = random_block(neighbours, graph.cardinalities, free, max_table, drawn)
@@ -46,7 +45,7 @@ def improved(model: Model, labels: Tensor, max_table: int, patience: int, seed: 
         ]
         program = Program(graph.cardinalities, scopes, cliques, held | cut)
         moved = _moved(model, labels, program, held | cut)
-        now = precise_score(model, moved)
+        now = model.precise_score(moved)
         better = now > score + 1e-12 * score.abs().nan_to_num(posinf=0.0)
         labels, score = torch.where(better[..., None], moved, labels), torch.where(better, now, score)
         tried += 1

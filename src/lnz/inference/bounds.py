@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from lnz.inference.base import check_reverse_mode
 from lnz.inference.belief_propagation import BeliefPropagation
 from lnz.inference.mean_field import MeanField
 from lnz.inference.tree_reweighted import TreeReweighted
@@ -57,6 +58,7 @@ def bounds(p: HasModel, lower: MeanField = LOWER, upper: TreeReweighted = UPPER)
     if model.graph.is_forest:
         log_partition = BeliefPropagation().solve(model.working()).log_partition.to(model.dtype)
         return Bounds(log_partition, log_partition)
+    check_reverse_mode("bounds", model)
     centred, shift = model.centred()
     ends = []
     for method in (lower, upper):

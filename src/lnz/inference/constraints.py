@@ -14,6 +14,7 @@ from lnz.inference.exact import Exact
 from lnz.ops.conditionals.alone import node_scores
 from lnz.ops.conditionals.random import categorical
 from lnz.scores import Entry, Model, Weighted
+from lnz.typing import IGNORE
 
 MAX_TABLE = 2**20
 """The largest table of elimination, in entries."""
@@ -79,6 +80,20 @@ def starting_part(model: Model) -> Start:
             continue
         return Start(model, part, _restricted(model, tuple(~kept for kept in part)), solution)
     raise AssertionError("elimination on a forest needs no table larger than a factor's")
+
+
+def contradicted(model: Model) -> Tensor:
+    """Where a node or factor alone shows that no labelling is possible, ``bool [*batch]``; O(Σ_f Π L) memory."""
+    hopeless = torch.isneginf(node_scores(model)).all(-1).any(-1)
+    for group, (scope, labels) in enumerate(zip(model.graph.scopes, model.graph.labels, strict=True)):
+        possible = ~torch.isneginf(model.expanded(group))
+        for axis, (nodes, size) in enumerate(zip(scope.unbind(-1), labels, strict=True)):
+            if model.observed is not None:
+                seen = model.observed[..., nodes.to(model.observed.device)]
+                agrees = (seen == IGNORE)[..., None] | (seen[..., None] == torch.arange(size, device=seen.device))
+                possible &= agrees.reshape(*seen.shape, *(size if axis == k else 1 for k in range(len(labels))))
+        hopeless = hopeless | ~possible.unsqueeze(-1).flatten(len(model.batch_shape) + 1).any(-1).all(-1)
+    return hopeless
 
 
 def _groups(model: Model) -> list[tuple[int, tuple[int, ...]]]:

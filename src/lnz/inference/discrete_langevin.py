@@ -41,12 +41,13 @@ class DiscreteLangevin(Sampler):
     def transition(self, model: Model) -> Transition:
         def advance(chains: Chains, sweeps: int, generator: torch.Generator | None) -> Chains:
             labels = chains.labels
-            log_q, score = log_proposal(model, labels, self.step_size), model.score(labels)
+            log_q, score = log_proposal(model, labels, self.step_size), model.precise_score(labels)
             count = torch.zeros(labels.shape[:-1], device=labels.device)
             for _ in range(sweeps):
                 proposed = categorical(log_q, generator)
-                log_q_back, score_back = log_proposal(model, proposed, self.step_size), model.score(proposed)
-                ratio = score_back - score + _sum(log_q_back, labels) - _sum(log_q, proposed)
+                log_q_back, score_back = log_proposal(model, proposed, self.step_size), model.precise_score(proposed)
+                gain = (score_back - score).to(log_q.dtype)
+                ratio = gain + _sum(log_q_back, labels) - _sum(log_q, proposed)
                 accept = accepted(ratio, generator) if self.adjusted else torch.isfinite(score_back)
                 labels = torch.where(accept[..., None], proposed, labels)
                 log_q = torch.where(accept[..., None, None], log_q_back, log_q)

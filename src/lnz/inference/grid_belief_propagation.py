@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lnz.checks import concrete
-from lnz.inference.base import Solution
+from lnz.inference.base import Solution, check_reverse_mode
 from lnz.ops.belief.decode import decoded
 from lnz.ops.belief.op import warn_if_outside
 from lnz.ops.belief.reference import Passing, factor_beliefs, log_sum
@@ -43,6 +43,7 @@ class GridSolution(Solution):
     def _outcome(self) -> GridOutcome:
         graded = torch.is_grad_enabled()  # what was solved without gradient must not serve with it
         if graded not in self._solved:
+            check_reverse_mode(self.method, self.model)
             self._solved[graded] = solved(self.centred[0], self.run)
         return self._solved[graded]
 
@@ -83,6 +84,7 @@ class GridSolution(Solution):
     def argmax(self) -> Tensor:
         """The labelling decoded from max-product messages: good, but not sure to be the best."""
         if self._maximised is None:
+            check_reverse_mode(self.method, self.model)
             with torch.no_grad():
                 self._maximised = solved(self.centred[0], self.run, maximise=True)
         return decoded(self.centred[0], slots(self.centred[0], self._maximised, maximise=True))

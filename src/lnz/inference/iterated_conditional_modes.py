@@ -11,7 +11,7 @@ from torch import Tensor
 from lnz.checks import check_integer, check_number
 from lnz.inference.base import Method
 from lnz.inference.blocks import improved
-from lnz.inference.mode import Found, ModeSolution, precise_score
+from lnz.inference.mode import Found, ModeSolution
 from lnz.ops.icm.op import icm
 from lnz.scores import Model
 from lnz.typing import IGNORE
@@ -91,5 +91,5 @@ def random_labellings(model: Model, n: int, generator: torch.Generator) -> Tenso
 
 def best_of(model: Model, labels: Tensor) -> Tensor:
     """Of n labellings ``[n, *batch, N]``, the best one of each batch entry."""
-    best = precise_score(model, labels).argmax(0)
+    best = model.precise_score(labels).argmax(0)
     return labels.gather(0, best[None, ..., None].expand(1, *labels.shape[1:])).squeeze(0)

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from lnz.caching import cached_property
 from lnz.checks import check_feasible, check_integer, check_number, concrete
-from lnz.inference.base import Method, Solution
+from lnz.errors import ConvergenceWarning, FailedEstimateError, warn
+from lnz.inference.base import Method, Solution, check_reverse_mode
+from lnz.inference.constraints import contradicted
 from lnz.ops.belief.spec import advice, warn_unless_converged
-from lnz.ops.conditionals.alone import node_scores
 from lnz.ops.envelope import State, evaluated, settled
 from lnz.ops.mean_field.op import MeanFieldFunctional, Schedule, hardened
 from lnz.ops.mean_field.reference import product
@@ -34,7 +35,7 @@ class MeanField(Method):
     Impossible joint labels (−inf scores of factors of several nodes) are avoided by q: an update takes, among the
     labels that violate least, the softmax of the fields. Should q end with positive probability on an impossible
     labelling, it starts again, coordinate by coordinate, from a labelling decoded by max-product; only where that too
-    is impossible, the bound is −inf.
+    is impossible, the bound is −inf; log-probabilities, of which nothing is known then, are NaN.
 
     An iteration takes O(Σ_f k_f Π L) time; memory is that of q and of the scores as given: shared tables and
     :class:`~lnz.Weighted` are never expanded.
@@ -98,35 +99,68 @@ class MeanFieldSolution(Solution):
 
     @cached_property
     def _state(self) -> State:
+        check_reverse_mode(self.method, self.model)
         state = settled(self.functional, self.centred[0])
         if concrete(*state):
             functional, (iterations, residual) = self.functional, state[1:3]
             others = () if functional.schedule == "coordinate" else ("schedule='coordinate'",)
             advised = advice(functional.damping, *others) + "; the value is a lower bound all the same"
-            converged = self._converged(state)
-            warn_unless_converged(converged, iterations, residual, functional.tolerance, "MeanField", advised)
+            settles = residual <= functional.tolerance
+            warn_unless_converged(settles, iterations, residual, functional.tolerance, "MeanField", advised)
+            failed = self._failed(self._bound_of(state))
+            if functional.tolerance and failed.any():
+                warn(
+                    f"MeanField: only impossible labellings were found in {int(failed.sum())} of {failed.numel()} "
+                    "models, which does not show that there are no others; try more restarts, or BeliefPropagation()",
+                    ConvergenceWarning,
+                )
         return state
 
     @property
     def log_partition(self) -> Tensor:
         """A lower bound on ln Z, ``[*batch]``; −inf where q allows an impossible labelling, which proves nothing."""
-        return (self.centred_log_partition + self.centred[1]).to(self.model.dtype)
+        return (self._bound + self.centred[1]).to(self.model.dtype)
 
     @property
     def centred_log_partition(self) -> Tensor:
+        """The bound of the centred model; NaN where it is −inf, from which nothing follows, unless that is proved."""
+        bound = self._bound
+        return bound.masked_fill(self._failed(bound), torch.nan)
+
+    @property
+    def _bound(self) -> Tensor:
         return evaluated(self.functional, self.centred[0], self._state)
 
+    def _failed(self, bound: Tensor) -> Tensor:
+        """Where q allows impossible labellings, though others may be possible, ``bool [*batch]``."""
+        failed = torch.isneginf(bound.detach())
+        return failed if concrete(failed) and not failed.any() else failed & ~contradicted(self.model)
+
     def require_feasible(self, what: str) -> None:
-        """Raise :class:`~lnz.InfeasibleError` where a node has no possible label; a bound of −inf is no proof."""
+        """Raise where q allows impossible labellings.
+
+        Raises:
+            InfeasibleError: there are no others, as shows at a node or factor.
+            FailedEstimateError: a bound of −inf proves nothing else.
+        """
+        bound = self._bound_of(self._state)
+        failed = self._failed(bound)
+        if concrete(failed) and failed.any():
+            where = f" in batch entries {failed.reshape(-1).nonzero().flatten().tolist()}" if failed.dim() else ""
+            raise FailedEstimateError(
+                f"{what}: MeanField found only impossible labellings{where}, which does not show that there are no "
+                "others; more restarts may help, or another method, such as BeliefPropagation()"
+            )
+        check_feasible(bound, what)
+
+    def _bound_of(self, state: State) -> Tensor:
+        """The bound of the centred model, without gradient."""
         with torch.no_grad():
-            check_feasible(node_scores(self.centred[0]).amax(-1).amin(-1), what, "a node has no possible label")
+            return self.functional.value(self.centred[0], state)
 
     def _converged(self, state: State) -> Tensor:
-        """Whether q changes no more, and has found possible labellings, ``bool [*batch]``."""
-        with torch.no_grad():
-            return (state[2] <= self.functional.tolerance) & ~torch.isneginf(
-                self.functional.value(self.centred[0], state)
-            )
+        """Whether q changes no more, and has found a possible labelling if there may be one, ``bool [*batch]``."""
+        return (state[2] <= self.functional.tolerance) & ~self._failed(self._bound_of(state))
 
     @cached_property
     def _q(self) -> Tensor:

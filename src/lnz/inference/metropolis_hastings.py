@@ -84,5 +84,6 @@ def _jumped(
     check_labels("proposal", proposed, cards, unobserved=False)
     if concrete(log_ratio) and not (log_ratio < torch.inf).all():
         raise ValueError("proposal: expected log ratios below +inf, got NaN or +inf")
-    accept = accepted(model.score(proposed) - model.score(labels) + log_ratio, generator)
+    gain = (model.precise_score(proposed) - model.precise_score(labels)).to(model.dtype)
+    accept = accepted(gain + log_ratio, generator)
     return torch.where(accept[..., None], proposed, labels), accept

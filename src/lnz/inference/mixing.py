@@ -7,36 +7,26 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Floats = NDArray[np.float64]
-
+LEAST_SWEEPS = 4
+"""ArviZ knows nothing of chains that have fewer."""
 ESS_PER_CHAIN = 10
 """Fewer effective draws per chain are too few to tell from: five per half chain (Gelman et al. 2013, p. 287)."""
 
 
 def r_hat(draws: Tensor) -> Tensor:
-    """The rank-normalised split R-hat (Vehtari et al. 2021): near 1 where all halves of chains tell the same.
+    """The rank-normalised split R-hat (Vehtari et al. 2021), through ArviZ: near 1 where all chains tell the same.
 
-    Each chain is cut into halves, so that one chain has an R-hat too: it tells whether that chain drifts, and nothing
-    of what it has never visited. The larger one of the draws' ranks and of those of their distances to the median.
+    One chain is taken for two, its halves: that tells whether it drifts, and nothing of what it has never visited.
 
     Args:
-        draws: a statistic of each state, ``[sweeps, chains, *rest]``, at least 4 sweeps.
+        draws: a statistic of each state, ``[sweeps, chains, *rest]``, at least 4 sweeps; of one chain at least 8.
 
     Returns:
-        ``[*rest]``, float64; NaN for a statistic that never changes, +inf for one that only differs between halves.
+        ``[*rest]``, float64; NaN for a statistic that never changes, and where there are too few sweeps.
     """
-    found = _columns(draws)
-    if not found.size:
-        return _as_tensor(np.full(found.shape[-1], np.nan), draws)
-    half = len(found) // 2
-    halves = np.concatenate((found[:half], found[-half:]), 1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        bulk = _potential(_normal_scores(halves))
-        tail = _potential(_normal_scores(np.abs(halves - np.median(halves, (0, 1)))))
-    return _as_tensor(np.fmax(bulk, tail), draws)
+    return _per_statistic("rhat", draws, least_chains=2)
 
 
 def effective_sample_size(draws: Tensor) -> Tensor:
@@ -48,14 +38,29 @@ def effective_sample_size(draws: Tensor) -> Tensor:
     Returns:
         ``[*rest]``, float64; NaN for a statistic that never changes.
     """
+    return _per_statistic("ess", draws, least_chains=1)
+
+
+def _per_statistic(name: str, draws: Tensor, least_chains: int) -> Tensor:
+    """ArviZ's diagnostic of each statistic that changes, of as many chains as it asks for."""
+    if not isinstance(draws, Tensor):
+        raise TypeError(f"draws: expected a torch.Tensor, got {type(draws).__name__}")
+    if draws.dim() < 2 or draws.shape[0] < LEAST_SWEEPS or draws.shape[1] < 1:
+        raise ValueError(
+            f"draws: expected shape [sweeps, chains, *rest] with {LEAST_SWEEPS} sweeps or more, got {list(draws.shape)}"
+        )
     from arviz_stats.base.array import array_stats  # takes a second, and brings SciPy
 
-    found = _columns(draws)
-    value = np.full(found.shape[-1], np.nan)
-    changing = found.max((0, 1)) > found.min((0, 1))
-    if changing.any():
-        value[changing] = array_stats.ess(found[..., changing], chain_axis=1, draw_axis=0)
-    return _as_tensor(value, draws)
+    columns = draws.detach().double().cpu().reshape(*draws.shape[:2], draws.shape[2:].numel()).numpy()
+    changing = (columns != columns[:1, :1]).any((0, 1))
+    value = np.full(changing.shape, np.nan)
+    if columns.shape[1] < least_chains:
+        half = len(columns) // 2
+        columns = np.concatenate((columns[:half], columns[-half:]), 1)
+    if changing.any() and len(columns) >= LEAST_SWEEPS:
+        with np.errstate(divide="ignore", invalid="ignore"):  # halves of chains in which nothing changes
+            value[changing] = getattr(array_stats, name)(columns[..., changing], chain_axis=1, draw_axis=0)
+    return torch.as_tensor(value, device=draws.device).reshape(draws.shape[2:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,15 +91,17 @@ def mixing(draws: Tensor, free: Tensor, max_r_hat: float) -> Mixing:
         free: ``bool [*batch, K]``, which statistics may change; where none may, there is nothing to mix.
         max_r_hat: the largest that is good.
     """
-    chains = draws.shape[1]
+    sweeps, chains = draws.shape[:2]
     each, effective = r_hat(draws), effective_sample_size(draws)
     silent = each.isnan()
     worst = each.nan_to_num(nan=-torch.inf, posinf=torch.inf).amax(-1).masked_fill(silent.all(-1), torch.nan)
-    least = effective.nan_to_num(nan=torch.inf).amin(-1).masked_fill(silent.all(-1), torch.nan)
+    least = effective.nan_to_num(nan=torch.inf).amin(-1).masked_fill(effective.isnan().all(-1), torch.nan)
     stuck = (silent | ~free).all(-1) if chains > 1 else (silent & free).any(-1)
     needed = ESS_PER_CHAIN * chains
+    few = chains == 1 and sweeps < 2 * LEAST_SWEEPS
+    told = f"one chain of {sweeps} sweeps" if few else "what does not change"
     reasons = (
-        (stuck & free.any(-1), "what does not change tells nothing, R-hat cannot be computed"),
+        (stuck & free.any(-1), f"{told} tells nothing, R-hat cannot be computed"),
         (worst > max_r_hat, f"R-hat {_extreme(worst, max)} is above max_r_hat={max_r_hat}"),
         (
             least < needed,
@@ -109,37 +116,4 @@ def mixing(draws: Tensor, free: Tensor, max_r_hat: float) -> Mixing:
 
 def _extreme(values: Tensor, choose: Callable[[list[float]], float]) -> str:
     known = values[~values.isnan()].tolist()
-    return f"{choose(known):.3f}" if known else "NaN"
-
-
-def _columns(draws: Tensor) -> Floats:
-    """``[sweeps, chains, K]`` in float64."""
-    if not isinstance(draws, Tensor):
-        raise TypeError(f"draws: expected a torch.Tensor, got {type(draws).__name__}")
-    if draws.dim() < 2 or draws.shape[0] < 4 or draws.shape[1] < 1:
-        raise ValueError(
-            f"draws: expected shape [sweeps, chains, *rest] with 4 sweeps or more, got {list(draws.shape)}"
-        )
-    return draws.detach().double().cpu().reshape(*draws.shape[:2], draws.shape[2:].numel()).numpy()
-
-
-def _as_tensor(values: Floats, draws: Tensor) -> Tensor:
-    return torch.as_tensor(values, dtype=torch.float64, device=draws.device).reshape(draws.shape[2:])
-
-
-def _normal_scores(draws: Floats) -> Floats:
-    """Each statistic's draws by the normal quantiles of their ranks, ties by mean ranks."""
-    from scipy.special import ndtri
-    from scipy.stats import rankdata
-
-    ranks = rankdata(draws.reshape(-1, draws.shape[-1]), axis=0)
-    return ndtri((ranks - 3 / 8) / (len(ranks) + 1 / 4)).reshape(draws.shape)
-
-
-def _potential(draws: Floats) -> Floats:
-    """By how much the spread of all draws ``[steps, chains, K]`` exceeds that within chains, as a factor."""
-    steps = len(draws)
-    changes = draws.max(0) > draws.min(0)  # the variance of equal numbers may be a rounding error
-    within = np.where(changes, draws.var(0, ddof=1), 0.0).mean(0)
-    between = draws.mean(0).var(0, ddof=1)
-    return np.sqrt(between / within + (steps - 1) / steps)
+    return f"{choose(known):.4g}" if known else "NaN"

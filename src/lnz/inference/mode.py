@@ -11,7 +11,6 @@ from torch import Tensor
 
 from lnz.caching import cached_property
 from lnz.inference.base import Solution
-from lnz.scores import Model
 
 ROUNDING = 1e-9  # what sums of float64 scores may be off by, as a fraction
 
@@ -53,19 +52,14 @@ class ModeSolution(Solution, ABC):
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        score = precise_score(self.model, self.found.labels)
+        score = self.model.precise_score(self.found.labels)
         bound = torch.full_like(score, torch.inf) if self.found.bound is None else self.found.bound.to(score)
         return {"score": score, "bound": bound, "optimal": proved(score, bound), **self.found.remarks}
 
 
-def precise_score(model: Model, labels: Tensor) -> Tensor:
-    """The score of a labelling ``[*batch, N]`` in float64."""
-    return model.map_scores(lambda scores: scores.double()).score(labels).double()
-
-
 def judged(solution: Solution, labels: Tensor) -> dict[str, Tensor]:
     """``score``, ``bound`` and ``optimal`` of a labelling from a method that proves either nothing or everything."""
-    score = precise_score(solution.model, labels)
+    score = solution.model.precise_score(labels)
     bound = score if solution.exact else torch.full_like(score, torch.inf)
     return {"score": score, "bound": bound, "optimal": torch.full_like(score, solution.exact, dtype=torch.bool)}
 

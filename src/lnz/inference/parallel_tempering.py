@@ -101,9 +101,10 @@ def _swapped(
     model: Model, replicas: Tensor, pairs: Tensor, drop: Tensor, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
     """Replicas after offering to swap ``pairs`` with the temperature above each, and which of them did."""
-    scores = model.score(replicas)
+    scores = model.precise_score(replicas)
     gain = scores[pairs + 1] - scores[pairs]
-    accept = accepted(drop[pairs].to(gain.dtype).reshape(-1, *(1,) * (gain.dim() - 1)) * gain, generator)
+    log_ratio = drop[pairs].reshape(-1, *(1,) * (gain.dim() - 1)) * gain
+    accept = accepted(log_ratio.to(model.dtype), generator)
     low, high = replicas[pairs], replicas[pairs + 1]
     replicas = replicas.clone()
     replicas[pairs] = torch.where(accept[..., None], high, low)

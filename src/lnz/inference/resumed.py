@@ -47,7 +47,7 @@ def resumed(name: str, model: Model, labels: Tensor, lead: tuple[str, ...] = ("n
         return labels
     clamped = torch.where(model.observed == IGNORE, labels, model.observed)
     if concrete(clamped) and not torch.equal(clamped, labels):
-        impossible = torch.isneginf(model.score(clamped)).flatten(0, dims - 1).any(0)
+        impossible = torch.isneginf(model.precise_score(clamped)).flatten(0, dims - 1).any(0)
         scores = torch.zeros(impossible.shape, device=labels.device).masked_fill(impossible, -torch.inf)
         check_feasible(scores, name, "what is observed now leaves them score -inf, so start new ones with init")
     return clamped

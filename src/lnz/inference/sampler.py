@@ -119,7 +119,7 @@ class Sampler(Method):
         check_integer("n", n, None)
         check_generator(generator)
         with torch.no_grad():
-            return Chains(starts(model, n, generator, labels))
+            return Chains(starts(model.centred()[0], n, generator, labels))
 
     def step(self, model: Model, chains: Chains, sweeps: int = 1, generator: torch.Generator | None = None) -> Chains:
         """The chains after ``sweeps`` more sweeps; ``chains`` itself is left as it is.
@@ -146,8 +146,11 @@ class Sampler(Method):
             return self.plan(model)(self._resumed(model, chains), sweeps, generator)
 
     def plan(self, model: Model) -> Transition:
-        """As :meth:`transition`, also for a graph without nodes, where there is nothing to move."""
-        return self.transition(model) if model.graph.num_nodes else _stay
+        """:meth:`transition` of the centred model; for a graph without nodes, where there is nothing to move, too."""
+        if not model.graph.num_nodes:
+            return _stay
+        with torch.no_grad():
+            return self.transition(model.centred()[0])
 
     def _resumed(self, model: Model, chains: Chains) -> Chains:
         """The chains as they go on under ``model``; a sampler that carries labellings of its own has more to do."""

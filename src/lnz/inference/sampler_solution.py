@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lnz.caching import cached_property
 from lnz.errors import ConvergenceWarning, warn
-from lnz.inference.base import Solution
+from lnz.inference.base import Solution, check_reverse_mode
 from lnz.inference.joint_counts import count, empty_tables, shaped
 from lnz.inference.mixing import Mixing, mixing
 from lnz.ops.conditionals.alone import node_scores
@@ -89,11 +89,11 @@ class SamplerSolution(Solution):
 
     def _run(self, groups: bool) -> Estimates:
         """Run the chains from their start, always with the same random numbers."""
-        model, sampler, generator = self.model, self.sampler, self._generator().manual_seed(self.sampler.seed + 1)
+        check_reverse_mode(self.method, self.model)
+        model, sampler, generator = self.centred[0], self.sampler, self._generator().manual_seed(self.sampler.seed + 1)
         n, graph = sampler.chains, model.graph
-        dtype = torch.promote_types(model.dtype, torch.float32)
         shape = (n, *model.batch_shape, graph.num_nodes, graph.max_cardinality)
-        nodes = torch.zeros(shape, dtype=dtype, device=model.device)
+        nodes = torch.zeros(shape, dtype=model.dtype, device=model.device)
         tables = empty_tables(model) if groups else []
         watched = torch.linspace(
             0, max(0, graph.num_nodes - 1), min(MONITORED, graph.num_nodes), device=model.device
@@ -107,14 +107,14 @@ class SamplerSolution(Solution):
                 nodes.scatter_add_(-1, labels[..., None], nodes.new_ones(()).expand(*labels.shape, 1))
                 if groups:
                     count(tables, model, labels)
-                scores.append(model.score(labels))
+                scores.append(model.precise_score(labels))
                 labels_seen.append(labels[..., watched])
         draws = _statistics(torch.stack(scores), torch.stack(labels_seen))
         free = self._free
         free = torch.cat((free.any(-1, keepdim=True), free[..., watched]), -1)
         found = mixing(draws, free, sampler.max_r_hat)
         total = n * sampler.sweeps
-        joint = shaped([table / total for table in tables], model) if groups else None
+        joint = shaped([table / total for table in tables], self.model) if groups else None
         self._warn_unless_mixed(found)
         return Estimates(nodes / sampler.sweeps, joint, found, chains)
 
@@ -130,7 +130,7 @@ class SamplerSolution(Solution):
         if bad.any():
             which = "" if bad.dim() == 0 else f" of {int(bad.sum())} of {bad.numel()} batch entries"
             warn(
-                f"{self.method}: the chains{which} have not mixed: {found.why} after {self.sampler.warmup} + "
+                f"{self.method}: the chains{which} have not mixed: {found.why}, after {self.sampler.warmup} + "
                 f"{self.sampler.sweeps} sweeps of {self.sampler.chains} chains; more sweeps, more chains, or another "
                 "sampler, may help",
                 ConvergenceWarning,

@@ -77,12 +77,12 @@ class SimulatedAnnealingSolution(ModeSolution):
         self.settings = settings
 
     def _find(self) -> Found:
-        settings, model = self.settings, self.model
+        settings, model = self.settings, self.centred[0]
         generator = torch.Generator().manual_seed(settings.seed)
         labels = random_labellings(model, settings.chains, generator)
         unit, bound, rivals = _mean_range(model, labels), None, labels[:0]
         if settings.start is not None:
-            solution = settings.start.solve(model)
+            solution = settings.start.solve(self.model)
             rivals = solution.argmax()[None]
             bound = solution.diagnostics.get("bound")
             labels = rivals.expand_as(labels)
@@ -93,7 +93,7 @@ class SimulatedAnnealingSolution(ModeSolution):
         else:
             for temperature in temperatures:
                 labels = gibbs_sweeps(model, labels, 1, generator, temperature=temperature)
-        return Found(best_of(model, icm(model, torch.cat((rivals, labels)))), bound)
+        return Found(best_of(self.model, icm(self.model, torch.cat((rivals, labels)))), bound)
 
 
 def _mean_range(model: Model, labels: Tensor) -> float:

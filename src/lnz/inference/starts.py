@@ -49,7 +49,7 @@ def starts(model: Model, n: int, generator: torch.Generator | None, labels: Tens
         scores = node_scores(model)
         check_feasible(_reduced(scores.amax(-1).amin(-1), model, shape), "init", "a node has no possible label")
         start = categorical(scores.expand(*shape, -1), generator)
-    possible = torch.isfinite(model.score(start))
+    possible = torch.isfinite(model.precise_score(start))
     if not possible.all() and (labels is None or (labels == IGNORE).any()):
         start, possible = _repaired(model, start, possible, generator)
         if labels is None:
@@ -83,7 +83,7 @@ def _from_constraints(
     own = len(model.batch_shape) == len(shape)  # each chain has labels of its own that it must keep
     drawn = part.draw(1, generator)[0] if own else part.draw(len(start), generator)
     start = torch.where(possible[..., None], start, drawn)
-    return start, possible | torch.isfinite(model.score(start))
+    return start, possible | torch.isfinite(model.precise_score(start))
 
 
 def _repaired(
@@ -99,7 +99,7 @@ def _repaired(
         own = len(model.batch_shape) == start.dim() - 1  # each chain has labels of its own that it must keep
         moved = gibbs_sweeps(priced, start[None], 1, generator)[0] if own else gibbs_sweeps(priced, start, 1, generator)
         start = torch.where(possible[..., None], start, moved)
-        possible = torch.isfinite(model.score(start))
+        possible = torch.isfinite(model.precise_score(start))
         if possible.all():
             break
     return start, possible

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lnz.caching import cached_property
 from lnz.checks import check_integer, check_number, concrete
-from lnz.inference.base import Method, Solution
+from lnz.inference.base import Method, Solution, check_reverse_mode
 from lnz.ops.belief.schedule import Run
 from lnz.ops.belief.spec import advice, warn_unless_converged
 from lnz.ops.envelope import State, answered, evaluated, settled
@@ -116,6 +116,7 @@ class TreeReweightedSolution(Solution):
 
     @cached_property
     def _state(self) -> State:
+        check_reverse_mode(self.method, self.model)
         state = settled(self.functional, self.centred[0])
         if concrete(*state):
             run, (iterations, residual, converged) = self.functional.run, state[2:5]

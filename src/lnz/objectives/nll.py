@@ -58,15 +58,28 @@ def nll(
     if isinstance(p, MRF) and isinstance(p.inference, Sampler):
         losses = _sampled(p, y, p.inference.chains, generator)
     elif isinstance(p, StructuredDistribution):
-        p = p._wide  # an answer of half precision is rounded once, after it is known to be finite
-        losses = -p._log_prob(y, -1.0 / max(1, p.batch_shape.numel()) if reduction == "mean" else -1.0)
+        # an answer of half precision is rounded once, after it is known to be finite
+        return _terms(p._wide, y, reduction, zero_infinity).to(dtype)
     else:
         losses = -p.log_prob(y)
+    return reduced(_possible(losses, zero_infinity), reduction)
+
+
+def _terms(p: StructuredDistribution, y: Tensor, reduction: Reduction, zero_infinity: bool) -> Tensor:
+    """By terms that only need to be added, −ln P(y) or −ln P(y) / B: a family can make their gradients with them."""
+    size = max(1, p.batch_shape.numel())
+    terms = _possible(p._scaled_log_prob(y, -1 / size if reduction == "mean" else -1.0), zero_infinity)
+    if reduction == "mean" and terms.numel() != size:  # several labellings per model, or none
+        return terms.mean() * size
+    return terms if reduction == "none" else terms.sum()
+
+
+def _possible(losses: Tensor, zero_infinity: bool) -> Tensor:
+    """The losses without those of impossible labellings; raises if these are not to be left out."""
     if zero_infinity:
-        losses = torch.where(torch.isposinf(losses), 0.0, losses)
-    else:
-        check_possible(losses, "; zero_infinity=True leaves them out")
-    return reduced(losses, reduction).to(dtype)
+        return torch.where(torch.isposinf(losses), 0.0, losses)
+    check_possible(losses, "; zero_infinity=True leaves them out")
+    return losses
 
 
 def _sampled(p: MRF, y: Tensor, chains: int, generator: torch.Generator | None) -> Tensor:

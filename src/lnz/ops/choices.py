@@ -20,3 +20,10 @@ def ranked(candidates: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
     at = rank.clamp(max=size - 1).unsqueeze(-1)
     score = scores.gather(-1, at).squeeze(-1).masked_fill(rank >= size, -torch.inf)
     return score, index.gather(-1, at).squeeze(-1)
+
+
+def picked(weights: Tensor, uniform: Tensor) -> Tensor:
+    """The first label at which the cumulative sum passes ``uniform`` times the whole; never one of weight 0."""
+    sums = weights.cumsum(-1)
+    whole = sums[..., -1:]
+    return ((sums > uniform.unsqueeze(-1) * whole) | (sums >= whole)).int().argmax(-1)

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from lnz.ops import unobserved, use_kernels
-from lnz.ops.chain.kernel import arrays, shares
-from lnz.ops.chain.reference import accumulator
 from lnz.ops.jit.threads import side_by_side
+from lnz.ops.jit.work import arrays
+from lnz.ops.jit.work import shares_of as shares
+from lnz.ops.precision import accumulator
 
 _SHARED = 2**15  # pairs of labels from which threads share the work
 

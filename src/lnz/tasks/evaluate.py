@@ -82,8 +82,9 @@ def evaluate(model: Path, argv: Sequence[str], console: Console) -> None:
     options = parser.parse_args(list(argv))
     for source in found:
         module = task.module.from_checkpoint(load_checkpoint(source), str(source))
+        making: Any = [(partial(_made_for, module), task.test, False)]
         try:
-            data = parser.instantiate(options, instantiators=[(partial(_made_for, module), task.test, False)]).data
+            data = parser.instantiate(options, instantiators=making).data
         except FormatError:
             raise
         except ValueError as error:

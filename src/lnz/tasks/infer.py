@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lnz.distributions import MRF
 from lnz.errors import FailedEstimateError, InfeasibleError
-from lnz.inference import Enumeration, Exact, MeanField
+from lnz.inference import Enumeration, Exact
 from lnz.inference.base import Method
 from lnz.inference.sampler import Sampler
 from lnz.io import NamedModel, assignment_result, marginals_result, partial_assignment_result, partition_result
@@ -138,7 +138,7 @@ def _summed(model: NamedModel, p: MRF, query: Query) -> Answer:
     if query == "PR" or not isinstance(p.inference, Sampler):
         log_partition = float(p.log_partition)
         given = "" if p.model.observed is None else " that agrees with the evidence"
-        if math.isnan(log_partition) or (log_partition == -math.inf and isinstance(p.inference, MeanField)):
+        if p.solution.centred_log_partition.isnan():
             raise FailedEstimateError(
                 f"{type(p.inference).__name__}: no estimate of ln Z: only labellings{given} of probability 0 were "
                 "found, which does not show that there are no others; try another method, such as Exact or "

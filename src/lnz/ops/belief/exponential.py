@@ -41,7 +41,8 @@ def _shifted(x: Tensor, dims: list[int]) -> tuple[Tensor, Tensor]:
     top = x.amax(dims, keepdim=True)
     top = top.masked_fill(torch.isneginf(top), 0.0)
     x = x - top
-    return x.exp(), -x.masked_fill(torch.isneginf(x), 0.0).amin()
+    finite = x.masked_fill(torch.isneginf(x), 0.0)
+    return x.exp(), -finite.amin() if x.numel() else x.new_zeros(())
 
 
 def through(table: Tensor, message: Tensor, position: int) -> Tensor:

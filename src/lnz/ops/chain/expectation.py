@@ -11,9 +11,11 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from lnz.ops.chain.autograd import EdgeMarginals, NodeMarginals, applied, forward_backward
-from lnz.ops.chain.reference import accumulator, conditionals, filtered, table
+from lnz.ops.chain.op import CHAIN
+from lnz.ops.chain.records import Chains
+from lnz.ops.chain.reference import conditionals, filtered, table
 from lnz.ops.expectation import Family, Function, expected, serves
+from lnz.ops.precision import accumulator
 
 
 def expectation(node: Tensor, edge: Tensor, lengths: Tensor, function: tuple[Tensor, Tensor]) -> Tensor:
@@ -72,9 +74,8 @@ def _marginals(
     node: Tensor, edge: Tensor, lengths: Tensor, function: tuple[Tensor, Tensor], grad: Tensor
 ) -> tuple[Tensor, Tensor]:
     joint = edge.expand(torch.broadcast_shapes(edge.shape, function[1].shape))
-    nodes, *factors = forward_backward(node, joint, lengths)[1:]
-    at_node = grad[:, None, None] * applied(NodeMarginals, node, joint, lengths, nodes)
-    at_edge = applied(EdgeMarginals, node, joint, lengths, *factors, grad)
+    chains = Chains(node, joint, lengths)
+    at_node, at_edge = CHAIN.gradient(grad, chains, CHAIN.solve(chains), (True, True))
     return at_node, at_edge.sum_to_size(function[1].shape)
 
 
@@ -89,11 +90,11 @@ def _by_marginals(node: Tensor, edge: Tensor, lengths: Tensor, u: Tensor, v: Ten
     """
     B, T, L = node.shape
     tables = edge.expand(B, max(edge.shape[1], v.shape[1]) if T > 1 else 0, L, L)
-    nodes, *factors = forward_backward(node, tables, lengths)[1:]
-    pairs = applied(EdgeMarginals, node, tables, lengths, *factors, torch.ones_like(node[:, :, 0].sum(1)))
+    chains = Chains(node, tables, lengths)
+    nodes, pairs = CHAIN.gradient(None, chains, CHAIN.solve(chains), (True, True))
     left = (lengths[:, None] - torch.arange(T, device=lengths.device)).clamp(min=0)  # steps from each on
     joined = (left - 1).clamp(min=0)
-    total = _summed(applied(NodeMarginals, node, tables, lengths, nodes), u, left.clamp(max=1))
+    total = _summed(nodes, u, left.clamp(max=1))
     joined = joined[:, :-1].clamp(max=1) if tables.shape[1] == T - 1 else joined[:, :1]
     return total + _summed(pairs.flatten(2), v.expand(-1, tables.shape[1], -1, -1).flatten(2), joined)
 

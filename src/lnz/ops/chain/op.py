@@ -1,136 +1,152 @@
-"""Registration and dispatch of the linear chain. Shapes as in :mod:`lnz.ops.chain.reference`.
+"""The linear chain: ln Z, node and edge marginals. Shapes as in :mod:`lnz.ops.chain.reference`.
 
 ``lnz::chain`` computes ln Z, node marginals and two factors of the edge marginals at once, without a tape over time and
-without a tensor of the size of the edge marginals; ``lnz::chain_edges`` makes those from the factors, summed to the
-shape of the edge scores, in one matrix product where these are shared. What differentiates them is in
-:mod:`lnz.ops.chain.autograd`; ln P(y) is :mod:`lnz.ops.chain.labelling`'s.
+without a tensor of the size of the edge marginals; ``lnz::chain_gradient`` makes those from the factors, summed to the
+shape of the edge scores, in one matrix product where these are shared.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from lnz.ops import use_kernels
-from lnz.ops.chain import kernel, reference
-from lnz.ops.chain.edges import factored
+from lnz.ops import precision
+from lnz.ops.chain import reference
+from lnz.ops.chain.numerator import pair_sums
+from lnz.ops.chain.records import Chains, Pass
+from lnz.ops.dispatch import Kernels
+from lnz.ops.scaffold import Differentiable
+from lnz.ops.scaffold.batch import Axis
+
+KERNELS = Kernels("chain")
+KERNELS.register("cpu", "lnz.ops.chain.cpu", devices=("cpu",), dtypes=(torch.float32, torch.float64))
+
+SHARED = {"edge": Axis(shared=True)}
 
 
-class Pass(NamedTuple):
-    """What one forward–backward pass over B chains gives, as constants; :mod:`lnz.ops.chain.autograd` differentiates.
+def solve(chains: Chains) -> Pass:
+    """The pass: by the kernels, as far as they serve, each chain on the rung that its range takes."""
+    run = KERNELS.find("forward_backward", chains.node, chains.edge) if chains.has_steps else None
+    if run is None:
+        log_z, nodes = in_logs(chains)
+        factors = torch.zeros_like(nodes, dtype=chains.node.dtype), torch.zeros_like(nodes, dtype=chains.node.dtype)
+        rung = torch.full_like(chains.lengths, precision.LOGARITHMS, dtype=torch.uint8)
+        return Pass(log_z, nodes.to(chains.node.dtype), *factors, rung)
 
-    Attributes:
-        log_z: ln Z ``[B]``, in the dtype that it was computed in (:func:`lnz.ops.chain.reference.accumulator`), so that
-            differences from it are rounded once.
-        nodes: marginals ``[B, T, L]``.
-        before: ``[B, T, L]``, and
-        after: ``[B, T, L]``: P(y_t = k, y_{t+1} = l) = before_t(k) · after_{t+1}(l) · exp(A_t(k, l) − max A_t).
-        factored: bool ``[B]``, where that holds; elsewhere the range of the dtype is too small for such factors.
-    """
+    def kernel(some: Chains) -> tuple[tuple[Tensor, ...], Tensor]:
+        *results, in_range = run(some)
+        return tuple(results), in_range
 
-    log_z: Tensor
-    nodes: Tensor
-    before: Tensor
-    after: Tensor
-    factored: Tensor
+    def double(some: Chains) -> tuple[tuple[Tensor, ...], Tensor]:  # whose factors may not fit into float32
+        log_z, nodes, *_, in_range = run(some)
+        return (log_z, nodes), in_range
 
-
-def _chain_now(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return _solved(node, edge, lengths)[:-1]
+    results, rung = precision.climb(chains, kernel, None if chains.is_double else double, in_logs)
+    return Pass(*results, rung)  # pyright: ignore[reportCallIssue]
 
 
-_chain = torch.library.custom_op("lnz::chain", _chain_now, mutates_args=())
+def in_logs(chains: Chains) -> tuple[Tensor, Tensor]:
+    """ln Z and node marginals, in float64, whatever the range of the scores."""
+    run = KERNELS.find("forward_backward_in_logs", chains.node, chains.edge) if chains.has_steps else None
+    return (run or reference.forward_backward)(*chains.wide())[:2]
 
 
-def _solved(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """What ``lnz::chain`` returns; and what took logarithms ``[B]``."""
-    if not (use_kernels(node, edge) and node.numel()):
-        log_z, nodes, _ = _reference(node, edge, lengths)
-        none = torch.zeros_like(lengths).bool()
-        return log_z, nodes, torch.zeros_like(nodes), torch.zeros_like(nodes), none, ~none
-    log_z, nodes, before, after, exact = kernel.forward_backward(node, edge, lengths)
-    logarithms = ~exact
-    if logarithms.any():
-        lost = logarithms.nonzero()[:, 0]
-        before[lost], after[lost] = 0, 0
-        rest = node[lost], _entries(edge, lost), lengths[lost]
-        log_z[lost], nodes[lost], logarithms[lost] = _with_more_range(*rest)
-    return log_z, nodes, before, after, exact, logarithms
+def gradient(weight: Tensor | None, chains: Chains, done: Pass, wanted: Sequence[bool]) -> tuple[Tensor, Tensor]:
+    """Σ_b weight_b · marginals of chain b, in the shapes of the scores; empty where not wanted."""
+    nodes = done.nodes.new_empty(0)
+    if wanted[0]:
+        nodes = done.nodes if weight is None else weight[:, None, None] * done.nodes
+    return nodes, edge_gradient(weight, chains, done) if wanted[1] else chains.edge.new_empty(0)
 
 
-def _with_more_range(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """ln Z and node marginals of chains that the kernel could not do in their own dtype: float64, then logarithms.
-
-    And which of them took logarithms.
-    """
-    dtype, lost = node.dtype, torch.ones_like(lengths).bool()
-    log_z, nodes = torch.empty_like(node[:, 0, 0], dtype=torch.float64), torch.empty_like(node)
-    if dtype == torch.float32:
-        log_z, nodes, _, _, exact = kernel.forward_backward(node.double(), edge.double(), lengths)
-        lost, nodes = ~exact, nodes.to(dtype)
-    if lost.any():
-        log_z[lost], nodes[lost], _ = _reference(node[lost], _entries(edge, lost), lengths[lost])
-    return log_z, nodes, lost
+def edge_gradient(weight: Tensor | None, chains: Chains, done: Pass) -> Tensor:
+    """Σ_b weight_b · edge marginals of chain b, in the shape of the edge scores."""
+    total = pair_sums(chains.edge, done.forward_factor, done.backward_factor, weight)
+    return add_wide_edges(total, weight, chains, done.rung)
 
 
-def _entries(edge: Tensor, which: Tensor) -> Tensor:
-    return edge if len(edge) == 1 else edge[which]
+def add_wide_edges(total: Tensor, weight: Tensor | None, chains: Chains, rung: Tensor) -> Tensor:
+    """Add what factors in the dtype of the scores do not serve to a :func:`edge_gradient`, in place."""
+    if weight is None:
+        weight = chains.node.new_ones(len(chains.node))
+    for level, which in precision.rungs_above(rung):
+        some = precision.entries(chains, which)
+        share = (edges_in_double if level == precision.DOUBLE else edges_in_logs)(some, weight[which])
+        if len(total) == 1:
+            total += share.to(total.dtype)
+        else:
+            total[which] = share.to(total.dtype)
+    return total
 
 
-def _reference(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Marginals in the dtype of the scores, ln Z in that of the recursion."""
-    wide = reference.accumulator(node)
-    log_z, nodes, edges = reference.forward_backward(node.to(wide), edge.to(wide), lengths)
-    return log_z, nodes.to(node.dtype), edges.to(node.dtype)
+def edges_in_double(chains: Chains, weight: Tensor) -> Tensor:
+    """Σ weight · edge marginals, in the shape of the edge scores, where factors in float64 serve."""
+    run = KERNELS.find("forward_backward", chains.node, chains.edge)
+    if run is None:
+        return edges_in_logs(chains, weight)
+    wide = chains.wide()
+    _, _, forward_factor, backward_factor, _ = run(wide)
+    return pair_sums(wide.edge, forward_factor, backward_factor, weight.to(wide.edge.dtype))
 
 
-@_chain.register_fake
-def _(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def edges_in_logs(chains: Chains, weight: Tensor) -> Tensor:
+    """Σ weight · edge marginals, in the shape of the edge scores, whatever their range."""
+    run = KERNELS.find("edges_in_logs", chains.node, chains.edge) if chains.has_steps else None
+    wide = chains.wide()
+    weight = weight.to(wide.edge.dtype)
+    if run is not None:
+        return run(wide, weight)
+    each = reference.forward_backward(*wide)[2] * weight[:, None, None, None]
+    return each.sum(0, keepdim=True) if len(wide.edge) == 1 else each
+
+
+def marginals(chains: Chains) -> tuple[Tensor, Tensor]:
+    """Node and edge marginals per chain, in plain torch."""
+    dtype = chains.node.dtype
+    _, nodes, edges = reference.forward_backward(*chains.wide())
+    return nodes.to(dtype), edges.to(dtype)
+
+
+def empty_pass(chains: Chains) -> Pass:
+    """Room for a :class:`Pass`."""
+    node = chains.node
     a, b, c = (torch.empty_like(node, memory_format=torch.contiguous_format) for _ in range(3))
-    log_z = node.new_empty(len(node), dtype=reference.accumulator(node))
-    return log_z, a, b, c, torch.empty_like(lengths, dtype=torch.bool)
+    log_z = node.new_empty(len(node), dtype=precision.accumulator(node))
+    return Pass(log_z, a, b, c, torch.empty_like(chains.lengths, dtype=torch.uint8))
 
 
-@torch.library.custom_op("lnz::chain_edges", mutates_args=())
-def _edges(
-    node: Tensor, edge: Tensor, lengths: Tensor, before: Tensor, after: Tensor, exact: Tensor, weight: Tensor
-) -> Tensor:
-    return _and_lost(factored(edge, before, after, weight), node, edge, lengths, exact, weight)
+CHAIN = Differentiable(
+    "chain",
+    Chains,
+    Pass,
+    scores=2,
+    solve=solve,
+    fake=empty_pass,
+    gradient=gradient,
+    marginals=marginals,
+    axes=SHARED,
+)
 
 
-def _and_lost(total: Tensor, node: Tensor, edge: Tensor, lengths: Tensor, exact: Tensor, weight: Tensor) -> Tensor:
-    """Add the weighted edge marginals of chains that the factors do not serve, in place."""
-    if not exact.all():
-        lost = (~exact).nonzero()[:, 0]
-        rest = _edges_with_more_range(node[lost], _entries(edge, lost), lengths[lost], weight[lost])
-        if len(edge) == 1:
-            total += rest
-        else:
-            total[lost] = rest
-    return total
+def forward_backward(chains: Chains) -> Pass:
+    """The pass that the other functions here go on from. O(B T L²) time, O(B T L) memory."""
+    return CHAIN.solve(chains)
 
 
-def _edges_with_more_range(node: Tensor, edge: Tensor, lengths: Tensor, weight: Tensor) -> Tensor:
-    """Σ weight · edge marginals, in the shape of the edge scores, of chains whose factors are out of range."""
-    lost = torch.ones_like(lengths).bool()
-    total = torch.zeros_like(edge, memory_format=torch.contiguous_format)
-    if node.dtype == torch.float32 and use_kernels(node, edge) and node.numel():
-        double = edge.double()
-        _, _, before, after, exact = kernel.forward_backward(node.double(), double, lengths)
-        lost = ~exact
-        before[lost], after[lost] = 0, 0  # which may hold what is not a number
-        total = factored(double, before, after, weight.double()).to(edge.dtype)
-    if lost.any():
-        rest = _reference(node[lost], _entries(edge, lost), lengths[lost])[2] * weight[lost, None, None, None]
-        if len(edge) == 1:
-            total += rest.sum(0, keepdim=True)
-        else:
-            total[lost] = rest
-    return total
+def log_partition(chains: Chains, done: Pass) -> Tensor:
+    """ln Z ``[B]`` in the dtype that it was computed in, differentiable any number of times."""
+    return CHAIN.value(chains, done)
 
 
-@_edges.register_fake
-def _(node: Tensor, edge: Tensor, *_: Tensor) -> Tensor:
-    return torch.empty_like(edge, memory_format=torch.contiguous_format)
+def node_marginals(chains: Chains, done: Pass) -> Tensor:
+    """P(y_t = l) ``[B, T, L]``, differentiable any number of times."""
+    return CHAIN.gradient(None, chains, done, (True, False))[0]
+
+
+def edge_marginals(chains: Chains, done: Pass) -> Tensor:
+    """P(y_t = k, y_{t+1} = l) ``[B, T − 1, L, L]``, differentiable any number of times."""
+    B, T, L = chains.node.shape
+    tables = chains.edge.expand(B, max(0, T - 1), L, L)
+    return CHAIN.gradient(None, chains._replace(edge=tables), done, (False, True))[0]

@@ -16,7 +16,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lnz.ops.choices import picked
+from lnz.ops.precision import accumulator  # noqa: F401  (for ops that are still to move)
 from lnz.semirings import Log, Max, Semiring
+from lnz.typing import IGNORE
 
 
 def forward_backward(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,6 +95,19 @@ def normalised(scores: Tensor) -> Tensor:
     return scores.masked_fill(empty, 0.0).log_softmax(-1).masked_fill(empty, -torch.inf)
 
 
+def sample(node: Tensor, edge: Tensor, lengths: Tensor, uniform: Tensor) -> Tensor:
+    """Labellings ``int64 [n, B, T]`` by random numbers ``[n, B, T]``: the last by α, then each given the next."""
+    alphas, _ = filtered(node, edge, lengths)
+    labels = torch.full(uniform.shape, IGNORE, device=node.device)
+    for t in reversed(range(len(alphas))):
+        weights = alphas[t]
+        if t + 1 < len(alphas):
+            weights = weights + scores_into(edge, t, lengths, labels[..., t + 1])
+        chosen = picked(weights.softmax(-1), uniform[..., t])
+        labels[..., t] = torch.where(lengths > t, chosen, IGNORE)
+    return labels
+
+
 def max_marginals(node: Tensor, edge: Tensor, lengths: Tensor) -> Tensor:
     """The largest score of a labelling with each label, ``[B, T, L]``: max over y with y_t = l of s(y).
 
@@ -147,6 +163,25 @@ def table(edge: Tensor, t: int) -> Tensor:
     return edge[:, t if edge.shape[1] > 1 else 0]
 
 
-def accumulator(node: Tensor) -> torch.dtype:
-    """The dtype to run in: the rounding errors of anything less than float64 add up over the steps."""
-    return torch.float32 if node.device.type == "mps" else torch.float64
+def scores_into(edge: Tensor, t: int, lengths: Tensor, labels: Tensor) -> Tensor:
+    """The edge scores from each label at t to ``labels [M, B]`` after it, ``[M, B, L]``; 0 from the last label on."""
+    entry = torch.arange(labels.shape[1], device=edge.device)
+    into = table(edge, t).expand(len(entry), -1, -1)[entry, :, labels.clamp(min=0)]
+    return into.masked_fill((lengths <= t + 1)[:, None], 0.0)
+
+
+def entropy(nodes: Tensor, edges: Tensor) -> Tensor:
+    """H(y) = H(y_1) + Σ_t H(y_{t+1} | y_t), ``[*batch]``, of marginals ``[*batch, T, L]`` and ``[*batch, T-1, L, L]``.
+
+    By the chain rule of entropy, in which scores do not occur: as exact as the marginals at any scale of these, where
+    ln Z − E[s(y)] is a difference of two large numbers. No term is negative. O(T L²) time and memory.
+    """
+    return _conditional(nodes[..., :1, :]).sum(-1) + _conditional(edges).flatten(-2).sum(-1)
+
+
+def _conditional(joint: Tensor) -> Tensor:
+    """−Σ_l p(k, l) ln (p(k, l) / Σ_l p(k, l)) over the last axis, with 0 ln 0 = 0; its gradient is −ln of the ratio."""
+    whole, least = joint.sum(-1, keepdim=True), torch.finfo(joint.dtype).tiny  # less has no inverse
+    whole = whole.masked_fill(whole < least, 1.0)
+    ratio = torch.where(joint < least, whole, joint) / whole
+    return -(joint * ratio.log()).sum(-1)

@@ -136,7 +136,8 @@ def _arguments(x: Tensor, prior: Tensor, of: Lattice, normalise: bool) -> tuple[
 
     flat, strides = rows(x)
     frames = Frames(flat.numpy(), strides, prior.to(x.dtype).contiguous().numpy(), of.blank, normalise)
-    return frames, Targets(*_arrays(of), 0.0 if of.stays else -math.inf)
+    labels, direct, lengths, sizes = _arrays(of)
+    return frames, Targets(labels, direct, lengths, sizes, 0.0 if of.stays else -math.inf)
 
 
 def _laid_out(out: np.ndarray, x: Tensor) -> Tensor:

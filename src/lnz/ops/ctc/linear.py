@@ -39,7 +39,7 @@ class _LinearLogProb(torch.autograd.Function):
         states, single = _classes(of), torch.promote_types(hidden.dtype, torch.float32)
         own = hidden.new_empty(B * T, S + 1, dtype=single)
         normalisers = hidden.new_empty(B * T, 2)  # of each frame the largest logit, and ln Σ exp of logits less that
-        rows = hidden.reshape(B * T, -1)
+        rows = hidden.reshape(B * T, hidden.shape[-1])
         for part in torch.arange(B * T, device=hidden.device).split(frames) if B * T else ():
             logits = linear(rows[part], weight, bias)
             top = logits.amax(-1).nan_to_num(nan=torch.nan, posinf=torch.inf, neginf=0.0)
@@ -66,19 +66,20 @@ class _LinearLogProb(torch.autograd.Function):
         if torch.is_grad_enabled():  # to be differentiated again
             logits = linear(torch.where(inside[..., None], hidden, 0.0), weight, bias)
             again = log_prob(logits, prior, of, True)
-            found = torch.autograd.grad(again, (hidden, weight, bias), grad, create_graph=True)
-            return *found, *(None,) * 8
+            wanted = [x for x, needed in zip((hidden, weight, bias), ctx.needs_input_grad, strict=False) if needed]
+            found = iter(torch.autograd.grad(again, wanted, grad, create_graph=True))
+            return *(next(found) if needed else None for needed in ctx.needs_input_grad[:3]), *(None,) * 8
         B, T, _ = hidden.shape
         factor = grad.masked_fill(torch.isneginf(value), 0.0)[:, None] * inside
         factor = factor.reshape(B * T, 1).to(hidden.dtype)
-        rows, states = hidden.reshape(B * T, -1), _classes(of)
+        rows, states = hidden.reshape(B * T, hidden.shape[-1]), _classes(of)
         to_hidden, to_weight, to_bias = torch.empty_like(rows), torch.zeros_like(weight), torch.zeros_like(bias)
         padding = ~inside.reshape(B * T, 1)
         for part in torch.arange(B * T, device=hidden.device).split(frames) if B * T else ():
             top, rest = normalisers[part].masked_fill(padding[part], 0.0).unbind(-1)
             own = rows[part].masked_fill(padding[part], 0.0)
             slopes = linear(own, weight, bias).sub_(top[:, None]).sub_(rest[:, None]).exp_().neg_()
-            slopes.scatter_add_(1, states[part // T], occupancy.view(B * T, -1)[part].to(slopes.dtype))
+            slopes.scatter_add_(1, states[part // T], occupancy.view(B * T, occupancy.shape[-1])[part].to(slopes.dtype))
             slopes.mul_(factor[part]).masked_fill_(padding[part], 0.0)
             to_hidden[part] = slopes @ weight
             to_weight.addmm_(slopes.T, own)

@@ -35,7 +35,7 @@ def _solved(
 ) -> tuple[Tensor, Tensor, Tensor]:
     of = Lattice(labels, direct, lengths, target_lengths, blank, stays)
     if use_kernels(scores, prior) and scores.numel():
-        if kernel.whole_lattice(*scores.shape[:2], labels.shape[1]):
+        if kernel.whole_lattice(len(scores), scores.shape[1], labels.shape[1]):
             return kernel.solve(scores, prior, of, normalise)
         log_z, frames = kernel.value(scores, prior, of, normalise)
         return log_z, scores.new_empty(len(scores), 0, labels.shape[1] + 1), frames
@@ -56,7 +56,7 @@ def _by_reference(scores: Tensor, prior: Tensor, of: Lattice, normalise: bool) -
 
 @_solved.register_fake
 def _(scores: Tensor, prior: Tensor, labels: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    (B, T, _), S = scores.shape, labels.shape[1]
+    (B, T, _C), S = scores.shape, labels.shape[1]
     kept = T if not use_kernels(scores) or kernel.whole_lattice(B, T, S) else 0
     log_z = scores.new_empty(B, dtype=accumulator(scores))
     return log_z, scores.new_empty(B, kept, S + 1), scores.new_empty(B, T, 2)
@@ -209,7 +209,7 @@ def log_prob(scores: Tensor, prior: Tensor, of: Lattice, normalise: bool) -> Ten
     differentiated.
     """
     scores = as_single(scores)
-    prior = prior.to(scores)
+    prior = prior.to(scores.device, scores.dtype)  # not .to(scores), which vmap would map
     if constant(scores):
         return _value(scores, prior, of, normalise)
     return LogProb.apply(scores, prior, *of[:4], of.blank, of.stays, normalise)[0]

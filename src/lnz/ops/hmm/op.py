@@ -7,16 +7,18 @@ Shapes as in :mod:`lnz.ops.chain.reference`. The derivative goes through ``refer
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lnz.checks import concrete, constant
-from lnz.ops.chain import Pass
-from lnz.ops.chain.reference import accumulator
+from lnz.checks import constant
+from lnz.ops import precision
+from lnz.ops.chain import Chains, Pass
+from lnz.ops.chain.op import KERNELS, SHARED
 from lnz.ops.hmm import reference
 from lnz.ops.jit import buffers
+from lnz.ops.scaffold import Answer
 
 
 def joined(initial: Tensor, emission: Tensor) -> Tensor:
@@ -38,10 +40,10 @@ def joined(initial: Tensor, emission: Tensor) -> Tensor:
 
 
 def offset(initial: Tensor, emission: Tensor) -> Tensor:
-    """What :func:`joined` takes away ``[*batch]``, in the dtype of :func:`accumulator`."""
+    """What :func:`joined` takes away ``[*batch]``, in the dtype of :func:`lnz.ops.precision.accumulator`."""
     if not emission.shape[-2]:
-        return emission.new_zeros(emission.shape[:-2], dtype=accumulator(emission))
-    tops = (_largest(scores).squeeze(-1).to(accumulator(scores)) for scores in (initial, emission[..., 0, :]))
+        return emission.new_zeros(emission.shape[:-2], dtype=precision.accumulator(emission))
+    tops = (_largest(scores).squeeze(-1).to(precision.accumulator(scores)) for scores in (initial, emission[..., 0, :]))
     return sum(tops, torch.zeros((), device=emission.device))
 
 
@@ -50,32 +52,50 @@ def _largest(scores: Tensor) -> Tensor:
     return top.masked_fill(torch.isneginf(top), 0.0)
 
 
-def filtered(node: Tensor, edge: Tensor, lengths: Tensor, done: Pass) -> Tensor:
+class Filtering(NamedTuple):
+    """B chains, and of the pass over them what filtering needs; as in :mod:`lnz.ops.chain.records`."""
+
+    node: Tensor
+    edge: Tensor
+    lengths: Tensor
+    nodes: Tensor
+    forward_factor: Tensor
+    rung: Tensor
+
+
+class Filtered(NamedTuple):
+    """P(y_t given what is up to t) ``[B, T, L]``; 0 over padding."""
+
+    shares: Tensor
+
+
+def filtered(chains: Chains, done: Pass) -> Tensor:
     """As :func:`lnz.ops.hmm.reference.filtered`, given the pass over the same chains."""
-    if not concrete(node, edge):
-        return reference.filtered(node, edge, lengths)
-    return Filtered.apply(node, edge, lengths, done.nodes, done.before, done.factored)  # type: ignore[return-value]
+    return FILTERED(Filtering(*chains, done.nodes, done.forward_factor, done.rung)).shares
 
 
-class Filtered(torch.autograd.Function):
-    """α_t, normalised: ``before_t`` but for its scale, and the smoothed marginals at the last step."""
+def _compute(given: Filtering) -> Filtered:
+    """α_t, normalised: the forward factor but for its scale, and the smoothed marginals at the last step."""
+    chains, factor = Chains(*given[:3]), given.forward_factor
+    last = torch.arange(factor.shape[1], device=factor.device) == chains.lengths[:, None] - 1
+    total = factor.sum(-1, keepdim=True)
+    shares = torch.where(last[..., None], given.nodes, factor / total.masked_fill(total == 0, 1.0))
+    wide = (given.rung != precision.OWN).nonzero()[:, 0]
+    if len(wide):
+        some = precision.entries(chains, wide)
+        run = KERNELS.find("filtered_in_logs", *some[:2]) if some.has_steps else None
+        shares[wide] = (run or reference.filtered)(*some.wide()).to(shares.dtype)
+    return Filtered(shares)
 
-    @staticmethod
-    def forward(node: Tensor, edge: Tensor, lengths: Tensor, nodes: Tensor, before: Tensor, factored: Tensor) -> Tensor:
-        last = torch.arange(node.shape[1], device=node.device) == lengths[:, None] - 1
-        total = before.sum(-1, keepdim=True)
-        share = torch.where(last[..., None], nodes, before / total.masked_fill(total == 0, 1.0))
-        lost = (~factored).nonzero()[:, 0]
-        if len(lost):
-            share[lost] = reference.filtered(node[lost], edge if len(edge) == 1 else edge[lost], lengths[lost])
-        return share
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:3])
+def _fake(given: Filtering) -> Filtered:
+    return Filtered(torch.empty_like(given.nodes))
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        node, edge, lengths = ctx.saved_tensors
-        pull = torch.func.vjp(lambda x, a: reference.filtered(x, a, lengths), node, edge)[1]
-        return *pull(grad), None, None, None, None
+
+def _plain(given: Filtering) -> Filtered:
+    return Filtered(reference.filtered(*given[:3]))
+
+
+FILTERED = Answer(
+    "hmm_filtered", Filtering, Filtered, scores=2, compute=_compute, fake=_fake, plain=_plain, axes=SHARED
+)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lnz.ops.chain import reference as chain
-from lnz.ops.chain.reference import accumulator
+from lnz.ops.precision import accumulator
 
 
 def filtered(node: Tensor, edge: Tensor, lengths: Tensor) -> Tensor:

@@ -15,9 +15,10 @@ def icm(model: Model, labels: Tensor, max_sweeps: int) -> Tensor:
     """The labellings after every node, one after the other, took the best label given all others (Besag 1986).
 
     A node keeps its label unless another is better; sweeps go on until one changes nothing, or ``max_sweeps``.
-    O(Σ_f k_f · L) time per sweep and chain. ``labels`` is ``int64 [n, *batch, N]``, observed entries as observed.
+    In float64; O(Σ_f k_f · L) time per sweep and chain. ``labels`` is ``int64 [n, *batch, N]``, observed entries as
+    observed.
     """
-    labels = labels.clone()
+    labels, model = labels.clone(), model.map_scores(lambda scores: scores.double())
     sets = schedule(model.graph, "systematic", labels.device)
     for _ in range(max_sweeps):
         before = labels.clone()

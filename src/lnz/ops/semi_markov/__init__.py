@@ -5,6 +5,17 @@ Shapes as in :mod:`lnz.ops.semi_markov.reference`.
 
 from lnz.ops.semi_markov.decode import sample, topk
 from lnz.ops.semi_markov.expectation import expectation
-from lnz.ops.semi_markov.op import forward_backward
+from lnz.ops.semi_markov.op import edge_marginals, forward_backward, log_partition, segment_marginals
+from lnz.ops.semi_markov.records import Pass, Segments
 
-__all__ = ["expectation", "forward_backward", "sample", "topk"]
+__all__ = [
+    "Pass",
+    "Segments",
+    "edge_marginals",
+    "expectation",
+    "forward_backward",
+    "log_partition",
+    "sample",
+    "segment_marginals",
+    "topk",
+]

@@ -4,19 +4,24 @@ The walk chooses the last label, then in turn the width of the segment and the l
 there, or one drawn in proportion to its weight. Segmentations are ``int64 [B, T]``: the label of a segment at its first
 step, −1 at its other steps, −100 over padding. Shapes as in :mod:`lnz.ops.semi_markov.reference`;
 O(B T (W L + L²)) time, times k (log k) for the k best. The best one and samples are the kernels', which walk forward
-along a pass back over the steps, where :func:`_serves` says so; the k best are the reference's.
+along a pass back over the steps; the k best are the reference's.
+
+``lnz::semi_markov_topk`` and ``lnz::semi_markov_sample`` have no gradients.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from lnz.checks import concrete
-from lnz.ops import backend, use_kernels
-from lnz.ops.chain.reference import accumulator
-from lnz.ops.choices import Choose, ranked
-from lnz.ops.semi_markov import kernel
+from lnz.ops import precision
+from lnz.ops.choices import Choose, picked, ranked
+from lnz.ops.scaffold import Operator
+from lnz.ops.scaffold.batch import Axis
+from lnz.ops.semi_markov.op import KERNELS
+from lnz.ops.semi_markov.records import SHARED, Segments
 from lnz.ops.semi_markov.reference import forward
 from lnz.semirings import KMax, Log
 from lnz.typing import IGNORE
@@ -25,54 +30,106 @@ CONTINUED = -1
 """What a labelling holds where a segment goes on."""
 
 
-def _serves(segment: Tensor, edge: Tensor, lengths: Tensor) -> bool:
-    """Whether the kernels do; what is traced or vectorised is left to the reference."""
-    return use_kernels(segment, edge) and segment.numel() > 0 and concrete(segment, edge, lengths)
+class _TopK(NamedTuple):
+    segment: Tensor
+    edge: Tensor
+    lengths: Tensor
+    k: int
 
 
-def topk(segment: Tensor, edge: Tensor, lengths: Tensor, k: int) -> tuple[Tensor, Tensor]:
+class _Best(NamedTuple):
+    labels: Tensor
+    scores: Tensor
+
+
+def topk(given: Segments, k: int) -> tuple[Tensor, Tensor]:
     """The k best ``int64 [k, B, T]`` and their scores ``[k, B]``; beyond the possible ones −100 and −inf."""
-    if k == 1 and _serves(segment, edge, lengths):
-        labels, scores = kernel.viterbi(segment, edge, lengths)
-        return labels.unsqueeze(0), scores.unsqueeze(0).to(segment.dtype)
-    wide = segment.to(accumulator(segment))
-    start = wide.new_full((k, len(wide), wide.shape[-1]), -torch.inf)
+    return TOPK(_TopK(*given, k))
+
+
+def _topk(given: _TopK) -> _Best:
+    chains, lengths, k = Segments(*given[:3]), given.lengths, given.k
+    viterbi = KERNELS.find("viterbi", *chains[:2]) if k == 1 and chains.segment.numel() else None
+    if viterbi is not None:
+        labels, best = viterbi(chains)
+        return _Best(labels.unsqueeze(0), best.unsqueeze(0).to(given.segment.dtype))
+    segment, edge, _ = chains.wide()
+    start = segment.new_full((k, len(segment), segment.shape[-1]), -torch.inf)
     start[0] = 0.0
-    tables = forward(KMax(k), wide, edge.to(wide.dtype), start)
     rank = torch.arange(k, device=segment.device)[:, None].expand(k, len(segment))
-    labels, scores = _walk(*tables, wide, edge.to(wide.dtype), lengths, rank, ranked)
-    scores = torch.where(lengths == 0, torch.where(rank == 0, 0.0, -torch.inf), scores)
-    return labels.masked_fill(torch.isneginf(scores)[..., None], IGNORE), scores.to(segment.dtype)
+    tables = forward(KMax(k), segment, edge, start)
+    labels, best = _walk(*tables, segment, edge, lengths, rank, ranked)
+    best = torch.where(lengths == 0, torch.where(rank == 0, 0.0, -torch.inf), best)
+    return _Best(labels.masked_fill(torch.isneginf(best)[..., None], IGNORE), best.to(given.segment.dtype))
 
 
-def sample(segment: Tensor, edge: Tensor, lengths: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
+def _topk_fake(given: _TopK) -> _Best:
+    B, T = given.segment.shape[:2]
+    return _Best(given.lengths.new_empty(given.k, B, T), given.segment.new_empty(given.k, B))
+
+
+TOPK = Operator(
+    "semi_markov_topk", _topk, _topk_fake, _TopK, _Best, axes=SHARED | {"labels": Axis(1), "scores": Axis(1)}
+)
+
+
+class _Uniform(NamedTuple):
+    segment: Tensor
+    edge: Tensor
+    lengths: Tensor
+    uniform: Tensor
+
+
+class _Drawn(NamedTuple):
+    labels: Tensor
+
+
+def sample(given: Segments, n: int, generator: torch.Generator | None) -> Tensor:
     """Independent segmentations, n of them, ``int64 [n, B, T]``."""
-    if _serves(segment, edge, lengths):
-        return _sampled_by_kernel(segment, edge, lengths, n, generator)
+    dtype, device = precision.accumulator(given.segment), given.segment.device
+    uniform = torch.rand(n, *given.segment.shape[:2], 2, dtype=dtype, device=device, generator=generator)
+    return SAMPLE(_Uniform(*given, uniform)).labels
+
+
+def _sample(given: _Uniform) -> _Drawn:
+    """By random numbers ``[n, B, T, 2]`` in [0, 1)."""
+    run = KERNELS.find("sample", *given[:2]) if given.segment.numel() else None
+    if run is None:
+        return _Drawn(*_sample_in_logs(given))
+
+    def kernel(some: _Uniform) -> tuple[tuple[Tensor, ...], Tensor]:
+        labels, in_range = run(Segments(*some[:3]), some.uniform.contiguous())
+        return (labels,), in_range
+
+    axes = {"inputs_at": (0, 0, 0, 1), "results_at": (1,)}
+    return _Drawn(*precision.climb(given, kernel, None, _sample_in_logs, **axes).results)
+
+
+def _sample_in_logs(given: _Uniform) -> tuple[Tensor]:
+    segment, edge, lengths = Segments(*given[:3]).wide()
+    rounds = iter(given.uniform.flatten(2).unbind(2))
 
     def drawn(candidates: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
-        noise = torch.empty_like(candidates).exponential_(generator=generator)
-        return (candidates - noise.log()).max(-1)  # the Gumbel-max trick
+        return candidates[..., 0], picked(candidates.softmax(-1), next(rounds))
 
-    wide = segment.to(accumulator(segment))
-    edge = edge.to(wide.dtype)
-    enter, leave = forward(Log(), wide, edge, wide.new_zeros(len(wide), wide.shape[-1]))
+    enter, leave = forward(Log(), segment, edge, segment.new_zeros(len(segment), segment.shape[-1]))
     tables = [x[None] for x in enter], [x[None] for x in leave]
-    rank = torch.zeros(n, len(wide), dtype=torch.int64, device=wide.device)
-    return _walk(*tables, wide, edge, lengths, rank, drawn)[0]
+    rank = torch.zeros(given.uniform.shape[:2], dtype=torch.int64, device=segment.device)
+    return (_walk(*tables, segment, edge, lengths, rank, drawn)[0],)
 
 
-def _sampled_by_kernel(
-    segment: Tensor, edge: Tensor, lengths: Tensor, n: int, generator: torch.Generator | None
-) -> Tensor:
-    uniform = torch.rand(n, *segment.shape[:2], 2, dtype=torch.float64, generator=generator)
-    labels, exact = kernel.sample(segment, edge, lengths, uniform)
-    if not exact.all():
-        lost = (~exact).nonzero()[:, 0]
-        own = edge if len(edge) == 1 else edge[lost]
-        with backend("reference"):
-            labels[:, lost] = sample(segment[lost], own, lengths[lost], n, generator)
-    return labels
+def _sample_fake(given: _Uniform) -> _Drawn:
+    return _Drawn(given.lengths.new_empty(given.uniform.shape[:-1]))
+
+
+SAMPLE = Operator(
+    "semi_markov_sample",
+    _sample,
+    _sample_fake,
+    _Uniform,
+    _Drawn,
+    axes=SHARED | {"uniform": Axis(1), "labels": Axis(1)},
+)
 
 
 def _walk(

@@ -11,9 +11,11 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from lnz.ops.chain.reference import accumulator, normalised
+from lnz.ops.chain.reference import normalised
 from lnz.ops.expectation import Family, Function, expected, serves
-from lnz.ops.semi_markov.op import forward_backward
+from lnz.ops.precision import accumulator
+from lnz.ops.semi_markov.op import SEMI_MARKOV
+from lnz.ops.semi_markov.records import Segments
 from lnz.ops.semi_markov.reference import by_end, forward, table
 from lnz.semirings import Log
 
@@ -80,9 +82,9 @@ def _marginals(
     segment: Tensor, edge: Tensor, lengths: Tensor, function: tuple[Tensor, Tensor], grad: Tensor
 ) -> tuple[Tensor, Tensor]:
     joint = edge.expand(torch.broadcast_shapes(edge.shape, function[1].shape))
-    _, segments, edges = forward_backward(segment, joint, lengths)
-    grad = grad[:, None, None, None]
-    return grad * segments, (grad * edges).sum_to_size(function[1].shape)
+    given = Segments(segment, joint, lengths)
+    segments, edges = SEMI_MARKOV.gradient(grad, given, SEMI_MARKOV.solve(given), (True, True))
+    return segments, edges.sum_to_size(function[1].shape)
 
 
 _SEMI_MARKOV = Family(_kernels, reference_expectation, _marginals)

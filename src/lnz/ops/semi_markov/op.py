@@ -1,108 +1,99 @@
-"""Registration, autograd and dispatch of semi-Markov chains. Shapes as in :mod:`lnz.ops.semi_markov.reference`.
-
-``lnz::semi_markov`` computes value and marginals at once, without a tape over time: by the kernels for float32 and
-float64 on the CPU, by the reference elsewhere and where scores are NaN or ∞. :class:`LogPartition` differentiates the
-value by multiplying with the marginals; :class:`Marginals` differentiates those through ``reference.py``.
-"""
+"""Semi-Markov chains: ln Z, marginals of segments and of edges. Shapes as in :mod:`lnz.ops.semi_markov.reference`."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from lnz.checks import constant
-from lnz.ops import unobserved, use_kernels
-from lnz.ops.chain.reference import accumulator
-from lnz.ops.semi_markov import kernel, reference
-from lnz.ops.vmapped import folded
+from lnz.ops import precision
+from lnz.ops.dispatch import Kernels
+from lnz.ops.scaffold import Differentiable
+from lnz.ops.semi_markov import reference
+from lnz.ops.semi_markov.records import SHARED, Pass, Segments
+
+KERNELS = Kernels("semi_markov")
+KERNELS.register("cpu", "lnz.ops.semi_markov.cpu", devices=("cpu",), dtypes=(torch.float32, torch.float64))
 
 
-def _semi_markov_now(segment: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    if not (use_kernels(segment, edge) and segment.numel()):
-        return _reference(segment, edge, lengths)
-    log_z, segments, edges, exact = kernel.forward_backward(segment, edge, lengths)
-    if not exact.all():
-        lost = (~exact).nonzero()[:, 0]
-        own = edge if len(edge) == 1 else edge[lost]
-        log_z[lost], segments[lost], edges[lost] = _reference(segment[lost], own, lengths[lost])
-    return log_z, segments, edges
+def solve(given: Segments) -> Pass:
+    """The pass, by the kernels where they serve, by the reference elsewhere and where scores are NaN or ∞."""
+    dtype = given.segment.dtype
+    run = KERNELS.find("forward_backward", *given[:2]) if given.segment.numel() else None
+    if run is None:
+        log_z, segments, edges = in_logs(given)
+        return Pass(log_z, segments.to(dtype), edges.to(dtype))
+
+    def kernel(some: Segments) -> tuple[tuple[Tensor, ...], Tensor]:
+        *results, in_range = run(some)
+        return tuple(results), in_range
+
+    return Pass(*precision.climb(given, kernel, None, in_logs).results)
 
 
-_semi_markov = torch.library.custom_op("lnz::semi_markov", _semi_markov_now, mutates_args=())
+def in_logs(given: Segments) -> tuple[Tensor, Tensor, Tensor]:
+    """What a pass gives, by the reference."""
+    log_z, segments, edges = reference.forward_backward(*given.wide())
+    return log_z, segments.contiguous(), edges.contiguous()
 
 
-def _reference(segment: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    wide = accumulator(segment)
-    log_z, segments, edges = reference.forward_backward(segment.to(wide), edge.to(wide), lengths)
-    dtype = segment.dtype
-    return log_z, segments.to(dtype).contiguous(), edges.to(dtype).contiguous()
+def gradient(weight: Tensor | None, given: Segments, done: Pass, wanted: Sequence[bool]) -> tuple[Tensor, Tensor]:
+    """Σ_b weight_b · marginals of chain b, in the shapes of the scores; empty where not wanted."""
+    segments, edges = (x if needed else x.new_empty(0) for x, needed in zip(done[1:], wanted, strict=True))
+    if weight is not None:
+        scale = weight[:, None, None, None]
+        segments = scale * segments if wanted[0] else segments
+        edges = scale * edges if wanted[1] else edges
+    return segments, edges.sum(0, keepdim=True) if wanted[1] and len(given.edge) == 1 else edges
 
 
-@_semi_markov.register_fake
-def _(segment: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    B = segment.shape[0]
-    log_z = segment.new_empty(B, dtype=accumulator(segment))
-    return log_z, segment.new_empty(segment.shape), segment.new_empty(B, *edge.shape[1:])
+def marginals(given: Segments) -> tuple[Tensor, ...]:
+    """Those of segments and of edges per chain, in plain torch."""
+    return tuple(x.to(given.segment.dtype) for x in reference.forward_backward(*given.wide())[1:])
 
 
-class LogPartition(torch.autograd.Function):
-    """ln Z and the marginals of segments and edges, of which ln Z is differentiable here."""
-
-    @staticmethod
-    def forward(segment: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return _semi_markov(segment, edge, lengths)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-        _, segments, edges = output
-        ctx.mark_non_differentiable(segments, edges)
-        ctx.save_for_backward(*inputs, segments, edges)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None]:
-        segment, edge, lengths, segments, edges = ctx.saved_tensors
-        segments, edges = Marginals.apply(segment, edge, lengths, segments, edges)
-        grad = grad.to(segment.dtype)[:, None, None, None]
-        return grad * segments, (grad * edges).sum_to_size(edge.shape), None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, Any]:
-        outputs = LogPartition.apply(*folded(info.batch_size, in_dims, inputs))
-        return tuple(o.unflatten(0, (info.batch_size, -1)) for o in outputs), (0, 0, 0)
+def _fake(given: Segments) -> Pass:
+    segment, edge, _ = given
+    log_z = segment.new_empty(len(segment), dtype=precision.accumulator(segment))
+    return Pass(log_z, segment.new_empty(segment.shape), segment.new_empty(len(segment), *edge.shape[1:]))
 
 
-class Marginals(torch.autograd.Function):
-    """The marginals that :class:`LogPartition` has computed, as functions of the scores."""
-
-    @staticmethod
-    def forward(segment: Tensor, edge: Tensor, lengths: Tensor, segments: Tensor, edges: Tensor) -> Any:
-        return segments.view_as(segments), edges.view_as(edges)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.save_for_backward(*inputs[:3])
-
-    @staticmethod
-    def backward(ctx: Any, grad_segments: Tensor, grad_edges: Tensor) -> tuple[Tensor | None, ...]:
-        segment, edge, lengths = ctx.saved_tensors
-        _, pullback = torch.func.vjp(lambda s, a: _reference(s, a, lengths)[1:], segment, edge)[:2]
-        return *pullback((grad_segments, grad_edges)), None, None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Any, Any]:
-        outputs = Marginals.apply(*folded(info.batch_size, in_dims, inputs))
-        return tuple(o.unflatten(0, (info.batch_size, -1)) for o in outputs), (0, 0)
+SEMI_MARKOV = Differentiable(
+    "semi_markov",
+    Segments,
+    Pass,
+    scores=2,
+    solve=solve,
+    fake=_fake,
+    gradient=gradient,
+    marginals=marginals,
+    axes=SHARED,
+)
 
 
-def forward_backward(segment: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """ln Z ``[B]``, segment marginals ``[B, T, W, L]``, edge marginals ``[B, S, L, L]`` (summed over t if S = 1).
+def forward_backward(given: Segments) -> Pass:
+    """The pass that the other functions here go on from. O(B T (W L + L²)) time, O(B T L) memory beside marginals."""
+    return SEMI_MARKOV.solve(given)
 
-    All three are differentiable any number of times; the derivative of ln Z costs a multiplication. ln Z is in the
-    dtype that it was computed in (:func:`accumulator`), so that differences from it are rounded once.
+
+def log_partition(given: Segments, done: Pass) -> Tensor:
+    """ln Z ``[B]`` in the dtype that it was computed in, differentiable any number of times."""
+    return SEMI_MARKOV.value(given, done)
+
+
+def segment_marginals(given: Segments, done: Pass) -> Tensor:
+    """P(a segment of label l and w + 1 steps starts at t) ``[B, T, W, L]``, differentiable any number of times."""
+    return SEMI_MARKOV.gradient(None, given, done, (True, False))[0]
+
+
+def edge_marginals(given: Segments, done: Pass) -> Tensor:
+    """P(label k ends at t, l follows) ``[B, T − 1, L, L]``, differentiable any number of times.
+
+    A pass of its own where one table serves all steps, whose marginals are sums.
     """
-    if constant(segment, edge):
-        return (_semi_markov_now if unobserved(segment, edge) else _semi_markov)(segment, edge, lengths)
-    log_z, segments, edges = LogPartition.apply(segment, edge, lengths)
-    return log_z, *Marginals.apply(segment, edge, lengths, segments, edges)
+    B, T, _, L = given.segment.shape
+    tables = given._replace(edge=given.edge.expand(B, max(0, T - 1), L, L))
+    if given.edge.shape[1] != tables.edge.shape[1]:
+        done = SEMI_MARKOV.solve(tables)
+    return SEMI_MARKOV.gradient(None, tables, done, (False, True))[0]

@@ -83,7 +83,7 @@ class Alphabet:
         kept = [k for k, label in enumerate(written) if unknown == "star" or label in self.classes]
         if missing and (unknown == "error" or not kept):
             shown = " ".join(map(repr, self.labels[:40])) + (" …" if len(self.labels) > 40 else "")
-            few = f"{missing[0]!r} is none" if kept else f"{text!r} has none"
+            few = f"{text!r} has none" if unknown == "skip" else f"{missing[0]!r} is none"
             raise FormatError(f"{name}: {few} of the labels of the training texts: {shown}")
         labels, stars, classes = [written[k] for k in kept], 0, []
         for label in labels:

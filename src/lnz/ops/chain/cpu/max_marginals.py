@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
+from torch import Tensor
 
-from lnz.ops.chain.cpu.best import (
+from lnz.ops.chain.cpu.max_forward import (
     advance,
+    block_of,
     forward,
     forward_to_the_end,
     lay,
@@ -26,7 +28,10 @@ from lnz.ops.chain.cpu.best import (
 )
 from lnz.ops.chain.cpu.rows import FLAGS
 from lnz.ops.chain.cpu.sweep import TILE
+from lnz.ops.chain.records import Chains, with_a_table
+from lnz.ops.jit import buffers
 from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
 from lnz.ops.registers.cpu.lanes import Lanes, along, running
 from lnz.ops.registers.cpu.product import maximise
 
@@ -70,7 +75,7 @@ def write_table(out, score, top, alpha, table, onward):
 
 
 @kernel(fastmath=FLAGS)
-def max_marginals(node, edge, lengths, first, last, block, nodes, edges):
+def run(node, edge, lengths, first, last, block, nodes, edges):
     """Of sequences first … last − 1: ``nodes [B, T, L]`` and ``edges [B, T − 1, L, L]``, written unless empty.
 
     ``node [B, T, L]``, ``edge [B or 1, T − 1 or 1, L, L]``. −inf over padding and where there is no labelling.
@@ -127,3 +132,16 @@ def max_marginals(node, edge, lengths, first, last, block, nodes, edges):
                             if with_edges and t < lengths[b] - 1:
                                 write_table(edges[b, t], scores[r], top, kept[r, t - start], table, state[r])
                         advance(message, r, node, b, t, state)  # type: ignore[call-arg]
+
+
+def max_marginals(chains: Chains, of_edges: bool) -> Tensor:
+    """Those of nodes ``[B, T, L]``, or of edges ``[B, T − 1, L, L]``; O(B T L²) time, O(√T L) memory beside them."""
+    B, T, L = chains.node.shape
+    shape = (B, max(0, T - 1), L, L) if of_edges else (B, T, L)
+    out = buffers.empty(*shape, dtype=chains.node.dtype)
+    nodes = out.new_empty(0, 0, 0) if of_edges else out
+    edges = out if of_edges else out.new_empty(0, 0, 0, 0)
+    inputs, outputs = arrays(*with_a_table(chains)), (block_of(chains), nodes.numpy(), edges.numpy())
+    threads = threads_for(chains.node.numel())
+    on_threads(lambda _, first, last: run(*inputs, first, last, *outputs), shares_of(B, threads))
+    return out

@@ -15,9 +15,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from numba import njit
+from torch import Tensor
 
-from lnz.ops.chain.cpu.best import (
+from lnz.ops.chain.cpu.max_forward import (
+    block_of,
     exact_sum,
     forward,
     forward_to_the_end,
@@ -29,7 +32,9 @@ from lnz.ops.chain.cpu.best import (
 from lnz.ops.chain.cpu.rows import FLAGS
 from lnz.ops.chain.cpu.sweep import TILE
 from lnz.ops.chain.cpu.viterbi import IGNORE, maximiser
+from lnz.ops.chain.records import Chains, with_a_table
 from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
 
 
 @njit(fastmath=FLAGS)
@@ -128,7 +133,7 @@ def unroll(node, edge, own, b, n, sources, count, labels, scores):
 
 
 @kernel(fastmath=FLAGS)
-def topk(node, edge, lengths, first, last, block, labels, scores):
+def run(node, edge, lengths, first, last, block, labels, scores):
     """Of sequences first … last − 1: ``labels int64 [k, B, T]``, −100 beyond, and float64 ``scores [k, B]``, written.
 
     ``node [B, T, L]``, ``edge [B or 1, T − 1 or 1, L, L]``. What does not exist has −100 and −inf. α is kept of
@@ -180,3 +185,13 @@ def topk(node, edge, lengths, first, last, block, labels, scores):
             labels[:, b, n:] = IGNORE
             labels[found:, b] = IGNORE
             scores[found:, b] = -math.inf
+
+
+def topk(chains: Chains, k: int) -> tuple[Tensor, Tensor]:
+    """Labellings ``int64 [k, B, T]`` and float64 scores ``[k, B]``; −100 and −inf beyond the possible ones."""
+    B, T, _ = chains.node.shape
+    labels, scores = torch.empty(k, B, T, dtype=torch.int64), torch.empty(k, B, dtype=torch.float64)
+    inputs, outputs = arrays(*with_a_table(chains)), (block_of(chains), labels.numpy(), scores.numpy())
+    threads = threads_for(chains.node.numel())
+    on_threads(lambda _, first, last: run(*inputs, first, last, *outputs), shares_of(B, threads))
+    return labels, scores

@@ -11,14 +11,18 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from torch import Tensor
 
 from lnz.ops.chain.cpu.rows import FLAGS
 from lnz.ops.chain.cpu.sweep import TILE
+from lnz.ops.chain.records import Chains, with_a_table
 from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
 from lnz.ops.registers.cpu.lanes import BLOCK, INT, Lanes, along, running
 from lnz.ops.registers.cpu.product import SPLITS, maximise, workspace
 
@@ -110,7 +114,7 @@ def first_of_largest(values):
 
 
 @kernel(fastmath=FLAGS)
-def viterbi(node, edge, lengths, first, last, labels, scores):
+def run(node, edge, lengths, first, last, labels, scores):
     """Of sequences first … last − 1: ``labels int64 [B, T]``, −100 beyond, and float64 ``scores [B]``, both written.
 
     ``node [B, T, L]``, ``edge [B or 1, T − 1 or 1, L, L]``. An impossible chain gets −100 and −inf.
@@ -160,3 +164,13 @@ def viterbi(node, edge, lengths, first, last, labels, scores):
             scores[b] = total
             if total == -math.inf:
                 labels[b, :] = IGNORE
+
+
+def viterbi(chains: Chains) -> tuple[Tensor, Tensor]:
+    """A best labelling ``int64 [B, T]`` and its score, float64 ``[B]``; −100 and −inf where there is none."""
+    B, T, _ = chains.node.shape
+    labels, scores = torch.empty(B, T, dtype=torch.int64), torch.empty(B, dtype=torch.float64)
+    inputs, outputs = arrays(*with_a_table(chains)), (labels.numpy(), scores.numpy())
+    threads = threads_for(chains.node.numel())
+    on_threads(lambda _, first, last: run(*inputs, first, last, *outputs), shares_of(B, threads))
+    return labels, scores

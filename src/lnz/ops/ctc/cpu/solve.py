@@ -31,7 +31,7 @@ def _through(b, frames, targets, y, work, states, every, scales):
     now = 0 if every == 0 else 2
     for t in range(n):
         at = b * frames.strides[0] + t * frames.strides[1]
-        fine, possible, more = scale(at, frames, work, scales[t])
+        fine, possible, more = scale(at, frames, work, scales[t])  # pyright: ignore[reportGeneralTypeIssues]
         good, alive, added = good and fine, alive and possible, added + more
         if not (good and alive):
             continue

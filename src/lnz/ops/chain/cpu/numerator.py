@@ -9,12 +9,18 @@ float64 beyond.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numba import njit
+from torch import Tensor
 
 from lnz.ops.chain.cpu.rows import FLAGS, exponentiate, span, take
+from lnz.ops.chain.records import Labelled, Pass, with_a_table
+from lnz.ops.jit import buffers
 from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
 from lnz.ops.registers.cpu.product import add_matmul, workspace
 
 FULL, LATENT, WRONG = 0, 1, 2
@@ -38,7 +44,7 @@ def inspect(y, lengths, labels):
 
 
 @kernel()
-def log_prob(node, edge, lengths, y, log_z, out):
+def run_log_prob(node, edge, lengths, y, log_z, out):
     """s(y) − ln Z of full labellings, into ``out [B]``. Shapes as in :func:`lnz.ops.chain.cpu.sweep.run`."""
     several = edge.shape[1] > 1
     for b in range(len(y)):
@@ -91,7 +97,7 @@ def accumulate(weight, before, after, first, last, total):
 
 
 @kernel(fastmath=FLAGS)
-def gradient(
+def run_gradient(
     weight_gold,
     weight_model,
     lengths,
@@ -160,3 +166,43 @@ def merge(edge, totals, golds, out):
                 total += totals[part, k, l]
                 gold += golds[part, k, l]
             out[k, l] = gold + total * factor[l]
+
+
+def is_full(y: Tensor, lengths: Tensor | None, labels: int) -> bool | None:
+    """Whether y ``[*batch, T]`` is observed before ``lengths``; ``None`` where it holds what is no label."""
+    *batch, T = y.shape
+    if lengths is None:
+        counts = np.full(math.prod(batch), T)
+    else:
+        counts = np.ascontiguousarray(np.broadcast_to(lengths.numpy(), batch)).reshape(-1)
+    kind = inspect(np.ascontiguousarray(y.numpy()).reshape(len(counts), T), counts, labels)
+    return kind == FULL if kind in (FULL, LATENT) else None
+
+
+def log_prob(given: Labelled, log_z: Tensor) -> Tensor:
+    """s(y) − ln Z ``[B]`` of full labellings, in the dtype of the scores; summed in float64, in which ``log_z`` is."""
+    out = given.node.new_empty(len(given.node))
+    run_log_prob(*arrays(*with_a_table(given.chains), given.y, log_z, out))
+    return out
+
+
+def log_prob_gradient(given: Labelled, done: Pass, weight: Tensor, wanted: Sequence[bool]) -> tuple[Tensor, Tensor]:
+    """``weight`` · (indicators of y − marginals), of nodes and of edges that share one table; empty if not wanted."""
+    B, T, L = done.nodes.shape
+    with_node, with_edge = wanted
+    parts = shares_of(B * T, threads_for(B * T * L))
+    at_node = buffers.empty(B, T, L, dtype=done.nodes.dtype) if with_node else done.nodes.new_empty(0)
+    at_edge = torch.empty(1, 1, L, L, dtype=done.nodes.dtype) if with_edge else done.nodes.new_empty(0)
+    factors = done.nodes, done.forward_factor, done.backward_factor
+    inputs = arrays(weight, -weight, given.lengths, given.y, *factors)
+    out = at_node.numpy() if with_node else np.empty((0, 0, 0), inputs[0].dtype)
+    totals, golds = np.empty((2, len(parts), L, L) if with_edge else (2, len(parts), 0, 0))
+    on_threads(
+        lambda part, first, last: run_gradient(
+            *inputs, first, last, with_node, with_edge, out, totals[part], golds[part]
+        ),
+        parts,
+    )
+    if with_edge:
+        merge(arrays(given.edge)[0][0, 0], totals, golds, at_edge.numpy()[0, 0])
+    return at_node, at_edge

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numba import njit
+from torch import Tensor
 
+from lnz.ops.chain.cpu.forward_backward import Run
 from lnz.ops.chain.cpu.rows import FLAGS
-from lnz.ops.chain.cpu.sweep import lift_table
+from lnz.ops.chain.cpu.sweep import FORWARD, JUDGE, LIFT, lift_table
+from lnz.ops.chain.records import Chains
 from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.work import on_threads, shares_of, threads_for
 
 IGNORE = -100
 
@@ -35,7 +40,7 @@ def pick(weights, uniform):
 
 
 @kernel(fastmath=FLAGS)
-def draw(nodes, before, edge, lengths, first, last, uniform, labels):
+def run(nodes, before, edge, lengths, first, last, uniform, labels):
     """Of sequences first … last − 1: ``labels int64 [n, B, T]``, −100 beyond, by ``uniform [n, B, T]`` numbers.
 
     ``nodes`` and ``before`` as the stages ``LIFT`` and ``FORWARD`` leave them; ``edge [B or 1, T − 1 or 1, L, L]``.
@@ -58,3 +63,15 @@ def draw(nodes, before, edge, lengths, first, last, uniform, labels):
                 column = columns[labels[m, b, t + 1]] if t < n - 1 else ones
                 weigh(weights, before[b, t], nodes[b, t], column)
                 labels[m, b, t] = pick(weights, uniform[m, b, t])
+
+
+def sample(chains: Chains, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Labellings ``int64 [n, B, T]`` by random numbers ``[n, B, T]`` in [0, 1), and which entries are in range."""
+    forward = Run(chains)
+    forward(LIFT, FORWARD, JUDGE)
+    labels = torch.empty(uniform.shape, dtype=torch.int64)
+    _, edges, counts = forward.inputs
+    inputs, outputs = (forward.nodes.numpy(), forward.before.numpy(), edges, counts), (uniform.numpy(), labels.numpy())
+    threads = threads_for(uniform.numel() * chains.node.shape[2])
+    on_threads(lambda _, first, last: run(*inputs, first, last, *outputs), shares_of(len(chains.node), threads))
+    return labels, forward.in_range

@@ -19,6 +19,7 @@ from numba.extending import intrinsic
 
 from lnz.ops.chain.cpu.rows import FLAGS
 from lnz.ops.chain.cpu.sweep import TILE
+from lnz.ops.chain.records import Chains
 from lnz.ops.registers.cpu.lanes import Lanes, along, running
 from lnz.ops.registers.cpu.product import SPLITS, maximise, workspace
 
@@ -139,3 +140,13 @@ def forward_to_the_end(node, edge, own, lengths, first, count, longest, block, t
         stop = min(longest, (c + 1) * block)
         forward(node, edge, own, lengths, first, count, c * block, stop, table, state, message, kept, offsets)
     return before
+
+
+HELD = 2**22  # numbers of α up to which those of all steps are kept: 32 MB
+
+
+def block_of(chains: Chains) -> int:
+    """Of how many steps α is kept at a time: of all, or of √T, computed again block by block."""
+    _, T, L = chains.node.shape
+    rows = TILE if len(chains.edge) == 1 else 1
+    return T if rows * T * L <= HELD else math.ceil(math.sqrt(T))

@@ -13,12 +13,17 @@ touched twice: of a row before[t] = α_{t−1} exp A and a state exp(x_t) β_t, 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numba import njit
+from torch import Tensor
 
-from lnz.ops.chain.cpu.gold import FULL, IGNORE, LATENT, PRODUCTS, ROWS, WRONG, flush
-from lnz.ops.chain.cpu.octets import EIGHT, arrive, lift, meet, part
+from lnz.ops.chain.cpu.batch8 import EIGHT, arrive, lift, meet, part
+from lnz.ops.chain.cpu.forward_backward import RANGE
+from lnz.ops.chain.cpu.forward_backward import REACH as WITHIN
+from lnz.ops.chain.cpu.numerator import FULL, IGNORE, LATENT, PRODUCTS, ROWS, WRONG, flush, merge
 from lnz.ops.chain.cpu.rows import FLAGS, LARGE, SMALL, shrink, span
 from lnz.ops.chain.cpu.sweep import (
     ALPHA,
@@ -34,13 +39,16 @@ from lnz.ops.chain.cpu.sweep import (
     lift_table,
     tables,
 )
+from lnz.ops.chain.records import Fused, Labelled
+from lnz.ops.jit import buffers
 from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.work import on_threads, shares_of, threads_for
 from lnz.ops.registers.cpu.product import add_matmul, matmul, workspace
 
 
 @njit
 def kind_of(y, lengths, labels):
-    """``FULL``, ``LATENT`` or ``WRONG``, as :func:`lnz.ops.chain.cpu.gold.inspect`."""
+    """``FULL``, ``LATENT`` or ``WRONG``, as :func:`lnz.ops.chain.cpu.numerator.inspect`."""
     latent, wrong = 0, 0
     for b in range(len(y)):
         for t in range(lengths[b]):
@@ -155,7 +163,7 @@ def pairs(alphas, states, steps, size, sums, total):
 
 
 @kernel(fastmath=FLAGS)
-def likelihood(
+def run(
     node,
     edge,
     lengths,
@@ -281,3 +289,33 @@ def forget(b, r, longest, at_node, local, before, with_nodes):
             at_node[b, t] = 0
         local[t, r] = 0
         before[t, r] = 0
+
+
+def fused_log_prob(given: Labelled, weight: Tensor, wanted: Sequence[bool]) -> Fused | None:
+    """ln P(y) and its gradients times ``weight`` ``[B]``, of one table; ``None`` where y is no full labelling."""
+    with_node, with_edge = wanted
+    node, edge, lengths, y, weights = (x.contiguous().numpy() for x in (*given, weight))
+    B, T, L = node.shape
+    dtype = given.node.dtype
+    parts = shares_of(B, threads_for(node.size))
+    columns = -(-L // 16) * 16
+    line = columns if columns <= 64 else columns + 16  # or rows of a power of two share cache sets
+    scratch = buffers.empty(len(parts), 2, EIGHT * T, line, dtype=dtype).numpy()
+    log_prob, in_range = torch.empty(B, dtype=dtype), torch.empty(B, dtype=torch.bool)
+    at_node = buffers.empty(B, T, L, dtype=dtype) if with_node else torch.empty(0, 0, 0, dtype=dtype)
+    at_edge = torch.empty(1, 1, L, L, dtype=dtype) if with_edge else None
+    totals, golds = np.empty((2, len(parts), L, L) if with_edge else (2, len(parts), 0, 0))
+    inputs, limits = (node, edge[0, 0], lengths, y, weights), (WITHIN[dtype], RANGE[dtype])
+    outputs = log_prob.numpy(), in_range.numpy(), at_node.numpy()
+    kinds = [FULL] * len(parts)
+
+    def task(part: int, first: int, last: int) -> None:
+        span = first, last, with_edge, limits, scratch[part]
+        kinds[part] = run(*inputs, *span, *outputs, totals[part], golds[part])
+
+    on_threads(task, parts)
+    if kinds != [FULL] * len(parts):
+        return None
+    if at_edge is not None:
+        merge(edge[0, 0], totals, golds, at_edge.numpy()[0, 0])
+    return Fused(log_prob, at_node if with_node else None, at_edge, in_range)

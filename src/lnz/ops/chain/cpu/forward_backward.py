@@ -1,0 +1,81 @@
+"""Calls into the kernel of :mod:`lnz.ops.chain.cpu.sweep`: its arrays, and which thread does which stage."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lnz.ops.chain.cpu.sweep import BACKWARD, COLLECT, FORWARD, JUDGE, LIFT, START, run
+from lnz.ops.chain.records import Chains, with_a_table
+from lnz.ops.jit import buffers
+from lnz.ops.jit.threads import side_by_side
+from lnz.ops.jit.work import arrays, shares_of, threads_for
+
+REACH = {torch.float32: 60.0, torch.float64: 600.0}  # e^−that, and what is left of it, are inside the range
+RANGE = {torch.float32: 79.0, torch.float64: 637.0}  # nine tenths of the range
+
+
+class Sweep(NamedTuple):
+    """What one pass over B chains gives; as :class:`lnz.ops.chain.records.Pass`.
+
+    Attributes:
+        log_z: ln Z, float64 ``[B]``.
+        nodes: marginals ``[B, T, L]``.
+        forward_factor: ``[B, T, L]``.
+        backward_factor: ``[B, T, L]``.
+        in_range: bool ``[B]``, which entries are what they should be; the others mean nothing.
+    """
+
+    log_z: Tensor
+    nodes: Tensor
+    forward_factor: Tensor
+    backward_factor: Tensor
+    in_range: Tensor
+
+
+class Run:
+    """The arrays of one run, and its stages."""
+
+    def __init__(self, chains: Chains) -> None:
+        node = chains.node
+        B, T, L = self.shape = node.shape
+        self.nodes, self.before, self.after = (buffers.empty(B, T, L, dtype=node.dtype) for _ in range(3))
+        self.log_z, self.in_range = torch.empty(B, dtype=torch.float64), torch.empty(B, dtype=torch.bool)
+        self.inputs = arrays(*with_a_table(chains))
+        tops, scales = np.empty((2, B, T), self.inputs[0].dtype)
+        report = np.empty((B, len(START)))
+        report[:] = START
+        results = arrays(self.log_z, self.nodes, self.before, self.after)
+        limits = REACH[node.dtype], RANGE[node.dtype]
+        self.outputs = [*results, tops, scales, report, limits, self.in_range.numpy()]
+
+    def __call__(self, *stages: int) -> None:
+        """Do the stages, on one thread or on as many as torch has."""
+        B, T, L = self.shape
+
+        def task(stages: int, first: int, last: int, begin: int, end: int) -> partial[None]:
+            return partial(run, stages, *self.inputs, first, last, begin, end, *self.outputs)
+
+        threads = threads_for(B * T * L)
+        if threads == 1 or B > 1:
+            side_by_side([task(sum(stages), first, last, 0, T) for first, last in shares_of(B, threads)])
+            return
+        ranges = shares_of(T, threads)
+        if LIFT in stages:
+            side_by_side([task(LIFT, 0, 1, *steps) for steps in ranges])
+        side_by_side([task(stage, 0, 1, 0, T) for stage in stages if stage in (FORWARD, BACKWARD)])
+        if COLLECT in stages:
+            side_by_side([task(COLLECT, 0, 1, *steps) for steps in ranges])
+        if JUDGE in stages:
+            task(JUDGE, 0, 1, 0, T)()
+
+
+def forward_backward(chains: Chains) -> Sweep:
+    """ln Z, node marginals and the factors of edge marginals. O(B T L²) time, O(B T L) memory."""
+    done = Run(chains)
+    done(LIFT, FORWARD, BACKWARD, COLLECT, JUDGE)
+    return Sweep(done.log_z, done.nodes, done.before, done.after, done.in_range)

@@ -1,0 +1,137 @@
+"""A multiple of ln P(y) with its gradient in one pass, on the processor, outside torch's dispatcher: for training.
+
+The gradient is made together with the value, as if what comes back from the loss were 1. Where backward brings 1, it is
+handed over as it is (autograd copies what is kept for a further call); where it brings one other number, it is scaled;
+where numbers differ between sequences, a second pass takes them in. What is traced, vectorised or differentiated once
+more goes through :mod:`lnz.ops.chain.log_prob`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lnz.checks import plain
+from lnz.ops import precision
+from lnz.ops.chain import log_prob
+from lnz.ops.chain.op import KERNELS
+from lnz.ops.chain.records import Fused, Labelled
+from lnz.ops.dispatch import is_eager
+
+FEWEST = 4  # sequences that are worth rows for eight
+
+
+def scaled_log_prob(node: Tensor, edge: Tensor, lengths: Tensor | None, y: Tensor, scale: float = 1.0) -> Tensor | None:
+    """``scale`` · ln P(y) ``[*batch]`` of full labellings; ``None`` where y is none, or this is not served here.
+
+    Args:
+        node: ``[*batch, T, L]``.
+        edge: ``[L, L]``; other shapes are not served.
+        lengths: ``int64 [*batch]`` or ``None``.
+        y: ``[*batch, T]``.
+        scale: such as −1 / B for the terms of a mean loss, whose gradients are then made only once.
+    """
+    if not _serves(node, edge, lengths, y):
+        return None
+    *batch, T, L = node.shape
+    B = math.prod(batch)
+    counts = torch.full((B,), T) if lengths is None else lengths.reshape(B)
+    given = Labelled(node.detach().reshape(B, T, L), edge.detach()[None, None], counts, y.reshape(B, T))
+    wanted = (node.requires_grad, edge.requires_grad) if torch.is_grad_enabled() else (False, False)
+    done = fused(given, node.new_full((B,), scale), wanted)
+    if done is None:
+        return None
+    value = (done.log_prob if scale == 1 else done.log_prob * scale).view(batch)
+    if not any(wanted):
+        return value
+    made = _shaped(done.at_node, node), _shaped(done.at_edge, edge)
+    return FusedLogProb.apply(node, edge, given, made, value, scale)
+
+
+def _shaped(made: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if made is None else made.reshape(like.shape)
+
+
+def _serves(node: Tensor, edge: Tensor, lengths: Tensor | None, y: Tensor) -> bool:
+    return (
+        edge.dim() == 2
+        and isinstance(y, Tensor)
+        and y.shape == node.shape[:-1]
+        and y.dtype == torch.int64
+        and (lengths is None or (lengths.shape == node.shape[:-2] and plain(lengths)))
+        and is_eager(node, edge, y)
+        and node.shape[:-2].numel() >= FEWEST
+        and node.numel() > 0
+        and KERNELS.find("fused_log_prob", node, edge) is not None
+    )
+
+
+def fused(given: Labelled, weight: Tensor, wanted: Sequence[bool]) -> Fused | None:
+    """ln P(y) and its gradients times ``weight`` ``[B]``; ``None`` where y is no full labelling."""
+    run = KERNELS.find("fused_log_prob", given.node, given.edge)
+    done = None if run is None else run(given, weight, wanted)
+    if done is not None and not done.in_range.all():
+        _add_wide(given, weight, done)
+    return done
+
+
+def _add_wide(given: Labelled, weight: Tensor, done: Fused) -> None:
+    """Compute the sequences that left the range of the dtype, in place."""
+    which = (~done.in_range).nonzero()[:, 0]
+    some, share = precision.entries(given, which), weight[which]
+    passed = log_prob.solve(some)
+    done.log_prob[which] = passed.log_prob
+    wanted = done.at_node is not None, done.at_edge is not None
+    at_node, at_edge = log_prob.gradient(share, some, passed, wanted)
+    if done.at_node is not None:
+        done.at_node[which] = at_node
+    if done.at_edge is not None:
+        done.at_edge.add_(at_edge)
+
+
+class FusedLogProb(torch.autograd.Function):
+    """``scale`` · ln P(y), which has been computed, as a function of the scores ``[*batch, T, L]`` and ``[L, L]``."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any,
+        node: Tensor,
+        edge: Tensor,
+        given: Labelled,
+        made: tuple[Tensor | None, Tensor | None],
+        value: Tensor,
+        scale: float,
+    ) -> Tensor:
+        ctx.save_for_backward(node, edge, given.lengths, given.y, *made)
+        ctx.scale = scale
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        node, edge, lengths, y, *made = ctx.saved_tensors
+        weight = grad.reshape(-1)
+        if torch.is_grad_enabled() or not is_eager(grad):
+            given = Labelled(node.reshape(*y.shape, -1), edge[None, None], lengths, y)
+            at_node, at_edge = _differentiable(given, weight * ctx.scale, ctx.needs_input_grad)
+            gradients = _shaped(at_node, node), _shaped(at_edge, edge)
+        elif (upstream := weight.numpy()).min() == (factor := float(upstream.max())):
+            # what was made is handed over as the very tensors that are saved: autograd copies them if it must
+            gradients = made if factor == 1 else [None if x is None else x * factor for x in made]
+        else:
+            given = Labelled(node.detach().reshape(*y.shape, -1), edge.detach()[None, None], lengths, y)
+            done = fused(given, weight * ctx.scale, [x is not None for x in made])
+            assert done is not None  # of labels that have been looked at
+            gradients = _shaped(done.at_node, node), _shaped(done.at_edge, edge)
+        return *gradients, None, None, None, None
+
+
+def _differentiable(given: Labelled, weight: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
+    """The gradients, as functions of the scores and of ``weight``."""
+    done = log_prob.LOG_PROB.solve(given)
+    found = iter(log_prob.LOG_PROB.gradient(weight, given, done, wanted[:2]))
+    at_node, at_edge = (next(found) if needed else None for needed in wanted[:2])
+    return [at_node, at_edge]

@@ -1,0 +1,110 @@
+"""What the functions of the linear chain take and give. Shapes as in :mod:`lnz.ops.chain.reference`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lnz.ops import precision
+
+
+class Chains(NamedTuple):
+    """B linear chains.
+
+    Attributes:
+        node: scores of labels ``[B, T, L]``.
+        edge: scores from each label to the next ``[B or 1, S, L, L]``, S = T − 1, or S = 1 for one table at all steps.
+        lengths: ``int64 [B]`` in 0 … T.
+    """
+
+    node: Tensor
+    edge: Tensor
+    lengths: Tensor
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether there is anything for a kernel to do."""
+        return self.node.numel() > 0
+
+    @property
+    def is_double(self) -> bool:
+        """Whether the scores are float64."""
+        return self.node.dtype == torch.float64
+
+    def wide(self) -> Chains:
+        """In the dtype that a reference runs in: the rounding errors of less than float64 add up over the steps."""
+        return precision.astype(self, precision.accumulator(self.node))
+
+
+def with_a_table(chains: Chains) -> Chains:
+    """Chains of one step have no edge scores; kernels read a table all the same."""
+    if chains.edge.numel():
+        return chains
+    return chains._replace(edge=chains.edge.new_zeros(1, 1, *chains.edge.shape[2:]))
+
+
+class Pass(NamedTuple):
+    """What one forward–backward pass gives, as constants.
+
+    Attributes:
+        log_z: ln Z ``[B]``, in the dtype that it was computed in (:func:`lnz.ops.precision.accumulator`), so that
+            differences from it are rounded once.
+        nodes: node marginals ``[B, T, L]``.
+        forward_factor: ``[B, T, L]``, 0 at the last label and over padding, and
+        backward_factor: ``[B, T, L]``:
+            P(y_t = k, y_{t+1} = l) = forward_factor_t(k) · backward_factor_{t+1}(l) · exp(A_t(k, l) − max A_t).
+            Both are 0 in chains whose ``rung`` is not the first, whose range is too wide for such factors.
+        rung: uint8 ``[B]``, of :mod:`lnz.ops.precision`.
+    """
+
+    log_z: Tensor
+    nodes: Tensor
+    forward_factor: Tensor
+    backward_factor: Tensor
+    rung: Tensor
+
+
+class Labelled(NamedTuple):
+    """B linear chains, and a full labelling of each: ``int64 [B, T]``, anything from ``lengths`` on."""
+
+    node: Tensor
+    edge: Tensor
+    lengths: Tensor
+    y: Tensor
+
+    @property
+    def chains(self) -> Chains:
+        return Chains(*self[:3])
+
+
+class LabelledPass(NamedTuple):
+    """ln P(y) ``[B]``, and the :class:`Pass` that it took."""
+
+    log_prob: Tensor
+    log_z: Tensor
+    nodes: Tensor
+    forward_factor: Tensor
+    backward_factor: Tensor
+    rung: Tensor
+
+    @property
+    def done(self) -> Pass:
+        return Pass(*self[1:])
+
+
+class Fused(NamedTuple):
+    """ln P(y) and its weighted gradients.
+
+    Attributes:
+        log_prob: ``[B]``.
+        at_node: Σ_b weight_b ∂ ln P(y_b) / ∂ node scores ``[B, T, L]``; ``None`` if not wanted.
+        at_edge: the same for the edge scores ``[1, 1, L, L]``.
+        in_range: bool ``[B]``; sequences that are not are left out of the gradients.
+    """
+
+    log_prob: Tensor
+    at_node: Tensor | None
+    at_edge: Tensor | None
+    in_range: Tensor

@@ -1,0 +1,155 @@
+"""Which backend computes: by registration, by the tensors, by the user."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+import types
+
+import pytest
+import torch
+
+import lnz
+from lnz import ops
+from lnz.ops import chain
+from lnz.ops.chain.op import KERNELS
+from lnz.ops.dispatch import Kernels
+from lnz.ops.precision import OWN
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A backend of chains for this test, of one verb, and the calls that it gets."""
+    calls: list[str] = []
+    module = types.ModuleType("toy_backend")
+
+    def forward_backward(chains: chain.Chains) -> tuple[torch.Tensor, ...]:
+        calls.append("forward_backward")
+        B, T, L = chains.node.shape
+        nothing = torch.zeros(B, T, L, dtype=chains.node.dtype)
+        log_z = torch.full((B,), 42.0, dtype=torch.float64)
+        return log_z, nothing, nothing.clone(), nothing.clone(), torch.ones(B, dtype=torch.bool)
+
+    module.forward_backward = forward_backward  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "toy_backend", module)
+    monkeypatch.setattr(KERNELS, "registered", dict(KERNELS.registered))
+    KERNELS.register("toy", "toy_backend", devices=("cpu",), dtypes=(torch.float32,))
+    return calls
+
+
+def test_a_second_backend_is_one_registration(toy: list[str]) -> None:
+    assert ops.backends("chain") == ("cpu", "toy", "reference")
+    node, edge = torch.zeros(2, 3, 4), torch.zeros(4, 4)
+    assert lnz.LinearChain(node, edge).log_partition[0] < 5  # the first that serves is preferred
+    assert not toy
+    with ops.backend("toy"):
+        p = lnz.LinearChain(node, edge)
+        assert p.log_partition.tolist() == [42.0, 42.0]
+        assert toy == ["forward_backward"]
+        assert p.argmax().shape == (2, 3)  # a verb that it lacks is the reference's
+        assert lnz.CTC(node).log_prob(torch.tensor([[1], [2]])).isfinite().all()  # as are ops that lack it
+        with pytest.raises(ValueError, match="chain: backend 'toy' serves float32 on cpu, got float64 on cpu; backend"):
+            _ = lnz.LinearChain(node.double(), edge.double()).log_partition
+
+
+def test_tensors_choose_among_backends(toy: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    del KERNELS.registered["cpu"]
+    node, edge = torch.zeros(2, 3, 4), torch.zeros(4, 4)
+    assert lnz.LinearChain(node, edge).log_partition.tolist() == [42.0, 42.0]
+    assert lnz.LinearChain(node.double(), edge.double()).log_partition[0] < 5
+    monkeypatch.setenv("LNZ_BACKEND", "reference")
+    assert lnz.LinearChain(node, edge).log_partition[0] < 5
+
+
+def test_names_are_listed() -> None:
+    assert ops.backends("chain") == ("cpu", "reference")
+    assert ops.backends()["chain"] == ("cpu", "reference")
+    with pytest.raises(ValueError, match=r"op: expected one of .*'chain'.*, got 'chian'"):
+        ops.backends("chian")
+    with pytest.raises(ValueError, match="name: expected the name of a backend of chain, got 'auto', which"):
+        KERNELS.register("auto", "nowhere", devices=(), dtypes=())
+
+
+def test_what_needs_an_absent_package_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KERNELS, "registered", dict(KERNELS.registered))
+    served = {"devices": ("cuda",), "dtypes": (torch.float32,)}
+    KERNELS.register("gpu", "nowhere", requires="no_such_package", **served)  # type: ignore[arg-type]
+    assert ops.backends("chain") == ("cpu", "reference")
+
+
+def test_backend_is_chosen_by_context_and_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LNZ_BACKEND", raising=False)
+    x = torch.zeros(1)
+    assert KERNELS.serving(x) == "cpu"
+    assert KERNELS.serving(x.half()) == "reference"
+    with ops.backend("reference"):
+        assert KERNELS.serving(x) == "reference"
+        assert not ops.use_kernels(x)
+        with ops.backend("auto"):
+            assert KERNELS.serving(x) == "cpu"
+            assert ops.use_kernels(x)
+        assert KERNELS.serving(x) == "reference"
+    monkeypatch.setenv("LNZ_BACKEND", "reference")
+    assert KERNELS.serving(x) == "reference"
+    with ops.backend("cpu"):
+        assert KERNELS.serving(x) == "cpu"
+    monkeypatch.setenv("LNZ_BACKEND", "fast")
+    with pytest.raises(ValueError, match="LNZ_BACKEND: expected one of 'auto', 'reference', 'cpu', got 'fast'"):
+        KERNELS.serving(x)
+    with (
+        pytest.raises(ValueError, match="backend: expected one of 'auto', 'reference', 'cpu', got 'cuda'"),
+        ops.backend("cuda"),
+    ):
+        pass
+
+
+def test_backend_concerns_only_its_own_thread_and_task() -> None:
+    seen = []
+
+    async def other() -> str:
+        return KERNELS.serving(torch.zeros(1))
+
+    async def main() -> str:
+        task = asyncio.create_task(other())
+        with ops.backend("reference"):
+            return await task
+
+    with ops.backend("reference"):
+        thread = threading.Thread(target=lambda: seen.append(KERNELS.serving(torch.zeros(1))))
+        thread.start()
+        thread.join()
+    assert seen == ["cpu"]
+    assert asyncio.run(main()) == "cpu"
+
+
+def test_choosing_costs_little_and_is_traced() -> None:
+    node, edge = torch.zeros(2, 3, 4), torch.zeros(1, 1, 4, 4)
+    KERNELS.find("viterbi", node, edge)
+    start = time.process_time()
+    for _ in range(1000):
+        KERNELS.find("viterbi", node, edge)
+    assert time.process_time() - start < 0.05  # 50 µs each, where about 3 are usual
+
+    def doubled(x: torch.Tensor) -> torch.Tensor:
+        return 2 * x if KERNELS.serving(x) == "cpu" else x
+
+    compiled = torch.compile(doubled, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(node + 1), 2 * (node + 1))
+
+
+def test_the_pass_says_which_rung_it_took() -> None:
+    done = chain.forward_backward(chain.Chains(torch.zeros(2, 3, 4), torch.zeros(1, 1, 4, 4), torch.tensor([3, 1])))
+    assert (done.rung == OWN).all()
+
+
+def test_a_name_may_be_that_of_one_op_only() -> None:
+    own = Kernels("of this test")
+    own.register("only-here", "lnz.ops.chain.cpu", devices=("cpu",), dtypes=(torch.float64,))
+    try:
+        with ops.backend("only-here"):
+            assert own.serving(torch.zeros(1, dtype=torch.float64)) == "only-here"
+            assert KERNELS.serving(torch.zeros(1)) == "cpu"
+    finally:
+        ops.dispatch._ops.pop("of this test")
