@@ -176,7 +176,7 @@ class SecondOrderChain(SequenceDistribution):
     def _raised(self, scores: Tensor, axes: int = 0) -> Tensor:
         """Scores of the chain over pairs, with ``axes`` behind those of the batch, as those of this distribution."""
         offset = self._centred[1]
-        return (scores + offset.reshape(*offset.shape, *[1] * axes)).to(self._dtype)
+        return (scores + offset.reshape([*offset.shape, *[1] * axes])).to(self._dtype)
 
     def _from_offset(self, y: Tensor) -> tuple[Tensor, Tensor]:
         less = self._once("less", lambda: self._with(*self._centred[0]))
