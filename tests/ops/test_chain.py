@@ -277,7 +277,8 @@ def test_half_precision_is_accumulated_in_more(dtype: torch.dtype) -> None:
     lengths = torch.tensor([500, 400])
     log_z, nodes, *_ = chain.forward_backward(Chains(node, edge, lengths))
     wanted, marginals, _ = reference.forward_backward(node.double(), edge.double(), lengths)
-    assert log_z.dtype == nodes.dtype == dtype
+    assert nodes.dtype == dtype
+    assert log_z.dtype == torch.float64  # rounded once, by who asks
     equal(log_z.double(), wanted, rtol=torch.finfo(dtype).eps, atol=0)
     equal(nodes.double(), marginals, rtol=0, atol=torch.finfo(dtype).eps)
 
