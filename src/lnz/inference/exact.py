@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from lnz.caching import constant
 from lnz.checks import check_integer, check_positive, concrete, working_dtype
@@ -159,6 +160,8 @@ class ExactSolution(Solution):
 
     @property
     def _differentiated(self) -> bool:
+        if forward_ad._current_level >= 0:  # tangents
+            return True
         return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.model.tensors)
 
     @property

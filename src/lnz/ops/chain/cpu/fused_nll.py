@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
 
+from lnz.ops.chain.cpu.arguments import Work
 from lnz.ops.chain.cpu.batch8 import EIGHT, arrive, lift, meet, part
 from lnz.ops.chain.cpu.forward_backward import RANGE
 from lnz.ops.chain.cpu.forward_backward import REACH as WITHIN
@@ -46,6 +48,61 @@ from lnz.ops.jit.work import on_threads, shares_of, threads_for
 from lnz.ops.registers.cpu.product import add_matmul, matmul, workspace
 
 
+class Batch(NamedTuple):
+    """Chains that share one table, and a labelling of each.
+
+    Attributes:
+        node: ``[B, T, L]``.
+        edge: ``[L, L]``.
+        lengths: ``int64 [B]``.
+        y: ``int64 [B, T]``; what is beyond the lengths is not looked at.
+        weights: ``[B]``, of the gradients of ln P(y).
+    """
+
+    node: Any
+    edge: Any
+    lengths: Any
+    y: Any
+    weights: Any
+
+
+class Results(NamedTuple):
+    """What is written.
+
+    Attributes:
+        log_prob: ``[B]``; the difference is taken in float64.
+        in_range: bool ``[B]``: where it is false, nothing of the sequence is in the gradients, and what is in
+            ``log_prob`` means nothing.
+        at_node: ``[B, T, L]``: weights · (indicators of y − marginals); or ``[0, 0, 0]``.
+        total: float64 ``[L, L]``: −Σ weights · Σ_t α_{t−1} ⊗ state_t.
+        gold: float64 ``[L, L]``: Σ weights over pairs of labels.
+    """
+
+    log_prob: Any
+    in_range: Any
+    at_node: Any
+    total: Any
+    gold: Any
+
+
+class Group(NamedTuple):
+    """Eight sequences: which they are, their lengths, the largest of these, and their reports (see ``sweep``)."""
+
+    at: Any
+    counts: Any
+    longest: int
+    report: Any
+
+
+class Rows(NamedTuple):
+    """Of eight sequences, per step: exp(x − max x), what arrives from the left, and by what both are scaled."""
+
+    local: Any
+    before: Any
+    into: Any
+    gains: Any
+
+
 @njit
 def kind_of(y, lengths, labels):
     """``FULL``, ``LATENT`` or ``WRONG``, as :func:`lnz.ops.chain.cpu.numerator.inspect`."""
@@ -59,10 +116,11 @@ def kind_of(y, lengths, labels):
 
 
 @njit(fastmath=FLAGS)
-def forward(
-    node, at, counts, longest, delayed, banded, table, local, before, state, message, into, gains, shifts, report
-):
+def forward(node, group, delayed, banded, rows, work, shifts):
     """α of eight sequences; ln Z, but for the maximum of the edge scores, into ``shifts``."""
+    at, counts, longest, report = group
+    local, before, into, gains = rows
+    table, state, message = work
     size = node.shape[2]
     columns = state.T
     factors, tops, masses = np.ones(EIGHT, node.dtype), np.empty(EIGHT, node.dtype), np.ones(EIGHT)
@@ -101,26 +159,11 @@ def forward(
 
 
 @njit(fastmath=FLAGS)
-def backward(
-    size,
-    at,
-    counts,
-    count,
-    longest,
-    delayed,
-    banded,
-    table,
-    local,
-    before,
-    state,
-    message,
-    into,
-    gains,
-    weights,
-    at_node,
-    report,
-):
+def backward(size, group, count, delayed, banded, rows, work, weights, at_node):
     """exp(x_t) β_t of eight sequences; the gradients by the node scores, the factors of those by the edge scores."""
+    at, counts, longest, report = group
+    local, before, into, gains = rows
+    table, state, message = work
     dtype = state.dtype
     columns = state.T
     factors, shares, joints = np.ones(EIGHT, dtype), np.empty(EIGHT, dtype), np.full(EIGHT, math.inf, dtype)
@@ -163,43 +206,20 @@ def pairs(alphas, states, steps, size, sums, total):
 
 
 @kernel(fastmath=FLAGS)
-def run(
-    node,
-    edge,
-    lengths,
-    y,
-    weights,
-    first,
-    last,
-    with_edges,
-    limits,
-    scratch,
-    log_prob,
-    exact,
-    at_node,
-    total,
-    gold,
-):
+def run(batch, first, last, with_edges, limits, scratch, out):
     """Sequences first … last − 1; ``FULL``, or what else y is, and then nothing is done.
 
     Args:
-        node: ``[B, T, L]``.
-        edge: ``[L, L]``.
-        lengths: ``int64 [B]``.
-        y: ``int64 [B, T]``; what is beyond the lengths is not looked at.
-        weights: ``[B]``, of the gradients of ln P(y).
+        batch: a :class:`Batch`.
         first: of the sequences.
         last: the one after the last.
-        with_edges: whether ``total`` and ``gold`` are asked for.
+        with_edges: whether the gradient by the edge scores is asked for.
         limits: of :func:`lnz.ops.chain.cpu.sweep.judge`.
         scratch: ``[2, 8 T, labels rounded up]``, aligned.
-        log_prob: ``[B]``, written; the difference is taken in float64.
-        exact: bool ``[B]``, written: where it is false, nothing of the sequence is in what follows, and what is in
-            ``log_prob`` means nothing.
-        at_node: ``[B, T, L]``, written: weights · (indicators of y − marginals); or ``[0, 0, 0]``.
-        total: float64 ``[L, L]``, written: −Σ weights · Σ_t α_{t−1} ⊗ state_t.
-        gold: float64 ``[L, L]``, written: Σ weights over pairs of labels.
+        out: :class:`Results`, written.
     """
+    node, edge, lengths, y, weights = batch
+    log_prob, in_range, at_node, total, gold = out
     kind = kind_of(y, lengths, len(edge))
     if kind != FULL:
         return kind
@@ -236,23 +256,20 @@ def run(
                 report[r, REACH] = reach
                 report[r, BANDED] = 1.0 if banded else 0.0
                 report[r, PROPER] = 1.0 if proper else 0.0
-        forward(
-            node, at, counts, longest, delayed, banded, table, local, before, state, message, into, gains, log_z, report
-        )
+        group, rows = Group(at, counts, longest, report), Rows(local, before, into, gains)
+        forward(node, group, delayed, banded, rows, Work(table, state, message), log_z)
         for r in range(EIGHT):
             log_z[r] += max(0, counts[r] - 1) * np.float64(top)
         if with_nodes or with_edges:
-            backward(
-                size, at, counts, count, longest, delayed, banded, transposed, local, before, state, message, into,
-                gains, own, at_node, report,
-            )  # fmt: skip
+            work = Work(transposed, state, message)
+            backward(size, group, count, delayed, banded, rows, work, own, at_node)
         for r in range(count):
             b = begin + r
-            exact[b] = judge(report, log_z, r, limits[0], limits[1])
+            in_range[b] = judge(report, log_z, r, limits[0], limits[1])
             log_prob[b] = score(node, edge, y, b, lengths[b]) - (0.0 if log_z[r] == -math.inf else log_z[r])
             if with_nodes:
                 at_node[b, longest:] = 0
-            if exact[b]:
+            if in_range[b]:
                 add_gold(y, b, lengths[b], own[r], at_node, gold, with_nodes, with_edges)
             else:
                 forget(b, r, longest, at_node, local, before, with_nodes)
@@ -305,13 +322,13 @@ def fused_log_prob(given: Labelled, weight: Tensor, wanted: Sequence[bool]) -> F
     at_node = buffers.empty(B, T, L, dtype=dtype) if with_node else torch.empty(0, 0, 0, dtype=dtype)
     at_edge = torch.empty(1, 1, L, L, dtype=dtype) if with_edge else None
     totals, golds = np.empty((2, len(parts), L, L) if with_edge else (2, len(parts), 0, 0))
-    inputs, limits = (node, edge[0, 0], lengths, y, weights), (WITHIN[dtype], RANGE[dtype])
+    batch, limits = Batch(node, edge[0, 0], lengths, y, weights), (WITHIN[dtype], RANGE[dtype])
     outputs = log_prob.numpy(), in_range.numpy(), at_node.numpy()
     kinds = [FULL] * len(parts)
 
     def task(part: int, first: int, last: int) -> None:
-        span = first, last, with_edge, limits, scratch[part]
-        kinds[part] = run(*inputs, *span, *outputs, totals[part], golds[part])
+        out = Results(*outputs, totals[part], golds[part])
+        kinds[part] = run(batch, first, last, with_edge, limits, scratch[part], out)
 
     on_threads(task, parts)
     if kinds != [FULL] * len(parts):
