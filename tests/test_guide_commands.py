@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from lnz.cli import main
+from tests.cli.runs import less_compiling
 
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "guide"
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -63,7 +64,7 @@ def printed(command: str) -> str:
     both = io.StringIO()
     with redirect_stdout(io.StringIO() if redirected else both), redirect_stderr(both):
         main(arguments[: arguments.index(">")] if redirected else arguments)
-    return "".join(line for line in both.getvalue().splitlines(True) if not line.startswith("lnz: compiling "))
+    return less_compiling(both.getvalue())
 
 
 def words(line: str) -> Any:

@@ -1,9 +1,9 @@
 """Task errors: what predictions are judged by, and what :func:`~lnz.objectives.label_adjustment` trains for.
 
-Each is a callable ``error(gold, predicted)`` of two labellings ``int64 [*batch, N]`` that returns the error of each
-batch entry, ``[*batch]``; smaller is better and 0 is perfect. Where gold is −100 (unobserved, padding) the prediction
-is not judged. An error that is a sum over labels says so by ``node_costs``, so that loss-augmented argmax is exact; one
-that knows what a single change does to it says so by ``change_costs``, which speeds the search up.
+Each is a callable ``error(gold, predicted)`` of two labellings, integers ``[*batch, N]``, that returns the error of
+each batch entry, ``[*batch]``; smaller is better and 0 is perfect. Where gold is −100 (unobserved, padding) the
+prediction is not judged. An error that is a sum over labels says so by ``node_costs``, so that loss-augmented argmax is
+exact; one that knows what a single change does to it says so by ``change_costs``, which speeds the search up.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lnz.checks import check_labels
+from lnz.checks import as_labels, check_labels
 from lnz.typing import IGNORE
 
 
@@ -30,6 +30,7 @@ class Hamming:
 
     def node_costs(self, gold: Tensor, num_labels: int) -> Tensor:
         """What each label of each node would cost, ``[*batch, N, L]``."""
+        gold = as_labels("gold", gold)
         labels = torch.arange(num_labels, device=gold.device)
         wrong = (gold.unsqueeze(-1) != labels) & (gold != IGNORE).unsqueeze(-1)
         return wrong.to(torch.get_default_dtype())
@@ -59,6 +60,7 @@ class CostMatrix:
         if num_labels != len(self.costs):
             expected = f"a cost matrix of shape [{num_labels}, {num_labels}], as many as there are labels"
             raise ValueError(f"costs: expected {expected}, got {list(self.costs.shape)}")
+        gold = as_labels("gold", gold)
         check_labels("gold", gold, num_labels)
         rows = self.costs.to(gold.device)[gold.clamp(min=0)]
         return rows.masked_fill((gold == IGNORE).unsqueeze(-1), 0.0)
@@ -159,8 +161,8 @@ def edit_distance(gold: Tensor, predicted: Tensor) -> Tensor:
     Entries of −100 are left out of either sequence; the two may differ in width. Needs the extra ``metrics``.
 
     Args:
-        gold: ``int64 [*batch, N]``.
-        predicted: ``int64 [*batch, M]``.
+        gold: integers ``[*batch, N]``.
+        predicted: integers ``[*batch, M]``.
 
     Returns:
         ``[*batch]``.
@@ -180,8 +182,8 @@ def bleu(gold: Tensor, predicted: Tensor) -> Tensor:
     sequences agree. Needs the extra ``metrics``.
 
     Args:
-        gold: ``int64 [*batch, N]``.
-        predicted: ``int64 [*batch, M]``.
+        gold: integers ``[*batch, N]``.
+        predicted: integers ``[*batch, M]``.
 
     Returns:
         ``[*batch]``.
@@ -205,18 +207,17 @@ def _words(labels: list[int]) -> str:
 
 
 def _aligned(gold: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
-    _check_batches(gold, predicted)
+    gold, predicted = _of_one_batch(gold, predicted)
     if gold.shape[-1] != predicted.shape[-1]:
         raise ValueError(f"predicted: expected {gold.shape[-1]} labels as in gold, got {predicted.shape[-1]}")
     gold, predicted = torch.broadcast_tensors(gold, predicted)
     return gold, predicted
 
 
-def _check_batches(gold: Tensor, predicted: Tensor) -> None:
+def _of_one_batch(gold: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as int64; raises unless they are integers whose batch shapes broadcast."""
+    gold, predicted = as_labels("gold", gold), as_labels("predicted", predicted)
     for name, labels in (("gold", gold), ("predicted", predicted)):
-        if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
-            got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-            raise TypeError(f"{name}: expected an int64 tensor [*batch, N], got {got}")
         if labels.dim() == 0:
             raise ValueError(f"{name}: expected shape [*batch, N], got []")
     try:
@@ -224,6 +225,7 @@ def _check_batches(gold: Tensor, predicted: Tensor) -> None:
     except RuntimeError as error:
         shapes = f"{list(gold.shape)} and {list(predicted.shape)}"
         raise ValueError(f"gold, predicted: expected batch shapes that broadcast together, got {shapes}") from error
+    return gold, predicted
 
 
 def _ratios(intersection: Tensor, union: Tensor) -> tuple[Tensor, Tensor]:
@@ -237,7 +239,7 @@ def _error(total: Tensor, kinds: Tensor) -> Tensor:
 
 
 def _per_sequence(gold: Tensor, predicted: Tensor, of: Callable[[Any, Any], float]) -> Tensor:
-    _check_batches(gold, predicted)
+    gold, predicted = _of_one_batch(gold, predicted)
     batch = torch.broadcast_shapes(gold.shape[:-1], predicted.shape[:-1])
     rows = [y.expand(*batch, y.shape[-1]).reshape(batch.numel(), y.shape[-1]).tolist() for y in (gold, predicted)]
     kept = [[[label for label in row if label != IGNORE] for row in side] for side in rows]

@@ -33,6 +33,10 @@ def scripts():
         ("lnz infer --method t", {"trw", "trws"}),
         ("lnz predict --conf", {"--confidence"}),
         ("lnz evaluate --data.transc", {"--data.transcripts"}),
+        ("lnz evaluate --js", {"--json"}),
+        ("lnz warmup ", {"all", "chain", "ctc", "trws"}),
+        ("lnz warmup chain c", {"chain", "ctc"}),
+        ("lnz warmup chain --dtype ", {"float32", "float64"}),
         ("lnz completion ", {"bash", "zsh", "fish", "tcsh", "powershell"}),
     ],
 )

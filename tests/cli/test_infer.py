@@ -12,6 +12,7 @@ import pytest
 from lnz.cli import infer as command
 from lnz.cli import main
 from lnz.cli.methods import METHODS, method_name
+from tests.cli.runs import less_compiling
 
 TOY = "MARKOV 3  2 2 3  2  2 0 1  2 1 2   4 4.0 2.4 1.0 0.0   6 2.25 3.25 3.75 0 0 10\n"
 LOG_Z = math.log(4 * 9.25 + 1 * 9.25 + 2.4 * 10)
@@ -45,11 +46,12 @@ def files(tmp_path, monkeypatch):
 
 @pytest.fixture
 def lnz(files, capsys):
-    """Run ``lnz infer`` with a line of arguments: exit code, stdout, stderr."""
+    """Run ``lnz infer`` with a line of arguments: exit code, stdout, stderr but for what a cold cache adds."""
 
     def run(line):
         code = main(["infer", *line.split()])
-        return code, *capsys.readouterr()
+        out, err = capsys.readouterr()
+        return code, out, "".join(told for told in err.splitlines(True) if not told.startswith("lnz: compiling "))
 
     return run
 
@@ -171,9 +173,9 @@ def test_an_unwritable_output_is_found_before_the_work(lnz, monkeypatch):
         (
             "toy.uai --method bp --damping 1.5",
             2,
-            "lnz infer: --method bp: damping: expected a number in [0, 1), got 1.5",
+            "lnz infer: --method bp: damping: expected None or a number in [0, 1), got 1.5",
         ),
-        ("toy.uai --method bp --max-iterations 0", 2, "lnz infer: argument --max-iterations: expected a positive"),
+        ("toy.uai --method bp --max-iterations 0", 2, "lnz infer: --max-iterations: expected a positive"),
         ("toy.uai --method bp --schedule random", 2, "lnz infer: --method bp: schedule: expected one of flooding"),
         ("", 2, "lnz infer: the following arguments are required: MODEL"),
     ],
@@ -227,7 +229,8 @@ def test_the_command_itself(capsys):
     assert main([]) == 2
     capsys.readouterr()
     assert main(["inferr"]) == 2
-    told = "lnz: expected a command (fit, predict, align, infer), got 'inferr'; see lnz --help\n"
+    commands = "fit, evaluate, predict, align, infer, warmup, completion"
+    told = f"lnz: expected a command ({commands}), got 'inferr'; see lnz --help\n"
     assert capsys.readouterr().err == told
 
 
@@ -244,7 +247,7 @@ def test_a_closed_pipe_is_quiet(files):
     ]
     done = subprocess.run(line, stdout=write, stderr=subprocess.PIPE, check=False, text=True, timeout=120)
     os.close(write)
-    assert (done.returncode, done.stderr) == (141, "")
+    assert (done.returncode, less_compiling(done.stderr)) == (141, "")
 
 
 def test_a_refusal_names_options_not_python(lnz):

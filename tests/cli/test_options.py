@@ -30,7 +30,9 @@ TOLD = {
     "fit segment --model.sampler.order x": (
         "--model.sampler.order: expected one of 'chromatic', 'systematic', 'random', 'tree', got 'x'"
     ),
-    "fit tag --data.scheme X": "--data.scheme: expected one of 'BIO', 'BIOES', 'BILOU', got 'X'",
+    "fit tag --data.scheme X": (
+        "--data.scheme: expected one of 'BIO', 'IOB2', 'IOB1', 'BIOES', 'IOBES', 'BILOU', 'BMES', got 'X'"
+    ),
     "fit density --model.kind x": "--model.kind: expected one of 'rbm', 'grid', got 'x'",
     "fit transcribe --data.units x": "--data.units: expected one of 'characters', 'words', got 'x'",
     "predict x --images y --output z --confidence x": "--confidence: expected one of 'png', 'npy', 'none', got 'x'",
@@ -70,7 +72,7 @@ def test_told_in_one_line(command, capsys):
         ("trainer: {max_epoch: 1}", "no option trainer.max_epoch; did you mean --trainer.max_epochs?"),
         ("objective: 3", f"--objective: expected one of {OBJECTIVES}, 'softmax', 'all', got '3'"),
         ("model: {edges: potts}", "--model.edges: expected one of 'shared', 'contrast', 'full', got 'potts'"),
-        ("a: [1", "Problems parsing config"),
+        ("a: [1", "c.yaml: cannot be read as YAML (while parsing a flow sequence"),
     ],
 )
 def test_configuration_files_too(config, told, tmp_path, capsys):

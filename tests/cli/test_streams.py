@@ -9,6 +9,7 @@ import pytest
 
 from lnz.cli import main
 from lnz.io.printable import json_printable, printable
+from tests.cli.runs import less_compiling
 
 NETWORK = """network n {{ }}
 variable "{name}" {{ type discrete [ 2 ] {{ yes, no }}; }}
@@ -61,6 +62,14 @@ class TestNobodyReads:
         done = self.run("LNZ --help | true; echo ${PIPESTATUS[0]}")
         assert done.stdout.strip() in ("141", "0")  # 0 where all was written before the reader left
         assert done.stderr == ""
+
+    def test_a_pipe_closed_during_training(self, tmp_path):
+        fit = "LNZ fit segment --trainer.accelerator cpu --trainer.max_epochs 1000 --data.scenes.train 4"
+        small = "--data.scenes.size 8 --data.scenes.scale 1 --data.scenes.val 2 --model.width 4"
+        done = self.run(f"{fit} {small} --output {tmp_path}/run | head -n 2; echo ${{PIPESTATUS[0]}}")
+        *shown, code = done.stdout.splitlines()
+        assert [line.split()[:2] for line in shown] == [["epoch", "1/1000"], ["epoch", "2/1000"]]
+        assert (code, less_compiling(done.stderr)) == ("141", "")
 
     def test_streams_closed_from_the_start(self, tmp_path):
         (tmp_path / "n.bif").write_text(NETWORK.format(name="a"), encoding="utf-8")

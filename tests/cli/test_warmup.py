@@ -46,10 +46,10 @@ def test_help_teaches(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["chains"], "lnz warmup: OP: expected one of chain, semi_markov, ctc"),
+        (["chains"], "lnz warmup: OP: expected one of 'all', 'chain', 'semi_markov', 'ctc'"),
         (["--dtype", "bfloat16"], "lnz warmup: --dtype: expected one of 'float32', 'float64', got 'bfloat16'"),
         (["--jobs", "0"], "lnz warmup: --jobs: expected a positive integer, got '0'"),
-        (["--job", "1"], "lnz warmup: unrecognized arguments: --job"),
+        (["--job=1"], "lnz warmup: unrecognized arguments: --job"),
     ],
 )
 def test_wrong_arguments(arguments, message, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lnz
-from lnz.inference.elimination import breadth_first, find_order, frontier, greedy, interaction_graph, junction_tree
+from lnz.inference.elimination import Work, breadth_first, frontier, greedy, interaction_graph, least_width
+from lnz.inference.junction_tree import junction_tree
+from lnz.inference.order_search import Limits, find_order
 
 
 def grid_neighbours(height: int, width: int) -> list[set[int]]:
@@ -29,8 +32,10 @@ def wirings(draw: st.DrawFn) -> tuple[list[int], list[list[int]]]:
 def test_junction_tree(wiring):
     cards, scopes = wiring
     neighbours = interaction_graph(len(cards), scopes)
-    order = find_order(neighbours, cards, range(len(cards)), 2**30)
-    assert order is not None
+    found = find_order(neighbours, cards, range(len(cards)), Limits(2**30))
+    assert found is not None
+    order = found.order
+    assert least_width(neighbours, range(len(cards))) <= order.width
     assert sorted(order.nodes) == list(range(len(cards)))
     tree = junction_tree(order, cards)
     eliminated = [node for c in tree for node in c.nodes[len(c.nodes) - c.eliminated :]]
@@ -60,21 +65,53 @@ def test_trees_have_width_one(rule):
 def test_grids_beat_a_sweep(side):
     """The sweep along the longer side has the least width; others have wider tables, but fewer entries in all."""
     nodes, cards = range(side * (side + 2)), [2] * side * (side + 2)
-    order = find_order(grid_neighbours(side + 2, side), cards, nodes, 2**24)
-    assert order is not None
+    found = find_order(grid_neighbours(side + 2, side), cards, nodes, Limits(2**24))
+    assert found is not None
+    order = found.order
     assert order.width >= side
     assert order.total <= len(nodes) * 2 ** (side + 1)
 
 
 def test_max_table_decides_for_the_narrow_order():
-    order = find_order(grid_neighbours(20, 8), [2] * 160, range(160), 2**9)
-    assert order is not None
-    assert order.width == 8
+    found = find_order(grid_neighbours(20, 8), [2] * 160, range(160), Limits(2**9))
+    assert found is not None
+    assert found.excess == 1
+    assert found.order.width == 8
+
+
+def test_the_best_order_is_found_where_none_keeps_the_limits():
+    found = find_order(grid_neighbours(20, 8), [2] * 160, range(160), Limits(2**8))
+    assert found is not None
+    assert found.order.width == 8
+    assert found.excess == 2
+
+
+def test_restarts_go_on_for_the_seconds_of_the_search():
+    """Of a wiring by chance: restarts find smaller tables than the rules at once."""
+    drawn = random.Random(1)
+    neighbours = interaction_graph(60, [drawn.sample(range(60), 2) for _ in range(150)])
+    short, long = (find_order(neighbours, [2] * 60, range(60), Limits(2**10, seconds=s)) for s in (1e-3, 0.3))
+    assert short is not None
+    assert long is not None
+    assert short.excess > long.excess > 1
+
+
+@pytest.mark.parametrize(
+    ("neighbours", "width"),
+    [
+        (interaction_graph(5, []), 0),
+        (interaction_graph(50, [(n, (n - 1) // 2) for n in range(1, 50)]), 1),
+        (interaction_graph(12, [range(12)]), 11),
+        (interaction_graph(10, [(i, j) for i in range(5) for j in range(5, 10)]), 5),
+    ],
+)
+def test_least_width(neighbours, width):
+    assert least_width(neighbours, range(len(neighbours))) == width
 
 
 def test_plans_are_deterministic():
     neighbours = grid_neighbours(9, 9)
-    first, second = (find_order(neighbours, [2] * 81, range(81), 2**24) for _ in range(2))
+    first, second = (find_order(neighbours, [2] * 81, range(81), Limits(2**24)) for _ in range(2))
     assert first == second
 
 
@@ -88,7 +125,8 @@ def test_frontier_bounds_a_sweep():
 def test_greedy_stops_at_the_limit():
     neighbours = grid_neighbours(8, 8)
     assert greedy("min-fill", neighbours, [2] * 64, range(64), 2**8) is None
-    assert greedy("min-fill", neighbours, [2] * 64, range(64), 2**20, budget=10) is None
+    assert greedy("min-fill", neighbours, [2] * 64, range(64), 2**20, max_total=10) is None
+    assert greedy("min-fill", neighbours, [2] * 64, range(64), work=Work(100)) is None
 
 
 def test_cut_nodes_are_left_out():

@@ -34,7 +34,10 @@ OTHERS = [
     "Promedus_27",
     "Segmentation_13",
 ]
-REFUSED = ["linkage_13"]
+REFUSED = ["linkage_15"]
+"""Those of which no order is known within the limits."""
+REACHED = ["linkage_13", "linkage_17", "linkage_25", "linkage_27"]
+"""Those that the first order of a search would refuse, and one within its seconds does not."""
 
 
 def read_marginals(path: Path) -> list[list[float]]:
@@ -96,6 +99,16 @@ def test_small_messages_answer_what_has_large_tables(shared_data):
     assert found == pytest.approx(
         published(folder)[name]["log10_PR"], abs=last_place(published(folder)[name]["log10_PR"])
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REACHED)
+def test_orders_are_searched_for(name, shared_data):
+    """Answers take minutes; that there is a plan says that they are given."""
+    p = load(shared_data / "uai_pr_mar", name)
+    found = p.diagnostics
+    assert found["largest_table"] <= p.inference.max_table
+    assert found["message_entries_at_once"] <= p.inference.max_messages
 
 
 @pytest.mark.slow

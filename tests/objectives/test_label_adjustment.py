@@ -171,7 +171,7 @@ GRID = lnz.MRF(lnz.FactorGraph.grid(2, 2, 3), (random_scores((2, 4, 3), 0), rand
     [
         (torch.full((2, 4), 9), ValueError, r"y: expected labels in \[0, 3\), or -100 for unobserved, got 9"),
         (torch.full((2, 4), -7), ValueError, r"y: expected labels in \[0, 3\)"),
-        (torch.zeros(2, 4), TypeError, "y: expected dtype torch.int64"),
+        (torch.zeros(2, 4), TypeError, "y: expected a torch.Tensor of integers"),
         (torch.zeros(2, 3, dtype=torch.int64), ValueError, r"y: expected shape \[\*batch, 4\], got \[2, 3\]"),
         (torch.zeros(3, 4, dtype=torch.int64), ValueError, "y: expected a batch shape that broadcasts"),
         (None, TypeError, "y: expected a torch.Tensor, got NoneType"),

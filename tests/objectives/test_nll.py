@@ -8,8 +8,8 @@ import torch
 import lnz
 from lnz.inference import BeliefPropagation, Enumeration, Exact
 from lnz.inference.base import Method
-from lnz.inference.exact import _plans
 from lnz.inference.gibbs import Gibbs
+from lnz.inference.plans import plans_of
 from lnz.objectives import nll
 from tests.suite import equal, random_scores
 
@@ -94,10 +94,12 @@ def test_the_free_and_the_clamped_run_share_a_plan() -> None:
     y[0, 4:] = -100  # every node is latent somewhere: nothing can be cut out for the whole batch
     for _ in range(3):
         nll(p, y)
-    assert list(_plans[graph]) == [(frozenset(), (Exact().max_table, Exact().max_messages))]
+    method = Exact()
+    limits = method.max_table, method.max_messages, method.search_seconds
+    assert list(plans_of(graph)) == [(frozenset(), limits)]
     nll(p, y[1:])  # nodes 4 … 8 are observed in every entry now: they are cut out, in one more plan, also kept
     nll(p, y[1:].roll(1, 0))
-    assert [cut for cut, _ in _plans[graph]] == [frozenset(), frozenset({0, 4, 5, 6, 7, 8})]
+    assert [cut for cut, _ in plans_of(graph)] == [frozenset(), frozenset({0, 4, 5, 6, 7, 8})]
 
 
 def test_theorem_under_a_sampler_the_gradient_is_right_in_expectation() -> None:

@@ -157,7 +157,8 @@ def test_latent_and_wrong_labels_are_left_to_others() -> None:
 
 
 def test_only_what_is_asked_for_is_made() -> None:
-    node, edge, y = torch.randn(5, 4, 3), torch.randn(3, 3), torch.zeros(5, 4, dtype=torch.int64)
+    node, edge = random_scores((5, 4, 3), 0), random_scores((3, 3), 1)
+    y = torch.zeros(5, 4, dtype=torch.int64)
     assert not lnz.LinearChain(node, edge).log_prob(y).requires_grad
     gradient = torch.autograd.grad(lnz.LinearChain(node, edge.requires_grad_()).log_prob(y).sum(), edge)[0]
     both = torch.autograd.grad(lnz.LinearChain(node.requires_grad_(), edge).log_prob(y).sum(), (node, edge))
@@ -165,7 +166,7 @@ def test_only_what_is_asked_for_is_made() -> None:
     with torch.no_grad():
         p = lnz.LinearChain(node, edge)
         equal(p.log_prob(y), p.log_prob(y))  # the second by ln Z
-        equal(p.log_prob(y), p.score(y) - p.log_partition)
+        equal(p.log_prob(y), (p._wide_score(y) - p._wide_log_partition).to(node.dtype))
 
 
 def test_a_tangent_is_not_lost_in_silence() -> None:

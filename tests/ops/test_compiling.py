@@ -71,8 +71,8 @@ def test_small_kernels_are_not_worth_a_line(caplog):
 
 
 def test_estimates_count_what_a_kernel_calls():
-    from lnz.ops.chain.cpu.draw import draw
-    from lnz.ops.chain.cpu.likelihood import likelihood
+    from lnz.ops.chain.cpu.fused_nll import run as likelihood
+    from lnz.ops.chain.cpu.sample import run as draw
 
     assert 0.3 < announce.estimated_seconds(draw.py_func) < announce.estimated_seconds(likelihood.py_func) < 60
 

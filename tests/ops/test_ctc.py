@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lnz.ops import backend, ctc
-from lnz.ops.ctc import decode, kernel
-from lnz.ops.ctc.op import _gradient, _solved
+from lnz.ops.ctc import decode, op
+from lnz.ops.ctc.op import CTC
+from lnz.ops.ctc.records import Frames
 from tests.suite import equal, impossibilities, random_scores, seeds
 
 
@@ -161,7 +162,7 @@ def test_where_the_lattice_is_not_kept_the_gradient_is_the_same(
     for normalise in (True, False):
         whole = value_and_gradient("auto", scores, prior, of, normalise)
         with monkeypatch.context() as patch:
-            patch.setattr(kernel, "whole_lattice", lambda *_: False)
+            patch.setattr(op, "whole_lattice", lambda *_: False)
             blocks = value_and_gradient("auto", scores, prior, of, normalise)
             time_major = scores.transpose(0, 1).contiguous().transpose(0, 1)
             again = value_and_gradient("auto", time_major, prior, of, normalise)
@@ -179,7 +180,7 @@ def test_what_lies_over_padding_is_not_read(monkeypatch: pytest.MonkeyPatch) -> 
     poisoned = scores.masked_fill((torch.arange(20) >= of.lengths[:, None])[..., None], torch.nan)
     wanted = value_and_gradient("auto", scores, torch.zeros(5, dtype=torch.float64), of, True)
     for name, whole in (("auto", True), ("auto", False), ("reference", True)):
-        monkeypatch.setattr(kernel, "whole_lattice", lambda *_, whole=whole: whole)
+        monkeypatch.setattr(op, "whole_lattice", lambda *_, whole=whole: whole)
         found = value_and_gradient(name, poisoned, torch.zeros(5, dtype=torch.float64), of, True)
         for actual, want in zip(found, wanted, strict=True):
             equal(actual, want)
@@ -230,7 +231,13 @@ def test_frames_needed_counts_repeats() -> None:
 
 def test_registration() -> None:
     scores, of = random_scores((2, 5, 4), 0), random_lattice(2, 5, 4, 3, 0, 0, True)
-    arguments = (scores, torch.zeros(4, dtype=torch.float64), *of[:4], of.blank, of.stays, True)
-    torch.library.opcheck(_solved, arguments)
-    results = _solved(*arguments)
-    torch.library.opcheck(_gradient, (torch.ones(2, dtype=torch.float64), *arguments, *results))
+    given = Frames(scores, torch.zeros(4, dtype=torch.float64), *of[:4], of.blank, of.stays, True)
+    torch.library.opcheck(CTC.solve.op, tuple(given))
+    done = CTC.solve(given)
+    for weight in (None, torch.ones(2, dtype=torch.float64)):
+        torch.library.opcheck(CTC.gradient_op, (weight, *given, *done, [True]))
+    time_major = given._replace(scores=scores.transpose(0, 1).contiguous().transpose(0, 1))
+    torch.library.opcheck(CTC.gradient_op, (torch.ones(2, dtype=torch.float64), *time_major, *done, [True]))
+    torch.library.opcheck(decode.TOPK.op, (scores, *of, 2))
+    uniform = torch.rand(3, 2, 5, 2, dtype=torch.float64)
+    torch.library.opcheck(decode.SAMPLE.op, (scores, *of[:4], uniform, of.blank, of.stays))

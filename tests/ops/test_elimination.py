@@ -68,13 +68,20 @@ def test_cut_nodes_move_the_base():
         assert marginals[0, :6].reshape(2, 3).sum(0).tolist() == pytest.approx([0, 0, 1])
 
 
-def test_hessian_product_is_the_derivative_of_the_marginals():
+def test_the_derivatives_of_the_marginals():
     tree = program()
     scores = rows(tree, 2)[1:].requires_grad_()
     vector = torch.randn(1, tree.size, dtype=torch.float64)
     value = reference.marginals(scores, tree.base, tree)[1]
     (expected,) = torch.autograd.grad(value, scores, vector)
-    torch.testing.assert_close(reference.hessian_product(scores, tree.base, tree, vector), expected)
+
+    def marginals(scores):
+        done = elimination.partition_and_marginals(scores, NONE, tree.handle, False)
+        return elimination.differentiable_marginals(scores, NONE, tree.handle, done)
+
+    torch.testing.assert_close(torch.autograd.grad(marginals(scores), scores, vector)[0], expected)
+    along = torch.func.jvp(marginals, (scores.detach(),), (vector,))[1]
+    torch.testing.assert_close(along, expected)  # second derivatives are symmetric
 
 
 def test_threads_share_the_rows():
@@ -88,5 +95,9 @@ def test_threads_share_the_rows():
 
 def test_opcheck():
     tree = program()
-    torch.library.opcheck(torch.ops.lnz.elimination_marginals, (rows(tree, 2), NONE, tree.handle, False))
+    torch.library.opcheck(torch.ops.lnz.elimination, (rows(tree, 2), NONE, tree.handle, False))
+    done = elimination.partition_and_marginals(rows(tree, 2), NONE, tree.handle, False)
+    weights = torch.ones(2, dtype=torch.float64)
+    arguments = (weights, rows(tree, 2), NONE, tree.handle, False, *done, [True])
+    torch.library.opcheck(torch.ops.lnz.elimination_gradient, arguments)
     torch.library.opcheck(torch.ops.lnz.elimination_partition, (rows(tree, 2), NONE, tree.handle, False))

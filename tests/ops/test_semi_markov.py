@@ -34,7 +34,8 @@ def test_half_precision_is_accumulated_in_more(dtype: torch.dtype) -> None:
     lengths = torch.tensor([60, 40])
     log_z, segments, _ = semi_markov.forward_backward(Segments(segment, edge, lengths))
     wanted, marginals, _ = reference.forward_backward(segment.double(), edge.double(), lengths)
-    assert log_z.dtype == segments.dtype == dtype
+    assert segments.dtype == dtype
+    assert log_z.dtype == torch.float64  # rounded once, by who asks
     eps = torch.finfo(dtype).eps
     equal(log_z.double(), wanted, rtol=eps, atol=0)
     equal(segments.double(), marginals, rtol=eps, atol=eps)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 import lnz
 from lnz.ops import backend, semi_markov
-from lnz.ops.semi_markov import cpu, reference
+from lnz.ops.semi_markov import reference
+from lnz.ops.semi_markov.cpu import calls
 from lnz.ops.semi_markov.op import KERNELS
 from lnz.ops.semi_markov.records import Segments
 from tests.suite import equal, random_scores
@@ -72,7 +73,7 @@ def test_any_range_of_scores_is_right(scale: float, dtype: torch.dtype, steps: i
     tolerance = 1e-5 if dtype == torch.float32 else 1e-15 * scale * 100
     for a, w in zip(semi_markov.forward_backward(Segments(segment, edge, lengths)), wanted, strict=True):
         equal(a.double(), w, rtol=tolerance, atol=tolerance)
-    assert cpu.forward_backward(Segments(segment, edge, lengths))[3].all()  # no entry needed the reference
+    assert calls.forward_backward(Segments(segment, edge, lengths))[3].all()  # no entry needed the reference
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -211,7 +212,7 @@ def test_the_reference_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a kernel was called")
 
     for name in ("forward_backward", "viterbi", "sample"):
-        monkeypatch.setattr(cpu, name, refuse)
+        monkeypatch.setattr(calls, name, refuse)
     monkeypatch.setattr(KERNELS, "_found", {})
     monkeypatch.setenv("LNZ_BACKEND", "reference")
     p = lnz.SemiMarkov(random_scores((4, 2, 3), 0), random_scores((3, 3), 1))

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from lnz.ops import backend, transducer
 from lnz.ops.transducer import Lattice
-from lnz.ops.transducer.joint import joint_arcs, joint_slopes
-from lnz.ops.transducer.op import solved_arcs
+from lnz.ops.transducer.decode import SAMPLE, TOPK
+from lnz.ops.transducer.joint import JOINT
+from lnz.ops.transducer.op import TRANSDUCER
+from lnz.ops.transducer.records import Arcs, Joint
 from tests.suite import equal, impossibilities, random_scores, seeds
 
 
@@ -172,8 +174,17 @@ def test_derivatives(several: bool, normalise: bool) -> None:
 def test_registration() -> None:
     labels, of = random_lattice(2, 5, 4, 3, 0, True)
     logits = random_scores((2, 5, 4, 4), 0)
-    arguments = (logits, labels, of.lengths, of.target_lengths, 0, True)
-    torch.library.opcheck(joint_arcs, arguments)
-    at_blank, at_label, scales = joint_arcs(*arguments)
-    torch.library.opcheck(joint_slopes, (torch.ones_like(at_blank), torch.ones_like(at_label), *arguments, scales))
-    torch.library.opcheck(solved_arcs, (at_blank, at_label, *of))
+    joint = Joint(logits, labels, of.lengths, of.target_lengths, 0, True)
+    torch.library.opcheck(JOINT.solve.op, tuple(joint))
+    made = JOINT.solve(joint)
+    weights = torch.ones_like(made.blank), torch.ones_like(made.label)
+    torch.library.opcheck(JOINT.gradient_op, (*weights, *joint, *made, [True]))
+    arcs = Arcs(made.blank, made.label, *of)
+    torch.library.opcheck(TRANSDUCER.solve.op, tuple(arcs))
+    done = TRANSDUCER.solve(arcs)
+    for weight in (None, torch.ones(2, dtype=torch.float64)):
+        for wanted in ([True, True], [False, True]):
+            torch.library.opcheck(TRANSDUCER.gradient_op, (weight, *arcs, *done, wanted))
+    torch.library.opcheck(TOPK.op, (*arcs, 2))
+    uniform = torch.rand(3, 2, 5 + 3 + 1, 2, dtype=torch.float64)
+    torch.library.opcheck(SAMPLE.op, (*arcs[:4], uniform, True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from lnz.objectives import nll
 from tests.suites.family import Family, equal, tensors
@@ -39,6 +40,23 @@ class Derivatives(Family):
             weights = [torch.arange(g.numel(), dtype=g.dtype).reshape(g.shape).sin() for g in used]
             seconds = torch.autograd.grad(used, leaves, weights, allow_unused=True)
             assert all(torch.isfinite(g).all() for g in seconds if g is not None)
+
+    def test_forward_mode(self) -> None:
+        """Tangents and forward Jacobians of ln Z, against reverse mode."""
+        instance = self.example()
+        leaves = tuple(instance.leaves)
+        along = tuple(torch.arange(1.0, leaf.numel() + 1).to(leaf).reshape(leaf.shape).sin() for leaf in leaves)
+
+        def value(*leaves: Tensor) -> Tensor:
+            return instance.build(*leaves).log_partition
+
+        wanted = torch.autograd.functional.jvp(value, leaves, along)[1]
+        assert isinstance(wanted, Tensor)
+        equal(torch.func.jvp(value, leaves, along)[1], wanted)
+        every = tuple(range(len(leaves)))
+        jacobians = torch.autograd.functional.jacobian(value, leaves)
+        for actual, right in zip(torch.func.jacfwd(value, argnums=every)(*leaves), jacobians, strict=True):
+            equal(actual, right)
 
     def test_gradient_of_nll_is_marginals_minus_gold(self) -> None:
         instance = self.example()

@@ -85,7 +85,8 @@ def _copy(to: argparse.ArgumentParser, *sources: argparse.ArgumentParser) -> Non
             to.add_argument(*options, action="store_true", help=text)
             continue
         kind = getattr(action, "_typehint", action.type)
-        added = to.add_argument(*(options or [action.dest]), help=text, choices=_choices(action, kind))
+        name, several = (options, None) if options else ([action.dest], action.nargs)
+        added = to.add_argument(*name, nargs=several, help=text, choices=_choices(action, kind))
         if _is_path(action, kind):
             added.complete = shtab.FILE  # type: ignore[attr-defined]
 

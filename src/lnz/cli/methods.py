@@ -108,6 +108,7 @@ class Setting:
 SETTINGS: dict[str, Setting] = {
     "max_table": Setting(count, "N", "the most entries of one table"),
     "max_messages": Setting(count, "N", "the most entries of messages in memory, of 8 bytes each"),
+    "search_seconds": Setting(float, "SECONDS", "about how long to search for an elimination order"),
     "max_variables": Setting(count, "N", "the most variables of the program"),
     "time_limit": Setting(float, "SECONDS", "stop here with the best labelling so far, and its bound"),
     "max_iterations": Setting(count, "N", "iterations before giving up with a warning"),

@@ -50,12 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``lnz warmup`` and return the exit code."""
     from lnz.tasks.warmup import DTYPES, OPERATIONS
 
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    for name in args.operations:
-        if name not in OPERATIONS:
-            parser.error(f"OP: expected one of {', '.join(OPERATIONS)}, got {name!r}")
-    chosen = [name for name in OPERATIONS if name in args.operations or not args.operations]
+    args = build_parser().parse_args(argv)
+    chosen = [name for name in OPERATIONS if name in args.operations or "all" in args.operations]
     folders = sorted({str(_folder(name)) for name in chosen})
     start = time.monotonic()
     work = [*product(chosen, [args.dtype] if args.dtype else DTYPES)]
@@ -76,7 +72,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("operations", nargs="*", metavar="OP", help="one of those above (default: all)")
+    parser.add_argument(
+        "operations", nargs="*", choices=("all", *OPERATIONS), default="all", metavar="OP", help="which (default: all)"
+    )
     parser.add_argument("--dtype", choices=tuple(DTYPES), help="compile for this one alone (default: both)")
     parser.add_argument(
         "--jobs", type=_positive, default=_cores(), metavar="N", help="processes at a time (default: one per core)"

@@ -290,8 +290,8 @@ class StructuredDistribution(Distribution, ABC):
     def argmax(self) -> Tensor:
         """A best labelling ``[*batch, *event]``. Raises :class:`InfeasibleError` where there is none."""
         labels, scores = self.topk(1)
-        if self._validate_args:
-            check_feasible(scores[0], f"{type(self).__name__}.argmax")
+        if self._validate_args and concrete(scores) and torch.isneginf(scores[0]).any():
+            self._require_feasible("argmax")  # which sees whether a sum is −inf, or out of the range of its dtype
         return labels[0]
 
     @property

@@ -51,7 +51,7 @@ class CTC(Distribution):
     def __init__(
         self,
         logits: Tensor,
-        lengths: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
         blank: int | None = 0,
         collapse_repeats: bool = True,
         *,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,9 @@ from lnz.checks import as_labels, as_lengths, check_broadcast, check_scores, con
 from lnz.typing import IGNORE
 
 
-def checked_frames(name: str, scores: Tensor, lengths: Tensor | None, lengths_name: str = "lengths") -> Tensor:
+def checked_frames(
+    name: str, scores: Tensor, lengths: Tensor | Sequence[int] | None, lengths_name: str = "lengths"
+) -> Tensor:
     """The lengths, ``[]`` or ``[*batch]``, of scores ``[*batch, T, C]``; raises where one is not well-formed."""
     if scores.dim() < 2 or scores.shape[-1] == 0:
         raise ValueError(f"{name}: expected shape [*batch, T, C] with C > 0, got {list(scores.shape)}")

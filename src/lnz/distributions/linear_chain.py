@@ -146,8 +146,8 @@ class LinearChain(SequenceDistribution):
         self._require_feasible("entropy")
         if serves(*self.scores):
             return chain.surprisal(*self._flat).reshape(self.batch_shape).to(self._dtype)
-        edges = chain.edge_marginals(*self._flat, self._pass)
-        nodes = chain.node_marginals(*self._flat, self._pass)
+        edges = chain.edge_marginals(self._flat, self._pass)
+        nodes = chain.node_marginals(self._flat, self._pass)
         return chain.entropy(nodes, edges).to(self._dtype).reshape(self.batch_shape)
 
     def _wide_score(self, y: Tensor) -> Tensor:

@@ -88,16 +88,21 @@ class SecondOrderChain(SequenceDistribution):
         return self._once("pairs", self._new_pairs)
 
     def _new_pairs(self) -> LinearChain:
-        node, edge, triple = self._centred[0]
+        node, edge, triple = self._centred_scores[0]
         node, edge = _pair_scores(node, edge).flatten(-2), _triple_tables(triple).flatten(-2).flatten(-3, -2)
         return LinearChain(node.expand(*self.batch_shape, *node.shape[-2:]), edge, self.lengths, validate_args=False)
 
     @property
-    def _centred(self) -> tuple[tuple[Tensor, ...], Tensor]:
+    def _centred_scores(self) -> tuple[tuple[Tensor, ...], Tensor]:
         """The scores less the largest of each step, pair and triple; and by how much a labelling's are more, wide."""
-        return self._once("centred", self._new_centred)
+        return self._once("centred_scores", self._new_centred_scores)
 
-    def _new_centred(self) -> tuple[tuple[Tensor, ...], Tensor]:
+    @property
+    def _centred(self) -> Self:
+        """The same distribution, the largest score of every step and of every table being 0."""
+        return self._once("centred", lambda: self._with(*self._centred_scores[0]))
+
+    def _new_centred_scores(self) -> tuple[tuple[Tensor, ...], Tensor]:
         (T,), dtype = self.event_shape, working_dtype(self._dtype)
         parts = [centred(scores.to(dtype), axes + 1) for axes, scores in enumerate(self.scores)]
         number = torch.as_tensor(self._lengths, device=self.node_scores.device)
@@ -124,14 +129,14 @@ class SecondOrderChain(SequenceDistribution):
 
     @property
     def _wide_log_partition(self) -> Tensor:
-        return self._pairs._wide_log_partition + self._centred[1]
+        return self._pairs._wide_log_partition + self._centred_scores[1]
 
     @property
     def _dtype(self) -> torch.dtype:
         return self.node_scores.dtype
 
     def _wide_expected_score(self, other: SecondOrderChain) -> Tensor:
-        return self._pairs._wide_expected_score(other._pairs) + other._centred[1]
+        return self._pairs._wide_expected_score(other._pairs) + other._centred_scores[1]
 
     @property
     def node_marginals(self) -> Tensor:
@@ -175,12 +180,11 @@ class SecondOrderChain(SequenceDistribution):
 
     def _raised(self, scores: Tensor, axes: int = 0) -> Tensor:
         """Scores of the chain over pairs, with ``axes`` behind those of the batch, as those of this distribution."""
-        offset = self._centred[1]
-        return (scores + offset.reshape(*offset.shape, *[1] * axes)).to(self._dtype)
+        offset = self._centred_scores[1]
+        return (scores + offset.reshape([*offset.shape, *[1] * axes])).to(self._dtype)
 
     def _from_offset(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        less = self._once("less", lambda: self._with(*self._centred[0]))
-        return less._wide_score(y), self._pairs._wide_log_partition
+        return self._centred._wide_score(y), self._pairs._wide_log_partition
 
     def _wide_score(self, y: Tensor) -> Tensor:
         total = self._first_order._wide_score(y)

@@ -77,7 +77,7 @@ class Solution:
 
     def require_feasible(self, what: str) -> None:
         """Raise :class:`~lnz.InfeasibleError` where no labelling is possible, as far as the method can tell."""
-        check_feasible(self.log_partition, what)
+        check_feasible(self.centred_log_partition, what)  # in range wherever it is finite
 
     def argmax(self) -> Tensor:
         """A best labelling, ``int64 [*batch, N]``."""

@@ -14,8 +14,9 @@ from heapq import heapify, heappop, heappush
 import torch
 from torch import Tensor
 
-from lnz.inference.elimination import Neighbours, Order, interaction_graph, junction_tree
+from lnz.inference.elimination import Neighbours, Order, interaction_graph
 from lnz.inference.exact import ExactSolution
+from lnz.inference.junction_tree import junction_tree
 from lnz.ops.elimination import Program
 from lnz.scores import Model
 from lnz.typing import IGNORE

@@ -1,4 +1,4 @@
-"""Planning exact inference: elimination orders and the junction tree that follows from one. Wiring only, no scores.
+"""Elimination orders, the plans of exact inference. Wiring only, no scores.
 
 Summing out a node joins its neighbours; the table this takes spans the node and the neighbours it then has, its
 *clique*. The largest clique decides what exact inference costs, and the order decides the largest clique.
@@ -16,13 +16,12 @@ from heapq import heapify, heappop, heappush
 
 Neighbours = list[set[int]]
 
-_MIN_FILL_EDGES = 20_000  # min-fill's bookkeeping pays on graphs up to this size
-_CHEAP = 2**14  # a plan of so few table entries in all is not worth searching further
-_RESTART_WORK = 600_000  # pairs of nodes in the cliques of all restarts together: about a second
-_ENTRIES_PER_PAIR = 128  # restarts may take about as long as inference with the best order so far
-_RESTARTS_WITHOUT = 16  # at most, where no order has been found yet
-_REFUSAL_WORK = 2_000_000  # pairs of nodes in the cliques of one order that is sought to say what a refusal lacks
-_BLOCK = 256  # the most joint labels of the nodes that one clique eliminates together
+
+@dataclass
+class Work:
+    """How many pairs of nodes the cliques of an order may still have: what it costs to find it."""
+
+    left: float
 
 
 @dataclass(frozen=True)
@@ -49,22 +48,6 @@ class Order:
         return max(map(len, self.later), default=0)
 
 
-@dataclass(frozen=True)
-class Clique:
-    """One table of the junction tree.
-
-    Attributes:
-        nodes: the separator first, then the eliminated nodes, both in descending order of elimination, so that a
-            message keeps its layout in the table that receives it and the summed axes are the last ones.
-        eliminated: how many of the last nodes are summed out here.
-        parent: position of the clique that receives the message, −1 for a root.
-    """
-
-    nodes: tuple[int, ...]
-    eliminated: int
-    parent: int
-
-
 def interaction_graph(num_nodes: int, scopes: Iterable[Sequence[int]], cut: frozenset[int] = frozenset()) -> Neighbours:
     """Which nodes share a factor, once the nodes of ``cut`` are taken out."""
     neighbours: Neighbours = [set() for _ in range(num_nodes)]
@@ -78,84 +61,15 @@ def interaction_graph(num_nodes: int, scopes: Iterable[Sequence[int]], cut: froz
     return neighbours
 
 
-def find_order(
-    neighbours: Neighbours,
-    cardinalities: Sequence[int],
-    nodes: Sequence[int],
-    max_table: int,
-    bound: int = 1,
-    max_messages: float = math.inf,
-) -> Order | None:
-    """The order of least total size that was found within both limits, or ``None``.
-
-    The limits are on the entries of one table, and of the messages that are held at once. The search ends early at an
-    order whose largest table is ``bound``, a size that no order can beat.
-
-    Candidates are min-weight, the nodes as given (row by row on a grid), breadth first, min-fill and weighted
-    min-fill, and restarts of the latter with ties broken at random (fixed seeds; the more of them, the more entries
-    there are to save).
-    """
-    best: Order | None = None
-
-    def consider(order: Order | None) -> None:
-        nonlocal best
-        if order is None or (best is not None and order.total >= best.total):
-            return
-        if (
-            order.total <= max_messages
-            or live_messages(junction_tree(order, cardinalities), cardinalities) <= max_messages
-        ):
-            best = order
-
-    def budget() -> int | None:
-        return None if best is None else best.total
-
-    consider(greedy("min-weight", neighbours, cardinalities, nodes, max_table))
-    if best is not None and (best.total <= _CHEAP or best.largest <= bound):
-        return best
-    for name, fixed in (("nodes as given", nodes), ("breadth first", breadth_first(neighbours, nodes))):
-        if frontier(neighbours, cardinalities, fixed, max_table)[0] <= max_table:
-            consider(_eliminate(name, neighbours, cardinalities, fixed, max_table, budget()))
-    if sum(map(len, neighbours)) <= 2 * _MIN_FILL_EDGES:
-        for rule in ("min-fill", "weighted min-fill"):
-            consider(greedy(rule, neighbours, cardinalities, nodes, max_table, budget()))
-        restarts = _RESTARTS_WITHOUT if best is None else _restarts(best)
-        for seed in range(restarts):
-            if best is not None and seed >= _restarts(best):
-                break
-            rule = ("min-fill", "weighted min-fill")[seed % 2]
-            consider(greedy(rule, neighbours, cardinalities, nodes, max_table, budget(), random.Random(seed)))
-    return best
-
-
-def _restarts(best: Order) -> int:
-    pairs = sum([(len(later) + 1) ** 2 for later in best.later])
-    return min(best.total // _ENTRIES_PER_PAIR, _RESTART_WORK) // pairs
-
-
-def least_table(neighbours: Neighbours, cardinalities: Sequence[int], nodes: Sequence[int]) -> Order | None:
-    """The order whose largest table is least, of any size, that the greedy rules find; ``None`` if that is much work.
-
-    What a refusal says that exact inference would take.
-    """
-    rules = ("min-fill", "weighted min-fill", "min-weight")
-    small = sum(map(len, neighbours)) <= 2 * _MIN_FILL_EDGES
-    found = [
-        greedy(rule, neighbours, cardinalities, nodes, math.inf, work=_REFUSAL_WORK)
-        for rule in rules[0 if small else 2 :]
-    ]
-    return min([order for order in found if order is not None], key=lambda order: order.largest, default=None)
-
-
 def greedy(
     rule: str,
     neighbours: Neighbours,
     cardinalities: Sequence[int],
     nodes: Sequence[int],
-    max_table: float,
-    budget: int | None = None,
+    max_table: float = math.inf,
+    max_total: float = math.inf,
     shuffled: random.Random | None = None,
-    work: float = math.inf,
+    work: Work | None = None,
 ) -> Order | None:
     """Eliminate the node of least cost, again and again; O(N w²) set operations for cliques of w nodes.
 
@@ -166,10 +80,12 @@ def greedy(
         cardinalities: labels per node.
         nodes: the nodes to eliminate.
         max_table: stop, returning ``None``, at the first clique with more joint labels than this.
-        budget: stop, returning ``None``, when the total size reaches this.
+        max_total: stop, returning ``None``, when the total size reaches this.
         shuffled: breaks ties at random instead of by node number.
-        work: stop, returning ``None``, when there have been this many pairs of nodes in the cliques.
+        work: stop, returning ``None``, when it is used up.
     """
+    work = work or Work(math.inf)
+    work.left -= len(nodes)
     adjacent = {node: set(neighbours[node]) for node in nodes}
     uniform = len(set(cardinalities)) == 1
     cost = _degree if uniform and rule == "min-weight" else _COSTS[rule]
@@ -193,8 +109,8 @@ def greedy(
         clique = adjacent.pop(node)
         size = cardinalities[node] * math.prod([cardinalities[other] for other in clique])
         total += size
-        work -= (len(clique) + 1) ** 2
-        if size > max_table or work < 0 or (budget is not None and total >= budget):
+        work.left -= (len(clique) + 1) ** 2
+        if size > max_table or total >= max_total or work.left < 0:
             return None
         largest = max(largest, size)
         order.append(node)
@@ -249,15 +165,17 @@ _COSTS: dict[str, Callable[[int, dict[int, set[int]], Sequence[int]], int]] = {
 }
 
 
-def _eliminate(
+def given_order(
     name: str,
     neighbours: Neighbours,
     cardinalities: Sequence[int],
     nodes: Sequence[int],
-    max_table: int,
-    budget: int | None,
+    max_table: float = math.inf,
+    max_total: float = math.inf,
+    work: Work | None = None,
 ) -> Order | None:
     """The cliques of a given order, or ``None`` as in :func:`greedy`."""
+    work = work or Work(math.inf)
     adjacent = {node: set(neighbours[node]) for node in nodes}
     later: list[tuple[int, ...]] = []
     largest = total = 0
@@ -265,7 +183,8 @@ def _eliminate(
         clique = adjacent.pop(node)
         size = cardinalities[node] * math.prod([cardinalities[other] for other in clique])
         total += size
-        if size > max_table or (budget is not None and total >= budget):
+        work.left -= (len(clique) + 1) ** 2
+        if size > max_table or total >= max_total or work.left < 0:
             return None
         largest = max(largest, size)
         later.append(tuple(clique))
@@ -295,6 +214,35 @@ def _search(neighbours: Neighbours, start: int) -> list[int]:
     return order
 
 
+def least_width(neighbours: Neighbours, nodes: Sequence[int], enough: float = math.inf) -> int:
+    """A lower bound on the treewidth: the largest least degree on the way as nodes of least degree are contracted.
+
+    No minor has a larger treewidth, and none a node of least degree above its treewidth (contraction degeneracy,
+    Bodlaender and Koster 2011). A node is contracted with its neighbour of least degree. Ends early at ``enough``.
+    """
+    adjacent = {node: set(neighbours[node]) for node in nodes}
+    heap = [(len(adjacent[node]), node) for node in nodes]
+    heapify(heap)
+    width = 0
+    while heap and width < enough:
+        degree, node = heappop(heap)
+        if node not in adjacent or len(adjacent[node]) != degree:
+            continue  # contracted since, or of another degree
+        width = max(width, degree)
+        clique = adjacent.pop(node)
+        for other in clique:
+            adjacent[other].discard(node)
+        if clique:
+            kept = min(clique, key=lambda other: len(adjacent[other]))
+            adjacent[kept] |= clique
+            adjacent[kept].discard(kept)
+            for other in clique - {kept}:
+                adjacent[other].add(kept)
+        for other in clique:
+            heappush(heap, (len(adjacent[other]), other))
+    return width
+
+
 def frontier(
     neighbours: Neighbours, cardinalities: Sequence[int], nodes: Sequence[int], limit: float = math.inf
 ) -> tuple[int, int]:
@@ -321,49 +269,3 @@ def frontier(
         if largest > enough:
             break
     return round(math.exp(largest)) if largest < 700 else 2 ** math.floor(largest / math.log(2)), width
-
-
-def live_messages(tree: Sequence[Clique], cardinalities: Sequence[int]) -> int:
-    """The entries of the messages held at once, at most, in a pass up the tree that lets go of what has been read."""
-    sizes = [math.prod([cardinalities[n] for n in c.nodes[: len(c.nodes) - c.eliminated]]) for c in tree]
-    read = [0] * len(tree)  # entries that each clique's children have sent
-    live = most = 0
-    for place, clique in enumerate(tree):
-        live += sizes[place]
-        most = max(most, live)
-        live -= read[place]
-        if clique.parent >= 0:
-            read[clique.parent] += sizes[place]
-    return most
-
-
-def all_messages(tree: Sequence[Clique], cardinalities: Sequence[int]) -> int:
-    """The entries of all messages together, which the pass down the tree reads again."""
-    return sum([math.prod([cardinalities[n] for n in c.nodes[: len(c.nodes) - c.eliminated]]) for c in tree])
-
-
-def junction_tree(order: Order, cardinalities: Sequence[int]) -> tuple[Clique, ...]:
-    """The cliques of an order, children before parents, each node eliminated in exactly one.
-
-    A clique that is all of a child's separator is merged into that child: one table, one message fewer.
-    """
-    position = {node: place for place, node in enumerate(order.nodes)}
-    eliminated = [[node] for node in order.nodes]
-    parent = [min((position[other] for other in later), default=-1) for later in order.later]
-    merged: dict[int, int] = {}  # a child to the parent that swallowed it
-    for child, above in enumerate(parent):
-        if above >= 0 and len(order.later[child]) == len(order.later[above]) + 1:
-            together = eliminated[above] + eliminated[child]
-            if len(eliminated[above]) == 1 and math.prod([cardinalities[node] for node in together]) <= _BLOCK:
-                eliminated[above] = together
-                merged[child] = above
-    kept = [place for place in range(len(order.nodes)) if place not in merged]
-    renumbered = {place: number for number, place in enumerate(kept)}
-    cliques: list[Clique] = []
-    for place in kept:
-        separator = sorted(order.later[place], key=position.__getitem__, reverse=True)
-        above = parent[place]
-        while above in merged:
-            above = merged[above]
-        cliques.append(Clique((*separator, *eliminated[place]), len(eliminated[place]), renumbered.get(above, -1)))
-    return tuple(cliques)

@@ -10,53 +10,22 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from lnz.caching import constant
-from lnz.checks import check_integer, concrete, working_dtype
-from lnz.errors import IntractableError
-from lnz.graphs import FactorGraph, graph_of
+from lnz.checks import check_integer, check_positive, concrete, working_dtype
+from lnz.graphs import graph_of
 from lnz.inference.base import Method, Solution
-from lnz.inference.elimination import (
-    Order,
-    all_messages,
-    find_order,
-    frontier,
-    interaction_graph,
-    junction_tree,
-    least_table,
-    live_messages,
-)
+from lnz.inference.elimination import Order
+from lnz.inference.order_search import Limits
+from lnz.inference.plans import Plan, plan, plans_of, too_many_messages
 from lnz.ops import elimination
-from lnz.ops.elimination import Program, program_of
+from lnz.ops.elimination import program_of
 from lnz.scores import Model
 from lnz.typing import IGNORE
-
-
-@dataclass(frozen=True)
-class Plan:
-    """An elimination order and the junction tree that follows from it.
-
-    Attributes:
-        order: the order.
-        program: its junction tree.
-        live: entries of the messages that are held at once, at most, where ln Z alone is asked for.
-        messages: entries of all messages, which marginals, gradients, samples and labellings need.
-    """
-
-    order: Order
-    program: Program
-    live: int
-    messages: int
-
-
-Limits = tuple[int, int]
-"""The most entries of one table, and of messages in memory."""
-
-_plans: WeakKeyDictionary[FactorGraph, dict[tuple[frozenset[int], Limits], Plan]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -73,6 +42,8 @@ class Exact(Method):
         max_messages: the most entries of messages in memory, per batch entry that is worked on; the default's take
             4 GiB in float64, 2 GiB in float32. ln Z alone lets go of a message once it has been read. Marginals,
             gradients, samples and labellings need all of them, and are refused on their own.
+        search_seconds: about how long an idle core searches for an order, where inference takes longer still or no
+            order was found that keeps within the limits; counted as work, so that plans are the same on all machines.
 
     Raises:
         IntractableError: on ``solve``, where no order was found that keeps within both limits; and later, where an
@@ -81,11 +52,13 @@ class Exact(Method):
 
     max_table: int = 2**32
     max_messages: int = 2**29
+    search_seconds: float = 10.0
     exact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_integer("max_table", self.max_table, 1)
         check_integer("max_messages", self.max_messages, 1)
+        check_positive("search_seconds", self.search_seconds)
 
     def solve(self, model: Model) -> ExactSolution:
         cut: frozenset[int] = frozenset()
@@ -95,88 +68,16 @@ class Exact(Method):
             everywhere = seen.all(0)
             cut = frozenset(everywhere.nonzero().flatten().tolist())
             clamped = bool((seen & ~everywhere).any())
-        limits = self.max_table, self.max_messages
+        limits = self.max_table, self.max_messages, self.search_seconds
         handle, all_fit = _handle(model.graph.handle, cut, limits, model.dtype)
-        return ExactSolution(model, handle, cut, clamped, None if all_fit else limits)
+        return ExactSolution(model, handle, cut, clamped, None if all_fit else Limits(*limits))
 
 
 @constant  # the compiler calls this once while tracing, instead of tracing it
-def _handle(graph: str, cut: frozenset[int], limits: Limits, dtype: torch.dtype) -> tuple[str, bool]:
+def _handle(graph: str, cut: frozenset[int], limits: tuple[int, int, float], dtype: torch.dtype) -> tuple[str, bool]:
     """The program of the plan for the graph with this handle, as what stands for it; whether all its messages fit."""
-    found = plan(graph_of(graph), cut, limits, dtype)
+    found = plan(graph_of(graph), cut, Limits(*limits), dtype)
     return found.program.handle, found.messages <= limits[1]
-
-
-def plan(graph: FactorGraph, cut: frozenset[int], limits: Limits, dtype: torch.dtype) -> Plan:
-    """The plan for a graph whose nodes ``cut`` are observed; made once and kept with the graph."""
-    plans = _plans.setdefault(graph, {})
-    if (cut, limits) not in plans:
-        plans[cut, limits] = _make_plan(graph, cut, limits, dtype)
-    return plans[cut, limits]
-
-
-def _make_plan(graph: FactorGraph, cut: frozenset[int], limits: Limits, dtype: torch.dtype) -> Plan:
-    sweep = None if cut else _grid_sweep(graph)
-    if sweep is not None and sweep[0] > limits[0]:  # no order does better on a grid
-        raise _intractable("a sweep along the longer side of the grid", *sweep, sweep[0], limits, dtype)
-    scopes = [nodes for scope in graph.scopes for nodes in scope.tolist()]
-    neighbours = interaction_graph(graph.num_nodes, scopes, cut)
-    free = [node for node in range(graph.num_nodes) if node not in cut]
-    cards = graph.cardinalities
-    if cut:
-        least = max((math.prod([cards[node] for node in nodes if node not in cut]) for nodes in scopes), default=1)
-    else:
-        least = max((math.prod(labels) for labels in graph.labels), default=1)
-    order = find_order(neighbours, cards, free, limits[0], least, limits[1])
-    if order is None:
-        best = least_table(neighbours, cards, free)
-        if best is None:
-            largest, width = frontier(neighbours, cards, free)
-            raise _intractable("a sweep over the nodes", largest, width, largest, limits, dtype)
-        live = live_messages(junction_tree(best, cards), cards)
-        raise _intractable(best.heuristic, best.largest, best.width, live, limits, dtype)
-    tree = junction_tree(order, cards)
-    cliques = [(clique.nodes, clique.eliminated, clique.parent) for clique in tree]
-    program = Program(cards, scopes, cliques, cut)
-    return Plan(order, program, live_messages(tree, cards), all_messages(tree, cards))
-
-
-def _grid_sweep(graph: FactorGraph) -> tuple[int, int] | None:
-    """The largest table and the width of a sweep along a grid's longer side; its shorter side is its treewidth."""
-    if graph.grid_layout is None:
-        return None
-    width = min(graph.grid_layout.height, graph.grid_layout.width)
-    return min(graph.cardinalities) ** (width + 1), width
-
-
-_INSTEAD = (
-    "For approximate answers pass inference=lnz.inference.BeliefPropagation(), TreeReweighted() (an upper bound of "
-    "ln Z), MeanField() (a lower bound), Gibbs() (samples) or TRWS() (a best labelling); or larger limits"
-)
-_ALTERNATIVES = ("BeliefPropagation", "TreeReweighted", "MeanField", "Gibbs", "TRWS")
-
-
-def _intractable(
-    found_by: str, largest: int, width: int, live: int, limits: Limits, dtype: torch.dtype
-) -> IntractableError:
-    width_of_one = torch.finfo(working_dtype(dtype)).bits // 8
-    return IntractableError(
-        f"Exact: no elimination order was found within max_table={limits[0]} entries of one table and "
-        f"max_messages={limits[1]} entries of messages; the best one found ({found_by}) has treewidth {width} and "
-        f"needs a table of {_readable(largest * width_of_one)} and, at once, up to {_readable(live * width_of_one)} of "
-        f"messages per batch entry. {_INSTEAD}",
-        treewidth=width,
-        table_bytes=largest * width_of_one,
-        alternatives=_ALTERNATIVES,
-    )
-
-
-def _readable(size: int) -> str:
-    power = max(0, math.floor(math.log(max(size, 1), 1024)))
-    units = ("bytes", "KiB", "MiB", "GiB", "TiB")
-    if power < len(units):
-        return f"{size / 1024**power:.1f} {units[power]} ({size} bytes)"
-    return f"about 10^{math.log10(size):.0f} bytes"
 
 
 Value = TypeVar("Value")
@@ -254,21 +155,13 @@ class ExactSolution(Solution):
 
     def _require_all_messages(self) -> None:
         """Raise where the limit leaves room for the messages of ln Z, but not for all."""
-        if self._exceeded is None:
-            return
-        plan = self._plan
-        width_of_one = torch.finfo(self.model.dtype).bits // 8
-        raise IntractableError(
-            f"Exact: marginals, gradients, samples and labellings need {_readable(plan.messages * width_of_one)} of "
-            f"messages per batch entry, more than max_messages={self._exceeded[1]} entries; ln Z without gradient "
-            f"needs {_readable(plan.live * width_of_one)}. {_INSTEAD}",
-            treewidth=plan.order.width,
-            table_bytes=plan.order.largest * width_of_one,
-            alternatives=_ALTERNATIVES,
-        )
+        if self._exceeded is not None:
+            raise too_many_messages(self._plan, self._exceeded, self.model.dtype)
 
     @property
     def _differentiated(self) -> bool:
+        if forward_ad._current_level >= 0:  # tangents
+            return True
         return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.model.tensors)
 
     @property
@@ -358,7 +251,7 @@ class ExactSolution(Solution):
 
     @property
     def _plan(self) -> Plan:
-        return next(p for p in _plans[self.model.graph].values() if p.program.handle == self._handle)
+        return next(p for p in plans_of(self.model.graph).values() if p.program.handle == self._handle)
 
     @property
     def order(self) -> Order:

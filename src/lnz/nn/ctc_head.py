@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from lnz.checks import as_counts, check_lengths
+from lnz.checks import as_counts, as_labels, check_lengths
 from lnz.distributions.ctc import CTC
 from lnz.nn.functional import Counts, Reduction, linear_ctc_loss
 
@@ -37,7 +37,7 @@ class CTCHead(nn.Module):
         self.linear = nn.Linear(num_features, num_classes, bias)
         self.blank, self.collapse_repeats = blank, collapse_repeats
 
-    def forward(self, hidden: Tensor, lengths: Tensor | None = None) -> CTC:
+    def forward(self, hidden: Tensor, lengths: Counts | None = None) -> CTC:
         """The distribution given hidden states ``[*batch, T, H]`` of ``lengths`` ``[*batch]`` frames."""
         return CTC(self.linear(hidden), lengths, self.blank, self.collapse_repeats)
 
@@ -58,7 +58,7 @@ class CTCHead(nn.Module):
 
         Args:
             hidden: ``[B, T, H]``.
-            targets: ``int64 [B, S]``.
+            targets: integers ``[B, S]``.
             lengths: ``[B]`` frames, ``None`` for all.
             target_lengths: ``[B]`` labels, ``None`` for those before the first −100.
             reduction: as in :func:`lnz.nn.functional.ctc_loss`, and so are the others.
@@ -68,6 +68,7 @@ class CTCHead(nn.Module):
         B, T, _ = hidden.shape
         lengths = torch.full((B,), T) if lengths is None else as_counts("lengths", lengths, B, hidden.device)
         check_lengths(lengths, T, of="the frames of hidden")
+        targets = as_labels("targets", targets)
         target_lengths = (targets != -100).long().cumprod(-1).sum(-1) if target_lengths is None else target_lengths
         return linear_ctc_loss(
             hidden,

@@ -8,7 +8,7 @@ from typing import Literal, Never
 import torch
 from torch import Tensor
 
-from lnz.checks import as_counts, as_labels, check_integer, check_same_kind, check_tensor
+from lnz.checks import as_counts, as_labels, check_integer, check_same_kind, check_tensor, concrete
 from lnz.distributions.ctc_targets import check_blank, checked_frames, checked_prior, checked_targets
 from lnz.distributions.transducer_arguments import checked_joint, fitted_targets
 from lnz.errors import InfeasibleError
@@ -177,7 +177,7 @@ def rnnt_loss(
         losses = -transducer.log_prob(logits, labels, of, blank, fused_log_softmax)
     if zero_infinity:
         losses = torch.where(torch.isposinf(losses), 0.0, losses)
-    elif not torch.compiler.is_compiling():
+    elif concrete(losses):
         _check_transducible(losses.detach(), of)
     if reduction != "none":
         losses = losses.mean() if reduction == "mean" else losses.sum()
@@ -224,7 +224,7 @@ def _lattice(
 def _reduced(losses: Tensor, of: ctc.Lattice, reduction: str, zero_infinity: bool) -> Tensor:
     if zero_infinity:
         losses = torch.where(torch.isposinf(losses), 0.0, losses)
-    elif not torch.compiler.is_compiling():
+    elif concrete(losses):
         _check_possible(losses.detach(), of)
     if reduction == "mean":
         return (losses / of.target_lengths.clamp(min=1)).mean()

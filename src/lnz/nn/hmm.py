@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -66,12 +67,12 @@ class HiddenMarkovModel(nn.Module):
         """K."""
         return len(self.initial)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> HMM:
+    def forward(self, x: Tensor, lengths: Tensor | Sequence[int] | None = None) -> HMM:
         """The posterior over the hidden states of observations ``[*batch, T, …]``.
 
         Args:
             x: what the emissions take. What lies beyond ``lengths`` may hold anything.
-            lengths: ``int64 [*batch]`` in 0 … T; ``None`` is T everywhere.
+            lengths: integers ``[*batch]`` in 0 … T; ``None`` is T everywhere.
         """
         x = _without_padding(x, lengths)
         return HMM(self.initial.log_softmax(-1), self.transition.log_softmax(-1), self.emissions(x), lengths)
@@ -102,7 +103,9 @@ class HiddenMarkovModel(nn.Module):
 
     # The two steps of EM -------------------------------------------------------------------------------------------
 
-    def expected_statistics(self, data: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, HMMStatistics]:
+    def expected_statistics(
+        self, data: Tensor, lengths: Tensor | Sequence[int] | None = None
+    ) -> tuple[Tensor, HMMStatistics]:
         """The summed log evidence of observations ``[*batch, T, …]``, and the expected counts (E step).
 
         The counts are the gradient of the log evidence by the log-probabilities (Fisher's identity).
@@ -149,7 +152,7 @@ class HiddenMarkovModel(nn.Module):
         return f"{self.num_states} states" + ("" if isinstance(self.emissions, nn.Module) else f", {self.emissions}")
 
 
-def _without_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
+def _without_padding(x: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor:
     """``x`` with 0 over padding: NaN times a weight of 0 is NaN."""
     if lengths is None:
         return x

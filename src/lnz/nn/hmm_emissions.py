@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from lnz.checks import check_integer, check_labels, check_positive, check_scores, concrete
+from lnz.checks import as_labels, check_integer, check_labels, check_positive, check_scores, concrete
 
 
 class Emission(nn.Module, ABC):
@@ -40,7 +40,7 @@ class Emission(nn.Module, ABC):
 
 
 class CategoricalEmission(Emission):
-    """One of V symbols: p(x = v | z = k) is the softmax of ``logits[k]``; observations are ``int64 [*batch, T]``.
+    """One of V symbols: p(x = v | z = k) is the softmax of ``logits[k]``; observations are integers ``[*batch, T]``.
 
     −100 in the observations is *missing*, of log-probability 0 whatever the state.
 
@@ -55,6 +55,7 @@ class CategoricalEmission(Emission):
         self.logits = nn.Parameter(logits.clone())
 
     def forward(self, x: Tensor) -> Tensor:
+        x = as_labels("x", x)
         check_labels("x", x, self.logits.shape[1])
         table = self.logits.log_softmax(-1).T
         return torch.where((x < 0).unsqueeze(-1), 0.0, table[x.clamp(min=0)])
@@ -63,6 +64,7 @@ class CategoricalEmission(Emission):
         __call__ = forward
 
     def maximise(self, x: Tensor, weights: Tensor, pseudocount: float) -> None:
+        x = as_labels("x", x)
         seen = (x >= 0).flatten()
         counts = torch.zeros_like(self.logits).T.contiguous()
         counts.index_add_(0, x.flatten()[seen], weights.flatten(0, -2)[seen])

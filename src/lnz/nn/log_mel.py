@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lnz.checks import as_integers, as_lengths
 from lnz.nn.derived import Derived
 
 BREAK, STEP, LOG_STEP = 1000.0, 200 / 3, math.log(6.4) / 27
@@ -66,21 +68,24 @@ class LogMel(nn.Module):
         """The hop as it is, in whole samples."""
         return self.hop / self.sample_rate
 
-    def frames(self, samples: Tensor) -> Tensor:
+    def frames(self, samples: Tensor | Sequence[int]) -> Tensor:
         """How many frames a recording of so many samples has: 1 + ⌊samples / hop⌋."""
+        samples = as_integers("samples", samples)
         return 1 + samples // self.hop
 
-    def forward(self, waveform: Tensor, samples: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, waveform: Tensor, samples: Tensor | Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """Features ``[B, T, M]``, 0 beyond the end, and the number of frames ``int64 [B]``.
 
         Args:
             waveform: ``[B, N]``; what lies beyond the end is ignored.
-            samples: ``int64 [B]``, the length of each; ``None`` is N.
+            samples: integers ``[B]``, the length of each; ``None`` is N.
         """
         if waveform.dim() != 2 or not waveform.is_floating_point():
             raise ValueError(f"waveform: expected floating point [B, N], got {waveform.dtype} {list(waveform.shape)}")
         B, N = waveform.shape
-        samples = torch.full((B,), N, device=waveform.device) if samples is None else samples
+        if samples is None:
+            samples = torch.full((B,), N, device=waveform.device)
+        samples = as_lengths(samples, N, "samples", "those of waveform", waveform.device)
         waveform = waveform.masked_fill(torch.arange(N, device=waveform.device) >= samples[:, None], 0.0)
         padded = nn.functional.pad(waveform, (self.num_fft // 2, self.num_fft // 2))
         spectrum = torch.stft(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from lnz.checks import as_integers, as_lengths
+
 
 class SpeechEncoder(nn.Module):
     """Convolutions that halve the number of frames, residual ones that see further, and a recurrent layer if wanted.
@@ -57,19 +59,21 @@ class SpeechEncoder(nn.Module):
         self.recurrent = nn.ModuleList(nn.GRU(width, recurrent, batch_first=True) for _ in range(2 * (recurrent > 0)))
         self.num_hidden = 2 * recurrent or width
 
-    def frames(self, lengths: Tensor) -> Tensor:
+    def frames(self, lengths: Tensor | Sequence[int]) -> Tensor:
         """How many hidden states so many frames have: ⌈lengths / stride⌉."""
+        lengths = as_integers("lengths", lengths)
         return -(-lengths // self.stride)
 
-    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, lengths: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
         """Hidden states, 0 beyond the end, and how many ``int64 [B]``.
 
         Args:
             features: ``[B, T, M]``; what lies beyond the end is ignored.
-            lengths: ``int64 [B]`` frames.
+            lengths: ``[B]`` frames, integers.
         """
         if features.dim() != 3 or features.shape[2] != self.num_features:
             raise ValueError(f"features: expected shape [B, T, {self.num_features}], got {list(features.shape)}")
+        lengths = as_lengths(lengths, features.shape[1], of="the frames of features", device=features.device)
         x = _cut(features, lengths)
         for convolution, norm in zip(self.shrinking, self.norms, strict=True):
             lengths = -(-lengths // convolution.stride[0])  # type: ignore[index, operator]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
@@ -18,7 +18,7 @@ from lnz.errors import ConvergenceWarning, warn
 class Learner(Protocol):
     """What :func:`em` asks of a model: its E step and its M step."""
 
-    def expected_statistics(self, data: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
+    def expected_statistics(self, data: Tensor, lengths: Tensor | Sequence[int] | None = None) -> tuple[Tensor, Any]:
         """The log evidence of ``data``, summed over its rows, and the expected counts given it (E step)."""
         ...
 
@@ -61,7 +61,7 @@ class EMResult(Generic[Model]):
 def em(
     model: Model,
     data: Tensor,
-    lengths: Tensor | None = None,
+    lengths: Tensor | Sequence[int] | None = None,
     *,
     max_iterations: int = 100,
     tolerance: float = 1e-7,
@@ -84,7 +84,7 @@ def em(
     Args:
         model: :class:`lnz.nn.HiddenMarkovModel`, or any :class:`Learner`. Parameters with ``requires_grad=False`` stay.
         data: the observations; ``[*batch, T, …]`` for a hidden Markov model.
-        lengths: ``int64 [*batch]``, of sequences that are padded to T.
+        lengths: integers ``[*batch]``, of sequences that are padded to T.
         max_iterations: M steps at most.
         tolerance: stop once an iteration raises the objective by no more than this share of its size (of 1, below 1).
         pseudocount: a count added for every possible outcome, as if it had been observed so often: the posterior mode

@@ -67,7 +67,7 @@ def _listed(model: Model, nodes: Sequence[int], method: Enumeration) -> tuple[tu
     if value == -math.inf:
         raise _impossible()
     labels = dict(zip(sorted(nodes), torch.unravel_index(mass.argmax(), mass.shape), strict=True))
-    return tuple(int(labels[node]) for node in nodes), value
+    return tuple(int(labels[node]) for node in nodes), value + float(solution.centred[1])  # the table is centred
 
 
 def _impossible() -> InfeasibleError:

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from lnz.checks import check_scores
-from lnz.ops import use_kernels
-from lnz.ops.ctc import kernel
+from lnz.ops.ctc.records import KERNELS
 from lnz.typing import IGNORE
 
 LanguageModel = Callable[[Tensor], Tensor]
@@ -62,8 +61,9 @@ def search(
         ``[B, K]``, −inf where fewer prefixes are possible.
     """
     B, T, _ = log_probs.shape
-    if language_model is None and use_kernels(log_probs) and log_probs.numel():
-        labels, sizes, scores = kernel.search(log_probs, lengths, beam, blank, collapse_repeats)
+    search = KERNELS.find("search", log_probs) if language_model is None and log_probs.numel() else None
+    if search is not None:
+        labels, sizes, scores = search(log_probs, lengths, beam, blank, collapse_repeats)
         return labels[..., : int(sizes.max())], sizes, scores
     state = _start(log_probs, beam, blank, language_model)
     for t in range(T if B else 0):

@@ -7,20 +7,39 @@ k (log k) for the k best.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from lnz.ops import use_kernels
-from lnz.ops.chain.reference import accumulator
-from lnz.ops.choices import Choose, ranked
+from lnz.ops.choices import Choose, picked, ranked
 from lnz.ops.columns import Columns
-from lnz.ops.ctc import kernel
 from lnz.ops.ctc.lattice import Lattice, as_single
+from lnz.ops.ctc.records import KERNELS
 from lnz.ops.ctc.reference import advance, arcs, begin, emissions, final_states, ways
+from lnz.ops.precision import accumulator
+from lnz.ops.scaffold import Operator
+from lnz.ops.scaffold.batch import Axis
 from lnz.semirings import KMax, Log
 from lnz.typing import IGNORE
 
 HELD = 2**30
+
+
+class _TopK(NamedTuple):
+    scores: Tensor
+    labels: Tensor
+    direct: Tensor
+    lengths: Tensor
+    target_lengths: Tensor
+    blank: int
+    stays: bool
+    k: int
+
+
+class _Best(NamedTuple):
+    alignments: Tensor
+    totals: Tensor
 
 
 def topk(scores: Tensor, of: Lattice, k: int) -> tuple[Tensor, Tensor]:
@@ -29,23 +48,68 @@ def topk(scores: Tensor, of: Lattice, k: int) -> tuple[Tensor, Tensor]:
     Scores are summed, and given, in float64, where the device has it: in float32, sums over thousands of frames no
     longer tell alignments apart.
     """
-    if k == 1 and use_kernels(as_single(scores)) and scores.numel():
-        best, score = kernel.viterbi(as_single(scores), of)
-        return best.unsqueeze(0), score.unsqueeze(0)
+    return TOPK(_TopK(as_single(scores), *of, k))
+
+
+def _topk(given: _TopK) -> _Best:
+    scores, of, k = given.scores, Lattice(*given[1:7]), given.k
+    viterbi = KERNELS.find("viterbi", scores) if k == 1 and scores.numel() else None
+    if viterbi is not None:
+        return _Best(*(x.unsqueeze(0) for x in viterbi(scores, of)))
     rank = torch.arange(k, device=scores.device)[:, None].expand(k, len(scores))
-    states, best = _walk(_columns(KMax(k), scores, of), of, rank, ranked)
-    return _classes(states, of).masked_fill(torch.isneginf(best)[..., None], IGNORE), best
+    states, totals = _walk(_columns(KMax(k), scores, of), of, rank, ranked)
+    return _Best(_classes(states, of).masked_fill(torch.isneginf(totals)[..., None], IGNORE), totals)
+
+
+def _topk_fake(given: _TopK) -> _Best:
+    (B, T, _), k = given.scores.shape, given.k
+    return _Best(given.labels.new_empty(k, B, T), given.scores.new_empty(k, B, dtype=accumulator(given.scores)))
+
+
+TOPK = Operator("ctc_topk", _topk, _topk_fake, _TopK, _Best, axes={"alignments": Axis(1), "totals": Axis(1)})
+
+
+class _Uniform(NamedTuple):
+    scores: Tensor
+    labels: Tensor
+    direct: Tensor
+    lengths: Tensor
+    target_lengths: Tensor
+    uniform: Tensor
+    blank: int
+    stays: bool
+
+
+class _Drawn(NamedTuple):
+    alignments: Tensor
 
 
 def sample(scores: Tensor, of: Lattice, n: int, generator: torch.Generator | None) -> Tensor:
     """Independent alignments, n of them, ``int64 [n, B, T]``."""
+    shape, dtype = (n, *scores.shape[:2], 2), accumulator(scores)
+    uniform = torch.rand(shape, dtype=dtype, device=scores.device, generator=generator)
+    return SAMPLE(_Uniform(scores, *of[:4], uniform, of.blank, of.stays)).alignments
+
+
+def _sample(given: _Uniform) -> _Drawn:
+    """By random numbers ``[n, B, T, 2]`` in [0, 1): where a path ends, and how it came there."""
+    of, rounds = Lattice(*given[1:5], given.blank, given.stays), iter(given.uniform.flatten(2).unbind(2))
 
     def drawn(candidates: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
-        noise = torch.empty_like(candidates).exponential_(generator=generator)
-        return (candidates - noise.log()).max(-1)  # the Gumbel-max trick
+        nowhere = torch.isneginf(candidates).all(-1, keepdim=True)
+        return candidates[..., 0], picked(candidates.masked_fill(nowhere, 0.0).softmax(-1), next(rounds))
 
-    rank = torch.zeros(n, len(scores), dtype=torch.int64, device=scores.device)
-    return _classes(_walk(_columns(Log(), scores, of), of, rank, drawn)[0], of)
+    rank = torch.zeros(given.uniform.shape[:2], dtype=torch.int64, device=given.scores.device)
+    return _Drawn(_classes(_walk(_columns(Log(), given.scores, of), of, rank, drawn)[0], of))
+
+
+def _sample_fake(given: _Uniform) -> _Drawn:
+    return _Drawn(given.labels.new_empty(given.uniform.shape[:3]))
+
+
+SAMPLE = Operator(
+    "ctc_sample", _sample, _sample_fake, _Uniform, _Drawn, axes={"uniform": Axis(1), "alignments": Axis(1)}
+)
 
 
 def _columns(semiring: Log | KMax, scores: Tensor, of: Lattice) -> Columns:

@@ -1,234 +1,123 @@
-"""Registration, autograd and dispatch of CTC.
+"""CTC: ln Q of targets and its gradient.
 
 ``lnz::ctc`` computes ln Q and the occupancies of states at once, without a tape over time; ``lnz::ctc_gradient`` makes
 the gradient of the scores out of them, when it is asked for. Neither makes a second tensor of the size of the scores.
-Of long sequences no occupancies are kept: the gradient runs through the lattice again, in O(S √T) memory.
-:class:`LogProb` differentiates the value, :class:`Gradient` that once more, through ``reference.py``. Where nothing is
-differentiated, ln Q is computed alone.
+Of long sequences no occupancies are kept: the gradient runs through the lattice again, in O(S √T) memory. Where nothing
+is differentiated, ln Q is computed alone.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from lnz.checks import constant
-from lnz.ops import use_kernels
-from lnz.ops.chain.reference import accumulator
-from lnz.ops.ctc import kernel, reference
+from lnz.ops.ctc import reference
 from lnz.ops.ctc.lattice import Lattice, as_single
+from lnz.ops.ctc.records import KERNELS, Frames, Pass, whole_lattice
+from lnz.ops.precision import accumulator
+from lnz.ops.scaffold import Differentiable
+from lnz.ops.scaffold.batch import Axis
 
 
-@torch.library.custom_op("lnz::ctc", mutates_args=())
-def _solved(
-    scores: Tensor,
-    prior: Tensor,
-    labels: Tensor,
-    direct: Tensor,
-    lengths: Tensor,
-    target_lengths: Tensor,
-    blank: int,
-    stays: bool,
-    normalise: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    of = Lattice(labels, direct, lengths, target_lengths, blank, stays)
-    if use_kernels(scores, prior) and scores.numel():
-        if kernel.whole_lattice(len(scores), scores.shape[1], labels.shape[1]):
-            return kernel.solve(scores, prior, of, normalise)
-        log_z, frames = kernel.value(scores, prior, of, normalise)
-        return log_z, scores.new_empty(len(scores), 0, labels.shape[1] + 1), frames
-    log_z, occupancy, frames = _by_reference(scores, prior, of, normalise)
-    return log_z.contiguous(), occupancy.to(scores.dtype).contiguous(), frames.to(scores.dtype).contiguous()
+def solve(given: Frames) -> Pass:
+    """ln Q, and the occupancies of states unless the lattice is too large to keep them."""
+    scores, of = given.scores, given.of()
+    kept = whole_lattice(len(scores), scores.shape[1], of.labels.shape[1])
+    run = KERNELS.find("solve" if kept else "value", scores, given.prior) if scores.numel() else None
+    if run is None:
+        log_z, occupancy, frames = by_reference(given)
+        return Pass(log_z.contiguous(), *(x.to(scores.dtype).contiguous() for x in (occupancy, frames)))
+    log_z, *rest = run(scores, given.prior, of, given.normalise)
+    nothing = [] if kept else [scores.new_empty(len(scores), 0, of.labels.shape[1] + 1)]
+    return Pass(log_z, *nothing, *rest)
 
 
-def _by_reference(scores: Tensor, prior: Tensor, of: Lattice, normalise: bool) -> tuple[Tensor, Tensor, Tensor]:
-    wide = accumulator(scores)
-    x, top = reference.centred(scores.to(wide), of)
-    log_z, occupancy = reference.forward_backward(x - prior.to(wide), of)
-    total = reference.totals(x)
-    frames = torch.stack(
-        (top, total.masked_fill(torch.arange(x.shape[1], device=x.device) >= of.lengths[:, None], 1.0)), -1
-    )
-    return log_z + (-frames[..., 1].log() if normalise else top).sum(1), occupancy, frames
+def by_reference(given: Frames) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`solve`, in plain torch and in double precision."""
+    of, wide = given.of(), accumulator(given.scores)
+    x, top = reference.centred(given.scores.to(wide), of)
+    log_z, occupancy = reference.forward_backward(x - given.prior.to(wide), of)
+    beyond = torch.arange(x.shape[1], device=x.device) >= of.lengths[:, None]
+    frames = torch.stack((top, reference.totals(x).masked_fill(beyond, 1.0)), -1)
+    return log_z + (-frames[..., 1].log() if given.normalise else top).sum(1), occupancy, frames
 
 
-@_solved.register_fake
-def _(scores: Tensor, prior: Tensor, labels: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    (B, T, _C), S = scores.shape, labels.shape[1]
-    kept = T if not use_kernels(scores) or kernel.whole_lattice(B, T, S) else 0
-    log_z = scores.new_empty(B, dtype=accumulator(scores))
-    return log_z, scores.new_empty(B, kept, S + 1), scores.new_empty(B, T, 2)
-
-
-@torch.library.custom_op("lnz::ctc_gradient", mutates_args=())
-def _gradient(
-    factor: Tensor,
-    scores: Tensor,
-    prior: Tensor,
-    labels: Tensor,
-    direct: Tensor,
-    lengths: Tensor,
-    target_lengths: Tensor,
-    blank: int,
-    stays: bool,
-    normalise: bool,
-    value: Tensor,
-    occupancy: Tensor,
-    frames: Tensor,
-) -> Tensor:
-    of = Lattice(labels, direct, lengths, target_lengths, blank, stays)
-    if use_kernels(factor, scores, prior) and scores.numel():
-        if occupancy.shape[1] == 0:
-            return kernel.slopes(factor, scores, prior, of, normalise, value, frames)
-        return kernel.gradient(factor, scores, of, normalise, value, occupancy, frames)
-    if occupancy.shape[1] != scores.shape[1]:  # kernels made the value, and kept none
-        occupancy = _by_reference(scores, prior, of, normalise)[1]
+def gradient(weight: Tensor | None, given: Frames, done: Pass, wanted: Sequence[bool]) -> list[Tensor]:
+    """Σ_b weight_b ∂ ln Q_b / ∂ scores ``[B, T, C]``, laid out in memory as these."""
+    scores, of, kept = given.scores, given.of(), done.occupancy.shape[1] == given.scores.shape[1]
+    weight = torch.ones_like(done.log_z) if weight is None else weight
+    run = KERNELS.find("gradient" if kept else "slopes", scores, given.prior) if scores.numel() else None
+    if run is not None and kept:
+        return [run(weight, scores, of, given.normalise, *done)]
+    if run is not None:
+        return [run(weight, scores, given.prior, of, given.normalise, done.log_z, done.frames)]
     wide = scores.to(accumulator(scores))
-    slopes = reference.gradient(wide, of, normalise, value, occupancy.to(wide))
-    return (slopes * factor.masked_fill(torch.isneginf(value), 0.0)[:, None, None]).to(scores.dtype)
+    occupancy = done.occupancy if kept else by_reference(given)[1]
+    slopes = reference.gradient(wide, of, given.normalise, done.log_z, occupancy.to(wide))
+    return [(slopes * weight.masked_fill(torch.isneginf(done.log_z), 0.0)[:, None, None]).to(scores.dtype)]
 
 
-@_gradient.register_fake
-def _(factor: Tensor, scores: Tensor, *_: Any) -> Tensor:
+def marginal_slopes(given: Frames) -> list[Tensor]:
+    """∂ ln Q_b / ∂ scores ``[B, T, C]``, in plain torch; 0 where there is no alignment."""
+    wide = given.scores.to(accumulator(given.scores))
+    log_z, occupancy, _ = by_reference(given)
+    slopes = reference.gradient(wide, given.of(), given.normalise, log_z, occupancy)
+    return [slopes.masked_fill(torch.isneginf(log_z)[:, None, None], 0.0).to(given.scores.dtype)]
+
+
+def _fake(given: Frames) -> Pass:
+    scores = given.scores
+    (B, T, _), S = scores.shape, given.labels.shape[1]
+    kept = whole_lattice(B, T, S) or KERNELS.find("value", scores, given.prior) is None
+    log_z = scores.new_empty(B, dtype=accumulator(scores))
+    return Pass(log_z, scores.new_empty(B, T if kept else 0, S + 1), scores.new_empty(B, T, 2))
+
+
+def _room(scores: Tensor) -> Tensor:
     B, T, C = scores.shape
     if scores.transpose(0, 1).is_contiguous() and not scores.is_contiguous():
         return scores.new_empty(T, B, C).transpose(0, 1)
     return scores.new_empty(B, T, C)
 
 
-def _differentiable(scores: Tensor, prior: Tensor, of: Lattice, normalise: bool) -> Tensor:
-    """∂ ln Q / ∂ scores, ``[B, T, C]``, as a differentiable function of them."""
-    wide = scores.to(accumulator(scores))
-    log_z, occupancy, _ = _by_reference(wide, prior, of, normalise)
-    return reference.gradient(wide, of, normalise, log_z, occupancy)
-
-
-class LogProb(torch.autograd.Function):
-    """ln Q, occupancies and frames, of which ln Q is differentiable here."""
-
-    @staticmethod
-    def forward(
-        scores: Tensor,
-        prior: Tensor,
-        labels: Tensor,
-        direct: Tensor,
-        lengths: Tensor,
-        target_lengths: Tensor,
-        blank: int,
-        stays: bool,
-        normalise: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return _solved(scores, prior, labels, direct, lengths, target_lengths, blank, stays, normalise)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        value, occupancy, frames = output
-        ctx.mark_non_differentiable(occupancy, frames)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs[:6], value, occupancy, frames)
-        ctx.settings = inputs[6:]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        if grad is None:
-            return (None,) * 9
-        *tensors, value, occupancy, frames = ctx.saved_tensors
-        return Gradient.apply(grad, *tensors, *ctx.settings, value.detach(), occupancy, frames), *(None,) * 8
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
-        outputs = LogProb.apply(*_folded(info.batch_size, in_dims, inputs, prior=1))
-        return tuple(o.unflatten(0, (info.batch_size, -1)) for o in outputs), (0, 0, 0)
-
-
-class Gradient(torch.autograd.Function):
-    """``factor`` times the gradient of ln Q to the scores, from what :class:`LogProb` has computed."""
-
-    @staticmethod
-    def forward(
-        factor: Tensor,
-        scores: Tensor,
-        prior: Tensor,
-        labels: Tensor,
-        direct: Tensor,
-        lengths: Tensor,
-        target_lengths: Tensor,
-        blank: int,
-        stays: bool,
-        normalise: bool,
-        value: Tensor,
-        occupancy: Tensor,
-        frames: Tensor,
-    ) -> Tensor:
-        lattice = (labels, direct, lengths, target_lengths, blank, stays)
-        return _gradient(factor, scores, prior, *lattice, normalise, value, occupancy, frames)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:7], inputs[10])
-        ctx.settings = inputs[7:10]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        factor, scores, prior, *of, value = ctx.saved_tensors
-        blank, stays, normalise = ctx.settings
-        lattice = Lattice(*of, blank, stays)  # pyright: ignore[reportCallIssue]
-        factor = factor.masked_fill(torch.isneginf(value), 0.0)
-
-        def product(factor: Tensor, scores: Tensor) -> Tensor:
-            slopes = factor[:, None, None] * _differentiable(scores, prior, lattice, normalise)
-            return slopes.to(scores.dtype)
-
-        to_factor, to_scores = torch.func.vjp(product, factor, scores)[1](grad)
-        return to_factor, to_scores, *(None,) * 11
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
-        output = Gradient.apply(*_folded(info.batch_size, in_dims, inputs, prior=2))
-        return output.unflatten(0, (info.batch_size, -1)), 0
-
-
-def _folded(size: int, in_dims: tuple[Any, ...], inputs: tuple[Any, ...], prior: int) -> list[Any]:
-    """Each tensor with the vmapped axis folded into its batch axis; the prior, which has none, must not be mapped."""
-    if in_dims[prior] is not None:
-        raise ValueError("log_prior: expected one prior for all entries, got one per entry of a vmap; loop over them")
-    folded = list(inputs)
-    for i, (x, dim) in enumerate(zip(inputs, in_dims, strict=True)):
-        if isinstance(x, Tensor) and i != prior:
-            folded[i] = (x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)).flatten(0, 1)
-    return folded
+CTC = Differentiable(
+    "ctc",
+    Frames,
+    Pass,
+    scores=1,
+    solve=solve,
+    fake=_fake,
+    gradient=gradient,
+    marginals=marginal_slopes,
+    axes={"prior": Axis(None)},
+    room=_room,
+)
 
 
 def log_prob(scores: Tensor, prior: Tensor, of: Lattice, normalise: bool) -> Tensor:
-    """ln Q of each target ``[B]``, differentiable twice to the scores ``[B, T, C]``; −inf where there is no alignment.
+    """ln Q of each target ``[B]``, differentiable any number of times; −inf where there is no alignment.
 
     The sum over alignments z of exp Σ_t (x_t(z_t) − prior(z_t)), where ``normalise`` with x_t − ln Σ_c exp x_t(c) for
-    x_t. ``prior`` ``[C]`` is held constant. In double precision, for the caller to round. O(S) memory where nothing is
-    differentiated.
+    x_t, of scores x ``[B, T, C]``. ``prior`` ``[C]`` is held constant, and the same under ``vmap``. In double
+    precision, for the caller to round. O(S) memory where nothing is differentiated.
     """
-    scores = as_single(scores)
-    prior = prior.to(scores.device, scores.dtype)  # not .to(scores), which vmap would map
-    if constant(scores):
-        return _value(scores, prior, of, normalise)
-    return LogProb.apply(scores, prior, *of[:4], of.blank, of.stays, normalise)[0]
+    given = _given(scores, of, normalise, prior)
+    return _value(given) if constant(given.scores) else CTC.value(given, CTC.solve(given))
 
 
 def log_partition(scores: Tensor, of: Lattice) -> Tensor:
     """ln Z of the alignments ``[B]`` in double precision, as a constant, in O(S) memory."""
-    scores = as_single(scores)
-    return _value(scores, scores.new_zeros(scores.shape[2]), of, False)
+    return _value(_given(scores, of))
 
 
 def marginals(scores: Tensor, of: Lattice) -> tuple[Tensor, Tensor]:
     """ln Z of the alignments ``[B]``, double, and the probability of each class at each frame ``[B, T, C]``."""
-    scores = as_single(scores)
-    prior = torch.zeros(scores.shape[2], dtype=scores.dtype, device=scores.device)  # not mapped under vmap
-    log_z, occupancy, frames = LogProb.apply(scores, prior, *of[:4], of.blank, of.stays, False)
-    ones = torch.ones_like(log_z).detach()
-    inputs = (ones, scores, prior, *of[:4], of.blank, of.stays, False, log_z.detach(), occupancy, frames)
-    return log_z, Gradient.apply(*inputs)  # type: ignore[return-value]
+    given = _given(scores, of)
+    done = CTC.solve(given)
+    return CTC.value(given, done), CTC.gradient(None, given, done, (True,))[0]
 
 
 def solved(scores: Tensor, of: Lattice, differentiated: bool) -> tuple[Tensor, Tensor | None]:
@@ -236,15 +125,13 @@ def solved(scores: Tensor, of: Lattice, differentiated: bool) -> tuple[Tensor, T
 
     ``[B, T, S + 1]``; constants both, of float32 or float64 scores.
     """
-    prior = scores.new_zeros(scores.shape[2])
+    given = _given(scores, of)
     if not differentiated:
-        return _value(scores, prior, of, False), None
-    arguments = (scores, prior, *of[:4], of.blank, of.stays, False)
-    log_z, occupancy, frames = _solved(*arguments)
-    if occupancy.shape[1] != scores.shape[1]:  # classes may serve as labels only if they are those of one target
-        ones = torch.ones_like(log_z)
-        occupancy = _gradient(ones, *arguments, log_z, occupancy, frames)
-    return log_z, occupancy
+        return _value(given), None
+    done = CTC.solve(given)
+    if done.occupancy.shape[1] == scores.shape[1]:
+        return done.log_z, done.occupancy
+    return done.log_z, CTC.compute((True,), None, *given, *done)[0]  # its classes are the labels of one target
 
 
 def divergence(scores: Tensor, of: Lattice, other: Tensor | None = None) -> Tensor:
@@ -256,7 +143,17 @@ def divergence(scores: Tensor, of: Lattice, other: Tensor | None = None) -> Tens
     return reference.divergence(scores.to(wide), None if other is None else other.to(wide), of)
 
 
-def _value(scores: Tensor, prior: Tensor, of: Lattice, normalise: bool) -> Tensor:
-    if use_kernels(scores, prior) and scores.numel():
-        return kernel.value(scores, prior, of, normalise)[0]
-    return reference.value(scores, prior, of, normalise)
+def _given(scores: Tensor, of: Lattice, normalise: bool = False, prior: Tensor | None = None) -> Frames:
+    scores = as_single(scores)
+    if prior is None:
+        prior = torch.zeros(scores.shape[2], dtype=scores.dtype, device=scores.device)  # not mapped under vmap
+    prior = prior.to(scores.device, scores.dtype)  # not .to(scores), which vmap would map
+    return Frames(scores, prior, *of[:4], of.blank, of.stays, normalise)
+
+
+def _value(given: Frames) -> Tensor:
+    scores, of = given.scores, given.of()
+    run = KERNELS.find("value", scores, given.prior) if scores.numel() else None
+    if run is not None:
+        return run(scores, given.prior, of, given.normalise)[0]
+    return reference.value(scores, given.prior, of, given.normalise)

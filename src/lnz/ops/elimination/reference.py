@@ -127,37 +127,6 @@ def marginals(scores: Tensor, base: Tensor, program: Program) -> tuple[Tensor, T
     return log_partition, _scatter(parts, scores, base, program).scatter(1, constants, ones)
 
 
-def hessian_product(scores: Tensor, base: Tensor, program: Program, vector: Tensor) -> Tensor:
-    """The Hessian of ln Z times ``vector``, ``[B, program.size]``: how the marginals change along ``vector``.
-
-    The two passes of :func:`marginals`, differentiated in the direction of ``vector`` (dots), with the conditional
-    P(r|s) = exp(combined − message):
-
-        message˙[s] = Σ_r P(r|s) combined˙[s, r]
-        P˙(c)       = P(r|s) (P˙(s) + P(s) (combined˙[c] − message˙[s]))
-    """
-    tables, moves = arrange(scores, base, program), arrange(vector, base, program)
-    messages = upward(tables, program, Log())
-    possible = (~torch.isneginf(_total(scores, base, messages, program, Log()))).to(scores.dtype)
-    changes: list[Tensor] = []
-    for clique, (_, eliminated, _) in enumerate(program.cliques):
-        conditional = _conditional(clique, tables, messages, program)
-        moved = conditional * _combine(clique, moves, changes, program, Log())
-        changes.append(moved.flatten(moved.dim() - eliminated).sum(-1))
-    beliefs = [possible] * len(program.cliques)
-    turns = [torch.zeros_like(possible)] * len(program.cliques)
-    parts: list[list[Tensor]] = [[] for _ in program.cliques]
-    for clique in reversed(range(len(program.cliques))):
-        eliminated = program.cliques[clique][1]
-        conditional = _conditional(clique, tables, messages, program)
-        relative = _combine(clique, moves, changes, program, Log()) - _wide(changes[clique], eliminated)
-        belief = conditional * _wide(beliefs[clique], eliminated)
-        turn = conditional * _wide(turns[clique], eliminated) + belief * relative
-        parts[clique] = _hand_down(clique, belief, beliefs, program)
-        parts[clique] = _hand_down(clique, turn, turns, program)
-    return _scatter(parts, scores, base, program)
-
-
 def _conditional(clique: int, tables: Tables, messages: Messages, program: Program) -> Tensor:
     """P(r|s) of a clique, over all its nodes; 0 where the separator's labels are impossible."""
     message, nodes = messages.centred[clique], len(program.cliques[clique][0])

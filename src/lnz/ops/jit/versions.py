@@ -25,7 +25,7 @@ def operation_of(module: str) -> str:
 @cache
 def version(operation: str, ops: Path = OPS) -> str | None:
     """Of the names and contents of all sources below ``ops``; ``None`` where they are not there as files."""
-    digest, sources = hashlib.sha256(), sources_of(operation, ops)
+    digest, sources = hashlib.sha256(operation.encode()), sources_of(operation, ops)
     if not sources:
         return None
     for path in sorted(sources):

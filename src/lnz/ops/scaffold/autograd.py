@@ -1,8 +1,8 @@
 """Autograd of every op, in two functions.
 
-:class:`Value` differentiates the value of an op by its gradient, which the op computes from what its pass left.
+:class:`Value` differentiates the values of an op by its gradient, which the op computes from what its pass left.
 :class:`Replay` differentiates anything that a reference in plain torch computes as well: the gradients themselves (so
-that values can be differentiated any number of times), and whatever an :class:`Answer` is.
+that values can be differentiated any number of times), and whatever an ``Answer`` is.
 
 A pass gives constants. Each value or gradient taken from it is a node of its own in autograd's graph, so one pass
 serves any number of them, and any number of backward calls.
@@ -15,17 +15,15 @@ calls the former directly, and exchanges a function for its form with tangents i
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from lnz.checks import constant
-from lnz.ops.dispatch import is_eager
-from lnz.ops.scaffold.batch import Axis, fold
-from lnz.ops.scaffold.operator import In, Operator, Out, operator
+if TYPE_CHECKING:
+    from lnz.ops.scaffold.differentiable import Differentiable
 
 WITH_TANGENTS: dict[type[torch.autograd.Function], type[torch.autograd.Function]] = {}
 """The same functions with a ``jvp``; :mod:`lnz.ops.scaffold.forward_mode` fills it."""
@@ -49,161 +47,33 @@ def handed_over(result: Tensor) -> Tensor:
     return result.view_as(result) if forward_ad._current_level < 0 else result.clone()
 
 
-class Differentiable(Generic[In, Out]):
-    """An op with a value ``[B]`` that is differentiated by what its pass leaves.
+class Value(torch.autograd.Function):
+    """What a pass has computed, as functions of the scores: ``(op, *inputs, *outputs)``."""
 
-    Args:
-        name: of the operators ``lnz::name`` and ``lnz::name_gradient``.
-        inputs: the type of what it takes: scores, other tensors, settings.
-        outputs: the type of what a pass leaves: tensors, the value first, which may be in a wider dtype than scores.
-        scores: how many of the inputs have gradients, the first ones.
-        solve: the pass.
-        fake: as ``solve``, but only shapes and dtypes count.
-        gradient: ``(weight [B] or None for ones, inputs, outputs, wanted)`` to Σ_b weight_b ∂ value_b / ∂ score of each
-            score, shaped as these are; anything for scores that are not ``wanted``.
-        marginals: ∂ value_b / ∂ score of each score, per entry ``[B, …]``, in plain torch.
-        axes: as of :class:`Operator`. Scores may be shared.
-    """
+    @staticmethod
+    def forward(op: Differentiable[Any, Any], *flat: Any) -> Any:
+        values = [handed_over(x) for x in op.values_of(flat)]
+        return values[0] if len(values) == 1 else tuple(values)
 
-    def __init__(
-        self,
-        name: str,
-        inputs: type[In],
-        outputs: type[Out],
-        *,
-        scores: int,
-        solve: Callable[[In], Out],
-        fake: Callable[[In], Out],
-        gradient: Callable[[Tensor | None, In, Out, Sequence[bool]], Sequence[Tensor]],
-        marginals: Callable[[In], Sequence[Tensor]],
-        axes: Mapping[str, Axis] | None = None,
-    ) -> None:
-        self.solve = Operator(name, solve, fake, inputs, outputs, axes)
-        self.scores, self._compute_gradient, self._marginals = scores, gradient, marginals
-        given, made = self.solve.given, self.solve.made
-        self._inputs, self._outputs = len(given.names), made.tensors
-        left = ", ".join(f"Tensor left_{name}" for name in made.names)
-        self.gradient_op = operator(
-            f"{name}_gradient",
-            f"Tensor? weight, {given.schema}, {left}, bool[] wanted",
-            scores,
-            self._gradient_of_constants,
-            self._gradient_fake,
-        )
-        self.gradient_op.register_vmap(self._gradient_vmap)
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.op, *flat = inputs
+        ctx.held = ctx.op.held(flat)
+        _save(ctx, flat)
 
-    def value(self, inputs: In, outputs: Out) -> Tensor:
-        """The value ``[B]`` that a pass has computed, as a function of the scores."""
-        if constant(*inputs[: self.scores]):
-            return outputs[0]
-        return applied(Value, self, *inputs, *outputs)
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        op, flat = ctx.op, _saved(ctx)
+        gradients = op.pull_back(grads, flat, ctx.needs_input_grad[1 : 1 + op.scores])
+        return None, *gradients, *(None,) * (len(flat) - op.scores)
 
-    def gradient(self, weight: Tensor | None, inputs: In, outputs: Out, wanted: Sequence[bool]) -> tuple[Tensor, ...]:
-        """Σ_b weight_b ∂ value_b / ∂ score of the scores that are ``wanted``, as functions of these and of ``weight``.
-
-        Of scores that are expanded over the batch, with a ``weight`` of ``None``, these are the marginals of entries.
-        """
-        wanted = tuple(wanted)
-        if constant(*inputs[: self.scores], *(() if weight is None else (weight,))):
-            return self.compute(wanted, weight, *inputs, *outputs)
-        return applied(Replay, self, wanted, weight, *inputs, *outputs)
-
-    def weighted_gradient(
-        self, weight: Tensor, flat: Sequence[Any], wanted: Sequence[bool]
-    ) -> tuple[Tensor | None, ...]:
-        """What backward returns for the scores."""
-        wanted = tuple(wanted)
-        if not any(wanted):
-            return (None,) * self.scores
-        found = iter(applied(Replay, self, wanted, weight, *flat))
-        return tuple(next(found) if needed else None for needed in wanted)
-
-    # What Replay asks for: a function of (weight, *inputs, *outputs), fast and in plain torch -------------------------
-
-    def compute(self, wanted: tuple[bool, ...], weight: Tensor | None, *flat: Any) -> tuple[Tensor, ...]:
-        tensors = [x for x in flat if isinstance(x, Tensor)]
-        if is_eager(*tensors, *(() if weight is None else (weight,))):
-            inputs, outputs = self._records(flat)
-            found = self._compute_gradient(weight, inputs, outputs, wanted)
-        else:
-            constants = (x.detach() if isinstance(x, Tensor) else x for x in (weight, *flat))
-            found = self.gradient_op(*constants, list(wanted))
-            found = (found,) if self.scores == 1 else found
-        return tuple(x for x, needed in zip(found, wanted, strict=True) if needed)
-
-    def differentiable(self) -> range:
-        return range(1 + self.scores)
-
-    def plain(self, wanted: tuple[bool, ...], weight: Tensor | None, *flat: Any) -> tuple[Tensor, ...]:
-        inputs, _ = self._records(flat)
-        results = []
-        for score, each, needed in zip(flat, self._marginals(inputs), wanted, strict=False):
-            if needed:
-                total = each if weight is None else each * weight.view(-1, *[1] * (each.dim() - 1))
-                results.append(total.sum(0, keepdim=True) if len(score) == 1 else total)
-        return tuple(results)
-
-    def fold(
-        self, size: int, in_dims: Sequence[Any], flat: Sequence[Any], keep_shared: bool = True
-    ) -> tuple[list[Any], int, list[bool]]:
-        """The arguments of a pass and what it left, the axis of ``vmap`` in their batch; see :func:`.batch.fold`."""
-        given, made = self.solve.given, self.solve.made
-        tensors = [*flat[: given.tensors], *flat[self._inputs :]]
-        dims = [*in_dims[: given.tensors], *in_dims[self._inputs :]]
-        axes = given.axes if keep_shared else [Axis(axis.at) for axis in given.axes]
-        folded, batch, shared = fold(size, dims, tensors, (*axes, *made.axes))
-        settings = flat[given.tensors : self._inputs]
-        return [*folded[: given.tensors], *settings, *folded[given.tensors :]], batch, shared
-
-    def vmap(
-        self, size: int, in_dims: Sequence[Any], wanted: tuple[bool, ...], weight: Tensor | None, *flat: Any
-    ) -> tuple[list[Any], Callable[[Sequence[Tensor]], tuple[Tensor, ...]]]:
-        """Folded arguments of :meth:`compute`, and how to take its results apart again.
-
-        Every entry gets scores of its own; gradients are then summed over the entries of a sample that share them.
-        """
-        folded, batch, shared = self.fold(size, in_dims[1:], flat, keep_shared=False)
-        if weight is not None:
-            weight = weight.unsqueeze(0) if in_dims[0] is None else weight.movedim(in_dims[0], 0)
-            weight = weight.expand(size, batch).flatten()
-
-        def unfold(results: Sequence[Tensor]) -> tuple[Tensor, ...]:
-            sums = [s for s, needed in zip(shared, wanted, strict=False) if needed]
-            each = [x.unflatten(0, (size, batch)) for x in results]
-            return tuple(x.sum(1, keepdim=True) if s else x for x, s in zip(each, sums, strict=True))
-
-        return [weight, *folded], unfold
-
-    # The operator of the gradient -------------------------------------------------------------------------------------
-
-    def _gradient_of_constants(self, weight: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
-        *flat, wanted = rest
-        inputs, outputs = self._records(flat)
-        found = self._compute_gradient(weight, inputs, outputs, wanted)
-        return tuple(
-            x.new_empty(0) if not needed else x.clone() if any(x is y for y in flat) else x
-            for x, needed in zip(found, wanted, strict=True)
-        )
-
-    def _gradient_fake(self, weight: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
-        *flat, wanted = rest
-        return tuple(
-            torch.empty_like(x, memory_format=torch.contiguous_format) if needed else x.new_empty(0)
-            for x, needed in zip(flat, wanted, strict=False)
-        )
-
-    def _gradient_vmap(self, info: Any, in_dims: tuple[Any, ...], weight: Tensor | None, *rest: Any) -> tuple[Any, Any]:
-        *flat, wanted = rest
-        arguments, unfold = self.vmap(info.batch_size, in_dims[:-1], tuple(wanted), weight, *flat)
-        results = self.gradient_op(*arguments, wanted)
-        results = (results,) if self.scores == 1 else results
-        found = iter(unfold([x for x, needed in zip(results, wanted, strict=True) if needed]))
-        each = tuple(next(found) if needed else x for x, needed in zip(results, wanted, strict=True))
-        dims = tuple(0 if needed else None for needed in wanted)
-        return (each[0], dims[0]) if self.scores == 1 else (each, dims)
-
-    def _records(self, flat: Sequence[Any]) -> tuple[In, Out]:
-        return self.solve.inputs(*flat[: self._inputs]), self.solve.outputs(*flat[self._inputs :])
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], op: Differentiable[Any, Any], *flat: Any) -> tuple[Any, Any]:
+        folded, batch, _ = op.fold(info.batch_size, in_dims[1:], flat)
+        values = applied(Value, op, *folded)
+        if isinstance(values, Tensor):
+            return values.unflatten(0, (info.batch_size, batch)), 0
+        return tuple(x.unflatten(0, (info.batch_size, batch)) for x in values), (0,) * len(values)
 
 
 class Replayable(Protocol):
@@ -220,90 +90,15 @@ class Replayable(Protocol):
         """Which of ``flat`` have gradients."""
         ...
 
+    def held(self, flat: Sequence[Any]) -> object:
+        """What must live as long as a derivative may be asked for."""
+        ...
+
     def vmap(
         self, size: int, in_dims: Sequence[Any], which: Any, *flat: Any
-    ) -> tuple[Sequence[Any], Callable[[Sequence[Tensor]], tuple[Tensor, ...]]]: ...
-
-
-class Answer(Generic[In, Out]):
-    """An op whose results are differentiated through its reference only.
-
-    Args:
-        name: of the operator ``lnz::name``.
-        inputs: the type of what it takes: scores, other tensors, settings.
-        outputs: the type of what it gives: tensors.
-        scores: how many of the inputs have gradients, the first ones.
-        compute: the op.
-        fake: as ``compute``, but only shapes and dtypes count.
-        plain: as ``compute``, in plain torch.
-        axes: as of :class:`Operator`. Scores may be shared.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        inputs: type[In],
-        outputs: type[Out],
-        *,
-        scores: int,
-        compute: Callable[[In], Out],
-        fake: Callable[[In], Out],
-        plain: Callable[[In], Out],
-        axes: Mapping[str, Axis] | None = None,
-    ) -> None:
-        self.op, self.scores, self._plain = Operator(name, compute, fake, inputs, outputs, axes), scores, plain
-
-    def __call__(self, inputs: In) -> Out:
-        """The results, as functions of the scores."""
-        if constant(*inputs[: self.scores]):
-            return self.op(inputs)
-        return self.op.outputs(*applied(Replay, self, None, *inputs))
-
-    def compute(self, which: None, *flat: Any) -> tuple[Tensor, ...]:
-        return tuple(self.op(self.op.inputs(*flat)))
-
-    def plain(self, which: None, *flat: Any) -> tuple[Tensor, ...]:
-        return tuple(self._plain(self.op.inputs(*flat)))
-
-    def differentiable(self) -> range:
-        return range(self.scores)
-
-    def vmap(
-        self, size: int, in_dims: Sequence[Any], which: None, *flat: Any
-    ) -> tuple[list[Any], Callable[[Sequence[Tensor]], tuple[Tensor, ...]]]:
-        count = self.op.given.tensors
-        folded, batch, _ = fold(size, in_dims[:count], flat[:count], self.op.given.axes)
-
-        def unfold(results: Sequence[Tensor]) -> tuple[Tensor, ...]:
-            axes = (axis.at or 0 for axis in self.op.made.axes)
-            return tuple(x.unflatten(at, (size, batch)).movedim(at, 0) for x, at in zip(results, axes, strict=True))
-
-        return [*folded, *flat[count:]], unfold
-
-
-class Value(torch.autograd.Function):
-    """The value that a pass has computed, as a function of the scores: ``(op, *inputs, *outputs)``."""
-
-    @staticmethod
-    def forward(op: Differentiable[Any, Any], *flat: Any) -> Tensor:
-        return handed_over(flat[op._inputs])
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.op = inputs[0]
-        _save(ctx, inputs[1:])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        op, flat = ctx.op, _saved(ctx)
-        wanted = ctx.needs_input_grad[1 : 1 + op.scores]
-        gradients = op.weighted_gradient(grad.to(flat[0].dtype), flat, wanted)
-        return None, *gradients, *(None,) * (len(flat) - op.scores)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], op: Differentiable[Any, Any], *flat: Any) -> tuple[Any, Any]:
-        folded, batch, _ = op.fold(info.batch_size, in_dims[1:], flat)
-        return applied(Value, op, *folded).unflatten(0, (info.batch_size, batch)), 0
+    ) -> tuple[Sequence[Any], Callable[[Sequence[Tensor]], tuple[Tensor, ...]]]:
+        """``flat`` with an axis in its batch, and how to take the results of :meth:`compute` apart again."""
+        ...
 
 
 class Replay(torch.autograd.Function):
@@ -317,6 +112,7 @@ class Replay(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.what, ctx.which, *flat = inputs
+        ctx.held = ctx.what.held(flat)
         _save(ctx, flat)
 
     @staticmethod

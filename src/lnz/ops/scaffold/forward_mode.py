@@ -1,8 +1,8 @@
 """Forward mode of every op: the functions of :mod:`lnz.ops.scaffold.autograd` with a ``jvp``.
 
-The derivative of a value along directions of the scores is its gradient times the direction (of ln Z: the direction's
-expectation). Anything else is differentiated through its reference, whose Jacobian times a vector is the transpose of
-the vector-Jacobian product, which is linear, so that no forward mode has to nest.
+The derivative of a value along directions of the scores is its gradient times the direction. Anything else is
+differentiated through its reference, whose Jacobian times a vector is the transpose of the vector–Jacobian product,
+which is linear, so that no forward mode has to nest.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ import torch
 from torch import Tensor
 
 from lnz.ops.scaffold import autograd
-from lnz.ops.scaffold.autograd import WITH_TANGENTS, Differentiable, _saved, applied, as_function
+from lnz.ops.scaffold.autograd import WITH_TANGENTS, _saved, as_function
 
 
 class Value(autograd.Value):
-    """A value."""
+    """What a pass has computed."""
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
-        flat = _saved(ctx)
-        return expectation(ctx.op, flat, tangents[1 : 1 + ctx.op.scores]).to(flat[ctx.op._inputs].dtype)
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+        return ctx.op.push_forward(_saved(ctx), tangents[1 : 1 + ctx.op.scores])
 
 
 class Replay(autograd.Replay):
@@ -40,13 +39,3 @@ class Replay(autograd.Replay):
 
 
 WITH_TANGENTS |= {autograd.Value: Value, autograd.Replay: Replay}
-
-
-def expectation(op: Differentiable[Any, Any], flat: list[Any], along: tuple[Tensor | None, ...]) -> Tensor:
-    """Σ over scores of gradient · direction, per entry ``[B]``."""
-    batch = len(flat[0])
-    expanded = [x.expand(batch, *x.shape[1:]) for x in flat[: op.scores]]
-    wanted = tuple(direction is not None for direction in along)
-    found = iter(applied(autograd.Replay, op, wanted, None, *expanded, *flat[op.scores :]))
-    products = [(next(found) * direction).flatten(1).sum(1) for direction in along if direction is not None]
-    return torch.stack(products).sum(0)

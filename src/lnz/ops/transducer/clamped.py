@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lnz.ops.transducer.joint import joint_arcs, joint_slopes
+from lnz.ops.transducer.joint import JOINT
 from lnz.ops.transducer.lattice import Lattice
-from lnz.ops.transducer.op import solved_arcs
+from lnz.ops.transducer.op import TRANSDUCER
+from lnz.ops.transducer.records import Arcs, Joint
 
 
 def clamped_log_prob(logits: Tensor, labels: Tensor, of: Lattice, blank: int, normalise: bool, clamp: float) -> Tensor:
@@ -17,33 +18,23 @@ def clamped_log_prob(logits: Tensor, labels: Tensor, of: Lattice, blank: int, no
 
     Clamped before it is multiplied by what comes in. Not the gradient of any function: differentiable once.
     """
-    return _Clamped.apply(logits, labels, *of, blank, normalise, clamp)  # type: ignore[return-value]
+    given = Joint(logits, labels, of.lengths, of.target_lengths, blank, normalise)
+    return _Clamped.apply(logits, given, of.several, clamp)  # type: ignore[return-value]
 
 
 class _Clamped(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        logits: Tensor,
-        labels: Tensor,
-        lengths: Tensor,
-        target_lengths: Tensor,
-        several: bool,
-        blank: int,
-        normalise: bool,
-        clamp: float,
-    ) -> Tensor:
-        joint = (logits, labels, lengths, target_lengths)
-        at_blank, at_label, scales = joint_arcs(*joint, blank, normalise)
-        log_z, blanks, labels = solved_arcs(at_blank, at_label, lengths, target_lengths, several)
-        ctx.save_for_backward(blanks, labels, *joint, scales)
-        ctx.settings = (blank, normalise, clamp)
-        return log_z
+    def forward(ctx: Any, logits: Tensor, given: Joint, several: bool, clamp: float) -> Tensor:
+        given = given._replace(logits=logits)
+        made = JOINT.solve(given)
+        done = TRANSDUCER.solve(Arcs(made.blank, made.label, given.lengths, given.target_lengths, several))
+        ctx.save_for_backward(*given[:4], *made, done.blanks, done.labels)
+        ctx.settings = given[4:], clamp
+        return done.log_z
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        *tensors, scales = ctx.saved_tensors
-        blank, normalise, clamp = ctx.settings
-        gradient = joint_slopes(*tensors, blank, normalise, scales)
-        return gradient.clamp_(-clamp, clamp).mul_(grad[:, None, None, None].to(gradient.dtype)), *(None,) * 7
+        tensors, (settings, clamp) = ctx.saved_tensors, ctx.settings
+        (gradient,) = JOINT.compute((True,), *tensors[7:], *tensors[:4], *settings, *tensors[4:7])
+        return gradient.clamp_(-clamp, clamp).mul_(grad[:, None, None, None].to(gradient.dtype)), None, None, None

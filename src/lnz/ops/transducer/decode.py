@@ -7,41 +7,106 @@ O(B T U) time, times k (log k) for the k best. An alignment is given as the fram
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from lnz.ops import use_kernels
-from lnz.ops.chain.reference import accumulator
-from lnz.ops.choices import Choose, ranked
-from lnz.ops.transducer import kernel
+from lnz.ops.choices import Choose, picked, ranked
+from lnz.ops.precision import accumulator
+from lnz.ops.scaffold import Operator
+from lnz.ops.scaffold.batch import Axis
 from lnz.ops.transducer.lattice import Lattice
+from lnz.ops.transducer.records import KERNELS, Arcs
 from lnz.ops.transducer.reference import by_step, forward, ways
 from lnz.semirings import KMax, Log
 from lnz.typing import IGNORE
 
 
+class _TopK(NamedTuple):
+    blank: Tensor
+    label: Tensor
+    lengths: Tensor
+    target_lengths: Tensor
+    several: bool
+    k: int
+
+
+class _Best(NamedTuple):
+    frames: Tensor
+    scores: Tensor
+
+
 def topk(blank: Tensor, label: Tensor, of: Lattice, k: int) -> tuple[Tensor, Tensor]:
     """The k best alignments ``int64 [k, B, U]`` and their scores ``[k, B]``, double; −100 and −inf beyond the last."""
-    if k == 1 and use_kernels(blank, label) and blank.numel():
-        best, score = kernel.viterbi(blank, label, of)
-        return best.unsqueeze(0), score.unsqueeze(0)
-    rank = torch.arange(k, device=blank.device)[:, None].expand(k, len(blank))
-    b, l = by_step(blank.to(accumulator(blank)), label.to(accumulator(blank)), of)
-    frames, best = _walk(forward(KMax(k), b, l), b, l, of, rank, ranked)
-    return frames.masked_fill(torch.isneginf(best)[..., None], IGNORE), best
+    return TOPK(_TopK(blank, label, *of, k))
+
+
+def _topk(given: _TopK) -> _Best:
+    arcs, k = Arcs(*given[:5]), given.k
+    viterbi = KERNELS.find("viterbi", *arcs[:2]) if k == 1 and arcs.blank.numel() else None
+    if viterbi is not None:
+        frames, scores = viterbi(arcs)
+        return _Best(frames.unsqueeze(0), scores.unsqueeze(0))
+    wide = accumulator(arcs.blank)
+    rank = torch.arange(k, device=arcs.blank.device)[:, None].expand(k, len(arcs.blank))
+    b, l = by_step(arcs.blank.to(wide), arcs.label.to(wide), arcs.of)
+    frames, scores = _walk(forward(KMax(k), b, l), b, l, arcs.of, rank, ranked)
+    return _Best(frames.masked_fill(torch.isneginf(scores)[..., None], IGNORE), scores)
+
+
+def _topk_fake(given: _TopK) -> _Best:
+    (B, _, U), lengths = given.label.shape, given.lengths
+    scores = given.blank.new_empty(given.k, B, dtype=accumulator(given.blank))
+    return _Best(lengths.new_empty(given.k, B, U), scores)
+
+
+TOPK = Operator("transducer_topk", _topk, _topk_fake, _TopK, _Best, axes={"frames": Axis(1), "scores": Axis(1)})
+
+
+class _Uniform(NamedTuple):
+    blank: Tensor
+    label: Tensor
+    lengths: Tensor
+    target_lengths: Tensor
+    uniform: Tensor
+    several: bool
+
+
+class _Drawn(NamedTuple):
+    frames: Tensor
 
 
 def sample(blank: Tensor, label: Tensor, of: Lattice, n: int, generator: torch.Generator | None) -> Tensor:
     """Independent alignments, n of them, ``int64 [n, B, U]``."""
+    B, T, W = blank.shape
+    shape, dtype = (n, B, T + of.slant() * (W - 1) + 1, 2), accumulator(blank)
+    uniform = torch.rand(shape, dtype=dtype, device=blank.device, generator=generator)
+    return SAMPLE(_Uniform(blank, label, of.lengths, of.target_lengths, uniform, of.several)).frames
+
+
+def _sample(given: _Uniform) -> _Drawn:
+    """By random numbers ``[n, B, steps + 1, 2]`` in [0, 1): where a path ends, and how it came there."""
+    of, wide = Lattice(given.lengths, given.target_lengths, given.several), given.uniform.dtype
+    rounds = iter(given.uniform.flatten(2).unbind(2))
 
     def drawn(candidates: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
-        noise = torch.empty_like(candidates).exponential_(generator=generator)
-        return (candidates - noise.log()).max(-1)  # the Gumbel-max trick
+        chances = candidates.masked_fill(torch.isneginf(candidates).all(-1, keepdim=True), 0.0).softmax(-1)
+        return candidates[..., 0], picked(chances, next(rounds))
 
-    b, l = by_step(blank.to(accumulator(blank)), label.to(accumulator(blank)), of)
+    b, l = by_step(given.blank.to(wide), given.label.to(wide), of)
     alphas = [alpha.unsqueeze(0) for alpha in forward(Log(), b, l)]
-    rank = torch.zeros(n, len(blank), dtype=torch.int64, device=blank.device)
-    return _walk(alphas, b, l, of, rank, drawn)[0]
+    rank = torch.zeros(given.uniform.shape[:2], dtype=torch.int64, device=b.device)
+    return _Drawn(_walk(alphas, b, l, of, rank, drawn)[0])
+
+
+def _sample_fake(given: _Uniform) -> _Drawn:
+    return _Drawn(given.lengths.new_empty(len(given.uniform), len(given.blank), given.label.shape[2]))
+
+
+SAMPLE = Operator(
+    "transducer_sample", _sample, _sample_fake, _Uniform, _Drawn, axes={"uniform": Axis(1), "frames": Axis(1)}
+)
 
 
 def _walk(

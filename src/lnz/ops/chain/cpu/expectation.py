@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from lnz.ops.chain.cpu.arguments import Inputs  # noqa: F401  (what callers of these kernels make)
 from lnz.ops.jit.cpu import kernel
 from lnz.ops.jit.cpu.columns import (
     FLAGS,
@@ -28,14 +29,6 @@ from lnz.ops.jit.cpu.columns import (
     weighted_sums,
 )
 from lnz.ops.jit.cpu.math import exp
-
-
-class Inputs(NamedTuple):
-    """What is summed: node ``[B, T, L]``, edge ``[B or 1, S, L, L]``, lengths ``[B]``."""
-
-    node: Any
-    edge: Any
-    lengths: Any
 
 
 class Function(NamedTuple):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lnz.ops.chain.cpu.arguments import Inputs, Span, Sweep
 from lnz.ops.chain.cpu.sweep import BACKWARD, COLLECT, FORWARD, JUDGE, LIFT, START, run
 from lnz.ops.chain.records import Chains, with_a_table
 from lnz.ops.jit import buffers
@@ -19,7 +20,7 @@ REACH = {torch.float32: 60.0, torch.float64: 600.0}  # e^−that, and what is le
 RANGE = {torch.float32: 79.0, torch.float64: 637.0}  # nine tenths of the range
 
 
-class Sweep(NamedTuple):
+class Result(NamedTuple):
     """What one pass over B chains gives; as :class:`lnz.ops.chain.records.Pass`.
 
     Attributes:
@@ -45,20 +46,21 @@ class Run:
         B, T, L = self.shape = node.shape
         self.nodes, self.before, self.after = (buffers.empty(B, T, L, dtype=node.dtype) for _ in range(3))
         self.log_z, self.in_range = torch.empty(B, dtype=torch.float64), torch.empty(B, dtype=torch.bool)
-        self.inputs = arrays(*with_a_table(chains))
-        tops, scales = np.empty((2, B, T), self.inputs[0].dtype)
+        self.inputs = Inputs(*arrays(*with_a_table(chains)))
+        tops, scales = np.empty((2, B, T), self.inputs.node.dtype)
         report = np.empty((B, len(START)))
         report[:] = START
-        results = arrays(self.log_z, self.nodes, self.before, self.after)
+        log_z, *rows = arrays(self.log_z, self.nodes, self.before, self.after)
         limits = REACH[node.dtype], RANGE[node.dtype]
-        self.outputs = [*results, tops, scales, report, limits, self.in_range.numpy()]
+        in_range = self.in_range.numpy()
+        self.outputs = Sweep(log_z, rows[0], rows[1], rows[2], tops, scales, report, limits, in_range)
 
     def __call__(self, *stages: int) -> None:
         """Do the stages, on one thread or on as many as torch has."""
         B, T, L = self.shape
 
-        def task(stages: int, first: int, last: int, begin: int, end: int) -> partial[None]:
-            return partial(run, stages, *self.inputs, first, last, begin, end, *self.outputs)
+        def task(stages: int, *span: int) -> partial[None]:
+            return partial(run, stages, self.inputs, Span(*span), self.outputs)
 
         threads = threads_for(B * T * L)
         if threads == 1 or B > 1:
@@ -74,8 +76,8 @@ class Run:
             task(JUDGE, 0, 1, 0, T)()
 
 
-def forward_backward(chains: Chains) -> Sweep:
+def forward_backward(chains: Chains) -> Result:
     """ln Z, node marginals and the factors of edge marginals. O(B T L²) time, O(B T L) memory."""
     done = Run(chains)
     done(LIFT, FORWARD, BACKWARD, COLLECT, JUDGE)
-    return Sweep(done.log_z, done.nodes, done.before, done.after, done.in_range)
+    return Result(done.log_z, done.nodes, done.before, done.after, done.in_range)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -53,7 +53,45 @@ from lnz.ops.jit import buffers
 from lnz.ops.jit.cpu import kernel
 from lnz.ops.jit.cpu.memory import address
 from lnz.ops.jit.cpu.product import add_matmul, matmul, workspace
+from lnz.ops.jit.cpu.vectors import LANES
 from lnz.ops.jit.work import on_threads, shares_of, threads_for
+
+
+class Batch(NamedTuple):
+    """Chains that share one table, and a labelling of each.
+
+    Attributes:
+        node: ``[B, T, L]``.
+        edge: ``[L, L]``.
+        lengths: ``int64 [B]``.
+        y: ``int64 [B, T]``; what is beyond the lengths is not looked at.
+        weights: ``[B]``, of the gradients of ln P(y).
+    """
+
+    node: Any
+    edge: Any
+    lengths: Any
+    y: Any
+    weights: Any
+
+
+class Results(NamedTuple):
+    """What is written.
+
+    Attributes:
+        log_prob: ``[B]``; the difference is taken in float64.
+        in_range: bool ``[B]``: where it is false, nothing of the sequence is in the gradients, and what is in
+            ``log_prob`` means nothing.
+        at_node: ``[B, T, L]``: weights · (indicators of y − marginals); or ``[0, 0, 0]``.
+        total: float64 ``[L, L]``: −Σ weights · Σ_t α_{t−1} ⊗ state_t.
+        gold: float64 ``[L, L]``: Σ weights over pairs of labels.
+    """
+
+    log_prob: Any
+    in_range: Any
+    at_node: Any
+    total: Any
+    gold: Any
 
 
 @njit
@@ -84,16 +122,16 @@ class Scratch(NamedTuple):
         report: float64 ``[8, 7]``, of :mod:`lnz.ops.chain.cpu.sweep`.
     """
 
-    at: np.ndarray
-    counts: np.ndarray
-    local: np.ndarray
-    forward: np.ndarray
-    state: np.ndarray
-    message: np.ndarray
-    into: np.ndarray
-    gains: np.ndarray
-    partial: np.ndarray
-    report: np.ndarray
+    at: Any
+    counts: Any
+    local: Any
+    forward: Any
+    state: Any
+    message: Any
+    into: Any
+    gains: Any
+    partial: Any
+    report: Any
 
 
 @njit
@@ -112,12 +150,8 @@ def forward(node, s, longest, delayed, banded, table, shifts):
     size = node.shape[2]
     columns, rows = s.state.T, rows_of(node, s)
     factors, tops, masses = np.ones(EIGHT, node.dtype), np.empty(EIGHT, node.dtype), np.ones(EIGHT)
-    factors_at, tops_at, masses_at, shifts_at = (
-        address(factors, 0),
-        address(tops, 0),
-        address(masses, 0),
-        address(shifts, 0),
-    )
+    factors_at, tops_at = address(factors, 0), address(tops, 0)
+    masses_at, shifts_at = address(masses, 0), address(shifts, 0)
     proper = True
     shifts[:] = 0
     s.message[:] = 1
@@ -198,43 +232,20 @@ def pairs(alphas, states, steps, size, sums, total):
 
 
 @kernel(fastmath=FLAGS)
-def run(
-    node,
-    edge,
-    lengths,
-    y,
-    weights,
-    first,
-    last,
-    with_edges,
-    limits,
-    scratch,
-    log_prob,
-    exact,
-    at_node,
-    total,
-    gold,
-):
+def run(batch, first, last, with_edges, limits, scratch, out):
     """Sequences first … last − 1; ``FULL``, or what else y is, and then nothing is done.
 
     Args:
-        node: ``[B, T, L]``.
-        edge: ``[L, L]``.
-        lengths: ``int64 [B]``.
-        y: ``int64 [B, T]``; what is beyond the lengths is not looked at.
-        weights: ``[B]``, of the gradients of ln P(y).
+        batch: a :class:`Batch`.
         first: of the sequences.
         last: the one after the last.
-        with_edges: whether ``total`` and ``gold`` are asked for.
+        with_edges: whether the gradient by the edge scores is asked for.
         limits: of :func:`lnz.ops.chain.cpu.sweep.judge`.
         scratch: ``[2, 8 T, labels rounded up]``, aligned.
-        log_prob: ``[B]``, written; the difference is taken in float64.
-        exact: bool ``[B]``, written: where it is false, nothing of the sequence is in what follows, and what is in
-            ``log_prob`` means nothing.
-        at_node: ``[B, T, L]``, written: weights · (indicators of y − marginals); or ``[0, 0, 0]``.
-        total: float64 ``[L, L]``, written: −Σ weights · Σ_t α_{t−1} ⊗ state_t.
-        gold: float64 ``[L, L]``, written: Σ weights over pairs of labels.
+        out: :class:`Results`, written.
     """
+    node, edge, lengths, y, weights = batch
+    log_prob, in_range, at_node, total, gold = out
     kind = kind_of(y, lengths, len(edge))
     if kind != FULL:
         return kind
@@ -246,7 +257,7 @@ def run(
     at, counts, report = np.empty(EIGHT, np.int64), np.empty(EIGHT, np.int64), np.empty((EIGHT, len(START)))
     s = Scratch(
         at, counts, local, before, workspace(EIGHT, line, dtype), workspace(EIGHT, line, dtype),
-        np.empty((T, EIGHT), dtype), np.empty((T, EIGHT), dtype), np.empty((2, EIGHT, 16), dtype), report,
+        np.empty((T, EIGHT), dtype), np.empty((T, EIGHT), dtype), np.empty((2, EIGHT, LANES), dtype), report,
     )  # fmt: skip
     sums = workspace(line if with_edges else 0, line, dtype)
     own, log_z = np.empty(EIGHT, dtype), np.empty(EIGHT)
@@ -280,11 +291,11 @@ def run(
             backward(node, s, count, longest, delayed, banded, transposed, own, at_node)
         for r in range(count):
             b = begin + r
-            exact[b] = judge(report, log_z, r, limits[0], limits[1])
+            in_range[b] = judge(report, log_z, r, limits[0], limits[1])
             log_prob[b] = score(node, edge, y, b, lengths[b]) - (0.0 if log_z[r] == -math.inf else log_z[r])
             if with_nodes:
                 at_node[b, longest:] = 0
-            if exact[b]:
+            if in_range[b]:
                 add_gold(y, b, lengths[b], own[r], at_node, gold, with_nodes, with_edges)
             else:
                 forget(b, r, longest, at_node, local, before, with_nodes)
@@ -337,13 +348,13 @@ def fused_log_prob(given: Labelled, weight: Tensor, wanted: Sequence[bool]) -> F
     at_node = buffers.empty(B, T, L, dtype=dtype) if with_node else torch.empty(0, 0, 0, dtype=dtype)
     at_edge = torch.empty(1, 1, L, L, dtype=dtype) if with_edge else None
     totals, golds = np.empty((2, len(parts), L, L) if with_edge else (2, len(parts), 0, 0))
-    inputs, limits = (node, edge[0, 0], lengths, y, weights), (WITHIN[dtype], RANGE[dtype])
+    batch, limits = Batch(node, edge[0, 0], lengths, y, weights), (WITHIN[dtype], RANGE[dtype])
     outputs = log_prob.numpy(), in_range.numpy(), at_node.numpy()
     kinds = [FULL] * len(parts)
 
     def task(part: int, first: int, last: int) -> None:
-        span = first, last, with_edge, limits, scratch[part]
-        kinds[part] = run(*inputs, *span, *outputs, totals[part], golds[part])
+        out = Results(*outputs, totals[part], golds[part])
+        kinds[part] = run(batch, first, last, with_edge, limits, scratch[part], out)
 
     on_threads(task, parts)
     if kinds != [FULL] * len(parts):

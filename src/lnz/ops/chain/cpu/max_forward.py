@@ -14,6 +14,7 @@ import math
 import numpy as np
 from numba import njit
 
+from lnz.ops.chain.cpu.arguments import Work
 from lnz.ops.chain.cpu.rows import FLAGS, largest
 from lnz.ops.chain.cpu.sweep import TILE
 from lnz.ops.chain.records import Chains
@@ -77,13 +78,16 @@ def exact_sum(sums, r, x):
 
 
 @njit(fastmath=FLAGS)
-def forward(node, edge, own, lengths, first, count, start, stop, table, state, message, kept, offsets):
-    """α of steps start … stop − 1 of a few sequences into ``kept [rows, ≥ stop − start, ≥ L]``.
+def forward(chains, tile, start, stop, work, kept, offsets):
+    """α of steps start … stop − 1 of a tile into ``kept [rows, ≥ stop − start, ≥ L]``.
 
-    ``state [rows, ≥ L]`` is α before start, then before stop; ``offsets [rows, 2]`` gather what makes α absolute.
-    Where there is one table for all steps, ``table`` holds it.
+    The state ``[rows, ≥ L]`` of ``work`` is α before start, then before stop; ``offsets [rows, 2]`` gather what makes α
+    absolute. Where there is one table for all steps, that of ``work`` holds it.
     """
-    size, several = node.shape[2], edge.shape[1] > 1
+    node, edge, lengths = chains
+    table, state, message = work
+    first, count = tile.first, tile.count
+    size, several, own = node.shape[2], edge.shape[1] > 1, first if len(edge) > 1 else 0
     columns = state.T  # once: each view of an array counts references
     for t in range(start, stop):
         if t:
@@ -101,9 +105,9 @@ def forward(node, edge, own, lengths, first, count, start, stop, table, state, m
 
 
 @njit(fastmath=FLAGS)
-def forward_to_the_end(node, edge, own, lengths, first, count, longest, block, table, message, kept, offsets):
+def forward_to_the_end(chains, tile, block, table, message, kept, offsets):
     """α of all steps, those of the last block left in ``kept``; returns α before each block ``[blocks, rows, ≥ L]``."""
-    size = node.shape[2]
+    size, longest = chains.node.shape[2], tile.longest
     blocks = (longest + block - 1) // block
     before = rows_of(max(1, blocks) * TILE, size).reshape(max(1, blocks), TILE, -1)
     state = rows_of(TILE, size)
@@ -111,7 +115,7 @@ def forward_to_the_end(node, edge, own, lengths, first, count, longest, block, t
     for c in range(blocks):
         before[c] = state
         stop = min(longest, (c + 1) * block)
-        forward(node, edge, own, lengths, first, count, c * block, stop, table, state, message, kept, offsets)
+        forward(chains, tile, c * block, stop, Work(table, state, message), kept, offsets)
     return before
 
 

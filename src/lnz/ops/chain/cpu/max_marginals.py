@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 from torch import Tensor
 
+from lnz.ops.chain.cpu.arguments import Inputs, Tile, Work
 from lnz.ops.chain.cpu.max_forward import (
     advance,
     block_of,
@@ -62,12 +63,12 @@ def write_table(out, score, top, alpha, table, onward):
 
 
 @kernel(fastmath=FLAGS)
-def run(node, edge, lengths, first, last, block, nodes, edges):
+def run(chains, first, last, block, nodes, edges):
     """Of sequences first … last − 1: ``nodes [B, T, L]`` and ``edges [B, T − 1, L, L]``, written unless empty.
 
-    ``node [B, T, L]``, ``edge [B or 1, T − 1 or 1, L, L]``. −inf over padding and where there is no labelling.
-    α is kept of ``block`` steps at a time.
+    −inf over padding and where there is no labelling. α is kept of ``block`` steps at a time.
     """
+    node, edge, lengths = chains
     size = node.shape[2]
     several, rows = edge.shape[1] > 1, TILE if len(edge) == 1 else 1
     with_nodes, with_edges = len(nodes) > 0, len(edges) > 0
@@ -85,14 +86,15 @@ def run(node, edge, lengths, first, last, block, nodes, edges):
         if not several and (at == first or len(edge) > 1):
             lay(edge[own, 0], table)
             lay_transposed(edge[own, 0], into)
-        before = forward_to_the_end(node, edge, own, lengths, at, count, longest, block, table, message, kept, offsets)
+        tile = Tile(at, count, longest, False)
+        before = forward_to_the_end(chains, tile, block, table, message, kept, offsets)
         state = rows_of(TILE, size)
         columns, blocks = state.T, (longest + block - 1) // block
         for c in range(blocks - 1, -1, -1):
             start, stop = c * block, min(longest, (c + 1) * block)
             if c < blocks - 1:
                 again = np.zeros((TILE, 2))
-                forward(node, edge, own, lengths, at, count, start, stop, table, before[c], message, kept, again)
+                forward(chains, tile, start, stop, Work(table, before[c], message), kept, again)
             for t in range(stop - 1, start - 1, -1):
                 if t < longest - 1:
                     if several:
@@ -128,7 +130,8 @@ def max_marginals(chains: Chains, of_edges: bool) -> Tensor:
     out = buffers.empty(*shape, dtype=chains.node.dtype)
     nodes = out.new_empty(0, 0, 0) if of_edges else out
     edges = out if of_edges else out.new_empty(0, 0, 0, 0)
-    inputs, outputs = arrays(*with_a_table(chains)), (block_of(chains), nodes.numpy(), edges.numpy())
+    inputs = Inputs(*arrays(*with_a_table(chains)))
+    outputs = block_of(chains), nodes.numpy(), edges.numpy()
     threads = threads_for(chains.node.numel())
-    on_threads(lambda _, first, last: run(*inputs, first, last, *outputs), shares_of(B, threads))
+    on_threads(lambda _, first, last: run(inputs, first, last, *outputs), shares_of(B, threads))
     return out

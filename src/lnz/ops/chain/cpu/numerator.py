@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -57,6 +58,40 @@ def run_log_prob(node, edge, lengths, y, log_z, out):
         out[b] = total - (0.0 if log_z[b] == -math.inf else log_z[b])  # where Z = 0, the score is −inf already
 
 
+class Labellings(NamedTuple):
+    """A labelling of each of B chains, and what the pass over these left.
+
+    Attributes:
+        weight_gold: ``[B]``, of the indicators of y.
+        weight_model: ``[B]``, of the marginals.
+        lengths: ``int64 [B]``.
+        y: ``int64 [B, T]``; what is beyond the lengths is not looked at.
+        nodes: marginals ``[B, T, L]``.
+        before: forward factors ``[B, T, L]``.
+        after: backward factors ``[B, T, L]``.
+    """
+
+    weight_gold: Any
+    weight_model: Any
+    lengths: Any
+    y: Any
+    nodes: Any
+    before: Any
+    after: Any
+
+
+class Gradients(NamedTuple):
+    """By node scores ``[B, T, L]``; by edge scores float64 ``[L, L]``, of the model up to exp A, and of the labelling.
+
+    ``nodes`` is weight_gold · indicators + weight_model · marginals, ``total`` Σ weight_model · before ⊗ after, and
+    ``gold`` Σ weight_gold over pairs of labels.
+    """
+
+    nodes: Any
+    total: Any
+    gold: Any
+
+
 @njit
 def flush(sums, total, weight):
     for k in range(len(total)):
@@ -98,40 +133,15 @@ def accumulate(weight, before, after, first, last, total):
 
 
 @kernel(fastmath=FLAGS)
-def run_gradient(
-    weight_gold,
-    weight_model,
-    lengths,
-    y,
-    nodes,
-    before,
-    after,
-    first,
-    last,
-    with_nodes,
-    with_edges,
-    at_node,
-    total,
-    gold,
-):
+def run_gradient(given, first, last, wanted, out):
     """Rows first … last − 1 of all chains, one behind the other: their parts of the gradients.
 
-    Args:
-        weight_gold: ``[B]``, of the indicators of y.
-        weight_model: ``[B]``, of the marginals.
-        lengths: ``int64 [B]``.
-        y: ``int64 [B, T]``; what is beyond the lengths is not looked at.
-        nodes: marginals ``[B, T, L]``.
-        before: ``[B, T, L]``.
-        after: ``[B, T, L]``.
-        first: of the rows.
-        last: the one after the last.
-        with_nodes: whether ``at_node`` is asked for.
-        with_edges: whether ``total`` and ``gold`` are.
-        at_node: ``[B, T, L]``, written: weight_gold · indicators + weight_model · marginals.
-        total: float64 ``[L, L]``, written: Σ weight_model · before ⊗ after.
-        gold: float64 ``[L, L]``, written: Σ weight_gold over pairs of labels.
+    ``given`` is a :class:`Labellings`, ``wanted`` whether gradients by node and by edge scores are, ``out`` a
+    :class:`Gradients`, written.
     """
+    weight_gold, weight_model, lengths, y, nodes, before, after = given
+    at_node, total, gold = out
+    with_nodes, with_edges = wanted
     T = nodes.shape[1]
     if with_nodes:
         rows = at_node.reshape(-1, nodes.shape[2])
@@ -195,15 +205,14 @@ def log_prob_gradient(given: Labelled, done: Pass, weight: Tensor, wanted: Seque
     at_node = buffers.empty(B, T, L, dtype=done.nodes.dtype) if with_node else done.nodes.new_empty(0)
     at_edge = torch.empty(1, 1, L, L, dtype=done.nodes.dtype) if with_edge else done.nodes.new_empty(0)
     factors = done.nodes, done.forward_factor, done.backward_factor
-    inputs = arrays(weight, -weight, given.lengths, given.y, *factors)
-    out = at_node.numpy() if with_node else np.empty((0, 0, 0), inputs[0].dtype)
+    inputs = Labellings(*arrays(weight, -weight, given.lengths, given.y, *factors))
+    out = at_node.numpy() if with_node else np.empty((0, 0, 0), inputs.nodes.dtype)
     totals, golds = np.empty((2, len(parts), L, L) if with_edge else (2, len(parts), 0, 0))
-    on_threads(
-        lambda part, first, last: run_gradient(
-            *inputs, first, last, with_node, with_edge, out, totals[part], golds[part]
-        ),
-        parts,
-    )
+
+    def task(part: int, first: int, last: int) -> None:
+        run_gradient(inputs, first, last, (with_node, with_edge), Gradients(out, totals[part], golds[part]))
+
+    on_threads(task, parts)
     if with_edge:
         merge(arrays(given.edge)[0][0, 0], totals, golds, at_edge.numpy()[0, 0])
     return at_node, at_edge

@@ -82,7 +82,7 @@ def _overlap(total, at, n, forward_factor, backward_factor):
 
 @njit(fastmath=FLAGS)
 def write_marginals(forward_factor, backward_factor, local, at_node, at_edge, size):
-    """``local`` becomes the marginals, forward · backward · ``at_node``; forward becomes that · ``local`` · ``at_edge``."""
+    """Into ``local`` the marginals, forward · backward · ``at_node``; into forward the old local · it · ``at_edge``."""
     for_blocks(_write_marginals, size, forward_factor, backward_factor, local, at_node, at_edge)
 
 

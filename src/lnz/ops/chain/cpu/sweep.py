@@ -30,6 +30,7 @@ import math
 import numpy as np
 from numba import njit
 
+from lnz.ops.chain.cpu.arguments import Tile, Work
 from lnz.ops.chain.cpu.rows import (
     FLAGS,
     LARGE,
@@ -91,9 +92,10 @@ def lift_table(scores, table, transposed):
 
 
 @njit(fastmath=FLAGS)
-def lift(node, b, n, first, last, banded, nodes, tops, report):
-    """Steps first … last − 1 of sequence b: ``nodes = exp(node − tops)``."""
-    for t in range(first, min(n, last)):
+def lift(node, b, n, part, banded, out):
+    """The steps of a part of sequence b: ``nodes = exp(node − tops)``."""
+    nodes, tops, report = out.nodes, out.tops, out.report
+    for t in range(part.begin, min(n, part.end)):
         scores = address(node, (b, t))
         top = largest(scores, node.shape[2])
         if top == -math.inf:
@@ -111,10 +113,11 @@ def keep_smallest(values, report, b, place):
 
 
 @njit(fastmath=FLAGS)
-def forward(
-    edge, lengths, first, count, longest, delayed, nodes, before, tops, top, log_z, report, table, state, message
-):
-    """α of sequences first … first + count − 1; ln Z into ``log_z``. ``table`` is lifted, with ``top``, if shared."""
+def forward(chains, tile, out, work, top):
+    """α of a tile; ln Z into ``log_z``. The table of ``work`` is lifted, with ``top``, if shared."""
+    edge, lengths, nodes, before, report = chains.edge, chains.lengths, out.nodes, out.before, out.report
+    table, state, message = work
+    first, count, longest, delayed = tile
     size, several, own = nodes.shape[2], edge.shape[1] > 1, first if edge.shape[0] > 1 else 0
     state[:] = 0
     columns = state.T  # once: each view of an array counts references
@@ -155,8 +158,8 @@ def forward(
         if not alone:
             totals[r] += max(0, lengths[b] - 1) * np.float64(top)
         for t in range(lengths[b]):
-            totals[r] += tops[b, t]
-        log_z[b] = totals[r] + (math.log(sums[r]) if sums[r] > 0 else -math.inf)
+            totals[r] += out.tops[b, t]
+        out.log_z[b] = totals[r] + (math.log(sums[r]) if sums[r] > 0 else -math.inf)
 
 
 @njit(fastmath=FLAGS)
@@ -167,8 +170,11 @@ def note(report, b, reach, infinite, proper):
 
 
 @njit(fastmath=FLAGS)
-def backward(edge, lengths, first, count, longest, delayed, nodes, after, scales, report, table, state, message):
-    """exp(x_t) β_t, normalised, into ``after``; what it was divided by into ``scales``. ``table`` is transposed."""
+def backward(chains, tile, out, work):
+    """exp(x_t) β_t, normalised, into ``after``; what it was divided by into ``scales``. The table is transposed."""
+    edge, lengths, nodes, after, report = chains.edge, chains.lengths, out.nodes, out.after, out.report
+    table, state, message = work
+    first, count, longest, delayed = tile
     size, several, own = nodes.shape[2], edge.shape[1] > 1, first if edge.shape[0] > 1 else 0
     state[:] = 0
     columns = state.T
@@ -192,20 +198,21 @@ def backward(edge, lengths, first, count, longest, delayed, nodes, after, scales
                     factors[r] = inverse
                 else:
                     shrink(state, r, size, inverse)
-                scales[b, t] = total
+                out.scales[b, t] = total
                 if alone or report[b, BANDED]:
                     keep_smallest(state[r, :size], report, b, BETA)
 
 
 @njit(fastmath=FLAGS)
-def collect(b, n, first, last, nodes, before, after, scales, log_z, report):
-    """Steps first … last − 1 of sequence b: marginals, and the factors of those of edges; 0 over padding."""
-    possible, size = log_z[b] > -math.inf, nodes.shape[2]
-    for t in range(first, last):
+def collect(b, n, part, out):
+    """The steps of a part of sequence b: marginals, and the factors of those of edges; 0 over padding."""
+    nodes, before, after, report = out.nodes, out.before, out.after, out.report
+    possible, size = out.log_z[b] > -math.inf, nodes.shape[2]
+    for t in range(part.begin, part.end):
         if t < n and possible:
             forwards, backwards = address(before, (b, t)), address(after, (b, t))
             total = overlap(forwards, backwards, size)
-            joint = total * scales[b, t]
+            joint = total * out.scales[b, t]
             keep = 1 / joint if t < n - 1 and joint > 0 else joint * 0
             share = 1 / total if total > 0 else total * 0
             write_marginals(forwards, backwards, address(nodes, (b, t)), share, keep, size)
@@ -236,46 +243,16 @@ def judge(report, log_z, b, reach, width):
 
 
 @kernel(fastmath=FLAGS)
-def run(
-    stages,
-    node,
-    edge,
-    lengths,
-    first,
-    last,
-    begin,
-    end,
-    log_z,
-    nodes,
-    before,
-    after,
-    tops,
-    scales,
-    report,
-    limits,
-    exact,
-):
-    """The ``stages`` of sequences first … last − 1; ``LIFT`` and ``COLLECT`` at steps begin … end − 1.
+def run(stages, chains, part, out):
+    """The ``stages`` of the sequences of a part; ``LIFT`` and ``COLLECT`` at its steps.
 
     Args:
         stages: a sum of ``LIFT``, ``FORWARD``, ``BACKWARD``, ``COLLECT``, ``JUDGE``.
-        node: ``[B, T, L]``.
-        edge: ``[B or 1, T − 1 or 1, L, L]``.
-        lengths: ``int64 [B]``.
-        first: of the sequences.
-        last: the one after the last.
-        begin: the first step.
-        end: the step after the last.
-        log_z: float64 ``[B]``, written.
-        nodes: ``[B, T, L]``, written, as are the following.
-        before: likewise.
-        after: likewise.
-        tops: ``[B, T]``.
-        scales: ``[B, T]``.
-        report: float64 ``[B, 7]``, starting as ``START``.
-        limits: of :func:`judge`.
-        exact: bool ``[B]``, written.
+        chains: :class:`lnz.ops.chain.cpu.arguments.Inputs`.
+        part: :class:`lnz.ops.chain.cpu.arguments.Span`.
+        out: :class:`lnz.ops.chain.cpu.arguments.Sweep`, written.
     """
+    node, edge, lengths, limits = chains.node, chains.edge, chains.lengths, out.limits
     size = node.shape[2]
     padded = (size + 15) // 16 * 16
     shared = len(edge) == 1 and edge.shape[1] == 1
@@ -289,39 +266,22 @@ def run(
         if stages & BACKWARD:
             top, reach, infinite, proper = lift_table(edge[0, 0], transposed, True)
     delayed = not infinite and 2 * reach < limits[0]
-    for at in range(first, last, rows):
-        count = min(rows, last - at)
+    for at in range(part.first, part.last, rows):
+        count = min(rows, part.last - at)
         longest = 0
         for b in range(at, at + count):
             longest = max(longest, lengths[b])
             if stages & LIFT:
                 if shared and lengths[b] > 1:
-                    note(report, b, reach, infinite, proper)
-                lift(node, b, lengths[b], begin, end, infinite, nodes, tops, report)
+                    note(out.report, b, reach, infinite, proper)
+                lift(node, b, lengths[b], part, infinite, out)
+        tile = Tile(at, count, longest, delayed)
         if stages & FORWARD:
-            forward(
-                edge,
-                lengths,
-                at,
-                count,
-                longest,
-                delayed,
-                nodes,
-                before,
-                tops,
-                top,
-                log_z,
-                report,
-                table,
-                state,
-                message,
-            )
+            forward(chains, tile, out, Work(table, state, message), top)
         if stages & BACKWARD:
-            backward(
-                edge, lengths, at, count, longest, delayed, nodes, after, scales, report, transposed, state, message
-            )
+            backward(chains, tile, out, Work(transposed, state, message))
         for b in range(at, at + count):
             if stages & COLLECT:
-                collect(b, lengths[b], begin, end, nodes, before, after, scales, log_z, report)
+                collect(b, lengths[b], part, out)
             if stages & JUDGE:
-                exact[b] = judge(report, log_z, b, *limits)
+                out.in_range[b] = judge(out.report, out.log_z, b, *limits)

@@ -13,12 +13,14 @@ those of the labellings themselves, summed anew.
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
 
+from lnz.ops.chain.cpu.arguments import Inputs, Tile, Work
 from lnz.ops.chain.cpu.max_forward import (
     block_of,
     exact_sum,
@@ -36,6 +38,22 @@ from lnz.ops.chain.records import Chains, with_a_table
 from lnz.ops.jit.cpu import kernel
 from lnz.ops.jit.cpu.memory import address
 from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
+
+
+class Endings(NamedTuple):
+    """The best labellings from a step on: first labels ``[k]``, what they lose ``[k]``, room for candidates."""
+
+    ends: Any
+    losses: Any
+    candidates: Any
+
+
+class Memo(NamedTuple):
+    """``seen [L]`` is ``stamp`` where ``previous [L]``, the best label before each label, is known at this step."""
+
+    seen: Any
+    previous: Any
+    stamp: int
 
 
 @njit(fastmath=FLAGS)
@@ -73,11 +91,13 @@ def begin(alpha, size, k, ends, losses, candidates, sources):
 
 
 @njit(fastmath=FLAGS)
-def go_back(kept, r, s, into, size, k, count, ends, losses, candidates, sources, seen, previous, stamp):
+def go_back(kept, r, s, into, size, k, count, endings, sources, memo):
     """One step back from ``count`` endings, whose labels' columns are rows of ``into``; how many there are then.
 
-    ``sources`` are the endings that they prolong. ``seen [L]`` is ``stamp`` where ``previous [L]`` is known.
+    ``sources`` are the endings that they prolong.
     """
+    ends, losses, candidates = endings
+    seen, previous, stamp = memo
     limit, forks = losses[k - 1] if count == k else math.inf, False
     for h in range(count):
         label = ends[h]
@@ -134,12 +154,12 @@ def unroll(node, edge, own, b, n, sources, count, labels, scores):
 
 
 @kernel(fastmath=FLAGS)
-def run(node, edge, lengths, first, last, block, labels, scores):
+def run(chains, first, last, block, labels, scores):
     """Of sequences first … last − 1: ``labels int64 [k, B, T]``, −100 beyond, and float64 ``scores [k, B]``, written.
 
-    ``node [B, T, L]``, ``edge [B or 1, T − 1 or 1, L, L]``. What does not exist has −100 and −inf. α is kept of
-    ``block`` steps at a time.
+    What does not exist has −100 and −inf. α is kept of ``block`` steps at a time.
     """
+    node, edge, lengths = chains
     T, size = node.shape[1:]
     k, several, rows = len(labels), edge.shape[1] > 1, TILE if len(edge) == 1 else 1
     table, into = table_of(size), table_of(size)
@@ -157,12 +177,13 @@ def run(node, edge, lengths, first, last, block, labels, scores):
         if not several and (at == first or len(edge) > 1):
             lay(edge[own, 0], table)
             lay_transposed(edge[own, 0], into)
-        before = forward_to_the_end(node, edge, own, lengths, at, count, longest, block, table, message, kept, offsets)
+        tile = Tile(at, count, longest, False)
+        before = forward_to_the_end(chains, tile, block, table, message, kept, offsets)
         blocks = (longest + block - 1) // block
         for c in range(blocks - 1, -1, -1):
             start, stop = c * block, min(longest, (c + 1) * block)
             if c < blocks - 1:
-                forward(node, edge, own, lengths, at, count, start, stop, table, before[c], message, kept, offsets)
+                forward(chains, tile, start, stop, Work(table, before[c], message), kept, offsets)
             for r in range(count):
                 n = lengths[at + r]
                 for t in range(min(n, stop) - 1, start - 1, -1):
@@ -173,10 +194,8 @@ def run(node, edge, lengths, first, last, block, labels, scores):
                             for h in range(counts[r]):
                                 into[ends[r, h], :size] = edge[own, t, :, ends[r, h]]
                         stamp += 1
-                        counts[r] = go_back(
-                            kept, r, t - start, into, size, k, counts[r], ends[r], losses[r], candidates,
-                            sources[r, t], seen, previous, stamp,
-                        )  # fmt: skip
+                        endings, memo = Endings(ends[r], losses[r], candidates), Memo(seen, previous, stamp)
+                        counts[r] = go_back(kept, r, t - start, into, size, k, counts[r], endings, sources[r, t], memo)
                     for h in range(counts[r]):
                         labels[h, at + r, t] = ends[r, h]
         for r in range(count):
@@ -192,7 +211,8 @@ def topk(chains: Chains, k: int) -> tuple[Tensor, Tensor]:
     """Labellings ``int64 [k, B, T]`` and float64 scores ``[k, B]``; −100 and −inf beyond the possible ones."""
     B, T, _ = chains.node.shape
     labels, scores = torch.empty(k, B, T, dtype=torch.int64), torch.empty(k, B, dtype=torch.float64)
-    inputs, outputs = arrays(*with_a_table(chains)), (block_of(chains), labels.numpy(), scores.numpy())
+    inputs = Inputs(*arrays(*with_a_table(chains)))
+    outputs = block_of(chains), labels.numpy(), scores.numpy()
     threads = threads_for(chains.node.numel())
-    on_threads(lambda _, first, last: run(*inputs, first, last, *outputs), shares_of(B, threads))
+    on_threads(lambda _, first, last: run(inputs, first, last, *outputs), shares_of(B, threads))
     return labels, scores

@@ -1,1 +1,11 @@
-"""The Numba kernels of CTC: frames, lattices, best alignments, gradients."""
+"""The backend "cpu" of CTC: float32 and float64, each sum with an exponent of its own, so for any range of scores."""
+
+VERBS = {
+    "solve": "calls",
+    "value": "calls",
+    "gradient": "calls",
+    "slopes": "calls",
+    "viterbi": "calls",
+    "search": "calls",
+}
+"""What it can do, and in which of its files that is."""

@@ -89,7 +89,7 @@ def weigh(at, top, frames, y, room):
 
 
 @njit(fastmath=FLAGS)
-def scale(at, frames, room, out):
+def scale(at, frames, room, out) -> tuple[bool, bool, float]:
     """Whether row ``at`` is without NaN and +inf, whether any score is finite; and what is to be added to ln Z.
 
     ``out`` gets the largest score, 0 where none is finite, and where frames are normalised the sum of exp of the scores

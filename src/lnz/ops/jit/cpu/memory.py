@@ -21,7 +21,7 @@ from lnz.ops.jit.cpu.vectors import INT, LANES, WIDTH, Vector, as_vector, call, 
 
 def _pointer(context: Any, builder: Any, kind: Any, value: Any, index_kind: Any, index: Any) -> Any:
     """The LLVM pointer to ``array[index]``, or ``offset`` numbers after a pointer."""
-    if isinstance(index_kind, types.BaseTuple):
+    if isinstance(index_kind, types.UniTuple | types.Tuple):
         parts, kinds = cgutils.unpack_tuple(builder, index), list(index_kind)
     else:
         parts, kinds = [index], [index_kind]

@@ -190,11 +190,14 @@ def select(typing_context: Any, where: Any, a: Any, b: Any) -> Any:
 
         return result(types.boolean, a, b), choose
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        one = as_vector(context, builder, a, arguments[1], kind)
-        return builder.select(arguments[0], one, as_vector(context, builder, b, arguments[2], kind))
+    if kind is None:
+        return None
 
-    return None if kind is None else (kind(where, a, b), generate)
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        values = (as_vector(context, builder, k, v, kind) for k, v in zip((a, b), arguments[1:], strict=True))
+        return builder.select(arguments[0], *values)
+
+    return kind(where, a, b), generate
 
 
 def _extreme(sign: str) -> Any:

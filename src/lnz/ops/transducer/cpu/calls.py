@@ -14,59 +14,58 @@ import torch
 from torch import Tensor
 
 from lnz.ops.jit.threads import side_by_side
-from lnz.ops.transducer.lattice import Lattice
+from lnz.ops.transducer.records import Arcs, Joint
 
 _SHARED = 2**14  # scores from which threads share the work
 
 
-def arcs(x: Tensor, labels: Tensor, of: Lattice, blank: int, normalise: bool) -> tuple[Tensor, Tensor, Tensor]:
+def joint_arcs(given: Joint) -> tuple[Tensor, Tensor, Tensor]:
     """Arcs ``[B, T, U + 1]``, ``[B, T, U]`` and scales ``[B, T, U + 1, 2]`` of joint scores, see :mod:`.cpu.joint`."""
     from lnz.ops.transducer.cpu.joint import arcs as kernel
 
+    x, *rest, blank, normalise = given
     B, T, W, _ = x.shape
     at_blank, at_label = torch.empty(B, T, W, dtype=torch.float64), torch.empty(B, T, W - 1, dtype=torch.float64)
     scales = x.new_empty(B, T, W, 2)
-    arguments = (*_arrays(x, labels, of.lengths, of.target_lengths), blank, normalise)
+    arguments = (*_arrays(x, *rest), blank, normalise)
     results = (at_blank.numpy(), at_label.numpy(), scales.numpy())
     _share(lambda first, step: kernel(*arguments, first, step, *results), B * T, x.numel())
     return at_blank, at_label, scales
 
 
-def slopes(
-    to_blank: Tensor, to_label: Tensor, x: Tensor, labels: Tensor, of: Lattice, blank: int, normalise: bool,
-    scales: Tensor,
-) -> Tensor:  # fmt: skip
+def joint_slopes(to_blank: Tensor, to_label: Tensor, given: Joint, scales: Tensor) -> Tensor:
     """The gradient of joint scores ``[B, T, U + 1, C]`` from that of the arcs."""
     from lnz.ops.transducer.cpu.joint import slopes as kernel
 
+    x, *rest, blank, normalise = given
     B, T, W, C = x.shape
     out = np.empty((B, T, W, C), np.float32 if x.dtype == torch.float32 else np.float64)
-    arguments = _arrays(to_blank, to_label, x, labels, of.lengths, of.target_lengths)
-    arguments = (*arguments, blank, normalise, *_arrays(scales), float(np.finfo(out.dtype).tiny))
-    _share(lambda first, step: kernel(*arguments, first, step, out), B * T, x.numel())
+    arguments = (*_arrays(to_blank, to_label, x, *rest), blank, normalise, *_arrays(scales))
+    tiny = float(np.finfo(out.dtype).tiny)
+    _share(lambda first, step: kernel(*arguments, tiny, first, step, out), B * T, x.numel())
     return torch.from_numpy(out)
 
 
-def solve(blank: Tensor, label: Tensor, of: Lattice) -> tuple[Tensor, Tensor, Tensor]:
+def forward_backward(given: Arcs) -> tuple[Tensor, Tensor, Tensor]:
     """ln Z ``[B]`` and the probabilities of arcs, shaped as their scores, see :mod:`.cpu.solve`."""
     from lnz.ops.transducer.cpu.solve import solve as kernel
 
+    blank, label, *_ = given
     log_z = torch.empty(len(blank), dtype=torch.float64)
     results = (log_z, torch.zeros(blank.shape, dtype=blank.dtype), torch.zeros(label.shape, dtype=label.dtype))
-    arguments = (*_arrays(blank, label, of.lengths, of.target_lengths), of.slant())
-    outputs = _arrays(*results)
+    arguments, outputs = (*_arrays(*given[:4]), given.of.slant()), _arrays(*results)
     _share(lambda first, step: kernel(*arguments, first, step, *outputs), len(blank), blank.numel())
     return results
 
 
-def viterbi(blank: Tensor, label: Tensor, of: Lattice) -> tuple[Tensor, Tensor]:
+def viterbi(given: Arcs) -> tuple[Tensor, Tensor]:
     """Best alignments ``int64 [B, U]`` and their scores ``[B]``; −100 and −inf where there is none."""
     from lnz.ops.transducer.cpu.viterbi import viterbi as kernel
 
+    blank, label, *_ = given
     B, _, U = label.shape
     frames, scores = torch.empty(B, U, dtype=torch.int64), torch.empty(B, dtype=torch.float64)
-    arguments = (*_arrays(blank, label, of.lengths, of.target_lengths), of.slant())
-    outputs = _arrays(frames, scores)
+    arguments, outputs = (*_arrays(*given[:4]), given.of.slant()), _arrays(frames, scores)
     _share(lambda first, step: kernel(*arguments, first, step, *outputs), B, blank.numel())
     return frames, scores
 

@@ -30,14 +30,6 @@ def rows(x: Tensor) -> tuple[Tensor, tuple[int, int]]:
     return x.contiguous().view(B * T, C), (T, 1)
 
 
-def whole_lattice(B: int, T: int, S: int) -> bool:
-    """Whether occupancies ``[B, T, S + 1]`` are kept for the gradient, or made again where it is asked for.
-
-    They are where they take at most 1 GiB (as float64), and one lattice, 32 bytes a label and frame, at most 128 MiB.
-    """
-    return 8 * B * T * (S + 1) <= 2**30 and 32 * T * (S + 1) <= 2**27
-
-
 def value(x: Tensor, prior: Tensor, of: Lattice, normalise: bool) -> tuple[Tensor, Tensor]:
     """ln Z ``[B]`` and frames ``[B, T, 2]``, in O(S) memory beside them, see :func:`lnz.ops.ctc.cpu.solve.value`."""
     from lnz.ops.ctc.cpu.solve import value as kernel

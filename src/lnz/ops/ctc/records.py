@@ -1,0 +1,61 @@
+"""What the operator of CTC takes and gives, and its backends."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lnz.ops.ctc.lattice import Lattice
+from lnz.ops.dispatch import Kernels
+
+KERNELS = Kernels("ctc")
+KERNELS.register("cpu", "lnz.ops.ctc.cpu", devices=("cpu",), dtypes=(torch.float32, torch.float64))
+
+
+class Frames(NamedTuple):
+    """Scores of classes, and the fields of a :class:`.lattice.Lattice`.
+
+    Attributes:
+        scores: ``[B, T, C]``, float32 or wider.
+        prior: ``[C]``, taken off the scores; held constant.
+        normalise: whether ln Σ_c exp of the scores of each frame is taken off.
+    """
+
+    scores: Tensor
+    prior: Tensor
+    labels: Tensor
+    direct: Tensor
+    lengths: Tensor
+    target_lengths: Tensor
+    blank: int
+    stays: bool
+    normalise: bool
+
+    # a method, not a property, which torch.compile of torch 2.10 cannot trace on named tuples
+    def of(self) -> Lattice:
+        return Lattice(*self[2:8])
+
+
+class Pass(NamedTuple):
+    """What a pass leaves.
+
+    Attributes:
+        log_z: ln Q ``[B]``, double.
+        occupancy: of the labels of the target and, last, of all blanks ``[B, T, S + 1]``; ``[B, 0, S + 1]`` where it is
+            made again for the gradient.
+        frames: of each frame the largest score and the sum of exp of scores less that ``[B, T, 2]``.
+    """
+
+    log_z: Tensor
+    occupancy: Tensor
+    frames: Tensor
+
+
+def whole_lattice(B: int, T: int, S: int) -> bool:
+    """Whether occupancies ``[B, T, S + 1]`` are kept for the gradient, or made again where it is asked for.
+
+    They are where they take at most 1 GiB (as float64), and one lattice, 32 bytes a label and frame, at most 128 MiB.
+    """
+    return 8 * B * T * (S + 1) <= 2**30 and 32 * T * (S + 1) <= 2**27
