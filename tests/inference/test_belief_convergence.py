@@ -154,5 +154,7 @@ def test_without_damping_it_says_that_there_is_no_estimate(name: str, shared_dat
     assert abs(found) < 1e8
     assert not p.diagnostics["converged"]
     fresh = lnz.MRF(p.graph, p.scores, p.inference).condition(p.model.observed)
-    with pytest.warns(lnz.ConvergenceWarning, match="is no estimate: whatever its interactions, ln Z lies in"):
+    with pytest.warns(lnz.ConvergenceWarning) as caught:
         _ = fresh.log_partition
+    said = [str(warning.message) for warning in caught]
+    assert any("is no estimate: whatever its interactions, ln Z lies in" in message for message in said), said

@@ -114,9 +114,9 @@ SAMPLERS = [
     Gibbs("tree", chains=64, sweeps=400),
     Gibbs("systematic", chains=64, sweeps=400),
     MetropolisHastings(chains=64, sweeps=1000),
-    MetropolisHastings(flip_one, chains=64, sweeps=1000),
-    GibbsWithGradients(chains=64, sweeps=600),
-    DiscreteLangevin(1.0, chains=64, sweeps=500),
+    MetropolisHastings(flip_one, chains=64, sweeps=4000),
+    GibbsWithGradients(chains=64, sweeps=1500),
+    DiscreteLangevin(1.0, chains=64, sweeps=1500),
     HamiltonianMonteCarlo(0.6, 3, chains=64, sweeps=400),
     ParallelTempering((1.0, 2.0), chains=64, sweeps=400),
 ]

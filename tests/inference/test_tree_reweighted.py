@@ -80,7 +80,7 @@ def tree_reweighted_objective(p: lnz.MRF) -> Tensor:
         singles = torch.xlogy(nodes, nodes).sum(-1)[..., scope].sum(-1)
         information = joint - singles if arity > 1 else torch.zeros_like(singles)
         total = total - (part * information).sum(-1)
-    return p.solution._expected_score(p.model, total)
+    return total + p._expectation(p._expanded_scores(), torch.zeros(p.batch_shape, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("name", ["grid", "triples", "parallel edges", "cards"])
@@ -241,7 +241,7 @@ def test_what_it_cannot_answer_and_wrong_settings() -> None:
         ({"max_iterations": 0}, "max_iterations: expected a positive integer, got 0"),
         ({"steps": 0}, "steps: expected a positive integer, got 0"),
         ({"tolerance": 1.0}, "tolerance: expected None or a number in"),
-        ({"damping": -0.1}, r"damping: expected a number in \[0, 1\)"),
+        ({"damping": -0.1}, r"damping: expected None or a number in \[0, 1\)"),
         ({"appearance": "even"}, "appearance: expected 'uniform', 'optimised' or a tensor, got 'even'"),
     ):
         with pytest.raises(ValueError, match=message):

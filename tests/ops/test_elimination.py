@@ -24,7 +24,7 @@ def rows(tree: Program, batch: int, dtype: torch.dtype = torch.float64) -> torch
     return scores
 
 
-NONE = torch.empty(0, 0, dtype=torch.int64)
+NONE = torch.empty(1, 0, dtype=torch.int64)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

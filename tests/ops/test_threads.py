@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -177,6 +178,36 @@ def test_work_inside_the_executor_does_not_wait_for_itself(monkeypatch):
     np.testing.assert_array_equal(outs, np.tile(x * x, (8, 1)))
 
 
+@pytest.mark.usefixtures("two_threads")
+def test_every_task_is_done_once_and_its_error_is_raised():
+    for count in (0, 1, 2, 9):
+        done = []
+        threads.side_by_side([partial(done.append, k) for k in range(count)])
+        assert sorted(done) == list(range(count))
+
+    def fail():
+        raise ValueError("refused")
+
+    for place in (0, 5):
+        tasks = [lambda: None] * 6
+        tasks[place] = fail
+        with pytest.raises(ValueError, match="refused"):
+            threads.side_by_side(tasks)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_tasks_that_share_their_own_work_do_it_alone():
+    done = []
+
+    def outer():
+        own = []
+        threads.side_by_side([lambda: own.append(threading.get_ident())] * 4)
+        done.append(own == [threading.get_ident()] * 4)
+
+    threads.side_by_side([outer] * 3)
+    assert done == [True] * 3
+
+
 @needs_openmp
 def test_torchs_library_is_found_beside_another_one():
     """scikit-learn brings one of its own."""
@@ -194,7 +225,7 @@ SCRIPT = """
 import os, multiprocessing, sys
 import numpy as np, torch
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.jit.threads import parallel, partition
+from lnz.ops.jit.threads import parallel, partition, side_by_side
 
 @kernel()
 def count(first, last, out):
@@ -204,7 +235,8 @@ def check(number=0):
     out = np.zeros(1000)
     for _ in range(20):
         parallel(count, partition(1000, 8), out)
-    assert (out == 20).all()
+        side_by_side([lambda share=share: count(*share, out) for share in partition(1000, 5).shares()])
+    assert (out == 40).all()
 
 torch.set_num_threads(2)
 """

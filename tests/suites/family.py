@@ -96,7 +96,7 @@ class Family(ABC):
     """What a subclass supplies, and what all parts of the suite use."""
 
     lacks: ClassVar[frozenset[str]] = frozenset()
-    """Methods that this kind does not have by design, of ``topk`` and ``sample``: they raise and name alternatives."""
+    """What this kind does not have by design, of ``topk``, ``sample``, ``forward mode``: it raises, naming others."""
 
     @staticmethod
     @abstractmethod

@@ -116,9 +116,9 @@ class ExactSolution(Solution):
 
     @property
     def _base(self) -> Tensor:
-        """Where each table starts in its row; no rows where no node is cut out."""
+        """Where each table starts in its row; no columns where no node is cut out."""
         if not self._cut:
-            return torch.empty(0, 0, dtype=torch.int64, device=self.model.device)
+            return torch.empty(1, 0, dtype=torch.int64, device=self.model.device)
         return program_of(self._handle).bases(self._observed_rows).to(self.model.device)
 
     @property

@@ -38,6 +38,8 @@ class Operation(NamedTuple):
     compile: Callable[[torch.dtype], None]
 
 
+WILD = 1e4
+"""Scores whose sums of exponentials leave the range of float64."""
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -61,7 +63,7 @@ def _answers(p: lnz.distributions.StructuredDistribution, y: Tensor) -> None:
     p.argmax()
     p.topk(2)
     p.sample((2,))
-    p.entropy()
+    p.entropy().sum().backward()
     _ = p.marginals
 
 
@@ -72,6 +74,11 @@ def _chain(dtype: torch.dtype) -> None:
         _answers(p, y)
         (-p.log_prob(y.masked_fill(torch.arange(6) == 2, -100)).sum()).backward()
         _ = tuple(p.max_marginals())
+        _answers(LinearChain(_scores(dtype, 1, 6, 5), _scores(dtype, *shape)), y[:1])  # too few to fuse
+    node = WILD * torch.arange(30).remainder(7).to(dtype).reshape(1, 6, 5)  # beyond float64's range of exponents
+    wild = LinearChain(node.requires_grad_(), (-WILD * torch.eye(5, dtype=dtype)).requires_grad_())
+    _answers(wild, y[:1])
+    _ = HMM(node[0, 0].log_softmax(-1), node[0, :5].log_softmax(-1), node).filtered
     logits = _scores(dtype, 5, 5).log_softmax(-1)
     _ = HMM(logits[0], logits, _scores(dtype, 9, 6, 5)).log_evidence.sum().backward()
 
@@ -90,6 +97,8 @@ def _ctc(dtype: torch.dtype) -> None:
     alignments.argmax()
     alignments.sample((2,))
     _ = alignments.marginals
+    long = CTC(_scores(dtype, 1, 2**16, 2))  # too long for the lattice to be kept
+    (-long.log_prob(torch.ones(1, 64, dtype=torch.int64)).sum()).backward()
 
 
 def _transducer(dtype: torch.dtype) -> None:
@@ -138,7 +147,8 @@ def _mean_field(dtype: torch.dtype) -> None:
 
 
 def _gibbs(dtype: torch.dtype) -> None:
-    for p in (_grid(dtype, Gibbs()), _grid(dtype, Gibbs(), 2), _loop(dtype, Gibbs())):
+    spins = MRF(FactorGraph.grid(4, 5, 2), (_scores(dtype, 2), _scores(dtype, 2, 2)), Gibbs())
+    for p in (_grid(dtype, Gibbs()), _grid(dtype, Gibbs(), 2), spins, _loop(dtype, Gibbs())):
         sampler = Gibbs(order="chromatic")
         chains = sampler.init(p.model, 2, None)
         sampler.step(p.model, chains, 1, None)

@@ -26,7 +26,7 @@ class Rows(NamedTuple):
 
     Attributes:
         scores: all tables ``[B, program.size]``, float32 or wider.
-        base: ``int64 [B or 1, tables]``, where each table starts in its row; no rows where no node is cut out.
+        base: ``int64 [B or 1, tables]``, where each table starts in its row; no columns where no node is cut out.
         handle: the junction tree's :attr:`Program.handle`.
         clamped: whether any node table holds anything but 0; if not, they need not be read.
     """

@@ -115,8 +115,8 @@ class Program:
         return self._derived[key]
 
     def starts(self, base: Tensor) -> Tensor:
-        """``base`` as operators get it: without rows it stands for :attr:`base`."""
-        return base if len(base) else self.base.to(base.device)
+        """``base`` as operators get it: without columns it stands for :attr:`base`."""
+        return base if base.shape[1] else self.base.to(base.device)
 
     def bases(self, observed: Tensor | None) -> Tensor:
         """Where each table starts given the labels ``[B, N]`` of the nodes cut out: ``int64 [B or 1, tables]``."""

@@ -10,6 +10,7 @@ import ctypes
 import os
 import sys
 import threading
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -32,6 +33,15 @@ def parallel_region() -> int:
         except (OSError, AttributeError):
             continue
     return 0
+
+
+_BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_REGION = ctypes.CFUNCTYPE(None, _BODY, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)  # lets the interpreter's lock go
+
+
+def run(region: int, work: Callable[[], None], threads: int) -> None:
+    """``work()`` on every thread of a team of so many; it must not raise."""
+    _REGION(region)(_BODY(lambda _: work()), None, threads, 0)
 
 
 class _Callers:

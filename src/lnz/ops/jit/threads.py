@@ -122,20 +122,36 @@ def _mark() -> None:
 
 
 def side_by_side(tasks: Sequence[Callable[[], None]]) -> None:
-    """Run all tasks, the first of them on the calling thread; returns, or raises what one raised, when all are done.
+    """Run all tasks, on torch's threads or the executor's; returns, or raises what one raised, when all are done.
 
-    The threads stay from call to call (starting one takes as long as a small kernel). They are this process's own: a
-    forked one, which inherits none, makes its own.
+    For what is more than one kernel call: :func:`parallel` starts sooner. Tasks must not wait for each other, since one
+    thread may have to do them all: of a forked process it does, as one of several that a task has split its own work
+    into.
     """
-    others = [_pool(len(tasks) - 1, os.getpid()).submit(task) for task in tasks[1:]]
-    try:
-        for task in tasks[:1]:
-            task()
-    finally:
+    errors: list[BaseException] = []
+    ahead = iter(tasks)
+
+    def work() -> None:
+        outermost, _own.inside = not _own.inside, True
+        try:
+            for task in ahead:  # each is handed out once: the iterator is advanced under the interpreter's lock
+                task()
+        except BaseException as error:  # out of a native thread none may leave
+            errors.append(error)
+        finally:
+            _own.inside = not outermost
+
+    threads = 1 if openmp.forked() or _own.inside else min(len(tasks), torch.get_num_threads())
+    team = _team() if threads > 1 else 0
+    if team and openmp.callers.admit():
+        openmp.run(team, work, threads)
+    else:
+        others = [_pool(threads - 1, os.getpid()).submit(work) for _ in range(threads - 1)]
+        work()
         for other in others:
-            other.exception()  # waits
-    for other in others:
-        other.result()
+            other.result()
+    if errors:
+        raise errors[0]
 
 
 @cache
