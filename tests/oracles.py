@@ -55,6 +55,13 @@ class Oracle:
         return [(score - max(scores)) - rest for score in scores]
 
     @property
+    def all_log_probs(self) -> Tensor:
+        """ln P(y) of all :meth:`labellings`, ``[K, *batch]``."""
+        each = [self.log_probs(b) for b in range(len(self.entries))]
+        K = max(map(len, each))
+        return self._tensor([[*row, *[-math.inf] * (K - len(row))] for row in each]).movedim(-1, 0)
+
+    @property
     def marginals(self) -> list[Tensor]:
         return self._summed_over_parts(self.probabilities)
 

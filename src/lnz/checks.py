@@ -101,24 +101,20 @@ LARGE = 1e9
 def working_dtype(dtype: torch.dtype, *scores: Tensor) -> torch.dtype:
     """What is added up in for scores of ``dtype``: float32 or wider. Answers are rounded to ``dtype`` once.
 
-    float64 where any of ``scores`` is :data:`LARGE`: sums and differences of scores near the end of float32's range lie
-    beyond it.
+    float64 where any of ``scores`` has :data:`LARGE` entries: their sums may lie beyond the range of float32.
     """
     wide = torch.promote_types(dtype, torch.float32)
     return torch.float64 if wide == torch.float32 and any(map(has_large, scores)) else wide
 
 
 def has_large(scores: Tensor) -> bool:
-    """Whether a finite score is known to be :data:`LARGE`; not where no float64 can help, on MPS."""
+    """Whether the highest score is known to be :data:`LARGE`, or as far below 0; not on MPS, which has no float64.
+
+    Low scores beside ordinary ones, such as masks are made of, do not count: they are in no likely labelling.
+    """
     if not concrete(scores) or not scores.numel() or scores.device.type == "mps":
         return False
-    if plain(scores) and scores.dtype in (torch.float32, torch.float64) and scores.is_contiguous():
-        flat = scores.detach().numpy().reshape(-1)
-        with np.errstate(over="ignore"):
-            if np.dot(flat, flat) < LARGE**2:  # nearly always, and quicker than two passes for the ends of the range
-                return False
-    finite = scores.detach().abs()
-    return bool(finite.masked_fill(torch.isinf(finite), 0.0).amax() > LARGE)
+    return LARGE < abs(largest(scores)) < math.inf
 
 
 def check_tensor(name: str, value: object) -> None:

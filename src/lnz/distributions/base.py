@@ -203,11 +203,29 @@ class StructuredDistribution(Distribution, ABC):
         """
         check_tensor("y", value)
         observed = concrete(value) and not self._unobserved(value).any()
+        if observed and self._far and self._has_conditionals:
+            return self._log_prob_by_conditionals(value)
         numerator = self._relative_score(value) if observed else self._relative_log_partition(value)
         z = self._relative_log_partition()
         impossible = torch.isneginf(z) | (z.isnan() & torch.isneginf(numerator))  # −inf, whatever Z is
         z = z.masked_fill(impossible, 0.0)
         return (numerator - z).to(self._dtype)
+
+    @property
+    def _has_conditionals(self) -> bool:
+        """Whether :meth:`_cross_entropy` is exact, and a sum of log-conditionals."""
+        return True
+
+    def _log_prob_by_conditionals(self, y: Tensor) -> Tensor:
+        """ln P(y) of full labellings, as E[ln P] under the distribution that is sure of y.
+
+        A sum of log-conditionals, right where ln Z and s(y) are too large for their difference.
+        """
+        sure = self.condition(y)
+        sure._validate_args = False  # an impossible labelling leaves nothing possible
+        same = self if sure.batch_shape == self.batch_shape else self.expand(sure.batch_shape)
+        impossible = torch.isneginf(self._relative_score(y).detach())
+        return (-sure._cross_entropy(same)).masked_fill(impossible, -torch.inf).to(self._dtype)
 
     def _scaled_log_prob(self, y: Tensor, scale: float) -> Tensor:
         """``scale`` · :meth:`log_prob`: the terms of a loss; a family may compute their gradients along with them."""

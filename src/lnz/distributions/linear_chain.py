@@ -181,12 +181,8 @@ class LinearChain(SequenceDistribution):
     def _scaled_log_prob(self, y: Tensor, scale: float) -> Tensor:
         check_tensor("y", y)
         y = as_labels("y", y)
-        if not self._far:
-            return self._times_log_prob(y, scale)
-        return self._centred._times_log_prob(y, scale).to(self._dtype)
-
-    def _times_log_prob(self, y: Tensor, scale: float) -> Tensor:
-        """``scale`` · ln P(y), by what is cheapest here."""
+        if self._far:
+            return _times(scale, self._log_prob_by_difference(y))
         if self._known("forward_backward"):
             return _times(scale, self._log_prob_by_difference(y))
         if not self._known("fused"):  # of a second labelling, the pass that serves all of them is cheaper

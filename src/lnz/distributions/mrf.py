@@ -128,6 +128,10 @@ class MRF(StructuredDistribution):
     def _relative_score(self, y: Tensor) -> Tensor:
         return self.solution.centred[0].precise_score(self._full(y))
 
+    @property
+    def _has_conditionals(self) -> bool:
+        return self.solution.exact
+
     def _cross_entropy(self, other: MRF) -> Tensor:
         self._require_feasible("entropy")
         return self.solution.cross_entropy(other.solution)

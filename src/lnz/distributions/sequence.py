@@ -41,6 +41,9 @@ class SequenceDistribution(StructuredDistribution):
     def _dtype(self) -> torch.dtype:
         """The dtype of the scores, and of all answers."""
 
+    def _relative_score(self, y: Tensor) -> Tensor:
+        return self._wide_score(y)
+
     @property
     def log_partition(self) -> Tensor:
         return self._wide_log_partition.to(self._dtype)
@@ -53,7 +56,10 @@ class SequenceDistribution(StructuredDistribution):
 
     def _log_prob_by_difference(self, value: Tensor) -> Tensor:
         check_tensor("y", value)
-        if concrete(value) and not self._unobserved(value).any():
+        observed = concrete(value) and not self._unobserved(value).any()
+        if observed and self._far:
+            return self._log_prob_by_conditionals(value)
+        if observed:
             numerator, z = self._from_offset(value)
         else:
             numerator, z = self.condition(value)._wide_log_partition, self._wide_log_partition
