@@ -203,7 +203,7 @@ class StructuredDistribution(Distribution, ABC):
         """
         check_tensor("y", value)
         observed = concrete(value) and not self._unobserved(value).any()
-        if observed and self._far and self._has_conditionals:
+        if self._far and observed and self._has_conditionals:
             return self._log_prob_by_conditionals(value)
         numerator = self._relative_score(value) if observed else self._relative_log_partition(value)
         z = self._relative_log_partition()

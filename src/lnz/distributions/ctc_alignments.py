@@ -138,7 +138,7 @@ class CTCAlignments(StructuredDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """ln P(z) = s(z) − ln Z, ``[*batch]``; −inf where z is no alignment. Entries of −100 are summed over."""
-        return StructuredDistribution.log_prob(self._centred, value).to(self._scores.dtype)
+        return super().log_prob(value)
 
     def score(self, y: Tensor) -> Tensor:
         """Σ_t x[t, z_t] of a full alignment, ``[*batch]``; −inf where it does not spell the target."""

@@ -174,8 +174,8 @@ class HMM(SequenceDistribution):
     def _wide_entropy(self) -> Tensor:
         return self._chain._wide_entropy
 
-    def _wide_cross_entropy(self, other: HMM) -> Tensor:
-        return self._chain._wide_cross_entropy(other._chain)
+    def _wide_cross_entropy(self, other: HMM, by_conditionals: bool) -> Tensor:
+        return self._chain._wide_cross_entropy(other._chain, by_conditionals)
 
     def _initial_marginals(self) -> Tensor:
         if self.event_shape[0]:
@@ -196,7 +196,7 @@ class HMM(SequenceDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """ln P(z | x), ``[*batch]``, of the states z = value; −100 entries are summed over. −inf where impossible."""
-        return self._chain.log_prob(value).to(self._dtype)
+        return super().log_prob(value) if self._far else self._chain.log_prob(value).to(self._dtype)
 
     def condition(self, y: Tensor) -> Self:
         clamped = LinearChain(self.emission, self.transition, self.lengths, validate_args=False).condition(y)

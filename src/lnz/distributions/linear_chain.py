@@ -144,12 +144,10 @@ class LinearChain(SequenceDistribution):
         nodes = chain.node_marginals(self._flat, self._pass)
         return chain.entropy(nodes, edges).reshape(self.batch_shape)
 
-    def _wide_cross_entropy(self, other: LinearChain) -> Tensor:
-        if self._far or other._far:  # by the conditionals, in which no large sums are subtracted, at O(T L²) memory
-            scores = chain.log_conditionals(*other._flat)
-            return -expected_scores(chain.expectation, self._flat, scores).reshape(self.batch_shape)
-        expected = expected_scores(chain.expectation, self._flat, other._flat[:2]).reshape(self.batch_shape)
-        return other._wide_log_partition - expected
+    def _wide_cross_entropy(self, other: LinearChain, by_conditionals: bool) -> Tensor:
+        scores = chain.log_conditionals(*other._flat) if by_conditionals else other._flat[:2]
+        expected = expected_scores(chain.expectation, self._flat, scores).reshape(self.batch_shape)
+        return -expected if by_conditionals else other._wide_log_partition - expected
 
     def _wide_score(self, y: Tensor) -> Tensor:
         y, inside = self._checked(y), self._inside
@@ -182,7 +180,7 @@ class LinearChain(SequenceDistribution):
         check_tensor("y", y)
         y = as_labels("y", y)
         if self._far:
-            return _times(scale, self._log_prob_by_difference(y))
+            return _times(scale, super().log_prob(y))
         if self._known("forward_backward"):
             return _times(scale, self._log_prob_by_difference(y))
         if not self._known("fused"):  # of a second labelling, the pass that serves all of them is cheaper

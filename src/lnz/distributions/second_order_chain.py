@@ -135,8 +135,8 @@ class SecondOrderChain(SequenceDistribution):
     def _dtype(self) -> torch.dtype:
         return self.node_scores.dtype
 
-    def _wide_cross_entropy(self, other: SecondOrderChain) -> Tensor:
-        return self._pairs._wide_cross_entropy(other._pairs)
+    def _wide_cross_entropy(self, other: SecondOrderChain, by_conditionals: bool) -> Tensor:
+        return self._pairs._wide_cross_entropy(other._pairs, by_conditionals)
 
     @property
     def node_marginals(self) -> Tensor:

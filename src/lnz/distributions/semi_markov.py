@@ -129,12 +129,10 @@ class SemiMarkov(SequenceDistribution):
     def _wide_entropy(self) -> Tensor:
         return semi_markov.expectation(*self._flat).reshape(self.batch_shape)
 
-    def _wide_cross_entropy(self, other: SemiMarkov) -> Tensor:
-        if self._far or other._far:  # by the conditionals, in which no large sums are subtracted, at O(T L²) memory
-            scores = semi_markov.log_conditionals(*other._flat)
-            return -expected_scores(semi_markov.expectation, self._flat, scores).reshape(self.batch_shape)
-        expected = expected_scores(semi_markov.expectation, self._flat, other._flat[:2]).reshape(self.batch_shape)
-        return other._wide_log_partition - expected
+    def _wide_cross_entropy(self, other: SemiMarkov, by_conditionals: bool) -> Tensor:
+        scores = semi_markov.log_conditionals(*other._flat) if by_conditionals else other._flat[:2]
+        expected = expected_scores(semi_markov.expectation, self._flat, scores).reshape(self.batch_shape)
+        return -expected if by_conditionals else other._wide_log_partition - expected
 
     @property
     def marginals(self) -> LazyTuple:

@@ -52,14 +52,14 @@ class SequenceDistribution(StructuredDistribution):
         return self._wide_score(y).to(self._dtype)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        check_tensor("y", value)
+        if self._far and not self._unobserved(value).any():
+            return self._log_prob_by_conditionals(value)
         return self._log_prob_by_difference(value)
 
     def _log_prob_by_difference(self, value: Tensor) -> Tensor:
         check_tensor("y", value)
-        observed = concrete(value) and not self._unobserved(value).any()
-        if observed and self._far:
-            return self._log_prob_by_conditionals(value)
-        if observed:
+        if concrete(value) and not self._unobserved(value).any():
             numerator, z = self._from_offset(value)
         else:
             numerator, z = self.condition(value)._wide_log_partition, self._wide_log_partition
@@ -70,7 +70,7 @@ class SequenceDistribution(StructuredDistribution):
         if other is self:
             return self._wide_entropy
         shape = torch.broadcast_shapes(self.batch_shape, other.batch_shape)
-        return self.expand(shape)._wide_cross_entropy(other.expand(shape))
+        return self.expand(shape)._wide_cross_entropy(other.expand(shape), self._far or other._far)
 
     @property
     @abstractmethod
@@ -78,8 +78,11 @@ class SequenceDistribution(StructuredDistribution):
         """−Σ_y P(y) ln P(y) ``[*batch]``, where a labelling is possible."""
 
     @abstractmethod
-    def _wide_cross_entropy(self, other: Self) -> Tensor:
-        """−Σ_y P(y) ln Q(y) ``[*batch]``, Q of ``other``, of the same batch shape."""
+    def _wide_cross_entropy(self, other: Self, by_conditionals: bool) -> Tensor:
+        """−Σ_y P(y) ln Q(y) ``[*batch]``, Q of ``other``, of the same batch shape.
+
+        ln Z of Q less expected scores; or where these are large, ``by_conditionals`` of Q, at O(T L²) memory.
+        """
 
     def _require_feasible(self, what: str) -> None:
         if self._validate_args:

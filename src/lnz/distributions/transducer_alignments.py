@@ -173,7 +173,7 @@ class TransducerAlignments(StructuredDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """ln P(z) = s(z) − ln Z, ``[*batch]``; −inf where z is no alignment. Entries of −100 are summed over."""
-        return StructuredDistribution.log_prob(self._centred, value).to(self.blank_arcs.dtype)
+        return super().log_prob(value)
 
     def score(self, y: Tensor) -> Tensor:
         """The sum of the scores of the arcs of a full alignment, ``[*batch]``; −inf where it is none."""
