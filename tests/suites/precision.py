@@ -109,6 +109,19 @@ class Precision(Family):
         close(p.log_partition, one.map(Tensor.double).oracle.log_partition, torch.finfo(dtype).eps, 1e-4)
         check_all_but_log_partition(one, two, 2 * torch.finfo(dtype).eps, 1e-4)
 
+    @pytest.mark.parametrize("dtype", HALVES, ids=str)
+    @given(data=st.data())
+    def test_sums_beyond_half_precision_are_not_impossible(self, data: st.DataObject, dtype: torch.dtype) -> None:
+        """A loss that is rounded to infinity is that of a labelling that is possible all the same: no error."""
+        largest = 6e4
+        instance = self.pair(data)[0].scaled(largest).map(lambda leaf: leaf.to(dtype))
+        p, oracle = instance.p, instance.map(Tensor.double).oracle
+        y, scores = oracle.labellings()
+        rounding = 20 * torch.finfo(torch.float32).eps * largest  # of the sums
+        for gold, score, wanted in zip(y, scores, oracle.all_log_probs, strict=True):
+            if torch.isfinite(score).all():
+                close(nll(p, gold, reduction="none"), -wanted, 2 * torch.finfo(dtype).eps, rounding)
+
     @given(st.data())
     def test_mixed_dtypes_are_promoted(self, data: st.DataObject) -> None:
         """As a network under autocast brings them beside parameters in float32."""
