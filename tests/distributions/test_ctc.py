@@ -353,3 +353,20 @@ def test_a_temperature_per_batch_entry() -> None:
     equal(lnz.CTC(logits).tempered(temperature).log_prob(targets), torch.stack(wanted))
     with pytest.raises(ValueError, match=r"temperature: expected positive numbers, got -2.0 at \[1\]"):
         lnz.CTC(logits).tempered(torch.tensor([1.0, -2.0]))
+
+
+def test_the_support_holds_transcripts() -> None:
+    p = lnz.CTC(random_scores((3, 5, 4), 0))
+    assert p.support.check(p.sample((50,), torch.Generator().manual_seed(0))).all()
+    y = torch.tensor([[1, 3, -100], [0, 1, 2], [1, -100, 2], [4, 1, 2], [-100, -100, -100]])
+    assert p.support.check(y).tolist() == [True, False, False, False, True]
+    assert p.support.check(torch.zeros(2, 0).long()).tolist() == [True, True]
+    assert lnz.CTC(p.logits, blank=None).support.check(y).tolist() == [True, True, False, False, True]
+    assert lnz.Transducer(random_scores((1, 2, 3, 4), 0)).support.check(y).tolist() == [True, False, False, False, True]
+
+
+def test_transcripts_have_no_moments() -> None:
+    for p in (lnz.CTC(random_scores((5, 4), 0)), lnz.Transducer(random_scores((2, 3, 4), 0))):
+        for name in ("mean", "variance", "stddev"):
+            with pytest.raises(TypeError, match=rf"{type(p).__name__} has no {name}: .*; use alignments\(targets\)"):
+                getattr(p, name)

@@ -117,7 +117,7 @@ def cut(p: lnz.HMM, t: int) -> lnz.HMM:
 @given(models())
 def test_filtered_is_smoothed_of_what_came_so_far(p: lnz.HMM) -> None:
     (T,) = p.event_shape
-    inside = p._chain._inside.expand(*p.batch_shape, T)[..., None]
+    inside = p._chain.inside.expand(*p.batch_shape, T)[..., None]
     for t in range(T):
         equal(p.filtered[..., t, :], torch.where(inside[..., t, :], cut(p, t).smoothed[..., t, :], 0.0))
     equal(p.filtered.sum(-1), inside[..., 0].double())
@@ -186,7 +186,7 @@ def test_evidence_is_the_sum_over_predictions_of_each_observation(p: lnz.HMM) ->
         before = p.initial.exp().expand(*p.batch_shape, -1) if t == 0 else cut(p, t - 1).predicted()[..., t - 1, :]
         if t and p.transition.dim() > 2:
             before = lnz.HMM(p.initial, p.transition, p.emission).predicted()[..., t - 1, :]
-        inside = p._chain._inside[..., t]
+        inside = p._chain.inside[..., t]
         total = total + torch.where(inside, (before * p.emission[..., t, :].exp()).sum(-1).log(), 0.0)
     equal(p.log_evidence, total)
 

@@ -53,7 +53,7 @@ def everything(p: StructuredDistribution) -> tuple[Tensor, Tensor]:
     y = y[:, None].expand(-1, *q.batch_shape, -1)
     scores = q.score(y)
     if isinstance(p, lnz.LinearChain):
-        y = torch.where(p._inside, y, IGNORE)
+        y = torch.where(p.inside, y, IGNORE)
     return y, scores
 
 

@@ -35,6 +35,22 @@ class Samples(Family):
             statistic = sum((c - e) ** 2 / e for c, e in bins if e > 1e-9)
             assert chi2.sf(statistic, max(1, len(bins) - 1)) > 1e-6
 
+    @given(st.data())
+    def test_the_support_holds_labellings_and_nothing_else(self, data: st.DataObject) -> None:
+        """``torch.distributions`` asks it; whether scores allow a labelling is not its question."""
+        instance = self.feasible(data)
+        p = instance.p
+        y = p.argmax()
+        assert p.support.event_dim == len(p.event_shape)
+        assert p.support.check(y).shape == p.batch_shape
+        assert p.support.check(y).all()
+        if y.numel():
+            at = data.draw(st.integers(0, y.numel() - 1))
+            for wrong in (-7, 10**6):
+                z = y.clone()
+                z.view(-1)[at] = wrong
+                assert p.support.check(z).sum() == p.batch_shape.numel() - 1
+
     def test_samples_are_reproducible_and_leave_the_global_generator_alone(self) -> None:
         self.skip_or_refuse("sample")
         p = self.example().p

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,16 +27,21 @@ from lnz.checks import (
     has_large,
     working_dtype,
 )
+from lnz.distributions.support import Labellings
 from lnz.distributions.temperature import check_temperature, divided
 from lnz.ops.conditionals.normalised import log_softmax_at
 from lnz.typing import IGNORE, SampleShape
+
+if TYPE_CHECKING:
+    from lnz.distributions.mrf import MRF
 
 Scores = Any
 """A tensor or a tuple of tensors (or of :class:`lnz.Weighted`), as each family documents."""
 
 Value = TypeVar("Value")
 
-_SINGLE_LABELS = "scores of single labels; families that do: MRF, LinearChain, HMM, Softmax"
+_NODES = "MRF, LinearChain, HMM, SecondOrderChain, Softmax"
+_SINGLE_LABELS = f"scores of single labels; families that do: {_NODES}"
 
 
 class StructuredDistribution(Distribution, ABC):
@@ -57,8 +62,8 @@ class StructuredDistribution(Distribution, ABC):
 
     @property
     def support(self) -> constraints.Constraint:
-        """Integer labels; which labellings are possible is for the scores to say."""
-        return constraints.independent(constraints.integer_interval(0, 2**31 - 1), len(self.event_shape))
+        """Full labellings: a label at every entry, −100 over padding; which are possible is for the scores to say."""
+        return Labellings(self.num_labels, len(self.event_shape), self.inside)
 
     # What a family supplies -------------------------------------------------------------------------------------
 
@@ -116,8 +121,21 @@ class StructuredDistribution(Distribution, ABC):
         """The scores as tensors of the shapes of the marginals."""
 
     @abstractmethod
+    def labelling(self, y: Tensor) -> Tensor:
+        """``y`` as ``int64 [*batch, *event]``, with −100 at whatever is not gold: over padding, whatever it held there.
+
+        Raises:
+            TypeError, ValueError: no tensor of integers, another shape than labellings have, labels out of range.
+        """
+
+    @abstractmethod
     def _unobserved(self, y: Tensor) -> Tensor:
         """Whether any entry of ``y`` that matters is −100: a boolean tensor ``[*batch]``."""
+
+    @property
+    def inside(self) -> Tensor | None:
+        """Which entries of labellings are no padding, booleans ``[*batch, *event]`` or ``[*event]``; ``None``, all."""
+        return None
 
     @property
     def _lengths(self) -> Tensor | int | None:
@@ -246,6 +264,14 @@ class StructuredDistribution(Distribution, ABC):
     def with_node_scores(self, added: Tensor) -> Self:
         """The distribution with ``added`` ``[*batch, *event, L]``, finite, on top of the scores of each label."""
         raise TypeError(f"{type(self).__name__} has no {_SINGLE_LABELS}")
+
+    def to_mrf(self) -> MRF:
+        """The same model as an MRF over nodes, in the order of :attr:`event_shape`.
+
+        Raises:
+            TypeError: a family whose labels are more than the nodes of a graph.
+        """
+        raise TypeError(f"{type(self).__name__} is no MRF; families that are: {_NODES}")
 
     def log_conditionals(self, y: Tensor) -> Tensor:
         """ln P(y_n | all other observed labels) of every node n, ``[*batch, *event]``; 0 where y_n is −100.

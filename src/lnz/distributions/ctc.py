@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Never, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
 
 from lnz.checks import as_sample_shape, check_broadcast, check_integer, check_scores, joint_batch_shape
 from lnz.distributions.ctc_alignments import CTCAlignments
 from lnz.distributions.ctc_targets import check_blank, checked_frames, checked_prior, checked_targets, frames_inside
 from lnz.distributions.sequence import without_padding
-from lnz.distributions.temperature import check_temperature, divided
+from lnz.distributions.transcripts import TranscriptDistribution
 from lnz.ops import ctc
 from lnz.ops.ctc.beam import LanguageModel, search
-from lnz.typing import IGNORE, SampleShape
+from lnz.typing import SampleShape
 
 
-class CTC(Distribution):
+class CTC(TranscriptDistribution):
     """``Q(y) = Σ_z Π_t softmax(x_t)[z_t]`` over the frame labellings z that spell y.
 
     Every frame chooses a class of its own; z spells y by taking away blanks, where ``collapse_repeats`` after equal
@@ -45,8 +44,19 @@ class CTC(Distribution):
         TypeError, ValueError: arguments of the wrong type, shape or value.
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012  (torch declares it a property)
-    _validate_args = __debug__
+    _axes = 2
+    _refused: ClassVar[dict[str, str]] = {
+        "argmax": "argmax over label sequences is intractable: use decode(beam=…), greedy(), "
+        "or alignments(targets).argmax() for forced alignment",
+        "topk": "topk over label sequences is intractable: use decode(beam=…, k={k}), or alignments(targets).topk({k})",
+        "entropy": "the entropy over label sequences is intractable: average −log_prob over sample((n,)), "
+        "or use alignments(targets).entropy()",
+        "condition": "label sequences have no places to clamp: alignments(targets).condition(z) clamps frames",
+        "marginals": "label sequences have no places of which to say marginals: alignments(targets).marginals are "
+        "those of frames given targets, logits.softmax(-1) without",
+        "log_count": "label sequences are not counted: alignments(targets).log_count is for the frame labellings "
+        "that spell the targets",
+    }
 
     def __init__(
         self,
@@ -60,29 +70,13 @@ class CTC(Distribution):
     ) -> None:
         validate = type(self)._validate_args if validate_args is None else validate_args
         check_scores("logits", logits, values=False)
-        self.lengths, self._lengths_given = checked_frames("logits", logits, lengths), lengths is not None
-        logits = without_padding("logits", logits, frames_inside(logits, self.lengths), values=validate, axes=2)
+        frames, self._lengths_given = checked_frames("logits", logits, lengths), lengths is not None
+        logits = without_padding("logits", logits, frames_inside(logits, frames), values=validate, axes=2)
         check_blank(blank, logits.shape[-1])
         checked_prior(log_prior, logits.shape[-1])
-        batch_shape = joint_batch_shape(logits=logits.shape[:-2], lengths=self.lengths.shape)
-        super().__init__(batch_shape, torch.Size(), validate_args=False)
-        self._validate_args = validate
-        self.logits, self.blank, self.collapse_repeats, self.log_prior = logits, blank, collapse_repeats, log_prior
-
-    @property
-    def scores(self) -> Tensor:
-        """The logits, as given."""
-        return self.logits
-
-    @property
-    def num_labels(self) -> int:
-        """C, the number of classes, the blank among them."""
-        return self.logits.shape[-1]
-
-    @property
-    def log_partition(self) -> Tensor:
-        """ln Z = 0, ``[*batch]``: frames are normalised one by one."""
-        return self.logits.new_zeros(self.batch_shape)
+        batch_shape = joint_batch_shape(logits=logits.shape[:-2], lengths=frames.shape)
+        super().__init__(logits, frames, blank, batch_shape, validate)
+        self.collapse_repeats, self.log_prior = collapse_repeats, log_prior
 
     def log_prob(self, value: Tensor, target_lengths: Tensor | None = None) -> Tensor:
         """ln Q(y), ``[*batch]``; −inf where no alignment spells y, with gradient 0.
@@ -113,10 +107,6 @@ class CTC(Distribution):
         lattice = ctc.lattice(labels, frames, sizes, self.blank, self.collapse_repeats)
         prior = checked_prior(self.log_prior, self.num_labels)
         return ctc.log_prob(logits, prior, lattice, True).reshape(shape)
-
-    def score(self, y: Tensor, target_lengths: Tensor | None = None) -> Tensor:
-        """The same as :meth:`log_prob`, for ln Z is 0."""
-        return self.log_prob(y, target_lengths)
 
     def alignments(self, targets: Tensor, target_lengths: Tensor | None = None) -> CTCAlignments:
         """P(z | y) over the alignments of targets ``int64 [*batch, S]``: marginals, best ones, samples.
@@ -187,15 +177,6 @@ class CTC(Distribution):
             z = (self.logits - noise.exponential_(generator=generator).log()).argmax(-1)  # the Gumbel-max trick
             return _cut(*ctc.collapse(z, self.lengths.expand(shape), self.blank, self.collapse_repeats))
 
-    def tempered(self, temperature: float | Tensor) -> Self:
-        """The distribution with all logits divided by ``temperature`` > 0, a number or a tensor per batch entry."""
-        check_temperature(temperature, self.batch_shape)
-        return self._with(divided(self.logits, temperature, 2))
-
-    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
-        """The same distribution with a larger batch shape (nothing is copied)."""
-        return self._with(self.logits.expand(*batch_shape, *self.logits.shape[-2:]))
-
     def _with(self, logits: Tensor) -> Self:
         return self.__class__(
             logits,
@@ -205,47 +186,6 @@ class CTC(Distribution):
             log_prior=self.log_prior,
             validate_args=self._validate_args,
         )
-
-    def argmax(self) -> Never:
-        """Raise: the best label sequence is intractable."""
-        raise TypeError("argmax over label sequences is intractable: use decode(beam=…), greedy(), "
-                        "or alignments(targets).argmax() for forced alignment")  # fmt: skip
-
-    def topk(self, k: int) -> Never:
-        """Raise: the best label sequences are intractable."""
-        raise TypeError(f"topk over label sequences is intractable: use decode(beam=…, k={k}), "
-                        "or alignments(targets).topk(k)")  # fmt: skip
-
-    def entropy(self) -> Never:
-        """Raise: the entropy of label sequences is intractable."""
-        raise TypeError("the entropy over label sequences is intractable: average −log_prob over sample((n,)), "
-                        "or use alignments(targets).entropy()")  # fmt: skip
-
-    def condition(self, y: Tensor) -> Never:
-        """Raise: clamping labels of a sequence of any length means nothing."""
-        raise TypeError("label sequences have no places to clamp: alignments(targets).condition(z) clamps frames")
-
-    @property
-    def marginals(self) -> Never:
-        """Raise: there is a probability of each class at each frame, and it is the softmax of the logits."""
-        raise TypeError("label sequences have no places of which to say marginals: alignments(targets).marginals are "
-                        "those of frames given targets, logits.softmax(-1) without")  # fmt: skip
-
-    @property
-    def log_count(self) -> Never:
-        """Raise: how many label sequences frames can spell says nothing of the scores."""
-        raise TypeError("label sequences are not counted: alignments(targets).log_count is for the frame labellings "
-                        "that spell the targets")  # fmt: skip
-
-    @property
-    def mode(self) -> Never:
-        """Raise, as :meth:`argmax` does."""
-        return self.argmax()
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """Integer labels, −100 beyond the end."""
-        return constraints.independent(constraints.integer_interval(IGNORE, self.num_labels - 1), 1)
 
     def __repr__(self) -> str:
         T, C = self.logits.shape[-2:]

@@ -142,12 +142,12 @@ class CTCAlignments(StructuredDistribution):
 
     def score(self, y: Tensor) -> Tensor:
         """Σ_t x[t, z_t] of a full alignment, ``[*batch]``; −inf where it does not spell the target."""
-        z = self._checked(y)
+        z = self.labelling(y)
         if self._validate_args:
             check_full("y", self._unobserved(y))
         z = z.expand(*torch.broadcast_shapes(z.shape[:-1], self.batch_shape), -1)
         at = self._scores.expand(*z.shape, -1).gather(-1, z.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-        total = at.masked_fill(~self._inside, 0.0).sum(-1, dtype=accumulator(at)).to(at.dtype)
+        total = at.masked_fill(~self.inside, 0.0).sum(-1, dtype=accumulator(at)).to(at.dtype)
         return total.masked_fill(~self._spells(z), -torch.inf)
 
     def _spells(self, z: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ class CTCAlignments(StructuredDistribution):
         return ((spelt == targets) | ~inside).all(-1) & (sizes == self.target_lengths)
 
     def condition(self, y: Tensor) -> Self:
-        z = self._checked(y).unsqueeze(-1)
+        z = self.labelling(y).unsqueeze(-1)
         classes = torch.arange(self.num_labels, device=z.device)
         excluded = (z != IGNORE) & (z != classes)
         return self.map_scores(lambda scores: torch.where(excluded, -torch.inf, scores))
@@ -201,7 +201,7 @@ class CTCAlignments(StructuredDistribution):
             TypeError, ValueError: arguments of the wrong type, shape or value; a z that does not spell the targets.
         """
         check_positive("seconds_per_frame", seconds_per_frame)
-        z, (T,), S = self._checked(self.argmax() if z is None else z, "z"), self.event_shape, self.targets.shape[-1]
+        z, (T,), S = self.labelling(self.argmax() if z is None else z, "z"), self.event_shape, self.targets.shape[-1]
         z = z.expand(*torch.broadcast_shapes(z.shape[:-1], self.batch_shape), T)
         if self._validate_args and concrete(z):
             check_full("z", self._unobserved(z), "")
@@ -212,7 +212,7 @@ class CTCAlignments(StructuredDistribution):
         same = torch.zeros_like(z, dtype=torch.bool)
         if T and self.collapse_repeats:
             same[..., 1:] = z[..., 1:] == z[..., :-1]
-        spoken = self._inside & (True if self.blank is None else z != self.blank)
+        spoken = self.inside & (True if self.blank is None else z != self.blank)
         place = (spoken & ~same).cumsum(-1) - 1  # the label of the target that a frame belongs to
         frames = torch.arange(T, device=z.device).expand_as(z)
         place = torch.where(spoken, place, S)
@@ -272,16 +272,16 @@ class CTCAlignments(StructuredDistribution):
         return (self._scores.expand(*self.batch_shape, *self._scores.shape[-2:]),)
 
     def _unobserved(self, y: Tensor) -> Tensor:
-        return ((self._checked(y) == IGNORE) & self._inside).any(-1)
+        return ((self.labelling(y) == IGNORE) & self.inside).any(-1)
 
     @property
-    def _inside(self) -> Tensor:
+    def inside(self) -> Tensor:
         """Which frames are not padding, ``[*batch, T]`` (or ``[T]``)."""
         return torch.arange(*self.event_shape, device=self._scores.device) < self.lengths.unsqueeze(-1)
 
-    def _checked(self, y: Tensor, name: str = "y") -> Tensor:
+    def labelling(self, y: Tensor, name: str = "y") -> Tensor:
         """``y`` with −100 over padding, whatever it held there."""
-        return as_labelling(name, y, self.event_shape, self.batch_shape, self._inside, self.num_labels)
+        return as_labelling(name, y, self.event_shape, self.batch_shape, self.inside, self.num_labels)
 
     def __repr__(self) -> str:
         (T,) = self.event_shape

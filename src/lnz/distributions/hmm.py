@@ -83,7 +83,7 @@ class HMM(SequenceDistribution):
         if normalised and values:
             _check_rows("initial", initial)
             shared = lengths is None or transition.dim() == 2 or transition.shape[-3] == 1
-            _check_rows("transition", self.transition, None if shared else self._chain._inside[..., 1:, None])
+            _check_rows("transition", self.transition, None if shared else self._chain.inside[..., 1:, None])
 
     @property
     def scores(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -161,7 +161,7 @@ class HMM(SequenceDistribution):
         ahead = probabilities[..., : max(0, T - steps), :]
         for step in range(min(steps, T)):
             ahead = (ahead.unsqueeze(-2) @ tables[..., step : step + ahead.shape[-2], :, :]).squeeze(-2)
-        reached = self._chain._inside[..., T - ahead.shape[-2] :, None]
+        reached = self._chain.inside[..., T - ahead.shape[-2] :, None]
         return torch.nn.functional.pad(torch.where(reached, ahead, 0.0), (0, 0, 0, T - ahead.shape[-2]))
 
     @property
@@ -288,6 +288,13 @@ class HMM(SequenceDistribution):
             self.transition.expand(*self.batch_shape, max(0, T - 1), K, K),
             self.emission.expand(self._shape),
         )
+
+    @property
+    def inside(self) -> Tensor:
+        return self._chain.inside
+
+    def labelling(self, y: Tensor) -> Tensor:
+        return self._chain.labelling(y)
 
     def _unobserved(self, y: Tensor) -> Tensor:
         return self._chain._unobserved(y)

@@ -13,6 +13,7 @@ from lnz.checks import (
     as_labels,
     check_broadcast,
     check_event_shape,
+    check_full,
     check_integer,
     check_labels,
     check_lengths,
@@ -28,6 +29,7 @@ from lnz.distributions.mrf import MRF
 from lnz.distributions.sequence import SequenceDistribution, centred, expected_scores, gathered, without_padding
 from lnz.graphs import FactorGraph
 from lnz.ops import chain
+from lnz.ops.chain import reference
 from lnz.ops.expectation import serves
 from lnz.typing import IGNORE, LazyTuple
 
@@ -101,7 +103,7 @@ class LinearChain(SequenceDistribution):
         return chain.Chains(node, edge, self.lengths.expand(self.batch_shape).reshape(B))
 
     @property
-    def _inside(self) -> Tensor:
+    def inside(self) -> Tensor:
         """Which positions are not padding, ``[*batch, T]`` (or ``[T]``)."""
         (T,) = self.event_shape
         steps = torch.arange(T, device=self.node_scores.device)
@@ -150,7 +152,7 @@ class LinearChain(SequenceDistribution):
         return -expected if by_conditionals else other._wide_log_partition - expected
 
     def _wide_score(self, y: Tensor) -> Tensor:
-        y, inside = self._checked(y), self._inside
+        y, inside = self.labelling(y), self.inside
         if self._validate_args and concrete(y) and self._unobserved(y).any():
             raise ValueError("y: expected a full labelling, got -100 (unobserved); use log_prob or condition")
         (T,), L = self.event_shape, self.num_labels
@@ -212,9 +214,9 @@ class LinearChain(SequenceDistribution):
         return not self._unobserved(y).any()
 
     def condition(self, y: Tensor) -> Self:
-        y = self._checked(y).unsqueeze(-1)
+        y = self.labelling(y).unsqueeze(-1)
         labels = torch.arange(self.num_labels, device=y.device)
-        excluded = (y != IGNORE) & (y != labels) & self._inside.unsqueeze(-1)
+        excluded = (y != IGNORE) & (y != labels) & self.inside.unsqueeze(-1)
         return self._with(torch.where(excluded, -torch.inf, self.node_scores), self.edge_scores)
 
     def label_scores(self, y: Tensor) -> Tensor:
@@ -226,7 +228,7 @@ class LinearChain(SequenceDistribution):
         Raises:
             ValueError: two latent labels beside each other.
         """
-        y, inside = self._checked(y), self._inside
+        y, inside = self.labelling(y), self.inside
         latent = self._unobserved(y)
         (T,), L = self.event_shape, self.num_labels
         if T and concrete(y) and latent.any():
@@ -251,8 +253,25 @@ class LinearChain(SequenceDistribution):
             return scores
         return scores.masked_fill(latent[..., None, None], torch.nan)  # cannot be served here, must not pass unseen
 
+    def step_log_probs(self, y: Tensor) -> Tensor:
+        """ln P(y_t | y_{t−1}) of every step of a full labelling, ``[*batch, T]``, in float64; 0 over padding.
+
+        Their sum is ln P(y). In the log domain by plain PyTorch: O(T L²) time and, for the gradient, memory.
+
+        Raises:
+            ValueError: a step is unobserved.
+        """
+        y = self.labelling(y)
+        if self._validate_args:
+            check_full("y", self._unobserved(y))
+        node, edge, lengths = self._flat
+        wide, T = reference.accumulator(node), y.shape[-1]
+        rows = y.clamp(min=0).expand(*self.batch_shape, T).reshape(-1, T)
+        terms = reference.step_log_probs(node.to(wide), edge.to(wide), lengths, rows)
+        return terms.reshape(*self.batch_shape, T)
+
     def log_conditionals(self, y: Tensor) -> Tensor:
-        return super().log_conditionals(self._checked(y))
+        return super().log_conditionals(self.labelling(y))
 
     def with_node_scores(self, added: Tensor) -> Self:
         return self._with(self.node_scores + added, self.edge_scores)
@@ -335,9 +354,9 @@ class LinearChain(SequenceDistribution):
         )
 
     def _unobserved(self, y: Tensor) -> Tensor:
-        return ((self._checked(y) == IGNORE) & self._inside).any(-1)
+        return ((self.labelling(y) == IGNORE) & self.inside).any(-1)
 
-    def _checked(self, y: Tensor) -> Tensor:
+    def labelling(self, y: Tensor) -> Tensor:
         """``y`` with −100 over padding, whatever it held there."""
         (T,) = self.event_shape
         if not isinstance(y, Tensor):
@@ -345,7 +364,7 @@ class LinearChain(SequenceDistribution):
         y = as_labels("y", y)
         check_event_shape("y", y.shape, (T,))
         check_broadcast("y", y.shape[:-1], self.batch_shape)
-        y = torch.where(self._inside, y, IGNORE)
+        y = torch.where(self.inside, y, IGNORE)
         check_labels("y", y, self.num_labels)
         return y
 
@@ -366,7 +385,7 @@ class LinearChain(SequenceDistribution):
         graph = FactorGraph.pairwise(T, L, torch.stack((steps[:-1], steps[1:]), -1))
         node, edge = self.scores
         if self.lengths is not None:
-            inside = self._inside
+            inside = self.inside
             only_first = torch.full((L,), -torch.inf, dtype=node.dtype, device=node.device)
             only_first[0] = 0.0
             node = torch.where(inside[..., None], node, only_first)

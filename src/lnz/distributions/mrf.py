@@ -7,10 +7,12 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from lnz.checks import check_feasible, check_full, check_integer, concrete
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.node_scores import with_node_scores
+from lnz.distributions.support import Labellings
 from lnz.graphs import FactorGraph
 from lnz.inference import Exact
 from lnz.inference.base import Method, Solution
@@ -145,10 +147,18 @@ class MRF(StructuredDistribution):
 
     def _full(self, y: Tensor) -> Tensor:
         """``y`` as a labelling; raises unless it is a full one."""
-        y = as_labelling("y", self.graph, y, self.batch_shape)
+        y = self.labelling(y)
         if self._validate_args:
             check_full("y", self._unobserved(y))
         return y
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Full labellings, each label below the cardinality of its node."""
+        return Labellings(torch.tensor(self.graph.cardinalities, device=self.model.device), 1)
+
+    def labelling(self, y: Tensor) -> Tensor:
+        return as_labelling("y", self.graph, y, self.batch_shape)
 
     def condition(self, y: Tensor) -> Self:
         return self._with(observe(self.model, y))
@@ -167,7 +177,7 @@ class MRF(StructuredDistribution):
         Raises:
             ValueError: two latent nodes in one factor.
         """
-        y = as_labelling("y", self.graph, y, self.batch_shape)
+        y = self.labelling(y)
         observed = self.model.observed
         if observed is not None:
             y = torch.where(y == IGNORE, observed, y)

@@ -189,7 +189,7 @@ class SecondOrderChain(SequenceDistribution):
     def _wide_score(self, y: Tensor) -> Tensor:
         total = self._first_order._wide_score(y)
         (T,), L = self.event_shape, self.num_labels
-        y = self._first_order._checked(y).clamp(min=0)
+        y = self.labelling(y).clamp(min=0)
         shape = torch.broadcast_shapes(y.shape[:-1], self.batch_shape)
         if T < 3:
             return total.expand(shape)
@@ -199,7 +199,7 @@ class SecondOrderChain(SequenceDistribution):
         else:
             tables = self.triple_scores.flatten(-3).expand(*shape, T - 2, L**3)
             triple = gathered(tables, joint.expand(*shape, T - 2))
-        return total + torch.where(self._first_order._inside[..., 2:], triple, 0.0).sum(-1)
+        return total + torch.where(self.inside[..., 2:], triple, 0.0).sum(-1)
 
     def condition(self, y: Tensor) -> Self:
         return self._with(self._first_order.condition(y).node_scores, self.edge_scores, self.triple_scores)
@@ -212,13 +212,13 @@ class SecondOrderChain(SequenceDistribution):
         Raises:
             ValueError: two latent labels among three in a row.
         """
-        y = self._first_order._checked(y)
+        y = self.labelling(y)
         if not self.event_shape[0]:
             return self.node_scores.expand(*self.batch_shape, 0, self.num_labels)
-        return self.to_mrf().label_scores(torch.where(self._first_order._inside, y, 0))
+        return self.to_mrf().label_scores(torch.where(self.inside, y, 0))
 
     def log_conditionals(self, y: Tensor) -> Tensor:
-        return super().log_conditionals(self._first_order._checked(y))
+        return super().log_conditionals(self.labelling(y))
 
     def with_node_scores(self, added: Tensor) -> Self:
         return self._with(self.node_scores + added, self.edge_scores, self.triple_scores)
@@ -259,6 +259,13 @@ class SecondOrderChain(SequenceDistribution):
             self.triple_scores.expand(*self.batch_shape, max(0, T - 2), L, L, L),
         )
 
+    @property
+    def inside(self) -> Tensor:
+        return self._first_order.inside
+
+    def labelling(self, y: Tensor) -> Tensor:
+        return self._first_order.labelling(y)
+
     def _unobserved(self, y: Tensor) -> Tensor:
         return self._first_order._unobserved(y)
 
@@ -277,7 +284,7 @@ class SecondOrderChain(SequenceDistribution):
         (T,), steps, triple = self.event_shape, torch.arange(self.event_shape[0]), self.triple_scores
         scopes = torch.stack((steps[:-2], steps[1:-1], steps[2:]), -1) if T > 2 else torch.zeros(0, 3).long()
         if self.lengths is not None:
-            triple = torch.where(self._first_order._inside[..., 2:, None, None, None], triple, 0.0)
+            triple = torch.where(self.inside[..., 2:, None, None, None], triple, 0.0)
         graph = FactorGraph(first_order.graph.cardinalities, (*first_order.graph.scopes, scopes))
         return MRF(graph, (*first_order.scores, triple), validate_args=self._validate_args)
 

@@ -7,6 +7,7 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from lnz.checks import (
     as_integers,
@@ -23,6 +24,7 @@ from lnz.checks import (
     promoted,
 )
 from lnz.distributions.sequence import SequenceDistribution, expected_scores, gathered, without_padding
+from lnz.distributions.support import Labellings
 from lnz.ops import semi_markov
 from lnz.ops.semi_markov.decode import CONTINUED
 from lnz.typing import IGNORE, LazyTuple
@@ -108,7 +110,7 @@ class SemiMarkov(SequenceDistribution):
         return semi_markov.Segments(segment, edge, lengths.expand(self.batch_shape).reshape(B))
 
     @property
-    def _inside(self) -> Tensor:
+    def inside(self) -> Tensor:
         """Which steps are not padding, ``[*batch, T]`` (or ``[T]``)."""
         steps = torch.arange(self._sizes[0], device=self.segment_scores.device)
         return steps < (self._sizes[0] if self.lengths is None else self.lengths.unsqueeze(-1))
@@ -167,7 +169,7 @@ class SemiMarkov(SequenceDistribution):
         return super().score(y)
 
     def _wide_score(self, y: Tensor) -> Tensor:
-        y, inside = self._checked(y), self._inside
+        y, inside = self.labelling(y), self.inside
         if self._validate_args and concrete(y) and self._unobserved(y).any():
             raise ValueError("y: expected a full labelling, got -100 (unobserved); use log_prob or condition")
         T, W, L = self._sizes
@@ -194,7 +196,7 @@ class SemiMarkov(SequenceDistribution):
         return total + torch.where(starts[..., 1:], edge, 0.0).sum(-1)
 
     def condition(self, y: Tensor) -> Self:
-        y = self._checked(y)
+        y = self.labelling(y)
         T, W, L = self._sizes
         steps, labels = torch.arange(T, device=y.device), torch.arange(L, device=y.device)
         starts, begun = y >= 0, (y >= 0).cumsum(-1)
@@ -236,16 +238,21 @@ class SemiMarkov(SequenceDistribution):
         )
 
     def _unobserved(self, y: Tensor) -> Tensor:
-        return ((self._checked(y) == IGNORE) & self._inside).any(-1)
+        return ((self.labelling(y) == IGNORE) & self.inside).any(-1)
 
-    def _checked(self, y: Tensor) -> Tensor:
+    @property
+    def support(self) -> constraints.Constraint:
+        """A label where a segment starts, −1 where it goes on, −100 over padding."""
+        return Labellings(self._sizes[-1], 1, self.inside, continued=True)
+
+    def labelling(self, y: Tensor) -> Tensor:
         """``y`` with −100 over padding, whatever it held there."""
         if not isinstance(y, Tensor):
             raise TypeError(f"y: expected a torch.Tensor, got {type(y).__name__}")
         y = as_labels("y", y)
         check_event_shape("y", y.shape, self.event_shape)
         check_broadcast("y", y.shape[:-1], self.batch_shape)
-        y = torch.where(self._inside, y, IGNORE)
+        y = torch.where(self.inside, y, IGNORE)
         goes_on = (y == CONTINUED) & (torch.arange(y.shape[-1], device=y.device) > 0)  # the first step starts a segment
         check_labels("y", torch.where(goes_on, IGNORE, y), self._sizes[-1])
         return y

@@ -75,7 +75,7 @@ class Softmax(StructuredDistribution):
         return surprisal(torch.zeros_like(mine), mine, theirs)
 
     def score(self, y: Tensor) -> Tensor:
-        y = self._checked(y)
+        y = self.labelling(y)
         if self._validate_args:
             check_full("y", self._unobserved(y))
         shape = torch.broadcast_shapes(y.shape, self.batch_shape)
@@ -83,7 +83,7 @@ class Softmax(StructuredDistribution):
         return scores.gather(-1, y.expand(shape).unsqueeze(-1)).squeeze(-1)
 
     def condition(self, y: Tensor) -> Self:
-        y = self._checked(y)
+        y = self.labelling(y)
         labels = torch.arange(self._scores.shape[-1], device=y.device)
         excluded = (y.unsqueeze(-1) != IGNORE) & (y.unsqueeze(-1) != labels)
         return self.map_scores(lambda scores: torch.where(excluded, -torch.inf, scores))
@@ -94,7 +94,7 @@ class Softmax(StructuredDistribution):
 
     def label_scores(self, y: Tensor) -> Tensor:
         """The scores: there are no other labels."""
-        y = self._checked(y)
+        y = self.labelling(y)
         return self._scores.expand(*torch.broadcast_shapes(y.shape, self.batch_shape), -1)
 
     def with_node_scores(self, added: Tensor) -> Self:
@@ -130,7 +130,7 @@ class Softmax(StructuredDistribution):
     def _unobserved(self, y: Tensor) -> Tensor:
         return y == IGNORE
 
-    def _checked(self, y: Tensor) -> Tensor:
+    def labelling(self, y: Tensor) -> Tensor:
         """``y`` as int64; raises unless it is labels."""
         check_tensor("y", y)
         y = as_labels("y", y)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Never, Self
+from typing import ClassVar, Never, Self
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
 
 from lnz.checks import check_broadcast, check_scores
 from lnz.distributions.sequence import without_padding
-from lnz.distributions.temperature import check_temperature, divided
+from lnz.distributions.transcripts import TranscriptDistribution
 from lnz.distributions.transducer_alignments import TransducerAlignments
 from lnz.distributions.transducer_arguments import check_known, checked_joint, fitted_targets, nodes_inside
 from lnz.ops import transducer
-from lnz.typing import IGNORE
 
 _NEEDS_THE_NETWORK = (
     "the joint scores were computed for one target, and those of another one are for the network to say: "
@@ -23,7 +21,7 @@ _NEEDS_THE_NETWORK = (
 )
 
 
-class Transducer(Distribution):
+class Transducer(TranscriptDistribution):
     """``P(y) = Σ_z Π softmax(x[t, u])[z]`` over the alignments z of a target y; the RNN-T (Graves 2012).
 
     In frame t, after u labels, the network either emits the next label and stays, or says blank and goes on to frame
@@ -47,8 +45,16 @@ class Transducer(Distribution):
         TypeError, ValueError: arguments of the wrong type, shape or value.
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012  (torch declares it a property)
-    _validate_args = __debug__
+    blank: int  # pyright: ignore[reportIncompatibleVariableOverride]  (never None here)
+    _axes = 3
+    _refused: ClassVar[dict[str, str]] = {
+        "argmax": f"{_NEEDS_THE_NETWORK}; alignments(targets).argmax() is forced alignment",
+        "topk": f"{_NEEDS_THE_NETWORK}; alignments(targets).topk({{k}}) are the best alignments",
+        "entropy": f"{_NEEDS_THE_NETWORK}; alignments(targets).entropy() is that of the alignments",
+        "condition": f"{_NEEDS_THE_NETWORK}; alignments(targets).condition(z) clamps frames of labels",
+        "marginals": f"{_NEEDS_THE_NETWORK}; alignments(targets).marginals are those of arcs",
+        "log_count": f"{_NEEDS_THE_NETWORK}; alignments(targets).log_count is for alignments",
+    }
 
     def __init__(
         self,
@@ -61,27 +67,10 @@ class Transducer(Distribution):
     ) -> None:
         validate = type(self)._validate_args if validate_args is None else validate_args
         check_scores("logits", logits, values=False)
-        self.lengths = checked_joint("logits", logits, lengths, blank)
-        check_known("logits", logits, self.lengths, values=validate)
-        batch_shape = torch.broadcast_shapes(logits.shape[:-3], self.lengths.shape)
-        super().__init__(batch_shape, torch.Size(), validate_args=False)
-        self._validate_args = validate
-        self.logits, self.blank, self.one_label_per_frame = logits, blank, one_label_per_frame
-
-    @property
-    def scores(self) -> Tensor:
-        """The logits, as given."""
-        return self.logits
-
-    @property
-    def num_labels(self) -> int:
-        """C, the number of classes, the blank among them."""
-        return self.logits.shape[-1]
-
-    @property
-    def log_partition(self) -> Tensor:
-        """ln Z = 0, ``[*batch]``: nodes are normalised one by one."""
-        return self.logits.new_zeros(self.batch_shape)
+        frames = checked_joint("logits", logits, lengths, blank)
+        check_known("logits", logits, frames, values=validate)
+        super().__init__(logits, frames, blank, torch.broadcast_shapes(logits.shape[:-3], frames.shape), validate)
+        self.one_label_per_frame = one_label_per_frame
 
     def log_prob(self, value: Tensor, target_lengths: Tensor | None = None) -> Tensor:
         """ln P(y), ``[*batch]``; −inf where y has no alignment, with gradient 0.
@@ -104,10 +93,6 @@ class Transducer(Distribution):
         """:meth:`log_prob` in double precision: finite wherever y has an alignment."""
         shape, logits, labels, of = self._flat(value, target_lengths)
         return transducer.log_prob(logits, labels, of, self.blank, True).reshape(shape)
-
-    def score(self, y: Tensor, target_lengths: Tensor | None = None) -> Tensor:
-        """The same as :meth:`log_prob`, for ln Z is 0."""
-        return self.log_prob(y, target_lengths)
 
     def alignments(self, targets: Tensor, target_lengths: Tensor | None = None) -> TransducerAlignments:
         """P(z | y) over the alignments of targets ``int64 [*batch, U]``: best ones, marginals, samples.
@@ -142,15 +127,6 @@ class Transducer(Distribution):
         frames, sizes = (n.expand(shape).reshape(B) for n in (self.lengths, sizes))
         return shape, logits, labels, transducer.Lattice(frames, sizes, not self.one_label_per_frame)
 
-    def tempered(self, temperature: float | Tensor) -> Self:
-        """The distribution with all logits divided by ``temperature`` > 0, a number or a tensor per batch entry."""
-        check_temperature(temperature, self.batch_shape)
-        return self._with(divided(self.logits, temperature, 3))
-
-    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
-        """The same distribution with a larger batch shape (nothing is copied)."""
-        return self._with(self.logits.expand(*batch_shape, *self.logits.shape[-3:]))
-
     def _with(self, logits: Tensor) -> Self:
         return self.__class__(
             logits,
@@ -160,45 +136,9 @@ class Transducer(Distribution):
             validate_args=self._validate_args,
         )
 
-    def argmax(self) -> Never:
-        """Raise: joint scores say nothing of other targets."""
-        raise TypeError(f"{_NEEDS_THE_NETWORK}; alignments(targets).argmax() is forced alignment")
-
-    def topk(self, k: int) -> Never:
-        """Raise: joint scores say nothing of other targets."""
-        raise TypeError(f"{_NEEDS_THE_NETWORK}; alignments(targets).topk({k}) are the best alignments")
-
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Never:
         """Raise: joint scores say nothing of other targets."""
         raise TypeError(f"{_NEEDS_THE_NETWORK}; alignments(targets).sample() samples alignments")
-
-    def entropy(self) -> Never:
-        """Raise: joint scores say nothing of other targets."""
-        raise TypeError(f"{_NEEDS_THE_NETWORK}; alignments(targets).entropy() is that of the alignments")
-
-    def condition(self, y: Tensor) -> Never:
-        """Raise: joint scores say nothing of other targets."""
-        raise TypeError(f"{_NEEDS_THE_NETWORK}; alignments(targets).condition(z) clamps frames of labels")
-
-    @property
-    def marginals(self) -> Never:
-        """Raise: joint scores say nothing of other targets."""
-        raise TypeError(f"{_NEEDS_THE_NETWORK}; alignments(targets).marginals are those of arcs")
-
-    @property
-    def log_count(self) -> Never:
-        """Raise: joint scores say nothing of other targets."""
-        raise TypeError(f"{_NEEDS_THE_NETWORK}; alignments(targets).log_count is for alignments")
-
-    @property
-    def mode(self) -> Never:
-        """Raise, as :meth:`argmax` does."""
-        return self.argmax()
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """Integer labels, −100 beyond the end."""
-        return constraints.independent(constraints.integer_interval(IGNORE, self.num_labels - 1), 1)
 
     def __repr__(self) -> str:
         T, rows, C = self.logits.shape[-3:]

@@ -177,7 +177,7 @@ class TransducerAlignments(StructuredDistribution):
 
     def score(self, y: Tensor) -> Tensor:
         """The sum of the scores of the arcs of a full alignment, ``[*batch]``; −inf where it is none."""
-        y, inside = self._checked(y), self._inside
+        y, inside = self.labelling(y), self.inside
         if self._validate_args:
             check_full("y", self._unobserved(y))
         shape, T, U = torch.broadcast_shapes(y.shape[:-1], self.batch_shape), self.num_labels, self.event_shape[0]
@@ -199,7 +199,7 @@ class TransducerAlignments(StructuredDistribution):
         return total.masked_fill(~ascending, -torch.inf)
 
     def condition(self, y: Tensor) -> Self:
-        y = self._checked(y)[..., None, :]
+        y = self.labelling(y)[..., None, :]
         excluded = (y != IGNORE) & (y != torch.arange(self.num_labels, device=y.device)[:, None])
         return self._with(self.blank_arcs, torch.where(excluded, -torch.inf, self.label_arcs))
 
@@ -274,16 +274,16 @@ class TransducerAlignments(StructuredDistribution):
         return blank, label
 
     @property
-    def _inside(self) -> Tensor:
+    def inside(self) -> Tensor:
         """Which labels are not padding, ``[*batch, U]``."""
         return torch.arange(*self.event_shape, device=self.blank_arcs.device) < self._counts[1].unsqueeze(-1)
 
     def _unobserved(self, y: Tensor) -> Tensor:
-        return ((self._checked(y) == IGNORE) & self._inside).any(-1)
+        return ((self.labelling(y) == IGNORE) & self.inside).any(-1)
 
-    def _checked(self, y: Tensor) -> Tensor:
+    def labelling(self, y: Tensor) -> Tensor:
         """``y`` with −100 over padding, whatever it held there."""
-        return as_labelling("y", y, self.event_shape, self.batch_shape, self._inside, self.num_labels)
+        return as_labelling("y", y, self.event_shape, self.batch_shape, self.inside, self.num_labels)
 
     def __repr__(self) -> str:
         topology = ", one label per frame" if self.one_label_per_frame else ""

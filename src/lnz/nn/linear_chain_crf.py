@@ -152,7 +152,7 @@ class LinearChainCRF(nn.Module):
             return total.to(dtype)
         weights = self.class_weights
         if weights is not None:
-            number = torch.where(chain._inside, weights[tags.clamp(min=0)], 0.0).sum()
+            number = torch.where(chain.inside, weights[tags.clamp(min=0)], 0.0).sum()
         else:
             number = tags.numel() if mask is None else mask.sum()
         if concrete(total) and not number > 0:

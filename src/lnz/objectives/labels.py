@@ -5,16 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lnz.checks import check_tensor
 from lnz.distributions.base import StructuredDistribution
-from lnz.distributions.hmm import HMM
-from lnz.distributions.linear_chain import LinearChain
 from lnz.distributions.mrf import MRF
-from lnz.distributions.second_order_chain import SecondOrderChain
-from lnz.distributions.softmax import Softmax
 from lnz.errors import InfeasibleError
 from lnz.objectives.reduction import impossible
-from lnz.scores import as_labelling
 from lnz.typing import IGNORE
 
 
@@ -26,16 +20,8 @@ def as_nodes(p: StructuredDistribution, y: Tensor) -> tuple[StructuredDistributi
         ValueError: y of a wrong shape, or labels out of range.
     """
     check_single_labels(p)
-    check_tensor("y", y)
-    if isinstance(p, Softmax):
-        return p.to_mrf(), p._checked(y).unsqueeze(-1)
-    if isinstance(p, MRF):
-        return p, as_labelling("y", p.graph, y, p.batch_shape)
-    chain = p._chain if isinstance(p, HMM) else p._first_order if isinstance(p, SecondOrderChain) else p
-    if isinstance(chain, LinearChain):
-        return p, chain._checked(y)
-    p._unobserved(y)  # checks
-    return p, y
+    y = p.labelling(y)
+    return (p, y) if p.event_shape else (p.to_mrf(), y.unsqueeze(-1))
 
 
 def check_single_labels(p: object) -> None:
@@ -52,13 +38,10 @@ def as_mrf(p: StructuredDistribution, y: Tensor) -> tuple[MRF, Tensor]:
     Raises:
         TypeError: a family that is no MRF.
     """
-    if isinstance(p, MRF):
-        return p, as_labelling("y", p.graph, y, p.batch_shape)
-    if isinstance(p, Softmax):
-        return p.to_mrf(), p._checked(y).unsqueeze(-1)
-    if isinstance(p, LinearChain):
-        return p.to_mrf(), torch.where(p._inside, p._checked(y), 0)
-    raise TypeError(f"{type(p).__name__} is no MRF, which samplers need; families that are: MRF, LinearChain, Softmax")
+    check_single_labels(p)
+    mrf, y = p.to_mrf(), p.labelling(y)
+    y = y if p.inside is None else torch.where(p.inside, y, 0)  # the one label that padding has there
+    return mrf, y if p.event_shape else y.unsqueeze(-1)
 
 
 def completed_by_argmax(p: StructuredDistribution, gold: Tensor) -> Tensor:

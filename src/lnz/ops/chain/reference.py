@@ -50,6 +50,27 @@ def forward_backward(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tenso
     )
 
 
+def step_log_probs(node: Tensor, edge: Tensor, lengths: Tensor, y: Tensor) -> Tensor:
+    """ln P(y_t | y_{t−1}) ``[B, T]`` of full labellings y ``[B, T]``; 0 over padding. O(T L²) time and memory.
+
+    By the backward recursion β, with ln Z in its place before the first step:
+
+        ln P(y_t | y_{t−1}) = A(y_{t−1}, y_t) + x_t(y_t) + β_t(y_t) − β_{t−1}(y_{t−1})
+
+    What follows an impossible step is −inf too, or what the possible labels before it would give.
+    """
+    B, T, L = node.shape
+    if not T:
+        return node.new_zeros(B, 0)
+    beta = torch.stack(backward(Log(), node, edge, lengths), 1)
+    onward = (node + beta).gather(2, y.unsqueeze(2)).squeeze(2)
+    given = torch.cat((Log().plus(node[:, :1] + beta[:, :1], -1), beta.gather(2, y.unsqueeze(2)).squeeze(2)[:, :-1]), 1)
+    pair = (y[:, :-1] * L + y[:, 1:]).unsqueeze(2)
+    pairs = edge.expand(B, T - 1, -1, -1).flatten(2).gather(2, pair).squeeze(2)
+    terms = onward + torch.nn.functional.pad(pairs, (1, 0)) - given.masked_fill(torch.isneginf(given), 0.0)
+    return torch.where(torch.arange(T, device=y.device) < lengths[:, None], terms, 0.0)
+
+
 def log_prob(node: Tensor, edge: Tensor, lengths: Tensor, y: Tensor) -> Tensor:
     """ln P(y) ``[B]`` of full labellings y ``[B, T]``, whatever they hold from ``lengths`` on.
 
