@@ -48,15 +48,42 @@ class Oracle:
         weights = [math.exp(score - max(scores)) for score in scores]  # ln 2 is lost beside a ln Z of 1e30
         return [weight / math.fsum(weights) for weight in weights]
 
+    def log_probs(self, entry: int) -> list[float]:
+        """ln P(y) of each labelling: from differences of scores, which are exact where these are huge."""
+        scores = [y.score for y in self.entries[entry]]
+        rest = math.log(math.fsum(math.exp(score - max(scores)) for score in scores))
+        return [(score - max(scores)) - rest for score in scores]
+
+    @property
+    def all_log_probs(self) -> Tensor:
+        """ln P(y) of all :meth:`labellings`, ``[K, *batch]``."""
+        each = [self.log_probs(b) for b in range(len(self.entries))]
+        K = max(map(len, each))
+        return self._tensor([[*row, *[-math.inf] * (K - len(row))] for row in each]).movedim(-1, 0)
+
     @property
     def marginals(self) -> list[Tensor]:
+        return self._summed_over_parts(self.probabilities)
+
+    @property
+    def entropy_gradient(self) -> list[Tensor]:
+        """The derivative of the entropy by the score of each part: the covariance of −ln P(y) with using the part."""
+
+        def covariances(b: int) -> list[float]:
+            ps = self.probabilities(b)
+            mean = math.fsum(p * math.log(p) for p in ps if p > 0)
+            return [p * (mean - math.log(p)) if p > 0 else 0.0 for p in ps]
+
+        return self._summed_over_parts(covariances)
+
+    def _summed_over_parts(self, weights: Callable[[int], list[float]]) -> list[Tensor]:
         found = []
         for i, shape in enumerate(self.part_shapes):
             table = torch.zeros(len(self.entries), *shape, dtype=torch.float64)
             for b, entry in enumerate(self.entries):
-                for y, p in zip(entry, self.probabilities(b), strict=True):
+                for y, weight in zip(entry, weights(b), strict=True):
                     for part in y.parts[i]:
-                        table[(b, *part)] += p
+                        table[(b, *part)] += weight
             found.append(table.reshape((*self.batch_shape, *shape)))
         return found
 
@@ -83,8 +110,8 @@ class Oracle:
             if other is None:
                 rows.append(-math.fsum(p * math.log(p) for p in ps if p > 0))
                 continue
-            qs = other.probabilities(b)
-            rows.append(math.fsum(p * (math.log(p) - safe_log(q)) for p, q in zip(ps, qs, strict=True) if p > 0))
+            qs = other.log_probs(b)
+            rows.append(math.fsum(p * (math.log(p) - q) for p, q in zip(ps, qs, strict=True) if p > 0))
         return self._tensor(rows)
 
     @property

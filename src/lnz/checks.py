@@ -94,9 +94,27 @@ def promoted(*scores: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.to(dtype) for tensor in scores)
 
 
-def working_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What is added up in for scores of ``dtype``: float32 or wider. Answers are rounded to ``dtype`` once."""
-    return torch.promote_types(dtype, torch.float32)
+LARGE = 1e9
+"""Of scores beyond this float64 keeps less than seven digits behind the point, and float32 none."""
+
+
+def working_dtype(dtype: torch.dtype, *scores: Tensor) -> torch.dtype:
+    """What is added up in for scores of ``dtype``: float32 or wider. Answers are rounded to ``dtype`` once.
+
+    float64 where any of ``scores`` has :data:`LARGE` entries: their sums may lie beyond the range of float32.
+    """
+    wide = torch.promote_types(dtype, torch.float32)
+    return torch.float64 if wide == torch.float32 and any(map(has_large, scores)) else wide
+
+
+def has_large(scores: Tensor) -> bool:
+    """Whether the highest score is known to be :data:`LARGE`, or as far below 0; not on MPS, which has no float64.
+
+    Low scores beside ordinary ones, such as masks are made of, do not count: they are in no likely labelling.
+    """
+    if not concrete(scores) or not scores.numel() or scores.device.type == "mps":
+        return False
+    return LARGE < abs(largest(scores)) < math.inf
 
 
 def check_tensor(name: str, value: object) -> None:

@@ -127,8 +127,8 @@ class Model:
         return model
 
     def working(self) -> Model:
-        """The model with all scores in one dtype, float32 or wider: what is added up in. Itself, where it is so."""
-        dtype = working_dtype(self.dtype)
+        """The model with all scores in one dtype, that of :func:`working_dtype`. Itself, where it is so."""
+        dtype = working_dtype(self.dtype, *self.tensors)
         if all(tensor.dtype == dtype for tensor in self.tensors):
             return self
         return self.with_entries(

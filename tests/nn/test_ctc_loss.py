@@ -86,6 +86,26 @@ def test_impossible_targets() -> None:
         ctc_loss(LOGITS.index_fill(2, torch.tensor(5), -torch.inf), TARGETS, LENGTHS, SIZES)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_losses_beyond_the_range_of_half_precision_are_no_error(dtype: torch.dtype) -> None:
+    """Hundreds of thousands of nats: +inf in float16, of targets that are possible all the same."""
+    targets, T, eps = torch.tensor([[1, 2, 3]]), 60, torch.finfo(dtype).eps
+    logits = (3e3 * random_scores((T, 1, 5), 0)).to(dtype).requires_grad_()
+    loss, right = (ctc_loss(x, targets, [T], [3], reduction="sum") for x in (logits, logits.double()))
+    assert right > 65504
+    torch.testing.assert_close(loss, right.to(dtype), rtol=2 * eps, atol=0.0)
+    assert torch.isfinite(torch.autograd.grad(loss, logits)[0]).all()
+    hidden, weight = (20 * random_scores(shape, 1).to(dtype).requires_grad_() for shape in ((1, T, 8), (5, 8)))
+    logits = (hidden @ weight.T).transpose(0, 1).double()  # as they are rounded
+    loss = linear_ctc_loss(hidden, weight, None, targets, [T], [3], reduction="sum")
+    right = ctc_loss(logits, targets, [T], [3], reduction="sum")
+    assert right > 65504
+    torch.testing.assert_close(loss, right.to(dtype), rtol=2 * eps, atol=0.0)
+    pairs = zip(torch.autograd.grad(loss, (hidden, weight)), torch.autograd.grad(right, (hidden, weight)), strict=True)
+    for actual, wanted in pairs:
+        torch.testing.assert_close(actual, wanted, rtol=20 * eps, atol=20 * eps * wanted.abs().max().item())
+
+
 def test_nan_gives_nan_for_its_sequence_alone() -> None:
     for scores in (LOGITS, LOGITS.float()):
         leaf = scores.clone()

@@ -446,6 +446,24 @@ def test_the_mean_over_no_tokens_is_refused() -> None:
     assert crf(emissions, tags, torch.zeros_like(mask), reduction="mean") == 0
 
 
+@pytest.mark.parametrize("weights", [None, [1.0, 0.5, 2.0]])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_likelihoods_beyond_the_range_of_half_precision_are_no_error(
+    dtype: torch.dtype, weights: list[float] | None
+) -> None:
+    """Below −65504 in float16, which is −inf; the tags are possible all the same."""
+    crf = LinearChainCRF(3, batch_first=True, class_weights=weights).to(dtype)
+    wide = LinearChainCRF(3, batch_first=True, class_weights=weights).double()
+    wide.load_state_dict(crf.state_dict())
+    emissions = (8e3 * torch.randn(2, 40, 3, generator=torch.Generator().manual_seed(0))).to(dtype).requires_grad_()
+    tags = torch.randint(0, 3, (2, 40), generator=torch.Generator().manual_seed(1))
+    for reduction in ("none", "mean", "sum", "token_mean"):
+        found, right = crf(emissions, tags, reduction=reduction), wide(emissions.double(), tags, reduction=reduction)
+        assert (right.abs() > 65504).all() or reduction == "token_mean"
+        torch.testing.assert_close(found, right.to(dtype), rtol=2 * torch.finfo(dtype).eps, atol=0.0)
+    assert torch.isfinite(torch.autograd.grad(found, emissions)[0]).all()
+
+
 def test_masks_of_schemes_have_the_dtype_asked_for() -> None:
     for dtype in (torch.float64, torch.bfloat16):
         assert {scores.dtype for scores in transition_mask(["O", "B-x"], dtype=dtype)} == {dtype}

@@ -95,6 +95,17 @@ def test_impossible_targets() -> None:
     assert (gradient[1:, :3, 0] != 0).any()
 
 
+@pytest.mark.parametrize("clamp", [-1.0, 0.5])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_losses_beyond_the_range_of_half_precision_are_no_error(dtype: torch.dtype, clamp: float) -> None:
+    logits = (3e3 * random_scores((1, 60, 4, 5), 0)).to(dtype).requires_grad_()
+    rest = torch.tensor([[1, 2, 3]]), [60], [3]
+    loss, right = (rnnt_loss(x, *rest, blank=0, clamp=clamp, reduction="sum") for x in (logits, logits.double()))
+    assert right > 65504
+    torch.testing.assert_close(loss, right.to(dtype), rtol=2 * torch.finfo(dtype).eps, atol=0.0)
+    assert torch.isfinite(torch.autograd.grad(loss, logits)[0]).all()
+
+
 def test_nan_gives_nan_for_its_sequence_alone() -> None:
     for scores in (LOGITS, LOGITS.float()):
         leaf = scores.clone()

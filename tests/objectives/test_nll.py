@@ -132,6 +132,28 @@ def test_under_a_sampler_each_entry_has_its_own_latent_labels() -> None:
     assert torch.isfinite(losses).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("scale", [1.0, 3e3])
+def test_sequences_beyond_the_range_of_half_precision_are_not_impossible(dtype: torch.dtype, scale: float) -> None:
+    """At 3000 a loss is some hundred thousand nats: more than float16 holds, which is no error."""
+    y = torch.tensor([[1, 2, 3], [2, 2, -100]])
+    for build, shape in ((lnz.CTC, (2, 60, 5)), (lnz.Transducer, (2, 60, 4, 5))):
+        logits = (scale * random_scores(shape, 1)).to(dtype).requires_grad_()
+        for reduction in ("none", "mean", "sum"):
+            loss, right = nll(build(logits), y, reduction), nll(build(logits.double()), y, reduction)
+            assert loss.dtype == dtype
+            torch.testing.assert_close(loss, right.to(dtype), rtol=2 * torch.finfo(dtype).eps, atol=0.0)
+            assert torch.isfinite(torch.autograd.grad(loss.sum(), logits)[0]).all()
+        short = build(logits[:, :2], one_label_per_frame=True) if build is lnz.Transducer else build(logits[:, :2])
+        with pytest.raises(lnz.InfeasibleError, match=r"probability 0 in batch entries \[0\]"):
+            nll(short, torch.tensor([[1, 2, 3], [-100, -100, -100]]))
+
+
+def test_under_a_sampler_the_loss_has_the_dtype_of_the_scores() -> None:
+    graph, scores = lnz.FactorGraph.pairwise(2, 2, torch.tensor([[0, 1]])), torch.zeros(2, 2, dtype=torch.float16)
+    assert nll(lnz.MRF(graph, (scores, scores), Gibbs()), torch.zeros(2, dtype=torch.int64)).dtype == torch.float16
+
+
 def test_wrong_arguments_are_named() -> None:
     graph, scores = lnz.FactorGraph.grid(2, 2, 2), (torch.zeros(2, 4, 2), torch.zeros(2, 2))
     y = torch.zeros(2, 4, dtype=torch.int64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import lnz
 from lnz.ops import backend, elimination
 from lnz.ops.elimination import Program, reference
 
@@ -84,6 +85,84 @@ def test_the_derivatives_of_the_marginals():
     torch.testing.assert_close(along, expected)  # second derivatives are symmetric
 
 
+def by_hand(scores: torch.Tensor) -> torch.Tensor:
+    """ln P(y) ``[B, 2 · 3 · 2 · 4]`` of all labellings of :func:`program`."""
+    first, second = scores[:, :6].reshape(-1, 2, 3, 1, 1), scores[:, 6:12].reshape(-1, 2, 3).mT.reshape(-1, 1, 3, 2, 1)
+    return (first + second + torch.zeros(4, dtype=scores.dtype)).flatten(1).log_softmax(1)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3, 1e30, 1e300])
+@pytest.mark.parametrize("name", ["auto", "reference"])
+def test_surprisal_by_hand(name: str, scale: float) -> None:
+    """E_P[−ln Q], +∞ where Q rules out what P does not; the entropy of P itself."""
+    tree = program()
+    p, q = scale * rows(tree, 4), scale * rows(tree, 4).flip(0)
+    p[0], q[3] = p[1], p[3].masked_fill(torch.arange(tree.size) == p[3, :6].argmax(), -torch.inf)
+    mine, theirs = by_hand(p), by_hand(q)
+    chances = mine.exp()
+    expected = -(chances * theirs.masked_fill(chances == 0, 0.0)).sum(1)
+    with backend(name):
+        torch.testing.assert_close(elimination.surprisal(p, q, NONE, tree.handle), expected, rtol=1e-12, atol=1e-12)
+        entropy = -(chances * mine.masked_fill(chances == 0, 0.0)).sum(1)
+        torch.testing.assert_close(elimination.surprisal(p, p, NONE, tree.handle), entropy, rtol=1e-12, atol=1e-12)
+
+
+def test_surprisal_where_nodes_are_cut_out() -> None:
+    tree = program(frozenset({1}))
+    p, q, seen = rows(tree, 3), rows(tree, 3).flip(0), torch.tensor([[-100, 2, -100, -100]]).expand(3, -1)
+    mine, theirs = (
+        (x[:, :6].reshape(-1, 2, 3)[..., 2, None] + x[:, 6:12].reshape(-1, 2, 3)[..., 2][:, None])
+        .flatten(1).log_softmax(1)
+        for x in (p, q)
+    )  # fmt: skip
+    expected = -(mine.exp() * theirs).sum(1) + torch.tensor(4.0).log()
+    q[1, 12] = -torch.inf  # a constant
+    expected[1] = torch.inf
+    for name in ("auto", "reference"):
+        with backend(name):
+            torch.testing.assert_close(elimination.surprisal(p, q, tree.bases(seen), tree.handle), expected)
+
+
+def test_the_derivatives_of_surprisal():
+    tree = program()
+    p, q = rows(tree, 3)[1:].requires_grad_(), rows(tree, 3)[:2].flip(0).clone()
+    q = q.masked_fill(torch.isneginf(q), 0.0).requires_grad_()
+
+    def value(p, q):
+        return elimination.surprisal(p, q, NONE, tree.handle)
+
+    assert torch.autograd.gradcheck(value, (p, q))
+    assert torch.autograd.gradgradcheck(value, (p, q))
+    assert torch.autograd.gradcheck(lambda p: value(p, p), (p,))
+    along = tuple(torch.arange(1.0, 2 * tree.size + 1).reshape(2, -1).double().sin() * sign for sign in (1, -2))
+    wanted = torch.autograd.functional.jvp(value, (p.detach(), q.detach()), along)[1]
+    torch.testing.assert_close(torch.func.jvp(value, (p.detach(), q.detach()), along)[1], wanted)
+    each = torch.vmap(value)(p[:, None].detach(), q[:, None].detach())
+    torch.testing.assert_close(each[:, 0], value(p, q).detach())
+
+
+def test_threads_share_the_blocks_of_a_large_clique() -> None:
+    """A triangle of 80 labels: one table of 512,000 entries in one row."""
+    graph = lnz.FactorGraph.pairwise(4, 80, torch.tensor([[0, 1], [1, 2], [2, 0], [2, 3]]))
+    shapes = ((4, 80), (4, 80, 80))
+    p, q = (
+        lnz.MRF(graph, [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for shape in shapes])
+        for seed in (0, 1)
+    )
+    threads, found = torch.get_num_threads(), []
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            found.append((p.entropy(), p.cross_entropy(q)))
+    finally:
+        torch.set_num_threads(threads)
+    for one, three in zip(*found, strict=True):
+        torch.testing.assert_close(one, three)
+    z = lnz.MRF(graph, [x.double() for x in p.scores])  # type: ignore[union-attr]
+    expected = z.log_partition - sum((m * s).sum() for m, s in zip(z.marginals, z.scores, strict=True))  # type: ignore[operator]
+    torch.testing.assert_close(found[0][0].double(), expected, rtol=1e-6, atol=1e-6)
+
+
 def test_threads_share_the_rows():
     tree = program()
     scores = rows(tree, 20_000)
@@ -101,3 +180,4 @@ def test_opcheck():
     arguments = (weights, rows(tree, 2), NONE, tree.handle, False, *done, [True])
     torch.library.opcheck(torch.ops.lnz.elimination_gradient, arguments)
     torch.library.opcheck(torch.ops.lnz.elimination_partition, (rows(tree, 2), NONE, tree.handle, False))
+    torch.library.opcheck(torch.ops.lnz.elimination_surprisal, (rows(tree, 2), rows(tree, 2), NONE, tree.handle))

@@ -11,17 +11,25 @@ from torch.distributions import kl_divergence
 
 from lnz.distributions import StructuredDistribution
 from lnz.objectives import nll
-from tests.suites.family import Family, Instance, random_scores, seeds, tensors
+from tests.suites.family import Family, Instance, random_scores, seeds, tensors, written_out
 
 SINGLE = {"rtol": 2e-5, "atol": 2e-5}
 """What sums of a few tens in float32 may be off by, once what they have in common is taken away."""
 HALVES = [torch.bfloat16, torch.float16]
+HUGE = [(torch.float32, 1e30), (torch.float32, 3e38), (torch.float64, 1e300)]
+"""Dtypes with scores as large as their range has room for sums of."""
+HUGE_BOUND = {"rtol": 2e-5, "atol": 1e-5}
 
 
 def close(actual: Tensor, expected: Tensor, rtol: float, atol: float) -> None:
     """Compare values of any dtype with float64; beyond the range of the dtype both are infinite."""
     expected = expected.detach().double().to(actual.dtype).double() if actual.dtype in HALVES else expected.detach()
     torch.testing.assert_close(actual.detach().double(), expected.double(), rtol=rtol, atol=atol)
+
+
+def in_range(expected: Tensor, dtype: torch.dtype) -> Tensor:
+    """``expected`` in ``dtype``, infinite beyond its range."""
+    return expected.to(dtype).double()
 
 
 def gradients(instance: Instance, gold: Tensor) -> dict[str, tuple[Tensor, ...]]:
@@ -101,6 +109,19 @@ class Precision(Family):
         close(p.log_partition, one.map(Tensor.double).oracle.log_partition, torch.finfo(dtype).eps, 1e-4)
         check_all_but_log_partition(one, two, 2 * torch.finfo(dtype).eps, 1e-4)
 
+    @pytest.mark.parametrize("dtype", HALVES, ids=str)
+    @given(data=st.data())
+    def test_sums_beyond_half_precision_are_not_impossible(self, data: st.DataObject, dtype: torch.dtype) -> None:
+        """A loss that is rounded to infinity is that of a labelling that is possible all the same: no error."""
+        largest = 6e4
+        instance = self.pair(data)[0].scaled(largest).map(lambda leaf: leaf.to(dtype))
+        p, oracle = instance.p, instance.map(Tensor.double).oracle
+        y, scores = oracle.labellings()
+        rounding = 20 * torch.finfo(torch.float32).eps * largest  # of the sums
+        for gold, score, wanted in zip(y, scores, oracle.all_log_probs, strict=True):
+            if torch.isfinite(score).all():
+                close(nll(p, gold, reduction="none"), -wanted, 2 * torch.finfo(dtype).eps, rounding)
+
     @given(st.data())
     def test_mixed_dtypes_are_promoted(self, data: st.DataObject) -> None:
         """As a network under autocast brings them beside parameters in float32."""
@@ -127,17 +148,34 @@ class Precision(Family):
             assert actual.dtype == torch.float32
             close(actual, value, 1e-6, 1e-6)
 
-    @given(st.data())
-    def test_huge_scores(self, data: st.DataObject) -> None:
-        huge = [(torch.float32, 1e30), (torch.float32, 2e37), (torch.float64, 1e300)]
-        dtype, largest = data.draw(st.sampled_from(huge))
-        instance = self.pair(data)[0].scaled(largest).map(lambda leaf: leaf.to(dtype))
-        p, oracle = instance.p, instance.map(Tensor.double).oracle
-        close(p.entropy(), oracle.entropy, 0.0, 1e-5 + 20 * torch.finfo(dtype).eps * largest)
+    @pytest.mark.parametrize(("dtype", "largest"), HUGE, ids=str)
+    @given(data=st.data())
+    def test_huge_scores(self, data: st.DataObject, dtype: torch.dtype, largest: float) -> None:
+        """Labellings differ by as much: nearly all of them are certain, and nothing is a difference of large sums."""
+        one, two = (each.scaled(largest).map(lambda leaf: leaf.to(dtype)) for each in self.pair(data))
+        p, oracle = one.p, one.map(Tensor.double).oracle
+        close(p.entropy(), oracle.entropy, **HUGE_BOUND)
         for actual, wanted in zip(tensors(p.marginals), oracle.marginals, strict=True):
             close(actual, wanted, 1e-4, 1e-4)
-        for found in gradients(instance, p.argmax()).values():
-            assert all(torch.isfinite(gradient).all() for gradient in found)
+        y, scores = oracle.labellings()
+        log_probs = p.log_prob(y).masked_fill(torch.isneginf(scores), -torch.inf)
+        close(log_probs, in_range(oracle.all_log_probs, dtype), **HUGE_BOUND)
+        close(kl_divergence(p, p), torch.zeros(p.batch_shape), **HUGE_BOUND)
+        close(kl_divergence(p, two.p), in_range(oracle.kl(two.map(Tensor.double).oracle), dtype), **HUGE_BOUND)
+
+    @pytest.mark.parametrize(("dtype", "largest"), HUGE, ids=str)
+    @given(data=st.data())
+    def test_gradients_of_huge_scores(self, data: st.DataObject, dtype: torch.dtype, largest: float) -> None:
+        instance = self.pair(data)[0].scaled(largest).map(lambda leaf: leaf.to(dtype))
+        found = gradients(instance, instance.p.argmax())
+        assert all(torch.isfinite(gradient).all() for gradient in (*found["loss"], *found["entropy"]))
+        leaves, p = instance.map(Tensor.double).with_gradient()
+        each = zip(instance.map(Tensor.double).oracle.entropy_gradient, tensors(p.scores), strict=True)
+        linear = sum((covariance * written_out(scores)).sum() for covariance, scores in each)
+        wanted = torch.autograd.grad(linear, leaves, allow_unused=True, materialize_grads=True)
+        for actual, expected, unit in zip(found["entropy"], wanted, instance.units or [1.0] * len(leaves), strict=True):
+            if unit is not None:  # weights of scores of 1e30 have gradients as large as these
+                close(actual, expected, **HUGE_BOUND)
 
     @pytest.mark.parametrize("offset", [1e38, -1e38])
     def test_sums_beyond_the_range_are_not_impossible(self, offset: float) -> None:

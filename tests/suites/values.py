@@ -85,6 +85,17 @@ class Values(Family):
             equal(kl_divergence(one.p, one.p), torch.zeros(one.p.batch_shape, dtype=torch.float64))
 
     @given(st.data())
+    def test_kl_divergence_of_what_was_observed(self, data: st.DataObject) -> None:
+        """KL(P(y | seen) ‖ P) = −ln P(seen); the other way it is infinite, unless the rest was impossible."""
+        instance = self.feasible(data)
+        y = self.partial(instance.oracle, data.draw(seeds))
+        p, seen = instance.p, instance.oracle.condition(y).log_partition - instance.oracle.log_partition
+        assume(torch.isfinite(seen).all())
+        q = p.condition(y)
+        equal(kl_divergence(q, p), -seen)
+        equal(kl_divergence(p, q), torch.where(seen < -1e-9, torch.inf, 0.0).double())
+
+    @given(st.data())
     def test_log_count(self, data: st.DataObject) -> None:
         instance = data.draw(self.instances())
         equal(instance.p.log_count, instance.oracle.log_count)

@@ -24,6 +24,7 @@ from lnz.checks import (
     check_tensor,
     common_dtype,
     concrete,
+    has_large,
     working_dtype,
 )
 from lnz.distributions.support import Labellings
@@ -146,7 +147,7 @@ class StructuredDistribution(Distribution, ABC):
     @property
     def _dtype(self) -> torch.dtype:
         """That of the answers: what torch promotes the scores to."""
-        return common_dtype(*(self.scores if isinstance(self.scores, tuple) else (self.scores,)))
+        return common_dtype(*self._score_tensors)
 
     @property
     def _centred(self) -> Self:
@@ -159,9 +160,25 @@ class StructuredDistribution(Distribution, ABC):
         return self._wide
 
     @property
-    def _wide(self) -> Self:
-        """This distribution with scores in float32 or wider: itself, where they are."""
+    def _score_tensors(self) -> tuple[Tensor, ...]:
+        """All tensors of the scores."""
+        return self.scores if isinstance(self.scores, tuple) else (self.scores,)
+
+    @property
+    def _working_dtype(self) -> torch.dtype:
+        """What scores are added up in: float32 or wider, float64 where they are large."""
         dtype = working_dtype(self._dtype)
+        return torch.float64 if dtype == torch.float32 and self._far else dtype
+
+    @property
+    def _far(self) -> bool:
+        """Whether sums of scores are known to have few digits below 1 in float64; :data:`lnz.checks.LARGE`."""
+        return self._once("far", lambda: any(map(has_large, self._score_tensors)))
+
+    @property
+    def _wide(self) -> Self:
+        """This distribution with scores in :attr:`_working_dtype`: itself, where they are."""
+        dtype = self._working_dtype
         if dtype == self._dtype:
             return self
         return self._once("wide", lambda: self.map_scores(lambda scores: scores.to(dtype)))
@@ -173,14 +190,6 @@ class StructuredDistribution(Distribution, ABC):
     def _relative_score(self, y: Tensor) -> Tensor:
         """s(y), less what :attr:`_centred` leaves out, in float32 or wider."""
         return self._centred.score(y)
-
-    def _relative_scores(self) -> tuple[Tensor, ...]:
-        """The scores of :attr:`_centred`, of the shapes of the marginals."""
-        return self._centred._expanded_scores()
-
-    def _relative_marginals(self) -> tuple[Tensor, ...]:
-        """The marginals in float32 or wider."""
-        return self._centred._marginal_tensors
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_cache": {}}  # copies and pickles compute for themselves
@@ -212,11 +221,29 @@ class StructuredDistribution(Distribution, ABC):
         """
         check_tensor("y", value)
         observed = concrete(value) and not self._unobserved(value).any()
+        if self._far and observed and self._has_conditionals:
+            return self._log_prob_by_conditionals(value)
         numerator = self._relative_score(value) if observed else self._relative_log_partition(value)
         z = self._relative_log_partition()
         impossible = torch.isneginf(z) | (z.isnan() & torch.isneginf(numerator))  # −inf, whatever Z is
         z = z.masked_fill(impossible, 0.0)
         return (numerator - z).to(self._dtype)
+
+    @property
+    def _has_conditionals(self) -> bool:
+        """Whether :meth:`_cross_entropy` is exact, and a sum of log-conditionals."""
+        return True
+
+    def _log_prob_by_conditionals(self, y: Tensor) -> Tensor:
+        """ln P(y) of full labellings, as E[ln P] under the distribution that is sure of y.
+
+        A sum of log-conditionals, right where ln Z and s(y) are too large for their difference.
+        """
+        sure = self.condition(y)
+        sure._validate_args = False  # an impossible labelling leaves nothing possible
+        same = self if sure.batch_shape == self.batch_shape else self.expand(sure.batch_shape)
+        impossible = torch.isneginf(self._relative_score(y).detach())
+        return (-sure._cross_entropy(same)).masked_fill(impossible, -torch.inf).to(self._dtype)
 
     def _scaled_log_prob(self, y: Tensor, scale: float) -> Tensor:
         """``scale`` · :meth:`log_prob`: the terms of a loss; a family may compute their gradients along with them."""
@@ -258,7 +285,7 @@ class StructuredDistribution(Distribution, ABC):
         return log_softmax_at(scores, labels).masked_fill(y == IGNORE, 0.0).to(self._dtype)
 
     def entropy(self) -> Tensor:
-        """−Σ_y P(y) ln P(y) = ln Z − E[s(y)], ``[*batch]``, in nats."""
+        """−Σ_y P(y) ln P(y), ``[*batch]``, in nats."""
         return self._cross_entropy(self).to(self._dtype)
 
     def cross_entropy(self, other: StructuredDistribution) -> Tensor:
@@ -268,6 +295,7 @@ class StructuredDistribution(Distribution, ABC):
             TypeError, ValueError: another family or event, or sequences of other lengths.
         """
         self._check_comparable(other)
+        assert isinstance(other, type(self))
         return self._cross_entropy(other).to(torch.promote_types(self._dtype, other._dtype))
 
     def _check_comparable(self, other: StructuredDistribution) -> None:
@@ -280,20 +308,12 @@ class StructuredDistribution(Distribution, ABC):
         if self._lengths is not None and other._lengths is not None:
             check_same_lengths(self._lengths, other._lengths)
 
-    def _cross_entropy(self, other: StructuredDistribution) -> Tensor:
-        """:meth:`cross_entropy` as it is added up, in float64."""
-        z = other._relative_log_partition().double()
-        return z - self._expectation(other._relative_scores(), torch.zeros_like(z))
+    @abstractmethod
+    def _cross_entropy(self, other: Self) -> Tensor:
+        """:meth:`cross_entropy` as it is added up, in float64: E[−ln Q(y)], a sum of log-conditionals of Q.
 
-    def _expectation(self, scores: tuple[Tensor, ...], total: Tensor) -> Tensor:
-        """E[Σ_α scores[α, y[α]]] under this distribution on top of ``total``, float64, with 0 · −inf = 0."""
-        for marginal, score in zip(self._relative_marginals(), scores, strict=True):
-            dims = marginal.dim() - len(self.batch_shape)
-            impossible = torch.isneginf(score)
-            product = marginal * score.masked_fill(impossible, 0.0)
-            product = product.masked_fill(impossible & (marginal > 0), -torch.inf)
-            total = total + (product.flatten(-dims).sum(-1, dtype=torch.float64) if dims else product.double())
-        return total
+        None of them is positive, so that no large number is taken from another, whatever the scale of the scores.
+        """
 
     @property
     def log_count(self) -> Tensor:
@@ -360,5 +380,5 @@ class StructuredDistribution(Distribution, ABC):
 @register_kl(StructuredDistribution, StructuredDistribution)
 def _kl(p: StructuredDistribution, q: StructuredDistribution) -> Tensor:
     p._check_comparable(q)
-    difference = p._cross_entropy(q) - p._cross_entropy(p)  # of one form, so that the same rounding cancels
+    difference = p._cross_entropy(q) - p._cross_entropy(p)  # sums of terms of one sign, in float64: no digits cancel
     return difference.to(torch.promote_types(p._dtype, q._dtype))

@@ -92,6 +92,10 @@ class CTC(TranscriptDistribution):
         Raises:
             TypeError, ValueError: arguments of the wrong type, shape or value.
         """
+        return self._wide_log_prob(value, target_lengths).to(self.logits.dtype)
+
+    def _wide_log_prob(self, value: Tensor, target_lengths: Tensor | None = None) -> Tensor:
+        """:meth:`log_prob` in double precision: finite wherever y has an alignment."""
         labels, sizes = checked_targets(value, target_lengths, self.num_labels, self.blank)
         check_broadcast("targets", labels.shape[:-1], self.batch_shape)
         shape = joint_batch_shape(logits=self.batch_shape, targets=labels.shape[:-1], target_lengths=sizes.shape)
@@ -102,7 +106,7 @@ class CTC(TranscriptDistribution):
         frames, sizes = (n.expand(shape).reshape(B) for n in (self.lengths, sizes))
         lattice = ctc.lattice(labels, frames, sizes, self.blank, self.collapse_repeats)
         prior = checked_prior(self.log_prior, self.num_labels)
-        return ctc.log_prob(logits, prior, lattice, True).to(logits.dtype).reshape(shape)
+        return ctc.log_prob(logits, prior, lattice, True).reshape(shape)
 
     def alignments(self, targets: Tensor, target_lengths: Tensor | None = None) -> CTCAlignments:
         """P(z | y) over the alignments of targets ``int64 [*batch, S]``: marginals, best ones, samples.

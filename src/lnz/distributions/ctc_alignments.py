@@ -7,7 +7,6 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.distributions.kl import register_kl
 
 from lnz.checks import (
     as_labelling,
@@ -131,14 +130,15 @@ class CTCAlignments(StructuredDistribution):
         """The same distribution in float64, the largest score of each frame being 0."""
 
         def centred(scores: Tensor) -> Tensor:
+            scores = scores.to(accumulator(scores))
             top = scores.detach().amax(-1, keepdim=True)
-            return (scores - top.masked_fill(torch.isneginf(top), 0.0)).to(accumulator(scores))
+            return scores - top.masked_fill(torch.isneginf(top), 0.0)
 
         return self._once("centred", lambda: self.map_scores(centred))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """ln P(z) = s(z) − ln Z, ``[*batch]``; −inf where z is no alignment. Entries of −100 are summed over."""
-        return StructuredDistribution.log_prob(self._centred, value).to(self._scores.dtype)
+        return super().log_prob(value)
 
     def score(self, y: Tensor) -> Tensor:
         """Σ_t x[t, z_t] of a full alignment, ``[*batch]``; −inf where it does not spell the target."""
@@ -236,24 +236,19 @@ class CTCAlignments(StructuredDistribution):
         Raises:
             ValueError: other targets, lengths or topology: alignments of one may be none of the other.
         """
-        divergence = self._wide_divergence(other)
-        return (self._wide_entropy() + divergence).to(self._scores.dtype)
+        return super().cross_entropy(other)
 
-    def entropy(self) -> Tensor:
-        """−Σ_z P(z) ln P(z), ``[*batch]``, in nats: by the chain rule, exact at any scale of scores."""
-        return self._wide_entropy().to(self._scores.dtype)
-
-    def _wide_entropy(self) -> Tensor:
-        self._require_feasible("entropy")
-        return -ctc.divergence(*self._flat).reshape(self.batch_shape)
-
-    def _wide_divergence(self, other: StructuredDistribution) -> Tensor:
-        if not isinstance(other, CTCAlignments) or other.event_shape != self.event_shape:
-            return super().cross_entropy(other)  # which says so
-        (scores, mine), (others, theirs) = self._flat, other._flat
+    def _check_comparable(self, other: StructuredDistribution) -> None:
+        super()._check_comparable(other)
+        assert isinstance(other, CTCAlignments)
+        mine, theirs = self._flat[1], other._flat[1]
         if mine[4:] != theirs[4:] or not all(map(torch.equal, mine[:4], theirs[:4])):
             raise ValueError("expected alignments of equal targets, lengths and topology")
-        return ctc.divergence(scores, mine, others).reshape(self.batch_shape)
+
+    def _cross_entropy(self, other: CTCAlignments) -> Tensor:
+        self._require_feasible("entropy")
+        scores, of = self._flat
+        return ctc.surprisal(scores, scores if other is self else other._flat[0], of).reshape(self.batch_shape)
 
     def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
         return self.__class__(
@@ -292,8 +287,3 @@ class CTCAlignments(StructuredDistribution):
         (T,) = self.event_shape
         sizes = f"{T} frames, {self.num_labels} classes, targets up to {self.targets.shape[-1]} labels"
         return f"CTCAlignments({sizes}, batch_shape={list(self.batch_shape)})"
-
-
-@register_kl(CTCAlignments, CTCAlignments)
-def _kl(p: CTCAlignments, q: CTCAlignments) -> Tensor:
-    return p._wide_divergence(q).to(p.scores.dtype)

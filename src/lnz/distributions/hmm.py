@@ -20,7 +20,6 @@ from lnz.checks import (
     joint_batch_shape,
     plain,
     promoted,
-    working_dtype,
 )
 from lnz.distributions.linear_chain import LinearChain, inside_of
 from lnz.distributions.mrf import MRF
@@ -101,7 +100,7 @@ class HMM(SequenceDistribution):
         return self._once("chain", self._new_chain)
 
     def _new_chain(self) -> LinearChain:
-        initial, transition, emission = (scores.to(working_dtype(self._dtype)) for scores in self.scores)
+        initial, transition, emission = (scores.to(self._working_dtype) for scores in self.scores)
         return LinearChain(hmm.joined(initial, emission), transition, self.lengths, validate_args=False)
 
     @property
@@ -171,9 +170,12 @@ class HMM(SequenceDistribution):
         self._require_feasible("marginals")
         return LazyTuple((self._initial_marginals, lambda: self.smoothed_pairs, lambda: self.smoothed))
 
-    def entropy(self) -> Tensor:
-        self._require_feasible("entropy")
-        return self._chain.entropy().to(self._dtype)
+    @property
+    def _wide_entropy(self) -> Tensor:
+        return self._chain._wide_entropy
+
+    def _wide_cross_entropy(self, other: HMM, by_conditionals: bool) -> Tensor:
+        return self._chain._wide_cross_entropy(other._chain, by_conditionals)
 
     def _initial_marginals(self) -> Tensor:
         if self.event_shape[0]:
@@ -192,12 +194,9 @@ class HMM(SequenceDistribution):
             check_full("y", chain._unobserved(y))
         return chain._wide_score(y) + self._offset
 
-    def _wide_expected_score(self, other: HMM) -> Tensor:
-        return self._chain._wide_expected_score(other._chain) + other._offset
-
     def log_prob(self, value: Tensor) -> Tensor:
         """ln P(z | x), ``[*batch]``, of the states z = value; −100 entries are summed over. −inf where impossible."""
-        return self._chain.log_prob(value).to(self._dtype)
+        return super().log_prob(value) if self._far else self._chain.log_prob(value).to(self._dtype)
 
     def condition(self, y: Tensor) -> Self:
         clamped = LinearChain(self.emission, self.transition, self.lengths, validate_args=False).condition(y)

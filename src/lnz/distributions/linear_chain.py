@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Self
 
@@ -23,10 +22,8 @@ from lnz.checks import (
     check_tensor,
     concrete,
     joint_batch_shape,
-    largest,
     plain,
     promoted,
-    working_dtype,
 )
 from lnz.distributions.mrf import MRF
 from lnz.distributions.sequence import SequenceDistribution, centred, expected_scores, gathered, without_padding
@@ -35,8 +32,6 @@ from lnz.ops import chain
 from lnz.ops.chain import reference
 from lnz.ops.expectation import serves
 from lnz.typing import IGNORE, LazyTuple
-
-_MANY = 1e9  # of which float64 keeps seven digits behind the point
 
 
 class LinearChain(SequenceDistribution):
@@ -94,7 +89,7 @@ class LinearChain(SequenceDistribution):
     def _flat(self) -> chain.Chains:
         """Scores and lengths with one batch axis, as :mod:`lnz.ops.chain` takes them; half precision in float32."""
         (T,), L, B = self.event_shape, self.num_labels, self.batch_shape.numel()
-        node, scores = (each.to(working_dtype(self._dtype)) for each in self.scores)
+        node, scores = (each.to(self._working_dtype) for each in self.scores)
         if node.shape != (B, T, L):
             node = node.expand(*self.batch_shape, T, L).reshape(B, T, L)
         if scores.dim() == 2:
@@ -143,14 +138,18 @@ class LinearChain(SequenceDistribution):
         self._require_feasible("marginals")
         return LazyTuple((lambda: self.node_marginals, self._edge_marginals))
 
-    def entropy(self) -> Tensor:
-        """−Σ_y P(y) ln P(y), ``[*batch]``, in nats; as exact as the marginals at any scale of scores."""
-        self._require_feasible("entropy")
+    @property
+    def _wide_entropy(self) -> Tensor:
         if serves(*self.scores):
-            return chain.surprisal(*self._flat).reshape(self.batch_shape).to(self._dtype)
+            return chain.surprisal(*self._flat).reshape(self.batch_shape)
         edges = chain.edge_marginals(self._flat, self._pass)
         nodes = chain.node_marginals(self._flat, self._pass)
-        return chain.entropy(nodes, edges).to(self._dtype).reshape(self.batch_shape)
+        return chain.entropy(nodes, edges).reshape(self.batch_shape)
+
+    def _wide_cross_entropy(self, other: LinearChain, by_conditionals: bool) -> Tensor:
+        scores = chain.log_conditionals(*other._flat) if by_conditionals else other._flat[:2]
+        expected = expected_scores(chain.expectation, self._flat, scores).reshape(self.batch_shape)
+        return -expected if by_conditionals else other._wide_log_partition - expected
 
     def _wide_score(self, y: Tensor) -> Tensor:
         y, inside = self.labelling(y), self.inside
@@ -183,7 +182,7 @@ class LinearChain(SequenceDistribution):
         check_tensor("y", y)
         y = as_labels("y", y)
         if self._far:
-            return self._centred._scaled_log_prob(y, scale)
+            return _times(scale, super().log_prob(y))
         if self._known("forward_backward"):
             return _times(scale, self._log_prob_by_difference(y))
         if not self._known("fused"):  # of a second labelling, the pass that serves all of them is cheaper
@@ -199,19 +198,9 @@ class LinearChain(SequenceDistribution):
         return _times(scale, log_prob.reshape(self.batch_shape)).to(self._dtype)
 
     @property
-    def _far(self) -> bool:
-        """Whether sums of scores have too few digits below 1 in float64, by one step and one table of pairs."""
-        pairs = self.edge_scores if self.edge_scores.dim() == 2 else self.edge_scores[..., :1, :, :]
-        some = self.node_scores[..., -1:, :], pairs
-        if not concrete(*some):
-            return False
-        tops = [abs(largest(scores)) for scores in some if scores.numel()]
-        return any(_MANY < top < math.inf for top in tops)
-
-    @property
     def _centred(self) -> LinearChain:
         """The same distribution, the largest score of every step and of every table of pairs being 0."""
-        node, edge = centred(self.node_scores, 1)[0], centred(self.edge_scores, 2)[0]
+        node, edge = centred(self._wide.node_scores, 1)[0], centred(self._wide.edge_scores, 2)[0]
         return self._once("centred", lambda: LinearChain(node, edge, self.lengths, validate_args=False))
 
     def _is_full(self, y: Tensor) -> bool:
@@ -223,9 +212,6 @@ class LinearChain(SequenceDistribution):
             if full is not None:
                 return full
         return not self._unobserved(y).any()
-
-    def _wide_expected_score(self, other: LinearChain) -> Tensor:
-        return expected_scores(chain.expectation, self._flat, other._flat).reshape(self.batch_shape)
 
     def condition(self, y: Tensor) -> Self:
         y = self.labelling(y).unsqueeze(-1)

@@ -102,7 +102,8 @@ class MRF(StructuredDistribution):
     @property
     def marginals(self) -> tuple[Tensor, ...]:
         """Per group, the probability of each joint label of each factor, ``[*batch, F, L1, …, Lk]``."""
-        marginals = self._relative_marginals()
+        marginals = self.solution.marginals  # first: a method that makes them together with ln Z makes both once
+        self._require_feasible("marginals")
         if isinstance(marginals, LazyTuple):
             return LazyTuple([lambda g=g: marginals[g].to(self._dtype) for g in range(len(marginals))])
         return tuple(marginal.to(self._dtype) for marginal in marginals)
@@ -115,8 +116,8 @@ class MRF(StructuredDistribution):
         return marginals.to(self._dtype)
 
     @property
-    def _dtype(self) -> torch.dtype:
-        return self.model.dtype
+    def _score_tensors(self) -> tuple[Tensor, ...]:
+        return self.model.tensors
 
     @property
     def _centred(self) -> Self:
@@ -129,14 +130,13 @@ class MRF(StructuredDistribution):
     def _relative_score(self, y: Tensor) -> Tensor:
         return self.solution.centred[0].precise_score(self._full(y))
 
-    def _relative_scores(self) -> tuple[Tensor, ...]:
-        model = self.solution.centred[0]
-        return tuple(model.expanded(group) for group in range(self.graph.num_groups))
+    @property
+    def _has_conditionals(self) -> bool:
+        return self.solution.exact
 
-    def _relative_marginals(self) -> tuple[Tensor, ...]:
-        marginals = self.solution.marginals  # first: a method that makes them together with ln Z makes both once
-        self._require_feasible("marginals")
-        return marginals
+    def _cross_entropy(self, other: MRF) -> Tensor:
+        self._require_feasible("entropy")
+        return self.solution.cross_entropy(other.solution)
 
     def _require_feasible(self, what: str) -> None:
         if self._validate_args:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lnz.checks import check_same_kind, check_scores, common_dtype, joint_batch_shape, working_dtype
+from lnz.checks import check_same_kind, check_scores, common_dtype, joint_batch_shape
 from lnz.distributions.linear_chain import LinearChain, inside_of
 from lnz.distributions.mrf import MRF
 from lnz.distributions.sequence import SequenceDistribution, centred, gathered, total_over_steps, without_padding
@@ -103,7 +103,7 @@ class SecondOrderChain(SequenceDistribution):
         return self._once("centred", lambda: self._with(*self._centred_scores[0]))
 
     def _new_centred_scores(self) -> tuple[tuple[Tensor, ...], Tensor]:
-        (T,), dtype = self.event_shape, working_dtype(self._dtype)
+        (T,), dtype = self.event_shape, self._working_dtype
         parts = [centred(scores.to(dtype), axes + 1) for axes, scores in enumerate(self.scores)]
         number = torch.as_tensor(self._lengths, device=self.node_scores.device)
         offset = torch.zeros(self.batch_shape, dtype=accumulator(self.node_scores), device=self.node_scores.device)
@@ -135,8 +135,8 @@ class SecondOrderChain(SequenceDistribution):
     def _dtype(self) -> torch.dtype:
         return self.node_scores.dtype
 
-    def _wide_expected_score(self, other: SecondOrderChain) -> Tensor:
-        return self._pairs._wide_expected_score(other._pairs) + other._centred_scores[1]
+    def _wide_cross_entropy(self, other: SecondOrderChain, by_conditionals: bool) -> Tensor:
+        return self._pairs._wide_cross_entropy(other._pairs, by_conditionals)
 
     @property
     def node_marginals(self) -> Tensor:
@@ -160,9 +160,9 @@ class SecondOrderChain(SequenceDistribution):
             )
         )
 
-    def entropy(self) -> Tensor:
-        self._require_feasible("entropy")
-        return self._pairs.entropy().to(self._dtype)
+    @property
+    def _wide_entropy(self) -> Tensor:
+        return self._pairs._wide_entropy
 
     def max_marginals(self) -> LazyTuple:
         """The largest score of a labelling with each label, each pair and each triple; shaped as :attr:`marginals`.

@@ -22,7 +22,6 @@ from lnz.checks import (
     concrete,
     joint_batch_shape,
     promoted,
-    working_dtype,
 )
 from lnz.distributions.sequence import SequenceDistribution, expected_scores, gathered, without_padding
 from lnz.distributions.support import Labellings
@@ -100,7 +99,7 @@ class SemiMarkov(SequenceDistribution):
     def _flat(self) -> semi_markov.Segments:
         """Scores and lengths with one batch axis, as the operation takes them; half precision in float32."""
         (T, W, L), B = self._sizes, self.batch_shape.numel()
-        segment, scores = (each.to(working_dtype(self._dtype)) for each in self.scores)
+        segment, scores = (each.to(self._working_dtype) for each in self.scores)
         segment = segment.expand(*self.batch_shape, T, W, L).reshape(B, T, W, L)
         table = scores.shape[-3:] if scores.dim() > 2 else (1, L, L)
         if scores.dim() == 2 or scores.shape[:-3].numel() == 1:
@@ -128,13 +127,14 @@ class SemiMarkov(SequenceDistribution):
     def _dtype(self) -> torch.dtype:
         return self.segment_scores.dtype
 
-    def entropy(self) -> Tensor:
-        """−Σ_y P(y) ln P(y), ``[*batch]``, in nats; by the chain rule over segments, so at any scale of scores."""
-        self._require_feasible("entropy")
-        return semi_markov.expectation(*self._flat).reshape(self.batch_shape).to(self._dtype)
+    @property
+    def _wide_entropy(self) -> Tensor:
+        return semi_markov.expectation(*self._flat).reshape(self.batch_shape)
 
-    def _wide_expected_score(self, other: SemiMarkov) -> Tensor:
-        return expected_scores(semi_markov.expectation, self._flat, other._flat).reshape(self.batch_shape)
+    def _wide_cross_entropy(self, other: SemiMarkov, by_conditionals: bool) -> Tensor:
+        scores = semi_markov.log_conditionals(*other._flat) if by_conditionals else other._flat[:2]
+        expected = expected_scores(semi_markov.expectation, self._flat, scores).reshape(self.batch_shape)
+        return -expected if by_conditionals else other._wide_log_partition - expected
 
     @property
     def marginals(self) -> LazyTuple:

@@ -14,7 +14,6 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.distributions.kl import register_kl
 
 from lnz.checks import check_feasible, check_scores, check_tensor, concrete, largest
 from lnz.distributions.base import StructuredDistribution
@@ -37,14 +36,13 @@ class SequenceDistribution(StructuredDistribution):
         """s(y) and ln Z less what all labellings may have in common, wide."""
         return self._wide_score(y), self._wide_log_partition
 
-    @abstractmethod
-    def _wide_expected_score(self, other: Self) -> Tensor:
-        """E[s'(y)] under this distribution ``[*batch]``, of the scores s' of ``other``, of the same batch shape."""
-
     @property
     @abstractmethod
     def _dtype(self) -> torch.dtype:
         """The dtype of the scores, and of all answers."""
+
+    def _relative_score(self, y: Tensor) -> Tensor:
+        return self._wide_score(y)
 
     @property
     def log_partition(self) -> Tensor:
@@ -54,6 +52,9 @@ class SequenceDistribution(StructuredDistribution):
         return self._wide_score(y).to(self._dtype)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        check_tensor("y", value)
+        if self._far and not self._unobserved(value).any():
+            return self._log_prob_by_conditionals(value)
         return self._log_prob_by_difference(value)
 
     def _log_prob_by_difference(self, value: Tensor) -> Tensor:
@@ -64,32 +65,28 @@ class SequenceDistribution(StructuredDistribution):
             numerator, z = self.condition(value)._wide_log_partition, self._wide_log_partition
         return (numerator - z.masked_fill(torch.isneginf(z), 0.0)).to(self._dtype)  # −inf already where Z = 0
 
-    def cross_entropy(self, other: StructuredDistribution) -> Tensor:
-        p, q = self._compared(other)
-        return (q._wide_log_partition - p._wide_expected_score(q)).to(self._dtype)
-
-    def _kl(self, other: StructuredDistribution) -> Tensor:
-        p, q = self._compared(other)
-        apart = p._wide_expected_score(p) - p._wide_expected_score(q)
-        return (apart + (q._wide_log_partition - p._wide_log_partition)).to(self._dtype)
-
-    def _compared(self, other: StructuredDistribution) -> tuple[Self, Self]:
-        """Both with one batch shape; raises where they cannot be compared."""
-        self._check_comparable(other)
-        assert isinstance(other, type(self))
-        if other.batch_shape == self.batch_shape:
-            return self, other
+    def _cross_entropy(self, other: Self) -> Tensor:
+        self._require_feasible("entropy")
+        if other is self:
+            return self._wide_entropy
         shape = torch.broadcast_shapes(self.batch_shape, other.batch_shape)
-        return self.expand(shape), other.expand(shape)
+        return self.expand(shape)._wide_cross_entropy(other.expand(shape), self._far or other._far)
+
+    @property
+    @abstractmethod
+    def _wide_entropy(self) -> Tensor:
+        """−Σ_y P(y) ln P(y) ``[*batch]``, where a labelling is possible."""
+
+    @abstractmethod
+    def _wide_cross_entropy(self, other: Self, by_conditionals: bool) -> Tensor:
+        """−Σ_y P(y) ln Q(y) ``[*batch]``, Q of ``other``, of the same batch shape.
+
+        ln Z of Q less expected scores; or where these are large, ``by_conditionals`` of Q, at O(T L²) memory.
+        """
 
     def _require_feasible(self, what: str) -> None:
         if self._validate_args:
             check_feasible(self._wide_log_partition, f"{type(self).__name__}.{what}")
-
-
-@register_kl(SequenceDistribution, SequenceDistribution)
-def _kl(p: SequenceDistribution, q: SequenceDistribution) -> Tensor:
-    return p._kl(q)
 
 
 def without_padding(
@@ -152,17 +149,17 @@ def total_over_steps(values: Tensor, number: Tensor, steps: int, shared: bool) -
 def expected_scores(
     expectation: Callable[[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]], Tensor],
     p: tuple[Tensor, Tensor, Tensor],
-    q: tuple[Tensor, Tensor, Tensor],
+    scores: tuple[Tensor, Tensor],
 ) -> Tensor:
-    """E[s'(y)] ``[B]`` under ``p``, of the scores s' of ``q``; −inf where a labelling that is possible has s' = −inf.
+    """E[Σ of the scores of the parts of y] ``[B]`` under ``p``; −inf where a possible labelling has a score of −inf.
 
     Args:
         expectation: of finite values of the parts, given scores and lengths.
         p: scores of nodes or segments, of edges, and lengths, with one batch axis.
-        q: those of the other distribution.
+        scores: of nodes or segments, and of edges.
     """
-    banned = tuple(torch.isneginf(scores) for scores in q[:2])
-    finite = tuple(scores.masked_fill(each, 0.0) for scores, each in zip(q[:2], banned, strict=True))
+    banned = tuple(torch.isneginf(each) for each in scores)
+    finite = tuple(each.masked_fill(none, 0.0) for each, none in zip(scores, banned, strict=True))
     expected = expectation(*p, finite)  # type: ignore[arg-type]
     if concrete(*banned) and not any(each.any() for each in banned):
         return expected

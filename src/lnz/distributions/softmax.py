@@ -21,6 +21,7 @@ from lnz.checks import (
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.mrf import MRF
 from lnz.graphs import FactorGraph
+from lnz.ops.branches import shares, surprisal
 from lnz.semirings import Log
 from lnz.typing import IGNORE
 
@@ -65,12 +66,13 @@ class Softmax(StructuredDistribution):
     @property
     def marginals(self) -> Tensor:
         """The probability of each label, ``[*batch, L]``."""
-        return self._relative_marginals()[0].to(self._dtype)
-
-    def _relative_marginals(self) -> tuple[Tensor]:
         self._require_feasible("marginals")
-        z = self._relative_log_partition().unsqueeze(-1)
-        return ((self._centred._scores - z.masked_fill(torch.isneginf(z), 0.0)).exp(),)
+        return shares(self._wide._scores).to(self._dtype)
+
+    def _cross_entropy(self, other: Softmax) -> Tensor:
+        self._require_feasible("entropy")
+        mine, theirs = (p._wide._scores.double() for p in (self, other))
+        return surprisal(torch.zeros_like(mine), mine, theirs)
 
     def score(self, y: Tensor) -> Tensor:
         y = self.labelling(y)
@@ -110,7 +112,7 @@ class Softmax(StructuredDistribution):
         return labels.masked_fill(torch.isneginf(scores), IGNORE).movedim(-1, 0), scores.movedim(-1, 0)
 
     def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:
-        probabilities = self._relative_marginals()[0].reshape(self.batch_shape.numel(), self._scores.shape[-1])
+        probabilities = shares(self._wide._scores).reshape(self.batch_shape.numel(), self._scores.shape[-1])
         if not len(probabilities):
             return torch.zeros(n, *self.batch_shape, dtype=torch.int64, device=self._scores.device)
         drawn = torch.multinomial(probabilities, n, replacement=True, generator=generator)

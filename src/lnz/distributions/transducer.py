@@ -87,8 +87,12 @@ class Transducer(TranscriptDistribution):
         Raises:
             TypeError, ValueError: arguments of the wrong type, shape or value.
         """
+        return self._wide_log_prob(value, target_lengths).to(self.logits.dtype)
+
+    def _wide_log_prob(self, value: Tensor, target_lengths: Tensor | None = None) -> Tensor:
+        """:meth:`log_prob` in double precision: finite wherever y has an alignment."""
         shape, logits, labels, of = self._flat(value, target_lengths)
-        return transducer.log_prob(logits, labels, of, self.blank, True).to(logits.dtype).reshape(shape)
+        return transducer.log_prob(logits, labels, of, self.blank, True).reshape(shape)
 
     def alignments(self, targets: Tensor, target_lengths: Tensor | None = None) -> TransducerAlignments:
         """P(z | y) over the alignments of targets ``int64 [*batch, U]``: best ones, marginals, samples.

@@ -7,7 +7,6 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.distributions.kl import register_kl
 
 from lnz.checks import (
     as_labelling,
@@ -174,7 +173,7 @@ class TransducerAlignments(StructuredDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """ln P(z) = s(z) − ln Z, ``[*batch]``; −inf where z is no alignment. Entries of −100 are summed over."""
-        return StructuredDistribution.log_prob(self._centred, value).to(self.blank_arcs.dtype)
+        return super().log_prob(value)
 
     def score(self, y: Tensor) -> Tensor:
         """The sum of the scores of the arcs of a full alignment, ``[*batch]``; −inf where it is none."""
@@ -234,26 +233,21 @@ class TransducerAlignments(StructuredDistribution):
         Raises:
             ValueError: other lengths or another topology: alignments of one may be none of the other.
         """
-        divergence = self._wide_divergence(other)
-        return (self._wide_entropy() + divergence).to(self.blank_arcs.dtype)
+        return super().cross_entropy(other)
 
-    def entropy(self) -> Tensor:
-        """−Σ_z P(z) ln P(z), ``[*batch]``, in nats: by the chain rule, exact at any scale of scores."""
-        return self._wide_entropy().to(self.blank_arcs.dtype)
-
-    def _wide_entropy(self) -> Tensor:
-        self._require_feasible("entropy")
-        *arcs, of = self._centred._flat
-        return -transducer.divergence([arcs], of).reshape(self.batch_shape)
-
-    def _wide_divergence(self, other: StructuredDistribution) -> Tensor:
-        if not isinstance(other, TransducerAlignments) or other.event_shape != self.event_shape:
-            return super().cross_entropy(other)  # which says so
-        (*mine, one), (*theirs, two) = self._centred._flat, other._centred._flat
+    def _check_comparable(self, other: StructuredDistribution) -> None:
+        super()._check_comparable(other)
+        assert isinstance(other, TransducerAlignments)
+        one, two = self._flat[2], other._flat[2]
         same = one.several == two.several and self.num_labels == other.num_labels
         if not same or not all(map(torch.equal, one[:2], two[:2])):
             raise ValueError("expected alignments of equal lengths, target lengths and topology")
-        return transducer.divergence([mine, theirs], one).reshape(self.batch_shape)
+
+    def _cross_entropy(self, other: TransducerAlignments) -> Tensor:
+        self._require_feasible("entropy")
+        *mine, of = self._centred._flat
+        theirs = mine if other is self else other._centred._flat[:2]
+        return transducer.surprisal(mine, theirs, of).reshape(self.batch_shape)
 
     def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
         return self._with(function(self.blank_arcs), function(self.label_arcs))
@@ -295,8 +289,3 @@ class TransducerAlignments(StructuredDistribution):
         topology = ", one label per frame" if self.one_label_per_frame else ""
         sizes = f"{self.num_labels} frames, targets up to {self.event_shape[0]} labels{topology}"
         return f"TransducerAlignments({sizes}, batch_shape={list(self.batch_shape)})"
-
-
-@register_kl(TransducerAlignments, TransducerAlignments)
-def _kl(p: TransducerAlignments, q: TransducerAlignments) -> Tensor:
-    return p._wide_divergence(q).to(p.blank_arcs.dtype)

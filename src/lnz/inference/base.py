@@ -15,6 +15,7 @@ from torch import Tensor
 from lnz.caching import cached_property
 from lnz.checks import check_feasible, check_no_tangent
 from lnz.scores import Model
+from lnz.typing import IGNORE
 
 SUMMING = ", and approximately BeliefPropagation(), MeanField() or TreeReweighted()"
 DECODING = (
@@ -74,6 +75,31 @@ class Solution:
     def node_marginals(self) -> Tensor:
         """The probability of each label of each node, ``[*batch, N, L]``; 0 beyond a node's own cardinality."""
         self._cannot("node marginals", SUMMING)
+
+    def cross_entropy(self, other: Solution) -> Tensor:
+        """−Σ_y P(y) ln Q(y), Q of ``other``, which has the same factors; the entropy where it is this solution.
+
+        ``[*batch]`` float64; +∞ where Q(y) = 0 < P(y). By ln Z and expectations of scores, as the methods have them; a
+        method that has probabilities to make it of keeps digits where scores are huge.
+        """
+        z = other.centred_log_partition.double()
+        return z - self._expected_score(other.centred[0], torch.zeros_like(z))
+
+    def _expected_score(self, model: Model, total: Tensor) -> Tensor:
+        """E[s(y)] of the scores of ``model`` on top of ``total``; −∞ where it rules out what is possible here."""
+        batch = len(self.model.batch_shape)
+        for group, marginal in enumerate(self.marginals):
+            scores = model.expanded(group)
+            impossible = torch.isneginf(scores)
+            product = marginal.double() * scores.masked_fill(impossible, 0.0)
+            product = product.masked_fill(impossible & (marginal > 0), -torch.inf)
+            total = total + product.flatten(batch).sum(-1)
+        if model.observed is None or model.observed is self.model.observed:
+            return total
+        labels = torch.arange(model.graph.max_cardinality, device=model.observed.device)
+        ruled_out = (model.observed[..., None] != IGNORE) & (model.observed[..., None] != labels)
+        lost = (ruled_out & (self.node_marginals > 0)).flatten(-2).any(-1)
+        return total.masked_fill(lost, -torch.inf)
 
     def require_feasible(self, what: str) -> None:
         """Raise :class:`~lnz.InfeasibleError` where no labelling is possible, as far as the method can tell."""

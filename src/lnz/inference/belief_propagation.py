@@ -12,10 +12,11 @@ from torch import Tensor
 from lnz.caching import cached_property
 from lnz.checks import check_integer, check_number, concrete
 from lnz.inference.base import Method, Solution, check_reverse_mode
+from lnz.inference.bethe import BetheSolution
 from lnz.inference.grid_belief_propagation import GridSolution, serves
 from lnz.ops.belief.decode import decoded
 from lnz.ops.belief.op import log_partition, solved, warn_if_outside
-from lnz.ops.belief.reference import Passing, factor_beliefs, log_sum, node_beliefs
+from lnz.ops.belief.reference import factor_beliefs, node_beliefs
 from lnz.ops.belief.schedule import Outcome, Run, Schedule, unrolled
 from lnz.scores import Model
 from lnz.typing import LazyTuple
@@ -77,10 +78,8 @@ class BeliefPropagation(Method):
         return GridSolution(model, run) if serves(model, run) else BeliefSolution(model, run)
 
 
-class BeliefSolution(Solution):
+class BeliefSolution(BetheSolution):
     """Beliefs at the final messages, and the Bethe ln Z of which they are the gradient."""
-
-    method = "BeliefPropagation"
 
     def __init__(self, model: Model, run: Run) -> None:
         super().__init__(model)
@@ -112,14 +111,9 @@ class BeliefSolution(Solution):
 
     @cached_property
     def _messages(self) -> Tensor:
-        """The final messages; where a gradient may be asked for, with the tape of their iterations."""
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.centred[0].tensors):
             return unrolled(self.centred[0], self.run, self._outcome)
         return self._outcome.messages
-
-    @cached_property
-    def _passing(self) -> Passing:
-        return Passing(self.centred[0], log_sum)
 
     @cached_property
     def marginals(self) -> tuple[Tensor, ...]:

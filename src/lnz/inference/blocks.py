@@ -17,6 +17,7 @@ from torch import Tensor
 from lnz.inference.elimination import Neighbours, Order, interaction_graph
 from lnz.inference.exact import ExactSolution
 from lnz.inference.junction_tree import junction_tree
+from lnz.inference.order_search import Limits
 from lnz.ops.elimination import Program
 from lnz.scores import Model
 from lnz.typing import IGNORE
@@ -113,7 +114,7 @@ def _moved(model: Model, labels: Tensor, program: Program, held: frozenset[int])
         observed = model.observed.expand_as(labels).clone()
     observed[..., at] = labels[..., at]
     clamped = model.observed is not None
-    return ExactSolution(Model(model.graph, model.entries, observed), program.handle, held, clamped).argmax()
+    return ExactSolution(Model(model.graph, model.entries, observed), program.handle, held, clamped, Limits()).argmax()
 
 
 def _observed_everywhere(model: Model) -> frozenset[int]:

@@ -112,10 +112,21 @@ class EnumerationSolution(Solution):
     @property
     def probabilities(self) -> Tensor:
         """P(y) for every y, ``[*batch, L_1, …, L_N]``; 0 where none is possible."""
+        return self._log_probabilities.exp().reshape(*self.model.batch_shape, *self.model.graph.cardinalities)
+
+    def cross_entropy(self, other: Solution) -> Tensor:
+        if not isinstance(other, EnumerationSolution):
+            return super().cross_entropy(other)
+        mine, theirs = self._log_probabilities, other._log_probabilities
+        chances = mine.exp()
+        return -(chances * theirs.masked_fill(chances == 0, 0.0)).sum(-1)
+
+    @property
+    def _log_probabilities(self) -> Tensor:
+        """ln P(y) for every y, ``[*batch, Π_n L_n]``; from differences of scores, which may be huge."""
         scores = self._flat
-        z = self._summed(scores)
-        each = (scores - z.masked_fill(torch.isneginf(z), 0.0).unsqueeze(-1)).exp()
-        return each.reshape(*self.model.batch_shape, *self.model.graph.cardinalities)
+        none = torch.isneginf(scores).all(-1, keepdim=True)
+        return scores.masked_fill(none, 0.0).log_softmax(-1).masked_fill(none, -torch.inf)
 
     def _marginal(self, probabilities: Tensor, nodes: Sequence[int]) -> Tensor:
         lead = len(self.model.batch_shape)

@@ -70,11 +70,11 @@ class Exact(Method):
             clamped = bool((seen & ~everywhere).any())
         limits = self.max_table, self.max_messages, self.search_seconds
         handle, all_fit = _handle(model.graph.handle, cut, limits, model.dtype)
-        return ExactSolution(model, handle, cut, clamped, None if all_fit else Limits(*limits))
+        return ExactSolution(model, handle, cut, clamped, Limits(*limits), all_fit)
 
 
 @constant  # the compiler calls this once while tracing, instead of tracing it
-def _handle(graph: str, cut: frozenset[int], limits: tuple[int, int, float], dtype: torch.dtype) -> tuple[str, bool]:
+def _handle(graph: str, cut: frozenset[int], limits: tuple[float, ...], dtype: torch.dtype) -> tuple[str, bool]:
     """The program of the plan for the graph with this handle, as what stands for it; whether all its messages fit."""
     found = plan(graph_of(graph), cut, Limits(*limits), dtype)
     return found.program.handle, found.messages <= limits[1]
@@ -90,10 +90,11 @@ class ExactSolution(Solution):
     exact = True
 
     def __init__(
-        self, model: Model, handle: str, cut: frozenset[int], clamped: bool, exceeded: Limits | None = None
+        self, model: Model, handle: str, cut: frozenset[int], clamped: bool, limits: Limits, all_fit: bool = True
     ) -> None:
         super().__init__(model)
-        self._exceeded = exceeded
+        self._limits = limits
+        self._all_fit = all_fit
         self._handle = handle
         self._cut = cut
         self._clamped = clamped
@@ -155,8 +156,8 @@ class ExactSolution(Solution):
 
     def _require_all_messages(self) -> None:
         """Raise where the limit leaves room for the messages of ln Z, but not for all."""
-        if self._exceeded is not None:
-            raise too_many_messages(self._plan, self._exceeded, self.model.dtype)
+        if not self._all_fit:
+            raise too_many_messages(self._plan, self._limits, self.model.dtype)
 
     @property
     def _differentiated(self) -> bool:
@@ -183,6 +184,35 @@ class ExactSolution(Solution):
     def log_partition(self) -> Tensor:
         model, shift = self.model.centred()  # not the one that is kept: each answer has a graph of gradients of its own
         return self._log_partition_of(model) + shift
+
+    def cross_entropy(self, other: Solution) -> Tensor:
+        """As of any solution; by one pass up the tree of both, at any scale of scores.
+
+        Nodes are cut out that both observe alike. The tree is else that of the larger problem, which may be refused.
+        """
+        if not isinstance(other, ExactSolution):
+            return super().cross_entropy(other)
+        mine, theirs = (self, self) if other is self else self._side_by_side(other)
+        if mine._differentiated or theirs._differentiated:
+            mine._require_all_messages()
+        rows = mine._rows(mine.model.centred()[0])
+        others = rows if theirs is mine else theirs._rows(theirs.model.centred()[0])
+        value = elimination.surprisal(rows, others, mine._base, mine._handle)
+        return value.reshape(mine.model.batch_shape)
+
+    def _side_by_side(self, other: ExactSolution) -> tuple[ExactSolution, ExactSolution]:
+        """Both with one batch shape and one program."""
+        shape = torch.broadcast_shapes(self.model.batch_shape, other.model.batch_shape)
+        models, cut = [each.model.expand(shape) for each in (self, other)], self._cut & other._cut
+        if cut and self.model.observed is not other.model.observed:
+            every = (model.observed for model in models if model.observed is not None)
+            labels = [observed.expand(*shape, -1).reshape(-1, self.model.graph.num_nodes) for observed in every]
+            cut &= frozenset((labels[0] == labels[1]).all(0).nonzero().flatten().tolist())
+        handle, all_fit = self._handle, self._all_fit
+        if cut != self._cut:
+            handle, all_fit = _handle(self.model.graph.handle, cut, tuple(self._limits), self.model.dtype)
+        one, two = (ExactSolution(m, handle, cut, m.observed is not None, self._limits, all_fit) for m in models)
+        return one, two
 
     def _marginal_rows(self) -> Tensor:
         rows = self._rows(self.model.centred()[0])

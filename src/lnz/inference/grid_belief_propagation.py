@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from lnz.checks import concrete
-from lnz.inference.base import Solution, check_reverse_mode
+from lnz.inference.base import check_reverse_mode
+from lnz.inference.bethe import BetheSolution
 from lnz.ops.belief.decode import decoded
 from lnz.ops.belief.op import warn_if_outside
-from lnz.ops.belief.reference import Passing, factor_beliefs, log_sum
+from lnz.ops.belief.reference import factor_beliefs
 from lnz.ops.belief.schedule import Outcome, Run, unrolled
 from lnz.ops.grid_belief.op import GridOutcome, serves, slots, solved
 from lnz.scores import Model
@@ -22,14 +23,13 @@ from lnz.typing import LazyTuple
 __all__ = ["GridSolution", "serves"]
 
 
-class GridSolution(Solution):
+class GridSolution(BetheSolution):
     """Beliefs at the final messages, and the Bethe ln Z of which they are the gradient.
 
     Messages take O(E · L) memory; scores that are shared or :class:`~lnz.Weighted` are never expanded. Beliefs of
     nodes come with ln Z, those of edges are computed, ``[*batch, E, L, L]``, when they are asked for.
     """
 
-    method = "BeliefPropagation"
     exact = False
 
     def __init__(self, model: Model, run: Run) -> None:
@@ -66,7 +66,6 @@ class GridSolution(Solution):
 
     @cached_property
     def _messages(self) -> Tensor:
-        """The messages in the general layout; where a gradient may be asked for, with the tape of the iterations."""
         outcome = self._outcome
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.centred[0].tensors):
             settled = Outcome(outcome.messages, outcome.iterations, outcome.residual, outcome.converged)
@@ -76,7 +75,7 @@ class GridSolution(Solution):
     @cached_property
     def marginals(self) -> tuple[Tensor, ...]:
         def edges(group: int) -> Callable[[], Tensor]:
-            return lambda: factor_beliefs(Passing(self.centred[0], log_sum), self._messages, group).to(self.model.dtype)
+            return lambda: factor_beliefs(self._passing, self._messages, group).to(self.model.dtype)
 
         groups = range(1, self.model.graph.num_groups)
         return LazyTuple([lambda: self.node_marginals, *(edges(group) for group in groups)])

@@ -36,7 +36,8 @@ def ctc_loss(
 
     The first argument may be raw logits: frames are normalised here, and the gradient is right without a log-softmax in
     front, which then costs nothing (of log-probabilities the loss is the same). Differentiable twice. No tensor of the
-    size of the logits is made but their gradient. O(T B (C + S)) time.
+    size of the logits is made but their gradient. O(T B (C + S)) time. The loss has the dtype of the logits, and is
+    +inf beyond the range of that (65504 in float16), of targets that are possible all the same.
 
     Args:
         log_probs: logits, or log-probabilities, ``[T, B, C]`` or ``[T, C]``.
@@ -140,7 +141,7 @@ def rnnt_loss(
     """−ln P(y) of the recurrent neural network transducer, called as torchaudio's ``functional.rnnt_loss``.
 
     Differentiable twice (with ``clamp``, once). Beyond the logits and their gradient memory is O(B T U): no log-softmax
-    is made, and no gradient of one. O(B T U C) time.
+    is made, and no gradient of one. O(B T U C) time. The dtype of the loss as in :func:`ctc_loss`.
 
     Args:
         logits: what the joiner puts out ``[B, T, U + 1, C]``, see :class:`lnz.Transducer`.

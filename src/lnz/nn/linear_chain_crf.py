@@ -135,6 +135,7 @@ class LinearChainCRF(nn.Module):
         check_labels("tags", tags, self.num_tags)
         order = _order(mask)
         chain = self._chain(emissions, mask, order)
+        dtype, chain = chain._dtype, chain._wide  # rounded once, after it is known to be possible
         gold, tags = tags, tags if order is None else tags.gather(1, order)
         likelihood = chain.log_prob(tags) if self.class_weights is None else self._weighted(chain, tags)
         impossible = torch.isneginf(likelihood)
@@ -143,12 +144,12 @@ class LinearChainCRF(nn.Module):
         elif concrete(likelihood) and impossible.any():
             raise self._impossible(impossible.nonzero().flatten().tolist(), emissions, gold, mask)
         if reduction == "none":
-            return likelihood
+            return likelihood.to(dtype)
         if reduction == "mean":
-            return likelihood.mean()
+            return likelihood.mean().to(dtype)
         total = likelihood.sum()
         if reduction == "sum":
-            return total
+            return total.to(dtype)
         weights = self.class_weights
         if weights is not None:
             number = torch.where(chain.inside, weights[tags.clamp(min=0)], 0.0).sum()
@@ -156,7 +157,7 @@ class LinearChainCRF(nn.Module):
             number = tags.numel() if mask is None else mask.sum()
         if concrete(total) and not number > 0:
             raise ValueError("mask: expected a step to average over, for reduction='token_mean', got none")
-        return total / number
+        return (total / number).to(dtype)
 
     if TYPE_CHECKING:
         __call__ = forward

@@ -8,7 +8,9 @@ from torch.distributions import Distribution
 
 from lnz.checks import check_generator, check_tensor
 from lnz.distributions.base import StructuredDistribution
+from lnz.distributions.ctc import CTC
 from lnz.distributions.mrf import MRF
+from lnz.distributions.transducer import Transducer
 from lnz.inference.sampler import Sampler
 from lnz.inference.sampler_solution import SamplerSolution
 from lnz.objectives.reduction import Reduction, check_possible, check_reduction, reduced
@@ -36,6 +38,9 @@ def nll(
     drawn by as many chains of the clamped model. For chains that go on from call to call see
     :func:`contrastive_divergence` with ``chains``.
 
+    The loss has the dtype of the scores, and is rounded to it last: beyond the range of that (65504 in float16) it is
+    +inf, of a gold labelling that is possible all the same.
+
     Args:
         p: any structured distribution; :class:`~lnz.CTC` and :class:`~lnz.Transducer` too.
         y: ``int64 [*batch, *event]`` gold labels; −100 entries are latent and summed over.
@@ -54,15 +59,17 @@ def nll(
         raise TypeError(f"p: expected a distribution of lnz, got {type(p).__name__}")
     check_tensor("y", y)
     check_generator(generator)
-    dtype = p._dtype if isinstance(p, StructuredDistribution) else None
     if isinstance(p, MRF) and isinstance(p.inference, Sampler):
-        losses = _sampled(p, y, p.inference.chains, generator)
+        losses, dtype = _sampled(p, y, p.inference.chains, generator), p._dtype
     elif isinstance(p, StructuredDistribution):
         # an answer of half precision is rounded once, after it is known to be finite
-        return _terms(p._wide, y, reduction, zero_infinity).to(dtype)
+        return _terms(p._wide, y, reduction, zero_infinity).to(p._dtype)
+    elif isinstance(p, CTC | Transducer):
+        losses, dtype = -p._wide_log_prob(y), p.logits.dtype
     else:
         losses = -p.log_prob(y)
-    return reduced(_possible(losses, zero_infinity), reduction)
+        dtype = losses.dtype
+    return reduced(_possible(losses, zero_infinity), reduction).to(dtype)
 
 
 def _terms(p: StructuredDistribution, y: Tensor, reduction: Reduction, zero_infinity: bool) -> Tensor:

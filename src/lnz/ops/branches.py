@@ -22,14 +22,11 @@ def log_shares(x: Tensor) -> Tensor:
     return x.masked_fill(nowhere, 0.0).log_softmax(-1).masked_fill(nowhere, -torch.inf)
 
 
-def expected(values: Tensor, p: Tensor, q: Tensor | None = None) -> Tensor:
-    """Σ_k P(k) (values_k + ln P(k) − ln Q(k)) over the last axis, P and Q proportional to exp of scores; 0 · ∞ = 0.
+def surprisal(values: Tensor, p: Tensor, q: Tensor) -> Tensor:
+    """Σ_k P(k) (values_k − ln Q(k)) over the last axis, P and Q proportional to exp of scores; 0 · ∞ = 0.
 
-    Summed along a path it is the divergence of P from Q, without q minus the entropy of P, by their chain rule
-    (Hernando, Crespi and Cybenko 2005). Values are finite where P(k) > 0, or +∞.
+    No −ln Q(k) is negative. Summed along paths or up a tree it is the cross-entropy of P and Q, by the chain rule
+    (Hernando, Crespi and Cybenko 2005), and the entropy where Q is P. Values are finite where P(k) > 0, or +∞.
     """
     chances = shares(p)
-    values = values + log_shares(p)
-    if q is not None:
-        values = values - log_shares(q).masked_fill(chances == 0, 0.0)
-    return (chances * values.masked_fill(chances == 0, 0.0)).sum(-1)
+    return (chances * (values - log_shares(q)).masked_fill(chances == 0, 0.0)).sum(-1)

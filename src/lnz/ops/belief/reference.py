@@ -307,27 +307,46 @@ def disagreement(passing: Passing, messages: Tensor) -> Tensor:
     return worst
 
 
+def log_normalised(x: Tensor, dims: list[int]) -> Tensor:
+    """``log_softmax`` over ``dims``; all −inf stays so."""
+    top = x.detach().amax(dims, keepdim=True)
+    x = x - top.masked_fill(torch.isneginf(top), 0.0)
+    return x - log_sum(x, dims).masked_fill(torch.isneginf(top), 0.0)
+
+
+def log_node_beliefs(passing: Passing, messages: Tensor) -> Tensor:
+    """ln of the beliefs of nodes, ``[*batch, N, L]``; −inf beyond a node's cardinality."""
+    return log_normalised(passing.node_sums(messages), [-1])
+
+
 def node_beliefs(passing: Passing, messages: Tensor) -> Tensor:
     """``[*batch, N, L]``, summing to one over the labels; 0 beyond a node's cardinality."""
-    return normalised(passing.node_sums(messages), log_sum).exp()
+    return log_node_beliefs(passing, messages).exp()
+
+
+def log_beliefs(table: Tensor, incoming: list[Tensor]) -> Tensor:
+    """ln of the beliefs of factors ``[*batch, c, L1, …, Lk]``; all −inf where nothing is possible."""
+    inner = joint(table, incoming)
+    arity = len(incoming)
+    return log_normalised(inner, list(range(-arity, 0))) if arity else torch.zeros_like(inner)
 
 
 def beliefs(table: Tensor, incoming: list[Tensor]) -> Tensor:
     """Beliefs of factors ``[*batch, c, L1, …, Lk]``; all 0 where nothing is possible."""
-    inner = joint(table, incoming)
-    arity = len(incoming)
-    if not arity:
-        return torch.ones_like(inner)
-    total = log_sum(inner, list(range(-arity, 0)))
-    return (inner - total.masked_fill(torch.isneginf(total), 0.0)).exp()
+    return log_beliefs(table, incoming).exp()
 
 
 def factor_beliefs(passing: Passing, messages: Tensor, group: int) -> Tensor:
-    """``[*batch, F, L1, …, Lk]``."""
+    """``[*batch, F, L1, …, Lk]``, summing to one over the labels."""
+    return log_factor_beliefs(passing, messages, group).exp()
+
+
+def log_factor_beliefs(passing: Passing, messages: Tensor, group: int) -> Tensor:
+    """ln of the beliefs of the factors of a group, ``[*batch, F, L1, …, Lk]``."""
     labels, count = passing.wiring.labels[group], passing.wiring.num_factors[group]
     sent = passing.node_to_factor(messages)
     parts = [
-        beliefs(table, incoming).expand(*passing.batch, length(piece), *labels)
+        log_beliefs(table, incoming).expand(*passing.batch, length(piece), *labels)
         for piece, table, incoming in passing.chunks(group, sent)
     ]
     return torch.cat(parts, len(passing.batch)) if count else sent.new_zeros(*passing.batch, 0, *labels)

@@ -14,7 +14,7 @@
 """
 
 from lnz.ops.chain.decode import edge_max_marginals, max_marginals, sample, topk
-from lnz.ops.chain.expectation import expectation, surprisal
+from lnz.ops.chain.expectation import expectation, log_conditionals, surprisal
 from lnz.ops.chain.fused_nll import scaled_log_prob
 from lnz.ops.chain.log_prob import is_full, log_probability
 from lnz.ops.chain.op import edge_marginals, forward_backward, log_partition, node_marginals
@@ -30,6 +30,7 @@ __all__ = [
     "expectation",
     "forward_backward",
     "is_full",
+    "log_conditionals",
     "log_partition",
     "log_probability",
     "max_marginals",

@@ -11,6 +11,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from lnz.ops.chain import reference
 from lnz.ops.chain.op import CHAIN
 from lnz.ops.chain.records import Chains
 from lnz.ops.chain.reference import conditionals, filtered, table
@@ -37,6 +38,12 @@ def expectation(node: Tensor, edge: Tensor, lengths: Tensor, function: tuple[Ten
 def surprisal(node: Tensor, edge: Tensor, lengths: Tensor) -> Tensor:
     """E[−ln P(y)] ``[B]``, the entropy, by the kernels; as :func:`expectation`."""
     return expected(_CHAIN, node, edge, lengths, None)
+
+
+def log_conditionals(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """As :func:`lnz.ops.chain.reference.log_conditionals`, in the dtype of :func:`accumulator`."""
+    wide = accumulator(node)
+    return reference.log_conditionals(node.to(wide), edge.to(wide), lengths)
 
 
 def reference_expectation(node: Tensor, edge: Tensor, lengths: Tensor, function: Function = None) -> Tensor:

@@ -110,6 +110,18 @@ def conditionals(alpha: Tensor, edge: Tensor, t: int) -> Tensor:
     return normalised((alpha.unsqueeze(-1) + table(edge, t)).mT).mT
 
 
+def log_conditionals(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores of nodes ``[B, T, L]`` and edges ``[B, T − 1, L, L]`` that add up to ln P(y); 0 over padding.
+
+    ln P(y_n) at the last step, and ln P(y_t | y_{t+1}). None is positive, so that no digits cancel. O(B T L²) time.
+    """
+    B, T, L = node.shape
+    alpha, _ = filtered(node, edge, lengths)
+    last = [torch.where((lengths == t + 1)[:, None], alpha[t], 0.0) for t in range(T)]
+    given = [torch.where((lengths > t + 1)[:, None, None], conditionals(alpha[t], edge, t), 0.0) for t in range(T - 1)]
+    return torch.stack(last, 1) if last else node, torch.stack(given, 1) if given else node.new_zeros(B, 0, L, L)
+
+
 def normalised(scores: Tensor) -> Tensor:
     """``log_softmax(-1)``, but −inf where all are, without a gradient there."""
     empty = torch.isneginf(scores).all(-1, keepdim=True)

@@ -3,12 +3,11 @@
 from lnz.ops.ctc.decode import sample, topk
 from lnz.ops.ctc.lattice import Lattice, collapse, frames_needed, lattice
 from lnz.ops.ctc.linear import linear_log_prob
-from lnz.ops.ctc.op import divergence, log_partition, log_prob, marginals
+from lnz.ops.ctc.op import log_partition, log_prob, marginals, surprisal
 
 __all__ = [
     "Lattice",
     "collapse",
-    "divergence",
     "frames_needed",
     "lattice",
     "linear_log_prob",
@@ -16,5 +15,6 @@ __all__ = [
     "log_prob",
     "marginals",
     "sample",
+    "surprisal",
     "topk",
 ]

@@ -38,15 +38,16 @@ class _LinearLogProb(torch.autograd.Function):
         (B, T, _), S = hidden.shape, of.labels.shape[1]
         states, single = _classes(of), torch.promote_types(hidden.dtype, torch.float32)
         own = hidden.new_empty(B * T, S + 1, dtype=single)
-        normalisers = hidden.new_empty(B * T, 2)  # of each frame the largest logit, and ln Σ exp of logits less that
+        # of each frame the largest logit, and ln Σ exp of logits less that
+        normalisers = hidden.new_empty(B * T, 2, dtype=single)
         rows = hidden.reshape(B * T, hidden.shape[-1])
         for part in torch.arange(B * T, device=hidden.device).split(frames) if B * T else ():
-            logits = linear(rows[part], weight, bias)
+            logits = linear(rows[part], weight, bias).to(single)
             top = logits.amax(-1).nan_to_num(nan=torch.nan, posinf=torch.inf, neginf=0.0)
             logits.sub_(top[:, None])
             normalisers[part] = torch.stack((top, logits.logsumexp(-1)), -1)
             classes = states[part // T]
-            own[part] = logits.gather(1, classes).to(single) - normalisers[part, 1:] - prior[classes]
+            own[part] = logits.gather(1, classes) - normalisers[part, 1:] - prior[classes]
         inside = torch.arange(T, device=hidden.device) < of.lengths[:, None]
         own = own.view(B, T, S + 1)
         if of.blank < 0:
@@ -71,16 +72,17 @@ class _LinearLogProb(torch.autograd.Function):
             return *(next(found) if needed else None for needed in ctx.needs_input_grad[:3]), *(None,) * 8
         B, T, _ = hidden.shape
         factor = grad.masked_fill(torch.isneginf(value), 0.0)[:, None] * inside
-        factor = factor.reshape(B * T, 1).to(hidden.dtype)
+        factor = factor.reshape(B * T, 1).to(normalisers.dtype)
         rows, states = hidden.reshape(B * T, hidden.shape[-1]), _classes(of)
         to_hidden, to_weight, to_bias = torch.empty_like(rows), torch.zeros_like(weight), torch.zeros_like(bias)
         padding = ~inside.reshape(B * T, 1)
         for part in torch.arange(B * T, device=hidden.device).split(frames) if B * T else ():
             top, rest = normalisers[part].masked_fill(padding[part], 0.0).unbind(-1)
             own = rows[part].masked_fill(padding[part], 0.0)
-            slopes = linear(own, weight, bias).sub_(top[:, None]).sub_(rest[:, None]).exp_().neg_()
+            slopes = linear(own, weight, bias).to(normalisers.dtype)
+            slopes.sub_(top[:, None]).sub_(rest[:, None]).exp_().neg_()
             slopes.scatter_add_(1, states[part // T], occupancy.view(B * T, occupancy.shape[-1])[part].to(slopes.dtype))
-            slopes.mul_(factor[part]).masked_fill_(padding[part], 0.0)
+            slopes = slopes.mul_(factor[part]).masked_fill_(padding[part], 0.0).to(weight.dtype)
             to_hidden[part] = slopes @ weight
             to_weight.addmm_(slopes.T, own)
             to_bias += slopes.sum(0)

@@ -134,13 +134,13 @@ def solved(scores: Tensor, of: Lattice, differentiated: bool) -> tuple[Tensor, T
     return done.log_z, CTC.compute((True,), None, *given, *done)[0]  # its classes are the labels of one target
 
 
-def divergence(scores: Tensor, of: Lattice, other: Tensor | None = None) -> Tensor:
-    """Of the alignments under ``scores`` ``[B, T, C]`` from those under ``other``, ``[B]``; without, minus the entropy.
+def surprisal(scores: Tensor, other: Tensor, of: Lattice) -> Tensor:
+    """E[−ln Q(z)] ``[B]`` of the alignments under ``scores`` ``[B, T, C]``, Q those under ``other``.
 
-    In double precision, differentiable any number of times: see :func:`lnz.ops.ctc.reference.divergence`.
+    In double precision, differentiable any number of times: see :func:`lnz.ops.ctc.reference.surprisal`.
     """
-    wide = accumulator(scores)
-    return reference.divergence(scores.to(wide), None if other is None else other.to(wide), of)
+    mine = scores.to(accumulator(scores))
+    return reference.surprisal(mine, mine if other is scores else other.to(mine.dtype), of)
 
 
 def _given(scores: Tensor, of: Lattice, normalise: bool = False, prior: Tensor | None = None) -> Frames:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lnz.ops.branches import expected, shares
+from lnz.ops import branches
+from lnz.ops.branches import shares
 from lnz.ops.chain.reference import accumulator
 from lnz.ops.ctc.lattice import Lattice
 from lnz.semirings import Log, Semiring
@@ -61,23 +62,24 @@ def _moved(x: Tensor, by: int) -> Tensor:
     return torch.nn.functional.pad(x, (0, by))[..., by:]
 
 
-def divergence(scores: Tensor, other: Tensor | None, of: Lattice) -> Tensor:
-    """Σ_z P(z) ln (P(z) / Q(z)) over alignments, Q those of ``other`` scores; or with Q(z) = 1, minus the entropy.
+def surprisal(scores: Tensor, other: Tensor, of: Lattice) -> Tensor:
+    """−Σ_z P(z) ln Q(z) over alignments, Q those of ``other`` scores; the entropy where these are the same.
 
     By the chain rule: of each state, over where it can have come from, and so on from there. O(B T S) time; O(B S)
     memory where nothing is differentiated.
     """
-    pairs = [centred(x, of)[0] for x in (scores, other) if x is not None]
+    pairs = [centred(x, of)[0] for x in ((scores,) if other is scores else (scores, other))]
     alphas, between, last = [begin(x, of) for x in pairs], arcs(scores, of), final_states(scores, of)
     so_far = torch.zeros_like(alphas[0])
     for t in range(scores.shape[1]):
         inside = (of.lengths > t)[:, None]
         come = torch.stack(arrivals(so_far, 0.0), -1)
-        so_far = torch.where(inside, expected(come, *(ways(alpha, between) for alpha in alphas)), so_far)
+        reached = [ways(alpha, between) for alpha in alphas]
+        so_far = torch.where(inside, branches.surprisal(come, reached[0], reached[-1]), so_far)
         frames = [emissions(x[:, t : t + 1], of)[:, 0] for x in pairs]
         after = [advance(Log(), alpha, x, between) for alpha, x in zip(alphas, frames, strict=True)]
         alphas = [torch.where(inside, new, old) for new, old in zip(after, alphas, strict=True)]
-    return expected(so_far, *(alpha + last for alpha in alphas))
+    return branches.surprisal(so_far, alphas[0] + last, alphas[-1] + last)
 
 
 def centred(scores: Tensor, of: Lattice) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from lnz.ops.elimination.op import (
     log_partition,
     partition_and_marginals,
     sample,
+    surprisal,
     topk,
 )
 from lnz.ops.elimination.program import Program, program_of
@@ -20,5 +21,6 @@ __all__ = [
     "partition_and_marginals",
     "program_of",
     "sample",
+    "surprisal",
     "topk",
 ]

@@ -19,7 +19,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lnz.ops import branches
 from lnz.ops.elimination.program import Program
+from lnz.ops.precision import accumulator
 from lnz.semirings import Log, Semiring
 
 Tables = list[list[Tensor]]
@@ -54,14 +56,19 @@ def upward(tables: Tables, program: Program, semiring: Semiring) -> Messages:
     found = Messages([], [])
     for clique, (nodes, eliminated, _) in enumerate(program.cliques):
         combined = _combine(clique, tables, found.centred, program, semiring)
-        message = semiring.plus(combined.flatten(combined.dim() - eliminated), -1)
-        kept = len(nodes) - eliminated
-        top = message.detach().flatten(message.dim() - kept).amax(-1) if kept else message.detach()
-        top = top if top.dim() == 1 else top.amax(0)
-        top = top.masked_fill(torch.isneginf(top), 0.0)
-        found.centred.append(message - _wide(top, kept))
+        message, top = _sent(combined, eliminated, len(nodes) - eliminated, semiring)
+        found.centred.append(message)
         found.shifts.append(top)
     return found
+
+
+def _sent(combined: Tensor, eliminated: int, kept: int, semiring: Semiring) -> tuple[Tensor, Tensor]:
+    """The centred message of a clique, and its shift."""
+    message = semiring.plus(combined.flatten(combined.dim() - eliminated), -1)
+    top = message.detach().flatten(message.dim() - kept).amax(-1) if kept else message.detach()
+    top = top if top.dim() == 1 else top.amax(0)
+    top = top.masked_fill(torch.isneginf(top), 0.0)
+    return message - _wide(top, kept), top
 
 
 def _wide(row: Tensor, axes: int) -> Tensor:
@@ -154,6 +161,30 @@ def _scatter(parts: Sequence[Sequence[Tensor]], scores: Tensor, base: Tensor, pr
     """What :func:`arrange` took apart, put back into rows; 0 elsewhere."""
     flat = torch.cat([scores.new_zeros(len(scores), 0), *[part for own in parts for part in own]], 1)
     return torch.zeros_like(scores).scatter(1, _entries(scores, base, program), flat)
+
+
+def surprisal(scores: Tensor, other: Tensor, base: Tensor, program: Program) -> Tensor:
+    """E_P[−ln Q(y)] ``[B]`` in double precision, P of ``scores`` and Q of ``other``; the entropy where both are one.
+
+    By the chain rule, up the tree: −ln Q(y) = Σ over cliques of −ln Q(r|s), of which no term is negative. A clique
+    sends E_P[the terms of it and of those below it | s]. Each −ln Q(r|s) is a difference of sums that share their
+    labels s, so that nothing is lost where scores are huge. +∞ where P(y) > 0 = Q(y).
+    """
+    wide = accumulator(scores)
+    tables = [arrange(x.to(wide), base, program) for x in (scores, other)]
+    messages: list[list[Tensor]] = [[], []]
+    moments: list[Tensor] = []
+    nothing = [[scores.new_zeros((), dtype=wide)]] * len(program.cliques)
+    for clique, (nodes, eliminated, _) in enumerate(program.cliques):
+        kept = len(nodes) - eliminated
+        joint = [_combine(clique, own, sent, program, Log()) for own, sent in zip(tables, messages, strict=True)]
+        below = _combine(clique, nothing, moments, program, Log()).expand_as(joint[0])
+        moments.append(branches.surprisal(*(x.flatten(1 + kept) for x in (below, *joint))))
+        for sent, combined in zip(messages, joint, strict=True):
+            sent.append(_sent(combined, eliminated, kept, Log())[0])
+    constants = other.detach().gather(1, _constants(other, base, program)).sum(-1)
+    roots = [moment for moment, (_, _, parent) in zip(moments, program.cliques, strict=True) if parent < 0]
+    return sum(roots, constants.new_zeros(len(scores), dtype=wide)).masked_fill(torch.isneginf(constants), torch.inf)
 
 
 def decode(

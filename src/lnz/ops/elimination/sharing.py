@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from lnz.ops.elimination import cpu
+from lnz.ops.elimination.cpu import expectation
+from lnz.ops.elimination.cpu import messages as cpu
 from lnz.ops.elimination.layout import ENTRIES, INBOX, MESSAGES, WIDTH, Layout, freeing, layout
 from lnz.ops.elimination.program import Program
 
@@ -47,6 +48,29 @@ def partition(scores: np.ndarray, base: np.ndarray, program: Program, clamped: b
             value[row] = _wide_upward(scores[row], starts, tree, clamped, False, threads)[0]
     else:
         _share_rows(cpu.rows, threads, tree, scores, base, value, np.empty((0, 0), scores.dtype), tree, False, clamped)
+    return value
+
+
+def surprisal(scores: np.ndarray, other: np.ndarray, base: np.ndarray, program: Program, threads: int) -> np.ndarray:
+    """As :func:`lnz.ops.elimination.reference.surprisal`, of float64 scores."""
+    value = np.empty(len(scores))
+    tree: Layout = program.cached("freeing", freeing)
+    if not _shares_cliques(len(scores), tree, threads):
+        _share_rows(expectation.rows, threads, tree, scores, other, base, value, tree)
+        return value
+    work = np.empty((threads, expectation.ROOM, tree.sizes[WIDTH]))
+    sent, shifts = np.empty((3, tree.sizes[MESSAGES])), np.empty(len(tree.blocks))
+    for row in range(len(scores)):
+        given = scores[row], other[row], base[min(row, len(base) - 1)]
+
+        def send(c: int, thread: int, begin: int, end: int, given: tuple[np.ndarray, ...] = given) -> None:
+            expectation.send(c, begin, end, *given, sent, tree, work[thread])
+
+        for c in range(len(tree.blocks)):
+            _share_blocks(c, tree, threads, send)
+            for messages in sent[: expectation.BELOW]:
+                cpu.centre(c, messages, shifts, tree)
+        value[row] = expectation.total(*given[1:], sent, tree)
     return value
 
 

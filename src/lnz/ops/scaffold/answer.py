@@ -27,6 +27,7 @@ class Answer(Generic[In, Out]):
         fake: as ``compute``, but only shapes and dtypes count.
         plain: as ``compute``, in plain torch.
         axes: as of :class:`Operator`. Scores may be shared.
+        hold: as of :class:`Differentiable`.
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class Answer(Generic[In, Out]):
         fake: Callable[[In], Out],
         plain: Callable[[In], Out],
         axes: Mapping[str, Axis] | None = None,
+        hold: Callable[[In], object] | None = None,
     ) -> None:
         self.op, self.scores, self._plain = Operator(name, compute, fake, inputs, outputs, axes), scores, plain
+        self._hold = hold
 
     def __call__(self, inputs: In) -> Out:
         """The results, as functions of the scores."""
@@ -58,8 +61,10 @@ class Answer(Generic[In, Out]):
     def differentiable(self) -> range:
         return range(self.scores)
 
-    def held(self, flat: Sequence[Any]) -> None:
-        return None
+    def held(self, flat: Sequence[Any]) -> object:
+        if self._hold is None or torch.compiler.is_compiling():
+            return None
+        return self._hold(self.op.inputs(*flat))
 
     def vmap(
         self, size: int, in_dims: Sequence[Any], which: None, *flat: Any

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lnz.ops.chain.reference import normalised
 from lnz.ops.expectation import Family, Function, expected, serves
@@ -36,6 +37,35 @@ def expectation(segment: Tensor, edge: Tensor, lengths: Tensor, function: Functi
     wide = accumulator(segment)
     values = None if function is None else (function[0].to(wide), function[1].to(wide))
     return reference_expectation(segment.to(wide), edge.to(wide), lengths, values)
+
+
+def log_conditionals(segment: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores of segments ``[B, T, W, L]`` and edges ``[B, T − 1, L, L]`` that add up to ln P(y); 0 over padding.
+
+    ln P(w | k ends at t), ln P(k ends at t | l starts at t + 1), and ln P(k) for the last segment. None is positive, so
+    that no digits cancel. In the dtype of :func:`accumulator`.
+    """
+    wide = accumulator(segment)
+    segment, edge = segment.to(wide), edge.to(wide)
+    B, T, W, L = segment.shape
+    if not T:
+        return segment, segment.new_zeros(B, 0, L, L)
+    enter, leave = forward(Log(), segment, edge, segment.new_zeros(B, L))
+    scores, widths, labels = by_end(segment), [], []
+    for t in range(T):
+        latest_first = torch.stack(enter[max(0, t + 1 - scores.shape[2]) : t + 1][::-1], 1)
+        log_width = normalised((latest_first + scores[:, t, : latest_first.shape[1]]).mT).mT
+        log_last = torch.where((lengths == t + 1)[:, None], normalised(leave[t]), 0.0)
+        widths.append(pad(log_width + log_last.unsqueeze(1), (0, 0, 0, W - latest_first.shape[1])))
+        if t + 1 < T:
+            labels.append(normalised((leave[t].unsqueeze(-1) + table(edge, t)).mT).mT)
+    ending = pad(torch.stack(widths, 1), (0, 0, 0, 0, 0, W - 1))  # by where segments end: the start t − w
+    starting = torch.stack([ending[:, w : w + T, w] for w in range(W)], 2)
+    within = torch.arange(T, device=lengths.device)[:, None] + torch.arange(W, device=lengths.device)
+    within = (within < lengths[:, None, None])[..., None]
+    joined = (torch.arange(1, T, device=lengths.device) < lengths[:, None])[..., None, None]
+    tables = torch.stack(labels, 1) if labels else segment.new_zeros(B, 0, L, L)
+    return torch.where(within, starting, 0.0), torch.where(joined, tables, 0.0)
 
 
 def reference_expectation(segment: Tensor, edge: Tensor, lengths: Tensor, function: Function = None) -> Tensor:

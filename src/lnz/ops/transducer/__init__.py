@@ -4,15 +4,15 @@ from lnz.ops.transducer.clamped import clamped_log_prob
 from lnz.ops.transducer.decode import sample, topk
 from lnz.ops.transducer.joint import arcs
 from lnz.ops.transducer.lattice import Lattice
-from lnz.ops.transducer.op import divergence, forward_backward, log_prob
+from lnz.ops.transducer.op import forward_backward, log_prob, surprisal
 
 __all__ = [
     "Lattice",
     "arcs",
     "clamped_log_prob",
-    "divergence",
     "forward_backward",
     "log_prob",
     "sample",
+    "surprisal",
     "topk",
 ]

@@ -61,10 +61,11 @@ def log_prob(logits: Tensor, labels: Tensor, of: Lattice, blank: int, normalise:
     return TRANSDUCER.value(given, TRANSDUCER.solve(given))
 
 
-def divergence(pairs: Sequence[Sequence[Tensor]], of: Lattice) -> Tensor:
-    """That of alignments under a pair of arcs (b, l) from those under another ``[B]``, in double precision.
+def surprisal(arcs: Sequence[Tensor], other: Sequence[Tensor], of: Lattice) -> Tensor:
+    """E[−ln Q(z)] ``[B]`` of the alignments under arcs (b, l), Q those under ``other``, in double precision.
 
-    Of one pair alone, minus the entropy. Differentiable, see :func:`lnz.ops.transducer.reference.divergence`.
+    Differentiable, see :func:`lnz.ops.transducer.reference.surprisal`.
     """
-    wide = accumulator(pairs[0][0])
-    return reference.divergence([(blank.to(wide), label.to(wide)) for blank, label in pairs], of)
+    wide = accumulator(arcs[0])
+    pairs = (arcs,) if other is arcs else (arcs, other)
+    return reference.surprisal([(blank.to(wide), label.to(wide)) for blank, label in pairs], of)

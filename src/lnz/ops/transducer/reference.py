@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lnz.ops.branches import expected, shares
+from lnz.ops import branches
+from lnz.ops.branches import shares
 from lnz.ops.transducer.lattice import Lattice
 from lnz.semirings import Log, Semiring
 
@@ -44,8 +45,8 @@ def forward_backward(blank: Tensor, label: Tensor, of: Lattice) -> tuple[Tensor,
     return log_z, blanks, labels[..., :U]
 
 
-def divergence(pairs: Sequence[tuple[Tensor, Tensor]], of: Lattice) -> Tensor:
-    """Σ_z P(z) ln (P(z) / Q(z)) ``[B]`` over alignments, of the scores (b, l) of P and of Q; of P alone, Q(z) = 1.
+def surprisal(pairs: Sequence[tuple[Tensor, Tensor]], of: Lattice) -> Tensor:
+    """−Σ_z P(z) ln Q(z) ``[B]`` over alignments, of the scores (b, l) of P and of Q; of one pair alone, the entropy.
 
     By the chain rule: of each node, over where it can have come from, and so on from there. O(B T U) time.
     """
@@ -56,7 +57,7 @@ def divergence(pairs: Sequence[tuple[Tensor, Tensor]], of: Lattice) -> Tensor:
         going = steps > n
         come = torch.stack((so_far, shifted(so_far, 1, 0.0)), -1)
         scores = [ways(alpha, b[:, n], l[:, n]) for alpha, (b, l) in zip(alphas, arcs, strict=True)]
-        so_far = torch.where(going, expected(come, *scores), so_far)
+        so_far = torch.where(going, branches.surprisal(come, scores[0], scores[-1]), so_far)
         alphas = [torch.where(going, Log().plus(x, -1), alpha) for x, alpha in zip(scores, alphas, strict=True)]
     return so_far.gather(1, of.target_lengths[:, None]).squeeze(1)
 

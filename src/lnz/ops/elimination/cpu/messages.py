@@ -21,7 +21,7 @@ kernel = compiled(fastmath={"contract"})
 
 
 @kernel
-def _add(source: Any, start: int, i: int, summed: int, lanes: int, tree: Any, block: Any) -> None:
+def add(source: Any, start: int, i: int, summed: int, lanes: int, tree: Any, block: Any) -> None:
     """Add the entries of input ``i`` to a block."""
     along = tree.along[i]
     lane = tree.lane_offsets[tree.lane[i] : tree.lane[i] + lanes]
@@ -44,7 +44,7 @@ def _add(source: Any, start: int, i: int, summed: int, lanes: int, tree: Any, bl
 
 @kernel
 def _collect(block: Any, target: Any, start: int, i: int, summed: int, lanes: int, tree: Any) -> None:
-    """Add a block to the entries of input ``i``: the transpose of :func:`_add`."""
+    """Add a block to the entries of input ``i``: the transpose of :func:`add`."""
     along = tree.along[i]
     lane = tree.lane_offsets[tree.lane[i] : tree.lane[i] + lanes]
     for r in range(summed):
@@ -76,16 +76,16 @@ def _add_all(c: int, h: int, first: int, last: int, scores: Any, base: Any, mess
         table = tree.table[i]
         offset = tree.offsets[tree.outer[i] + h]
         if table < 0:
-            _add(messages, tree.message[-1 - table] + offset, i, tree.summed[c], tree.lanes[c], tree, to)
+            add(messages, tree.message[-1 - table] + offset, i, tree.summed[c], tree.lanes[c], tree, to)
         else:
-            _add(scores, base[table] + offset, i, tree.summed[c], tree.lanes[c], tree, to)
+            add(scores, base[table] + offset, i, tree.summed[c], tree.lanes[c], tree, to)
 
 
 @kernel
 def _sum_out(block: Any, out: Any, shift: Any, total: Any, keep: bool) -> None:
     """ln Σ exp of a block's columns into ``out``; if ``keep``, the block becomes the probabilities of its columns."""
     lanes = len(out)
-    _maximise(block, out)
+    column_maxima(block, out)
     for l in range(lanes):
         shift[l] = out[l] if out[l] > -np.inf else 0.0
         total[l] = 0.0
@@ -111,7 +111,7 @@ def _sum_out(block: Any, out: Any, shift: Any, total: Any, keep: bool) -> None:
 
 
 @kernel
-def _maximise(block: Any, out: Any) -> None:
+def column_maxima(block: Any, out: Any) -> None:
     lanes = len(out)
     for l in range(lanes):
         out[l] = block[l]
@@ -141,7 +141,7 @@ def send(
         _add_all(c, h, tree.first[c], tree.fixed[c], scores, base, messages, tree, block)
         out = messages[tree.message[c] + h * lanes : tree.message[c] + (h + 1) * lanes]
         if maximise:
-            _maximise(block, out)
+            column_maxima(block, out)
         else:
             _sum_out(block, out, shift, total, len(tables) > 0)
 
