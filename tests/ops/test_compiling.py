@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import lnz
-from lnz.ops.jit.cpu import announce, kernel
+from lnz.ops.jit.cpu import announce, helper, kernel
 
 
 @pytest.fixture
@@ -48,6 +48,38 @@ def test_one_line_says_what_is_compiled_and_about_how_long(everything, caplog):
         assert outer(1.5) == 5.0  # another signature
         assert fresh()(1) == 4  # read from disk
     assert len(caplog.records) == 1
+
+
+def test_what_kernels_call_is_compiled_once_whatever_numbers_they_pass(everything):
+    @helper()
+    def plus(x, y):
+        return x + y
+
+    @kernel()
+    def outer(x):
+        total = 0
+        for _ in range(3):
+            total = plus(total, 2)
+            total = plus(total, y=x)
+        return plus(total, 1)
+
+    assert outer(5) == 22
+    assert len(plus.overloads) == 1
+
+
+def test_what_kernels_call_is_a_plain_function_to_python(everything):
+    @helper()
+    def plus(x, y):
+        return x + y
+
+    @kernel()
+    def outer(x):
+        return plus(x, x)
+
+    assert outer(5) == 10
+    assert plus(5, 5) == 10
+    assert plus("a", y="b") == "ab"
+    assert len(plus.overloads) == 1
 
 
 class Terminal(io.StringIO):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,6 +43,40 @@ class Side:
     top: Tensor
     reach: Tensor
     choice: Tensor | None = None
+
+
+class Grid(NamedTuple):
+    """A model and its messages, as kernels read them.
+
+    Attributes:
+        domain: ``EXP``, ``LOG`` or ``MAX`` of :mod:`lnz.ops.grid_belief.cpu.lanes`; tables come in it.
+        node: ``[entries, H, L, W]``, largest of each pixel 1 (in logarithms 0); in logarithms where there is ``rho``.
+        which: ``int64 [6, B]``: the node, horizontal, vertical and ``rho`` entry that each image reads, and the entries
+            of horizontal and vertical edges that its beliefs count for.
+        edges: of the horizontal and of the vertical edges ``(kind, square [entries, 2, L, L rounded up to 4]
+            (transposed the second time), weight [entries, rows, columns], full [entries, rows, L, L, columns],
+            (least, greatest), choice [entries, rows, columns])``; the last says which square table edges have, where
+            not all of an entry have one.
+        rho: how much messages count at nodes where that is not once: ``across [entries, H, W + 1]`` and ``down
+            [entries, H + 1, W]``, by the edges before and after each pixel, 0 on the border. Empty otherwise.
+        messages: ``[4, B, H, L, W]``.
+    """
+
+    domain: tuple[int, ...]
+    node: Any
+    which: Any
+    edges: tuple[Any, Any]
+    rho: tuple[Any, Any]
+    messages: Any
+
+
+class Part(NamedTuple):
+    """Images first … last − 1, of each the rows top … bottom − 1."""
+
+    first: int
+    last: int
+    top: int
+    bottom: int
 
 
 def covers(model: Model) -> bool:

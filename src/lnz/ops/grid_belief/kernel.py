@@ -15,7 +15,18 @@ import torch
 from torch import Tensor
 
 from lnz.ops.belief.reference import Passing, log_sum
-from lnz.ops.grid_belief.forms import FULL, POTTS, TABLE, WEIGHTED, Side, node_scores, side, split_edges
+from lnz.ops.grid_belief.forms import (
+    FULL,
+    POTTS,
+    TABLE,
+    WEIGHTED,
+    Grid,
+    Part,
+    Side,
+    node_scores,
+    side,
+    split_edges,
+)
 from lnz.scores import Model
 
 _SHARED = 2**13  # scores of nodes from which threads share the work
@@ -29,7 +40,7 @@ class Prepared:
         given: the scores of edges as they were given, and
         sides: as kernels read them; where messages are reweighted, over the appearance probabilities.
         rho: ``None``, or which entry each image reads of these, and they; see
-            :func:`~lnz.ops.grid_belief.cpu.sweep.sweep`.
+            :class:`~lnz.ops.grid_belief.forms.Grid`.
         floor: ``[B]``, the least that a message says of a possible label, see
             :attr:`lnz.ops.belief.reference.Passing.reach`; −inf where messages are bounded by their tables.
     """
@@ -170,7 +181,7 @@ def run(
     from lnz.ops.grid_belief.cpu.collect import collect
 
     count, height, labels, given = len(images), prepared.height, prepared.node.shape[-1], prepared.given
-    model, threads, cuts = arranged(prepared, images, domain, messages, alone=sums is not None)
+    grid, threads, cuts = arranged(prepared, images, domain, messages, alone=sums is not None)
     bands, wanted = len(cuts) - 1, grad is not None
     if sums is None:
         sums = (Sums.empty(given[0], count, bands, wanted), Sums.empty(given[1], count, bands, wanted))
@@ -179,10 +190,10 @@ def run(
     value = torch.zeros(count, bands, 2, dtype=torch.float64)
     beliefs = messages.new_empty(count, height, prepared.width, labels)
     written = (value.numpy(), beliefs.numpy(), tuple(side.arrays for side in sums))
-    iterations, residual = iterated(model, threads, cuts, limit, tolerance, damping, prepared.floor[images])
+    iterations, residual = iterated(grid, threads, cuts, limit, tolerance, damping, prepared.floor[images])
     with ThreadPoolExecutor(threads) as pool:
         each = pool.map if threads > 1 else map
-        list(each(lambda share: collect(*model, *share, cuts, scale, *written), _shares(count * bands, threads)))
+        list(each(lambda share: collect(grid, *share, cuts, scale, *written), _shares(count * bands, threads)))
     total, impossible = value.sum(1).unbind(-1)
     total = total.masked_fill(impossible > 0, -torch.inf)
     return iterations, residual.to(messages.dtype), total, beliefs.flatten(1, 2), sums
@@ -190,8 +201,8 @@ def run(
 
 def arranged(
     prepared: Prepared, images: Tensor, domain: tuple[int, ...], messages: Tensor, *, alone: bool = False
-) -> tuple[tuple[Any, ...], int, np.ndarray]:
-    """The first arguments of the kernels, how many threads, and the rows where bands for them begin and end.
+) -> tuple[Grid, int, np.ndarray]:
+    """What the kernels read, how many threads, and the rows where bands for them begin and end.
 
     ``alone``: beliefs of edges count for entry 0.
     """
@@ -209,12 +220,12 @@ def arranged(
     read = (prepared.which, sides[0].which, sides[1].which, chosen, *own)
     which = torch.stack([w[images] for w in read])
     edges = (_edges(sides[0], domain), _edges(sides[1], domain))
-    model = (domain, node.numpy(), which.numpy(), edges, (across.numpy(), down.numpy()), messages.numpy())
-    return model, threads, np.array([band * height // bands for band in range(bands + 1)])
+    grid = Grid(domain, node.numpy(), which.numpy(), edges, (across.numpy(), down.numpy()), messages.numpy())
+    return grid, threads, np.array([band * height // bands for band in range(bands + 1)])
 
 
 def iterated(
-    model: tuple[Any, ...],
+    grid: Grid,
     threads: int,
     cuts: np.ndarray,
     limit: int,
@@ -223,13 +234,12 @@ def iterated(
     floor: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Iterate what was :func:`arranged`: messages are updated; iterations and residual."""
-    domain, node, which, *_ = model
-    settings = np.empty((len(floor), 5), node.dtype)
-    settings[:, :4] = 1 if domain else node.shape[2], damping, 1 - damping, tolerance
+    settings = np.empty((len(floor), 5), grid.node.dtype)
+    settings[:, :4] = 1 if grid.domain else grid.node.shape[2], damping, 1 - damping, tolerance
     settings[:, 4] = floor.numpy()
     with ThreadPoolExecutor(threads) as pool:
         each = pool.map if threads > 1 else map
-        return _iterate(each, model, settings, limit, cuts, _shares(which.shape[1], threads, tolerance))
+        return _iterate(each, grid, settings, limit, cuts, _shares(grid.which.shape[1], threads, tolerance))
 
 
 def _shares(count: int, threads: int, tolerance: float = 0.0) -> list[tuple[int, int]]:
@@ -240,7 +250,7 @@ def _shares(count: int, threads: int, tolerance: float = 0.0) -> list[tuple[int,
 
 def _iterate(
     each: Callable[..., Any],
-    model: tuple[Any, ...],
+    grid: Grid,
     settings: Any,
     limit: int,
     cuts: np.ndarray,
@@ -251,23 +261,32 @@ def _iterate(
     Uncut, an image never waits for another: it runs through all its iterations at once. Cut into bands of rows, it
     takes two rounds per iteration: the bands, then the edges between them.
     """
-    from lnz.ops.grid_belief.cpu.sweep import TILE, sweep, sweep_images
+    from lnz.ops.grid_belief.cpu.sweep import TILE, sweep
 
-    node, bands, count = model[1], len(cuts) - 1, model[2].shape[1]
-    labels, width = node.shape[2:]
+    bands, count = len(cuts) - 1, grid.which.shape[1]
+    height, labels, width = grid.node.shape[1:]
+    line = labels, (width + TILE - 1) // TILE * TILE
     iterations, residual = torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.float64)
     if limit == 0:
         return iterations, residual
     if bands == 1:
-        list(each(lambda s: sweep_images(*model, *s, settings, limit, iterations.numpy(), residual.numpy()), shares))
+        results = iterations.numpy(), residual.numpy()
+
+        def share(images: tuple[int, int]) -> None:
+            lines = np.zeros((2, *line), grid.node.dtype)
+            sweep(grid, Part(*images, 0, height), settings, limit, True, (lines[0], lines[1]), *results)
+
+        list(each(share, shares))
         return iterations, residual
-    waiting = np.zeros((2, count, bands, labels, (width + TILE - 1) // TILE * TILE), node.dtype)
+    waiting = np.zeros((2, count, bands, *line), grid.node.dtype)
 
     def part(task: tuple[int, int, int, bool]) -> float:
         b, band, joins, last = task
-        bottom = cuts[band + 1 - joins]
+        rows = int(cuts[band]), int(cuts[band + 1 - joins])
         lines = waiting[0, b, band], waiting[1, b, band - joins]
-        return sweep(*model, b, cuts[band], bottom, settings[b], 1, last, *lines)[1]
+        done, change = np.zeros(count, np.int64), np.zeros(count)
+        sweep(grid, Part(b, b + 1, *rows), settings, 1, last, lines, done, change)
+        return float(change[b])
 
     active = list(range(count))
     for step in range(limit):

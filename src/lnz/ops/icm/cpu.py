@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu.rows import longest
 
 
 @kernel()
 def icm(wiring, scores, labels, max_sweeps):
     """Move ``labels [N]`` in place, node by node, to labels that are better given all others, until none is."""
     label_at, node_at, node_slots, factor_at, slot_node, slot_factor, _, slot_table, slot_stride, weight_of = wiring
-    value_of = np.empty(np.max(np.diff(label_at)) if labels.size else 1)
+    value_of = np.empty(longest(label_at))
     for _ in range(max_sweeps):
         moved = False
         for node in range(labels.size):

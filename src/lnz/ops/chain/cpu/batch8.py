@@ -11,12 +11,12 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
-from lnz.ops.chain.cpu.rows import FLAGS, LARGE, SMALL
+from lnz.ops.chain.cpu.rows import FLAGS, LARGE, SMALL, climb
+from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.math import exp
 from lnz.ops.jit.cpu.memory import address, fold_blocks, for_blocks, full_like, load, store
-from lnz.ops.jit.cpu.vectors import LANES, all_lanes, astype, broadcast, max_rows, maximum, select, sum_rows
+from lnz.ops.jit.cpu.vectors import LANES, all_lanes, astype, broadcast, max_rows, select, sum_rows
 
 EIGHT = 8
 
@@ -51,34 +51,34 @@ class Eight(NamedTuple):
     steps: Any
 
 
-@njit
+@helper()
 def _row(e, r, t):
     """How far into ``[B, T, L]`` the row of sequence r at step t lies."""
     return (e.at[r] * e.steps + t) * e.size
 
 
-@njit
+@helper()
 def _eight(x):
     return load(x, 0, width=EIGHT)
 
 
-@njit
+@helper()
 def _inside(e, t):
     return broadcast(t, EIGHT) < _eight(e.counts)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _inverse(x):
     """1 / x; 0 where x is not positive."""
     return select(x > 0, 1 / x, 0)
 
 
-@njit
+@helper()
 def _partial(e, which, r):
     return (which * EIGHT + r) * LANES
 
 
-@njit
+@helper()
 def _vectors(e, which):
     at, x = which * EIGHT * LANES, e.partial
     return (
@@ -87,7 +87,7 @@ def _vectors(e, which):
     )  # fmt: skip
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def lift(e, t, tops, shifts):
     """``tops = max x[at, t]``, ``local[t] = exp(x[at, t] − tops)``; ``shifts`` (float64) grow by ``tops``.
 
@@ -95,7 +95,7 @@ def lift(e, t, tops, shifts):
     """
     for r in range(EIGHT):
         if t < e.counts[r]:
-            top = fold_blocks(_climb, full_like(e.x, -math.inf), e.size, address(e.x, _row(e, r, t)))
+            top = fold_blocks(climb, full_like(e.x, -math.inf), e.size, address(e.x, _row(e, r, t)))
         else:
             top = full_like(e.x, 0)
         store(top, e.partial, _partial(e, 0, r))
@@ -114,19 +114,14 @@ def lift(e, t, tops, shifts):
     return all_lanes(proper) and all_lanes(top < math.inf)
 
 
-@njit(fastmath=FLAGS)
-def _climb(top, at, n, x):
-    return maximum(load(x, at, n, -math.inf), top)
-
-
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _exp_shifted(proper, at, n, x, top, out):
     values = load(x, at, n, -math.inf)
     store(exp(values - top), out, at)
     return proper & (values <= top)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def forward_step(e, t, factors, masses):
     """``forward[t] = message · factors`` and ``state = forward[t] · local[t]``.
 
@@ -150,7 +145,7 @@ def forward_step(e, t, factors, masses):
     return all_lanes((mass > SMALL) & (mass < LARGE))
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def backward_step(e, t, factors, joints, shares):
     """``state = message · factors · local[t]``; ``factors`` become 1 / Σ state, ``shares`` 1 / Σ forward[t] · state.
 
@@ -192,7 +187,7 @@ class Gradients(NamedTuple):
     with_nodes: Any
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def emit_gradients(e, t, g):
     """Node gradients ``forward[t] · state · nodes``; then, in place, ``local[t]`` becomes ``forward[t] · local[t] ·
     alphas``, and ``forward[t]`` becomes ``state · edges``.
@@ -207,13 +202,13 @@ def emit_gradients(e, t, g):
             for_blocks(_emit_edges, e.size, rows)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _emit_all(at, n, rows, out, weight):
     store(load(rows[0], at) * load(rows[1], at) * weight, out, at, n)
     _emit_edges(at, n, rows)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _emit_edges(at, n, rows):
     forward, state, local, alpha, edge = rows
     store(load(forward, at) * load(local, at) * alpha, local, at)

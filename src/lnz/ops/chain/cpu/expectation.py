@@ -14,10 +14,9 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from lnz.ops.chain.cpu.arguments import Inputs  # noqa: F401  (what callers of these kernels make)
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.columns import (
     FLAGS,
     INVERSE,
@@ -29,6 +28,7 @@ from lnz.ops.jit.cpu.columns import (
     weighted_sums,
 )
 from lnz.ops.jit.cpu.math import exp
+from lnz.ops.jit.cpu.rows import top_of
 
 
 class Function(NamedTuple):
@@ -68,7 +68,7 @@ def gradient(chains, function, first, last, result):
         _backward(chains, function, b, alpha, ahead, scores, columns, mean, result)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _forward(chains, function, b, alpha, ahead, scores, columns):
     """E[f] of chain b. ln α and E[f of what came before y_t | y_t] of step t into row t, or of the last two steps."""
     n, size, rows = chains.lengths[b], chains.node.shape[2], len(alpha)
@@ -91,7 +91,7 @@ def _forward(chains, function, b, alpha, ahead, scores, columns):
     return _mean(function, alpha[(n - 1) % rows], ahead[(n - 1) % rows]) if n else 0.0
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _conditionals(chains, b, t, alpha, scores, columns):
     """α_t(k) + A_t(k, l), whose columns are ln P(y_t = k | y_{t+1} = l) but for their constants."""
     edge, size = chains.edge, len(alpha)
@@ -102,7 +102,7 @@ def _conditionals(chains, b, t, alpha, scores, columns):
     normalise_columns(scores, columns)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _moments(function, b, t, ahead, scores, columns):
     """Σ_k P(y_t = k | y_{t+1} = l) (E[before | y_t = k] + v_t(k, l)) into the last row of ``columns``."""
     own, at = b if len(function.edge) > 1 else 0, t if function.edge.shape[1] > 1 else 0
@@ -115,10 +115,10 @@ def _moments(function, b, t, ahead, scores, columns):
             moment[c] += weight * (ahead[k] + local) if weight > 0.0 else 0.0
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _normalise(row):
     """ln of shares that sum to 1; −inf stays."""
-    top = row.max()
+    top = top_of(row)
     if top == -math.inf:
         return
     total, ties = 0.0, 0.0
@@ -132,7 +132,7 @@ def _normalise(row):
         row[c] = (row[c] - top) - shift
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _mean(function, alpha, ahead):
     total = 0.0
     for c in range(len(alpha)):
@@ -142,7 +142,7 @@ def _mean(function, alpha, ahead):
     return total
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _backward(chains, function, b, alpha, ahead, scores, columns, mean, result):
     """P(part) · (E[f | part] − E[f]) of every part of chain b.
 

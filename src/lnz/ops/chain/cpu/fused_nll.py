@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from lnz.ops.chain.cpu.batch8 import (
@@ -50,7 +49,7 @@ from lnz.ops.chain.cpu.sweep import (
 )
 from lnz.ops.chain.records import Fused, Labelled
 from lnz.ops.jit import buffers
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.memory import address
 from lnz.ops.jit.cpu.product import add_matmul, matmul, workspace
 from lnz.ops.jit.cpu.vectors import LANES
@@ -94,7 +93,7 @@ class Results(NamedTuple):
     gold: Any
 
 
-@njit
+@helper()
 def kind_of(y, lengths, labels):
     """``FULL``, ``LATENT`` or ``WRONG``, as :func:`lnz.ops.chain.cpu.numerator.inspect`."""
     latent, wrong = 0, 0
@@ -134,7 +133,7 @@ class Scratch(NamedTuple):
     report: Any
 
 
-@njit
+@helper()
 def rows_of(node, s):
     """Pointers to the arrays."""
     return Eight(
@@ -144,7 +143,7 @@ def rows_of(node, s):
     )  # fmt: skip
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def forward(node, s, longest, delayed, banded, table, shifts):
     """α of eight sequences; ln Z, but for the maximum of the edge scores, into ``shifts``."""
     size = node.shape[2]
@@ -185,7 +184,7 @@ def forward(node, s, longest, delayed, banded, table, shifts):
             s.report[r, PROPER] = 0
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def backward(node, s, count, longest, delayed, banded, table, weights, at_node):
     """exp(x_t) β_t of eight sequences; the gradients by the node scores, the factors of those by the edge scores."""
     dtype, size = s.state.dtype, node.shape[2]
@@ -194,7 +193,9 @@ def backward(node, s, count, longest, delayed, banded, table, weights, at_node):
     nodes, edges = np.empty(EIGHT, dtype), np.empty(EIGHT, dtype)
     factors_at, shares_at, joints_at = address(factors, 0), address(shares, 0), address(joints, 0)
     nodes_at, edges_at, out, with_nodes = address(nodes, 0), address(edges, 0), address(at_node, 0), at_node.size > 0
-    shortest = s.counts[:count].min()
+    shortest = longest
+    for r in range(count):
+        shortest = min(shortest, s.counts[r])
     s.state[:] = 0
     for t in range(longest - 1, -1, -1):
         matmul(columns, table, s.message, EIGHT, size, size)
@@ -220,7 +221,7 @@ def backward(node, s, count, longest, delayed, banded, table, weights, at_node):
         s.report[r, JOINT] = min(s.report[r, JOINT], joints[r]) if joints[r] == joints[r] else math.nan
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def pairs(alphas, states, steps, size, sums, total):
     """``total [L, L]`` += Σ alphas[t] ⊗ states[t + 1] over the rows ``[T · 8, labels]`` of the first ``steps``."""
     last = (steps - 1) * EIGHT
@@ -304,7 +305,7 @@ def run(batch, first, last, with_edges, limits, scratch, out):
     return FULL
 
 
-@njit
+@helper()
 def score(node, edge, y, b, n):
     """s(y) of sequence b in float64; −inf where it is impossible."""
     total = 0.0
@@ -315,7 +316,7 @@ def score(node, edge, y, b, n):
     return total
 
 
-@njit
+@helper()
 def add_gold(y, b, n, weight, at_node, gold, with_nodes, with_edges):
     for t in range(n):
         if with_nodes:
@@ -324,7 +325,7 @@ def add_gold(y, b, n, weight, at_node, gold, with_nodes, with_edges):
             gold[y[b, t - 1], y[b, t]] += weight
 
 
-@njit
+@helper()
 def forget(b, r, longest, at_node, local, before, with_nodes):
     """Take a sequence out of all gradients."""
     for t in range(longest):

@@ -21,18 +21,18 @@ import math
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from lnz.ops.chain.cpu.rows import FLAGS
 from lnz.ops.chain.cpu.sample import IGNORE, pick
 from lnz.ops.chain.records import Chains, with_a_table
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.math import exp, log
+from lnz.ops.jit.cpu.rows import copy
 from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
 
 
-@njit(fastmath=FLAGS | {"reassoc"})
+@helper(fastmath=FLAGS | {"reassoc"})
 def total_of(values):
     total = 0.0
     for l in range(values.size):
@@ -40,7 +40,7 @@ def total_of(values):
     return total
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def normalise(values, row):
     """Subtract ln Σ exp of the values from them, and return it; −inf, with nothing done, if all are."""
     top = -math.inf
@@ -56,7 +56,7 @@ def normalise(values, row):
     return top + rest
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def transition(alpha, table, top, mass, out):
     """``top`` and ``mass`` of a step, and ``out(l) = ln Σ_k exp(alpha(k) + table(k, l))``."""
     size = alpha.size
@@ -75,7 +75,7 @@ def transition(alpha, table, top, mass, out):
         out[l] = top[l] + log(mass[l])
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def is_number(values):
     """Whether no value is NaN or +inf."""
     wrong = 0
@@ -84,7 +84,7 @@ def is_number(values):
     return wrong == 0
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def forward(node, edge, b, n, alpha, top, mass):
     """α, top and mass ``[T, L]`` of the n steps of sequence b; returns ln Z, NaN where a score is no number below ∞."""
     size, own, several = node.shape[2], b if len(edge) > 1 else 0, edge.shape[1] > 1
@@ -104,27 +104,27 @@ def forward(node, edge, b, n, alpha, top, mass):
     return log_z
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def weigh(after, mass, share):
     """``share(l) = after(l) / mass(l)``; 0 where the mass is."""
     for l in range(after.size):
         share[l] = after[l] / mass[l] if mass[l] > 0 else 0.0
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def joint(alpha_k, table_k, top, share, row):
     """``row(l) = P(k | l) after(l)``, ``share`` being after / mass."""
     for l in range(row.size):
         row[l] = exp((alpha_k + table_k[l]) - top[l]) * share[l]
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def exponentials(values):
     for l in range(values.size):
         values[l] = exp(values[l])
 
 
-@njit
+@helper()
 def rooms(node):
     """α, top and mass of a sequence."""
     shape = node.shape[1:]
@@ -162,7 +162,7 @@ def run_edges(node, edge, lengths, first, last, weight, total):
         own, several, n = b if len(edge) > 1 else 0, edge.shape[1] > 1, lengths[b]
         log_z = forward(node, edge, b, n, alpha, top, mass)
         if n and log_z > -math.inf:
-            after[:] = alpha[n - 1]
+            copy(after, alpha[n - 1])
             exponentials(after)
             for t in range(n - 2, -1, -1):
                 at = t if several else 0
@@ -216,7 +216,7 @@ def run_sample(node, edge, lengths, first, last, uniform, labels):
         labels[:, b, n:] = IGNORE
         for m in range(len(labels)):
             for t in range(n - 1, -1, -1):
-                weights[:] = alpha[t]
+                copy(weights, alpha[t])
                 if t < n - 1:
                     following = labels[m, b, t + 1]
                     for k in range(weights.size):

@@ -12,18 +12,19 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from lnz.ops.chain.cpu.arguments import Work
 from lnz.ops.chain.cpu.rows import FLAGS, largest
 from lnz.ops.chain.cpu.sweep import TILE
 from lnz.ops.chain.records import Chains
+from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.memory import address, for_blocks, load, store
 from lnz.ops.jit.cpu.product import SPLITS, maximise, workspace
+from lnz.ops.jit.cpu.rows import copy
 from lnz.ops.jit.cpu.vectors import astype
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def advance(message, x, state, size):
     """``state = (message − its largest) + x``, pointers; returns that largest, or 0 where it is −inf."""
     top = largest(message, size)
@@ -32,12 +33,12 @@ def advance(message, x, state, size):
     return top
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _advance(at, n, message, x, state, top):
     store((load(message, at, n) - top) + astype(load(x, at, n), np.float64), state, at, n)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def lay(scores, table):
     """``table [≥ L, ≥ L] = scores [L, L]``."""
     for i in range(len(scores)):
@@ -45,20 +46,20 @@ def lay(scores, table):
             table[i, j] = scores[i, j]
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def lay_transposed(scores, table):
     for i in range(len(scores)):
         for j in range(len(scores)):
             table[j, i] = scores[i, j]
 
 
-@njit
+@helper()
 def table_of(size):
     """Room for a table as the products read it; the rows of a power of two would share cache sets."""
     return workspace((size + SPLITS - 1) // SPLITS * SPLITS, (size + 15) // 16 * 16 + 16, np.float64)
 
 
-@njit
+@helper()
 def rows_of(count, size):
     """Room for rows of labels; what is beyond the labels is impossible."""
     rows = workspace(count, (size + 15) // 16 * 16, np.float64)
@@ -66,7 +67,7 @@ def rows_of(count, size):
     return rows
 
 
-@njit(fastmath=FLAGS, inline="always")
+@helper(fastmath=FLAGS, inline="always")
 def exact_sum(sums, r, x):
     """Add x to ``sums[r]``, a sum and what its rounding has lost (Neumaier 1974)."""
     total = sums[r, 0] + x
@@ -77,7 +78,7 @@ def exact_sum(sums, r, x):
     sums[r, 0] = total
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def forward(chains, tile, start, stop, work, kept, offsets):
     """α of steps start … stop − 1 of a tile into ``kept [rows, ≥ stop − start, ≥ L]``.
 
@@ -104,7 +105,7 @@ def forward(chains, tile, start, stop, work, kept, offsets):
                     kept[r, t - start, l] = state[r, l]
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def forward_to_the_end(chains, tile, block, table, message, kept, offsets):
     """α of all steps, those of the last block left in ``kept``; returns α before each block ``[blocks, rows, ≥ L]``."""
     size, longest = chains.node.shape[2], tile.longest
@@ -113,7 +114,8 @@ def forward_to_the_end(chains, tile, block, table, message, kept, offsets):
     state = rows_of(TILE, size)
     offsets[:] = 0
     for c in range(blocks):
-        before[c] = state
+        for r in range(TILE):
+            copy(before[c, r], state[r])
         stop = min(longest, (c + 1) * block)
         forward(chains, tile, c * block, stop, Work(table, state, message), kept, offsets)
     return before

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from torch import Tensor
 
 from lnz.ops.chain.cpu.arguments import Inputs, Tile, Work
@@ -29,32 +28,32 @@ from lnz.ops.chain.cpu.rows import FLAGS
 from lnz.ops.chain.cpu.sweep import TILE
 from lnz.ops.chain.records import Chains, with_a_table
 from lnz.ops.jit import buffers
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.memory import address, fold_blocks, full_like, load
 from lnz.ops.jit.cpu.product import maximise
 from lnz.ops.jit.cpu.vectors import max_lanes, maximum
 from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def highest_sum(alpha, beta, size):
     """``max_l alpha[l] + beta[l]``, pointers; both are −inf beyond the labels, or numbers."""
     return max_lanes(fold_blocks(_climb_sum, full_like(alpha, -math.inf), size, alpha, beta))
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _climb_sum(top, at, n, alpha, beta):
     return maximum(load(alpha, at, n, -math.inf) + load(beta, at, n), top)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def write_row(out, score, top, alpha, beta):
     """``out = score + (alpha + beta − top)``."""
     for l in range(out.size):
         out[l] = score + ((alpha[l] + beta[l]) - top)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def write_table(out, score, top, alpha, table, onward):
     """``out [L, L] = score + (alpha_k + table_kl + onward_l − top)``, onward being x + β of the next step."""
     for k in range(len(out)):

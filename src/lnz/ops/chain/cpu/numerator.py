@@ -14,13 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from lnz.ops.chain.cpu.rows import FLAGS, exponentiate, scaled_copy, span
 from lnz.ops.chain.records import Labelled, Pass, with_a_table
 from lnz.ops.jit import buffers
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.memory import address
 from lnz.ops.jit.cpu.product import add_matmul, workspace
 from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
@@ -92,7 +91,7 @@ class Gradients(NamedTuple):
     gold: Any
 
 
-@njit
+@helper()
 def flush(sums, total, weight):
     for k in range(len(total)):
         for l in range(total.shape[1]):
@@ -100,7 +99,7 @@ def flush(sums, total, weight):
             sums[k, l] = 0
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def accumulate(weight, before, after, first, last, total):
     """``total [L, L]`` += Σ weight · before[row] ⊗ after[row + 1] over rows first … last − 1 of all chains."""
     B, T, size = before.shape

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
+from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.math import exp
 from lnz.ops.jit.cpu.memory import fold_blocks, for_blocks, full_like, load, store
 from lnz.ops.jit.cpu.vectors import all_lanes, max_lanes, maximum, sum_lanes
@@ -19,37 +18,37 @@ FLAGS = {"contract"}
 SMALL, LARGE = 1e-20, 1e20
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def largest(x, size):
     """The maximum of ``x``, NaN passed over."""
-    return max_lanes(fold_blocks(_climb, full_like(x, -math.inf), size, x))
+    return max_lanes(fold_blocks(climb, full_like(x, -math.inf), size, x))
 
 
-@njit(fastmath=FLAGS)
-def _climb(top, at, n, x):
+@helper(fastmath=FLAGS)
+def climb(top, at, n, x):
     return maximum(load(x, at, n, -math.inf), top)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def exp_shifted(x, top, out, size):
     """``out = exp(x − top)``; whether all of ``x`` is a number of at most ``top``."""
     return all_lanes(fold_blocks(_exp_shifted, full_like(x, 0) == 0, size, x, top, out))
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _exp_shifted(proper, at, n, x, top, out):
     values = load(x, at, n, -math.inf)
     store(exp(values - top), out, at, n)
     return proper & (values <= top)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def forward_step(message, factor, local, state, size):
     """``message *= factor`` and ``state = message · local``; the sum of that. Also the step backward, for exp(x) β."""
     return sum_lanes(fold_blocks(_forward_step, full_like(local, 0), size, message, factor, local, state))
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _forward_step(total, at, n, message, factor, local, state):
     arrived = load(message, at, n) * factor
     product = arrived * load(local, at, n)
@@ -58,49 +57,49 @@ def _forward_step(total, at, n, message, factor, local, state):
     return total + product
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def scaled_copy(x, factor, out, size):
     """``out = x · factor``."""
     for_blocks(_scaled_copy, size, x, factor, out)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _scaled_copy(at, n, x, factor, out):
     store(load(x, at, n) * factor, out, at, n)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def overlap(forward_factor, backward_factor, size):
     """Their product, summed."""
     return sum_lanes(fold_blocks(_overlap, full_like(forward_factor, 0), size, forward_factor, backward_factor))
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _overlap(total, at, n, forward_factor, backward_factor):
     return total + load(forward_factor, at, n) * load(backward_factor, at, n)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def write_marginals(forward_factor, backward_factor, local, at_node, at_edge, size):
     """Into ``local`` the marginals, forward · backward · ``at_node``; into forward the old local · it · ``at_edge``."""
     for_blocks(_write_marginals, size, forward_factor, backward_factor, local, at_node, at_edge)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _write_marginals(at, n, forward_factor, backward_factor, local, at_node, at_edge):
     message, own = load(forward_factor, at, n), load(local, at, n)
     store(message * load(backward_factor, at, n) * at_node, local, at, n)
     store(message * own * at_edge, forward_factor, at, n)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def shrink(state, r, size, factor):
     """``state[r] *= factor``."""
     for l in range(size):
         state[r, l] *= factor
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def exponentiate(out, x, top):
     """``out = exp(x − top)`` of arrays; whether all of x is a number of at most ``top``."""
     numbers = 0
@@ -110,7 +109,7 @@ def exponentiate(out, x, top):
     return numbers == out.size
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def smallest(x, lowest):
     """The smallest of x and ``lowest``, exact zeros left out."""
     for l in range(x.size):
@@ -118,7 +117,7 @@ def smallest(x, lowest):
     return lowest
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def span(x):
     """The largest and the smallest score, −inf left out, and whether there is one that was left out."""
     high, low, infinite = -math.inf, math.inf, 0

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from lnz.ops.chain.cpu.forward_backward import Run
 from lnz.ops.chain.cpu.rows import FLAGS
 from lnz.ops.chain.cpu.sweep import FORWARD, JUDGE, LIFT, lift_table
 from lnz.ops.chain.records import Chains
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.work import on_threads, shares_of, threads_for
 
 IGNORE = -100
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def weigh(out, message, local, column):
     for l in range(out.size):
         out[l] = message[l] * local[l] * column[l]
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def pick(weights, uniform):
     """The first label at which the cumulative sum passes ``uniform`` times the whole; never one of weight 0."""
     total = 0.0

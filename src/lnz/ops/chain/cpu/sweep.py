@@ -28,7 +28,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from lnz.ops.chain.cpu.arguments import Tile, Work
 from lnz.ops.chain.cpu.rows import (
@@ -46,7 +45,7 @@ from lnz.ops.chain.cpu.rows import (
     span,
     write_marginals,
 )
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.memory import address
 from lnz.ops.jit.cpu.product import SPLITS, multiply, workspace
 
@@ -62,23 +61,23 @@ START = (1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0)  # of a report
 PROPER, REACH, ALPHA, LOCAL, BETA, JOINT, BANDED = range(len(START))
 
 
-@njit
+@helper()
 def tables(size, dtype):
     """Room for a table of ``size`` labels: rows and columns as the products read them."""
     # a line more than needed, or rows of a power of two share cache sets
     return workspace((size + SPLITS - 1) // SPLITS * SPLITS, (size + 15) // 16 * 16 + 16, dtype)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def lift_table(scores, table, transposed):
     """``table [L, ≥ L] = exp(scores − max)``, or its transpose; max, reach, whether there is −inf and only numbers."""
-    high, low, banded, proper = scores.dtype.type(-math.inf), scores.dtype.type(math.inf), False, True
+    high, low, banded, proper = -math.inf, math.inf, False, True
     size = len(scores)
     for i in range(size):
         h, l, infinite = span(scores[i])
         high, low, banded = max(high, h), min(low, l), banded or infinite
     if high == -math.inf:
-        high, low = scores.dtype.type(0), scores.dtype.type(0)
+        high, low = 0.0, 0.0
     if not transposed:
         for i in range(size):
             proper = exponentiate(table[i, :size], scores[i], high) and proper
@@ -91,7 +90,7 @@ def lift_table(scores, table, transposed):
     return high, high - low, banded, proper and high < math.inf
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def lift(node, b, n, part, banded, out):
     """The steps of a part of sequence b: ``nodes = exp(node − tops)``."""
     nodes, tops, report = out.nodes, out.tops, out.report
@@ -107,12 +106,12 @@ def lift(node, b, n, part, banded, out):
             report[b, LOCAL] = min(report[b, LOCAL], span(node[b, t])[1] - top)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def keep_smallest(values, report, b, place):
     report[b, place] = smallest(values, values.dtype.type(report[b, place]))
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def forward(chains, tile, out, work, top):
     """α of a tile; ln Z into ``log_z``. The table of ``work`` is lifted, with ``top``, if shared."""
     edge, lengths, nodes, before, report = chains.edge, chains.lengths, out.nodes, out.before, out.report
@@ -162,14 +161,14 @@ def forward(chains, tile, out, work, top):
         out.log_z[b] = totals[r] + (math.log(sums[r]) if sums[r] > 0 else -math.inf)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def note(report, b, reach, infinite, proper):
     report[b, REACH] = max(report[b, REACH], reach)
     report[b, BANDED] = max(report[b, BANDED], 1.0 if infinite else 0.0)
     report[b, PROPER] = report[b, PROPER] if proper else 0
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def backward(chains, tile, out, work):
     """exp(x_t) β_t, normalised, into ``after``; what it was divided by into ``scales``. The table is transposed."""
     edge, lengths, nodes, after, report = chains.edge, chains.lengths, out.nodes, out.after, out.report
@@ -203,7 +202,7 @@ def backward(chains, tile, out, work):
                     keep_smallest(state[r, :size], report, b, BETA)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def collect(b, n, part, out):
     """The steps of a part of sequence b: marginals, and the factors of those of edges; 0 over padding."""
     nodes, before, after, report = out.nodes, out.before, out.after, out.report
@@ -224,7 +223,7 @@ def collect(b, n, part, out):
             after[b, t, :] = 0
 
 
-@njit
+@helper()
 def judge(report, log_z, b, reach, width):
     """Whether the results for sequence b are exact: its states and joint sums lie inside the range of the dtype.
 

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from lnz.ops.chain.cpu.arguments import Inputs, Tile, Work
@@ -35,13 +34,21 @@ from lnz.ops.chain.cpu.rows import FLAGS
 from lnz.ops.chain.cpu.sweep import TILE
 from lnz.ops.chain.cpu.viterbi import IGNORE, maximiser
 from lnz.ops.chain.records import Chains, with_a_table
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.memory import address
+from lnz.ops.jit.cpu.rows import copy
 from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
 
 
 class Endings(NamedTuple):
-    """The best labellings from a step on: first labels ``[k]``, what they lose ``[k]``, room for candidates."""
+    """The best labellings from a step on.
+
+    Attributes:
+        ends: their first labels ``[k]``.
+        losses: what they lose ``[k]``.
+        candidates: room ``[k L]`` for what candidates lose, the endings that they prolong, their labels, and twice for
+            their order.
+    """
 
     ends: Any
     losses: Any
@@ -56,7 +63,7 @@ class Memo(NamedTuple):
     stamp: int
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def rivals(alpha, column, top, loss, limit):
     """How many labels lose less than ``limit`` in all."""
     count = 0
@@ -65,21 +72,43 @@ def rivals(alpha, column, top, loss, limit):
     return count
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
+def sort(values, total, order, room):
+    """The indices of ``values[:total]``, the smallest first and equal ones as they come: a merge sort."""
+    for i in range(total):
+        order[i] = i
+    width = 1
+    while width < total:
+        for start in range(0, total, 2 * width):
+            middle, end = min(start + width, total), min(start + 2 * width, total)
+            left, right = start, middle
+            for place in range(start, end):
+                if left < middle and (right >= end or values[order[left]] <= values[order[right]]):
+                    room[place] = order[left]
+                    left += 1
+                else:
+                    room[place] = order[right]
+                    right += 1
+        for i in range(total):
+            order[i] = room[i]
+        width *= 2
+
+
+@helper(fastmath=FLAGS)
 def select(ends, losses, candidates, total, k, sources):
     """The k best of ``total`` candidates (losses, endings, labels), in order, as the endings; how many there are."""
-    lost, parents, labels = candidates
-    order = np.argsort(lost[:total], kind="mergesort")  # stable
+    lost, parents, labels, order, spare = candidates
+    sort(lost, total, order, spare)
     count = min(k, total)
     for h in range(count):
         ends[h], losses[h], sources[h] = labels[order[h]], lost[order[h]], parents[order[h]]
     return count
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def begin(alpha, size, k, ends, losses, candidates, sources):
     """The k best last labels; how many there are."""
-    lost, parents, labels = candidates
+    lost, parents, labels, _, _ = candidates
     top, total = -math.inf, 0
     for l in range(size):
         top = max(top, alpha[l])
@@ -90,7 +119,7 @@ def begin(alpha, size, k, ends, losses, candidates, sources):
     return select(ends, losses, candidates, total, k, sources)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def go_back(kept, r, s, into, size, k, count, endings, sources, memo):
     """One step back from ``count`` endings, whose labels' columns are rows of ``into``; how many there are then.
 
@@ -113,7 +142,7 @@ def go_back(kept, r, s, into, size, k, count, endings, sources, memo):
         for h in range(count):
             ends[h] = previous[ends[h]]
         return count
-    lost, parents, labels = candidates
+    lost, parents, labels, _, _ = candidates
     total = 0
     for h in range(count):
         label, best = ends[h], previous[ends[h]]
@@ -126,11 +155,14 @@ def go_back(kept, r, s, into, size, k, count, endings, sources, memo):
     return select(ends, losses, candidates, total, k, sources)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def unroll(node, edge, own, b, n, sources, count, labels, scores):
     """``labels [k, B, T]`` from those at which ``sources [T, k]`` point; the scores, and the labellings by them."""
-    pointers, raw, sums = np.arange(count), np.empty(count, np.int64), np.zeros((count, 2))
-    before = np.zeros(count, np.int64)
+    rows = np.zeros((4, count), np.int64)
+    pointers, before, raw, order = rows[0], rows[1], rows[2], rows[3]
+    sums, losses = np.zeros((count, 2)), np.empty(count)
+    for h in range(count):
+        pointers[h] = h
     for t in range(n):
         for h in range(count):
             raw[h] = labels[h, b, t]
@@ -141,16 +173,25 @@ def unroll(node, edge, own, b, n, sources, count, labels, scores):
                 exact_sum(sums, h, np.float64(edge[own, t - 1 if edge.shape[1] > 1 else 0, before[h], label]))
             labels[h, b, t] = before[h] = label
             pointers[h] = sources[t, pointers[h]]
-    totals = sums[:, 0] + sums[:, 1]
-    order = np.argsort(-totals, kind="mergesort")
     for h in range(count):
-        scores[h, b] = totals[order[h]]
-    if (order != np.arange(count)).any():  # losses and scores are rounded differently
-        for t in range(n):
-            for h in range(count):
-                raw[h] = labels[h, b, t]
-            for h in range(count):
-                labels[h, b, t] = raw[order[h]]
+        losses[h] = -(sums[h, 0] + sums[h, 1])
+    sort(losses, count, order, raw)
+    for h in range(count):
+        scores[h, b] = -losses[order[h]]
+    for h in range(1, count):
+        if order[h] < order[h - 1]:  # losses and scores are rounded differently
+            rearrange(labels, b, n, order, raw)
+            break
+
+
+@helper(fastmath=FLAGS)
+def rearrange(labels, b, n, order, raw):
+    """``labels[:, b, :n]`` in another order."""
+    for t in range(n):
+        for h in range(len(order)):
+            raw[h] = labels[h, b, t]
+        for h in range(len(order)):
+            labels[h, b, t] = raw[order[h]]
 
 
 @kernel(fastmath=FLAGS)
@@ -167,7 +208,8 @@ def run(chains, first, last, block, labels, scores):
     kept = np.empty((rows, block, size))
     sources = np.empty((rows, T, k), np.int32)
     room = max(k, 1) * size
-    candidates = np.empty(room), np.empty(room, np.int32), np.empty(room, np.int64)
+    order = np.empty((3, room), np.int64)
+    candidates = np.empty(room), np.empty(room, np.int32), order[0], order[1], order[2]
     ends, losses, counts = np.zeros((rows, k), np.int64), np.zeros((rows, k)), np.zeros(rows, np.int64)
     seen, previous, stamp = np.zeros(size, np.int64), np.zeros(size, np.int64), 0
     for at in range(first, last, rows):
@@ -192,7 +234,7 @@ def run(chains, first, last, block, labels, scores):
                     else:
                         if several:
                             for h in range(counts[r]):
-                                into[ends[r, h], :size] = edge[own, t, :, ends[r, h]]
+                                copy(into[ends[r, h], :size], edge[own, t, :, ends[r, h]])
                         stamp += 1
                         endings, memo = Endings(ends[r], losses[r], candidates), Memo(seen, previous, stamp)
                         counts[r] = go_back(kept, r, t - start, into, size, k, counts[r], endings, sources[r, t], memo)

@@ -11,42 +11,36 @@ import math
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from lnz.ops.chain.cpu.rows import FLAGS, largest
 from lnz.ops.chain.cpu.sweep import TILE
 from lnz.ops.chain.records import Chains, with_a_table
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.memory import address, fold_blocks, for_blocks, full_like, lane_numbers, load, store
 from lnz.ops.jit.cpu.product import SPLITS, maximise, workspace
+from lnz.ops.jit.cpu.rows import copy
 from lnz.ops.jit.cpu.vectors import max_lanes, min_lanes, select
 from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
 
 IGNORE = -100
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def relative(message, x, state, kept, size):
     """``state = kept = message + (x − the largest of the message)``, pointers; −inf where all of the message is."""
     top = largest(message, size)
     for_blocks(_relative, size, message, x, state, kept, top if top > -math.inf else 0.0)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _relative(at, n, message, x, state, kept, top):
     value = load(message, at, n) + (load(x, at, n) - top)
     store(value, state, at, n)
     store(value, kept, at, n)
 
 
-@njit(fastmath=FLAGS)
-def copy(out, x):
-    for l in range(out.size):
-        out[l] = x[l]
-
-
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def maximiser(values, into, size):
     """The first l of the largest ``values[l] + into[l]``, pointers; 0 where all are NaN or −inf."""
     lanes = lane_numbers()
@@ -54,7 +48,7 @@ def maximiser(values, into, size):
     return min_lanes(select(top == max_lanes(top), place, 2**62))
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _better(best, at, n, values, into, lanes):
     top, place = best
     total = load(values, at, n, -math.inf) + load(into, at, n)
@@ -62,7 +56,7 @@ def _better(best, at, n, values, into, lanes):
     return select(better, total, top), select(better, lanes + at, place)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def first_of_largest(values):
     place = 0
     for l in range(values.size):

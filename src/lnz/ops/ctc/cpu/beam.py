@@ -10,10 +10,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from lnz.ops.jit.cpu import kernel
-from lnz.ops.jit.cpu.rows import FLAGS, fill
+from lnz.ops.jit.cpu import helper, kernel
+from lnz.ops.jit.cpu.rows import FLAGS, copy, fill, top_of
 
 IGNORE = -100
 FACTOR, ADDED = 6364136223846793005, 1442695040888963407  # of a generator modulo 2⁶⁴ (Knuth), to hash prefixes
@@ -34,19 +33,19 @@ class Beam(NamedTuple):
 NODE, LAST, NAME, PARENT = 0, 1, 2, 3
 
 
-@njit
+@helper()
 def _new(K):
     return Beam(np.empty((K, 4), np.int64), np.empty((K, 2)))
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _plus(a, b):
     """ln (e^a + e^b)."""
     high, low = (a, b) if a > b else (b, a)
     return high if low == -math.inf else high + math.log1p(math.exp(low - high))
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _insert(best, chosen, count, score, source, label):
     """Into the first ``count`` of ``best``, sorted, behind its equals; returns how many there are then."""
     k = min(count, best.size - 1)
@@ -57,7 +56,7 @@ def _insert(best, chosen, count, score, source, label):
     return min(count + 1, best.size)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _stay(beam, count, frame, blank, collapse, stay, total, taken):
     """What prefixes that do not grow get, ``stay`` as ``ends``; and ``taken``, which longer ones are in the beam."""
     for i in range(count):
@@ -74,10 +73,10 @@ def _stay(beam, count, frame, blank, collapse, stay, total, taken):
                 stay[j, 1] = _plus(stay[j, 1], come + frame[last])
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _choose(beam, count, frame, blank, collapse, stay, total, taken, best, chosen):
     """The best candidates, their source and label (−1: the prefix stays as it is); returns how many there are."""
-    found, top = 0, frame.max()
+    found, top = 0, top_of(frame)
     for i in range(count):
         score = _plus(stay[i, 0], stay[i, 1])
         if score > -math.inf and (found < best.size or score > best[found - 1]):
@@ -118,7 +117,8 @@ def search(x, lengths, beam, blank, collapse, first, last, labels, sizes, scores
             found = _choose(old, count, frame, blank, collapse, stay, total, taken, best, chosen)
             for k in range(found):
                 i, c = chosen[k]
-                new.places[k], new.ends[k] = old.places[i], stay[i]
+                copy(new.places[k], old.places[i])
+                copy(new.ends[k], stay[i])
                 if c >= 0:
                     tree[nodes, 0], tree[nodes, 1] = old.places[i, NODE], c
                     new.places[k, NODE], new.places[k, LAST], new.places[k, PARENT] = nodes, c, old.places[i, NAME]

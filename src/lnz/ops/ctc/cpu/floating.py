@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.memory import load, store
 from lnz.ops.jit.cpu.vectors import bits_as, maximum, select
 
@@ -33,43 +33,43 @@ _LOG2E, _LN2_HEAD, _LN2_TAIL = 1.0 / math.log(2.0), 6.93147180369123816e-1, 1.90
 c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12 = (1.0 / math.factorial(n) for n in range(1, 13))
 
 
-@njit
+@helper()
 def number(rows, at, line):
     """Mantissas from ``rows[at]`` on, and exponents a line further."""
     return load(rows, at, width=WIDE), load(rows, at + line, width=WIDE)
 
 
-@njit
+@helper()
 def store_number(x, rows, at, line):
     """The inverse of :func:`number`."""
     store(x[0], rows, at)
     store(x[1], rows, at + line)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def power(e):
     """2^e for e < 1024; 0 for e ≤ −1023, and where e is −∞ − (−∞)."""
     return bits_as(bits_as(maximum(e, -1023.0) + (_ROUNDING + _BIAS), np.uint64) << _SHIFT, np.float64)
 
 
-@njit
+@helper()
 def choose(where, x, y):
     return select(where, x[0], y[0]), select(where, x[1], y[1])
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def plus(x, y):
     less = x[1] < y[1]
     (high, top), (low, bottom) = choose(less, y, x), choose(less, x, y)
     return high + low * power(bottom - top), top
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def times(x, y):
     return x[0] * y[0], x[1] + y[1]
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def shares(x, y):
     """x / (x + y) and y / (x + y), plain numbers; of zeros, something finite."""
     less = x[1] < y[1]
@@ -80,7 +80,7 @@ def shares(x, y):
     return select(less, low, high), select(less, high, low)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def renormalise(rows, at, line):
     """Bring the numbers of :func:`number` back to m in [1, 2)."""
     m, e = number(rows, at, line)
@@ -89,13 +89,13 @@ def renormalise(rows, at, line):
     store_number((bits_as((bits & _FRACTION) | _ONE, np.float64), e + exponent), rows, at, line)
 
 
-@njit
+@helper()
 def whole(m, e):
     """ln (m · 2^e)."""
     return math.log(m) + e * math.log(2.0)
 
 
-@njit(fastmath={"contract"})
+@helper(fastmath={"contract"})
 def exponential(m, e, x):
     """e^x as m in [√½, √2] and a whole e, at any x; 0 for −∞, and for NaN."""
     for k in range(x.size):

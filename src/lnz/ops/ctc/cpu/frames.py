@@ -6,10 +6,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from lnz.ops.ctc.cpu.floating import exponential
 from lnz.ops.ctc.cpu.lattice import columns
+from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.memory import address
 from lnz.ops.jit.cpu.rows import FLAGS, exponentials, fill, highest, total
 
@@ -52,7 +52,7 @@ class Room(NamedTuple):
     powers: np.ndarray
 
 
-@njit
+@helper()
 def room(frames, targets):
     """For the longest target."""
     wide = columns(targets.labels.shape[1])
@@ -60,7 +60,7 @@ def room(frames, targets):
     return Room(np.empty(wide), np.empty(wide), np.empty(wide), np.empty((2, wide)), powers)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def prepare(b, frames, targets, room):
     """The labels of sequence b; of these, priors and which follow each other directly go into ``room``."""
     y = targets.labels[b, : targets.sizes[b]]
@@ -73,7 +73,7 @@ def prepare(b, frames, targets, room):
     return y
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def weigh(at, top, frames, y, room):
     """Fill ``room.weights`` from row ``at`` of x less ``top``; returns m and e of the weight of a blank."""
     U, end, own, weights = y.size, columns(y.size), room.own, room.weights
@@ -88,7 +88,7 @@ def weigh(at, top, frames, y, room):
     return blank
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def scale(at, frames, room, out) -> tuple[bool, bool, float]:
     """Whether row ``at`` is without NaN and +inf, whether any score is finite; and what is to be added to ln Z.
 
@@ -105,13 +105,13 @@ def scale(at, frames, room, out) -> tuple[bool, bool, float]:
     return good, alive, -math.log(out[1])
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _gather(out, row, labels):
     for u in range(labels.size):
         out[u] = row[labels[u]]
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _subtract(row, top, a):
     for k in range(row.size):
         row[k] = row[k] - top - a[k]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.rows import FLAGS, fill, scaled_exponentials
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def write_row(out, at, frames, y, g, log_z, occupied, scale):
     """g · (occupancies of the labels y and, last, of blanks, summed by class, less the softmax where normalised).
 

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
 from lnz.ops.ctc.cpu.floating import (
     RENORMALISED,
     WIDE,
@@ -27,18 +25,19 @@ from lnz.ops.ctc.cpu.floating import (
     store_number,
     times,
 )
+from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.memory import address, load, store
 from lnz.ops.jit.cpu.rows import FLAGS, fill, total
 from lnz.ops.jit.cpu.vectors import select
 
 
-@njit
+@helper()
 def columns(U):
     """How many columns rows of U labels need."""
     return (U // WIDE + 2) * WIDE
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _forward(at, before, weights, blank, direct, lasting, after, line):
     """Blanks ``at`` … ``at`` + 7 of α_t, and the labels after them, from α_{t−1}; pointers to rows ``line`` apart."""
     b, l = number(before, at, line), number(before, at + 2 * line, line)
@@ -50,7 +49,7 @@ def _forward(at, before, weights, blank, direct, lasting, after, line):
     store_number(label, after, at + 2 * line + 1, line)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _flow(at, before, direct, lasting, there, line):
     """Columns ``at`` … ``at`` + 7 of the probabilities ``there``, one frame back, in place.
 
@@ -72,7 +71,7 @@ def _flow(at, before, direct, lasting, there, line):
     store(label * stayed, there, at + 2 * line + 1)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def start(state, U):
     """α_0: as if a blank came before the first frame."""
     end = columns(U)
@@ -82,7 +81,7 @@ def start(state, U):
     state[1, 0] = 0.0
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def forward(t, U, before, weights, blank, direct, lasting, after):
     """α of frames 0 … t from that of frames 0 … t − 1, with the weights of frame t, that of a blank apart."""
     end = columns(U)
@@ -98,7 +97,7 @@ def forward(t, U, before, weights, blank, direct, lasting, after):
             renormalise(state, at + 2 * line, line)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def ends(state, U):
     """m and e of the mantissas of Z at a common exponent: of paths that end in the last blank, in the last label."""
     top = max(state[1, U], state[3, U])
@@ -107,7 +106,7 @@ def ends(state, U):
     return state[0, U] * 2.0 ** (state[1, U] - top), state[2, U] * 2.0 ** (state[3, U] - top), top
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def finish(there, state, U):
     """The probabilities of states after the last frame."""
     blank, label, _ = ends(state, U)
@@ -116,7 +115,7 @@ def finish(there, state, U):
     there[0, U], there[1, U] = blank / (blank + label), label / (blank + label)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def occupied(there, U, row):
     """Of one frame, the probabilities of labels and, last, of all blanks; 0 between."""
     _sum(row[:U], there[1, 1 : U + 1], there[2, 1 : U + 1])
@@ -124,7 +123,7 @@ def occupied(there, U, row):
     row[row.size - 1] = total(there[0, : U + 1])
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def backward(U, before, direct, lasting, there):
     """The probabilities of states, one frame back, from α before it."""
     rows, arcs, probabilities = address(before, 0), address(direct, 0), address(there, 0)
@@ -132,7 +131,7 @@ def backward(U, before, direct, lasting, there):
         _flow(at, rows, arcs, lasting, probabilities, there.shape[1])
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _sum(out, x, y):
     for k in range(out.size):
         out[k] = x[k] + y[k]

@@ -9,17 +9,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from lnz.ops.ctc.cpu.floating import whole
 from lnz.ops.ctc.cpu.frames import prepare, room, scale, weigh
 from lnz.ops.ctc.cpu.gradient import write_row
 from lnz.ops.ctc.cpu.lattice import backward, columns, ends, finish, forward, occupied, start
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.rows import FLAGS, fill
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _through(b, frames, targets, y, work, states, every, scales):
     """α of sequence b from start to end; returns ln Z, NaN where a frame has NaN or +inf.
 

@@ -14,10 +14,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from lnz.ops.ctc.cpu.floating import WIDE
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.memory import address, gather, load, load_bits, store, store_bits
 from lnz.ops.jit.cpu.product import workspace
 from lnz.ops.jit.cpu.rows import FLAGS, fill
@@ -27,7 +26,7 @@ IGNORE = -100
 BLANK, LABEL = 0, 1  # rows of states, and of the bits that say where these came from
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _frame(begin, end, scores, places, blank, skips, stays, states, came, line):
     """Blocks ``begin`` … ``end`` − 1 of the states after a frame, whose scores ``scores[places]`` are.
 
@@ -51,7 +50,7 @@ def _frame(begin, end, scores, places, blank, skips, stays, states, came, line):
         store_bits(moved, came, 2 * k + LABEL)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _forward(x, start, stride, n, U, places, blank, skips, stays, states, came):
     """The states after n frames, and where those of every frame came from."""
     fill(states[BLANK], -math.inf)
@@ -67,7 +66,7 @@ def _forward(x, start, stride, n, U, places, blank, skips, stays, states, came):
         _frame(begin, end, scores, offsets, at_blank, ready, stays, state, bits, states.shape[1])
 
 
-@njit
+@helper()
 def _walk(n, y, in_label, blank, skips, came, best):
     """Write the classes of n frames, from the last one back."""
     u = y.size - 1 if in_label else y.size

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from lnz.ops.elimination.cpu.messages import add, centre, column_maxima, kernel
+from lnz.ops.elimination.cpu.messages import add, centre, column_maxima, helper, kernel
 from lnz.ops.elimination.layout import MESSAGES, WIDTH
 from lnz.ops.jit.cpu.math import exp, log
+from lnz.ops.jit.cpu.rows import copy
 
 P, Q, BELOW = 0, 1, 2
 """Rows of messages, and of what is added up in a block."""
@@ -20,7 +21,7 @@ ROOM = 10
 """Rows of ``WIDTH`` that :func:`send` works in."""
 
 
-@kernel
+@helper
 def _add_all(
     c: int, h: int, first: int, last: int, scores: Any, other: Any, base: Any, sent: Any, tree: Any, to: Any
 ) -> None:
@@ -36,7 +37,7 @@ def _add_all(
             add(other, base[table] + offset, i, tree.summed[c], tree.lanes[c], tree, to[Q])
 
 
-@kernel
+@helper
 def _normalise(block: Any, out: Any, top: Any, log_total: Any) -> None:
     """ln Σ exp of a block's columns into ``out``, of which ``top`` is the largest entry and ``log_total`` the rest."""
     lanes = len(out)
@@ -53,7 +54,7 @@ def _normalise(block: Any, out: Any, top: Any, log_total: Any) -> None:
         out[l] = top[l] + log_total[l]
 
 
-@kernel
+@helper
 def _surprise(blocks: Any, out: Any, tops: Any, log_totals: Any) -> None:
     """Σ_r P(r|s) (moments from below − ln Q(r|s)) of a block's columns into ``out``."""
     lanes = len(out)
@@ -81,7 +82,8 @@ def send(c: int, begin: Any, end: Any, scores: Any, other: Any, base: Any, sent:
     common[:] = 0.0
     _add_all(c, begin, tree.fixed[c], tree.first[c + 1], scores, other, base, sent, tree, common)
     for h in range(begin, end):
-        blocks[:] = common
+        for k in range(3):
+            copy(blocks[k], common[k])
         _add_all(c, h, tree.first[c], tree.fixed[c], scores, other, base, sent, tree, blocks)
         out = sent[:, tree.message[c] + h * lanes : tree.message[c] + (h + 1) * lanes]
         for k in range(BELOW):
@@ -110,7 +112,7 @@ def rows(first: int, step: int, scores: Any, other: Any, base: Any, value: Any, 
     for row in range(first, len(scores), step):
         starts = base[min(row, len(base) - 1)]
         for c in range(len(tree.blocks)):
-            send(c, np.int64(0), tree.blocks[c], scores[row], other[row], starts, sent, tree, work)
+            send(c, 0, tree.blocks[c], scores[row], other[row], starts, sent, tree, work)
             centre(c, sent[P], shifts, tree)
             centre(c, sent[Q], shifts, tree)
         value[row] = total(other[row], starts, sent, tree)

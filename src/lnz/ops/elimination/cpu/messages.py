@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from lnz.ops.elimination.layout import CONSECUTIVE, CONSTANT, ENTRIES, INBOX, MESSAGES, WIDTH
+from lnz.ops.jit.cpu import helper as called
 from lnz.ops.jit.cpu import kernel as compiled
 from lnz.ops.jit.cpu.math import exp, log
 
-# constants are passed on typed (np.int64(0)): for plain ones the compiler makes another version of the function
-kernel = compiled(fastmath={"contract"})
+kernel, helper = compiled(fastmath={"contract"}), called(fastmath={"contract"})
 
 
-@kernel
+@helper
 def add(source: Any, start: int, i: int, summed: int, lanes: int, tree: Any, block: Any) -> None:
     """Add the entries of input ``i`` to a block."""
     along = tree.along[i]
@@ -42,7 +42,7 @@ def add(source: Any, start: int, i: int, summed: int, lanes: int, tree: Any, blo
                 row[l] += part[lane[l]]
 
 
-@kernel
+@helper
 def _collect(block: Any, target: Any, start: int, i: int, summed: int, lanes: int, tree: Any) -> None:
     """Add a block to the entries of input ``i``: the transpose of :func:`add`."""
     along = tree.along[i]
@@ -62,7 +62,7 @@ def _collect(block: Any, target: Any, start: int, i: int, summed: int, lanes: in
                 part[lane[l]] += row[l]
 
 
-@compiled(fastmath={"reassoc", "contract"})
+@called(fastmath={"reassoc", "contract"})
 def _total(row: Any) -> float:
     total = row.dtype.type(0)
     for l in range(len(row)):
@@ -70,7 +70,7 @@ def _total(row: Any) -> float:
     return total
 
 
-@kernel
+@helper
 def _add_all(c: int, h: int, first: int, last: int, scores: Any, base: Any, messages: Any, tree: Any, to: Any) -> None:
     for i in range(first, last):
         table = tree.table[i]
@@ -81,7 +81,7 @@ def _add_all(c: int, h: int, first: int, last: int, scores: Any, base: Any, mess
             add(scores, base[table] + offset, i, tree.summed[c], tree.lanes[c], tree, to)
 
 
-@kernel
+@helper
 def _sum_out(block: Any, out: Any, shift: Any, total: Any, keep: bool) -> None:
     """ln Σ exp of a block's columns into ``out``; if ``keep``, the block becomes the probabilities of its columns."""
     lanes = len(out)
@@ -110,7 +110,7 @@ def _sum_out(block: Any, out: Any, shift: Any, total: Any, keep: bool) -> None:
                 row[l] *= total[l]
 
 
-@kernel
+@helper
 def column_maxima(block: Any, out: Any) -> None:
     lanes = len(out)
     for l in range(lanes):
@@ -206,7 +206,7 @@ def receive(
     _collect_all(c, begin, tree.fixed[c], tree.first[c + 1], sums, base, inbox, marginals, tree)
 
 
-@kernel
+@helper
 def _collect_all(
     c: int, h: int, first: int, last: int, block: Any, base: Any, inbox: Any, marginals: Any, tree: Any
 ) -> None:
@@ -241,13 +241,13 @@ def hand_down(c: int, thread: Any, threads: Any, inboxes: Any, messages: Any, tr
                     out[l] = out[l] - log(belief[l]) if belief[l] > 0.0 else np.inf
 
 
-@kernel
+@helper
 def _upward(
     scores: Any, base: Any, messages: Any, shifts: Any, tables: Any, tree: Any, work: Any, clamped: Any, maximise: Any
 ) -> None:
     """Fill in all messages."""
     for c in range(len(tree.blocks)):
-        send(c, np.int64(0), tree.blocks[c], scores, base, messages, tables, tree, work, clamped, maximise)
+        send(c, 0, tree.blocks[c], scores, base, messages, tables, tree, work, clamped, maximise)
         centre(c, messages, shifts, tree)
 
 
@@ -273,7 +273,7 @@ def begin_downward(base: Any, messages: Any, marginals: Any, tree: Any, keep: bo
             messages[tree.message[c]] = 1.0
 
 
-@kernel
+@helper
 def _downward(
     scores: Any, base: Any, messages: Any, shifts: Any, tables: Any, inboxes: Any, marginals: Any, tree: Any,
     work: Any, clamped: bool,
@@ -283,10 +283,10 @@ def _downward(
     begin_downward(base, messages, marginals, tree, keep)
     for c in range(len(tree.blocks) - 1, -1, -1):
         receive(
-            c, np.int64(0), tree.blocks[c], scores, base, messages, shifts, tables, inboxes[0], marginals, tree, work,
+            c, 0, tree.blocks[c], scores, base, messages, shifts, tables, inboxes[0], marginals, tree, work,
             clamped,
         )  # fmt: skip
-        hand_down(c, np.int64(0), np.int64(1), inboxes, messages, tree, keep)
+        hand_down(c, 0, 1, inboxes, messages, tree, keep)
 
 
 @kernel
@@ -301,7 +301,7 @@ def rows(
     inboxes = np.empty((1, tree.sizes[INBOX] if len(out) else 0), scores.dtype)
     for row in range(first, len(scores), step):
         starts = base[min(row, len(base) - 1)]
-        _upward(scores[row], starts, messages, shifts, tables, tree, work, clamped, np.bool_(False))
+        _upward(scores[row], starts, messages, shifts, tables, tree, work, clamped, False)
         value[row] = total(scores[row], starts, messages, shifts, tree)
         if len(out) and value[row] > -np.inf:
             _downward(scores[row], starts, messages, shifts, tables, inboxes, out[row], tree, work, clamped)
@@ -359,6 +359,6 @@ def label_rows(
     shifts = np.empty(len(tree.blocks))
     for row in range(first, len(scores), step):
         starts = base[min(row, len(base) - 1)]
-        _upward(scores[row], starts, messages, shifts, messages[:0], tree, work, np.bool_(True), maximise)
+        _upward(scores[row], starts, messages, shifts, messages[:0], tree, work, True, maximise)
         for n in range(len(labels)):
             decode(scores[row], starts, messages, uniforms[n, row], labels[n, row], tree, work[0])

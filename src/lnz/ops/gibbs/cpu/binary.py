@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.math import exp
 from lnz.ops.jit.cpu.memory import load, store
 from lnz.ops.jit.cpu.random import ready_words, sharing, uniform
 from lnz.ops.jit.cpu.vectors import LANES, broadcast, select
 
 
-@njit(inline="always")
+@helper(inline="always")
 def _times(odds, neighbour, gain):
     return select(neighbour == 1, odds * gain, odds)
 
 
-@njit(fastmath={"contract"})
+@helper(fastmath={"contract"})
 def rows_of_odds(states, free, odds, across, down, key, words, image, step, low, high):
     """Redraw one colour of rows.
 
@@ -63,7 +62,7 @@ def rows_of_odds(states, free, odds, across, down, key, words, image, step, low,
             store(drawn, states, (image, colour, r + 1, at + 1))
 
 
-@njit
+@helper()
 def _add(line, edges):
     if edges.size == 1:
         for w in range(line.size):

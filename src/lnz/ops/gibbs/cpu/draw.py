@@ -11,8 +11,8 @@ block by block.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.math import exp
 from lnz.ops.jit.cpu.memory import gather, lane_numbers, load, store
 from lnz.ops.jit.cpu.random import ready_words, sharing, uniform
@@ -25,19 +25,19 @@ EQUAL: tuple[()] = ()  # and so is what edges say: whether labels are equal,
 TABLE = (0,)  # or what a table has
 
 
-@njit(inline="always")
+@helper(inline="always")
 def _same(domain, score, label, neighbour, gain):
     """Include what an edge gains where the neighbour has this label too."""
     return select(neighbour == label, score * gain if len(domain) == 0 else score + gain, score)
 
 
-@njit(inline="always")
+@helper(inline="always")
 def _include(domain, score, weight, entry):
     """Include the entries of edges' tables, which weights scale in ``LOG``."""
     return score * entry if len(domain) == 0 else score + weight * entry
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def rows_of_labels(
     domain, states, free, node, kind_across, across, across_table, kind_down, down, down_table, beta, key, words, sums,
     image, step, low, high,

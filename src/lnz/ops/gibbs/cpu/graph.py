@@ -12,6 +12,7 @@ import numpy as np
 from lnz.ops.jit.cpu import kernel
 from lnz.ops.jit.cpu.memory import pointer_to
 from lnz.ops.jit.cpu.philox import U64, philox4x32, uniform53
+from lnz.ops.jit.cpu.rows import top_of
 
 
 @kernel()
@@ -45,7 +46,7 @@ def redraw(
     """
     start, around, scope_start, scopes = wiring
     k0, k1, b = key[0], key[1], float(beta[0])
-    total = np.empty(cards.max() if cards.size else 0, np.float64)
+    total = np.empty(top_of(cards) if cards.size else 0, np.float64)
     entry = begin % stride
     for chain in range(begin, end, stride):
         X = states[chain]

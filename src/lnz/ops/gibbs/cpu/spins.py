@@ -10,9 +10,7 @@ sixteen words in registers, until it is decided for each: about 12 random bits p
 
 from __future__ import annotations
 
-from numba import njit
-
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.memory import lane_numbers, load, store
 from lnz.ops.jit.cpu.philox import U32, U64, philox4x32
 from lnz.ops.jit.cpu.vectors import LANES, all_lanes, astype, broadcast
@@ -46,26 +44,26 @@ def unpack(words, labels):
                 labels[r, 2 * k + s] = U32(line[1 + (k >> 5)] >> U32(k & 31)) & _1
 
 
-@njit(inline="always")
+@helper(inline="always")
 def _polynomial(c, c1, c2, c12, one, two):
     """c + c1 · one + c2 · two + c12 · one · two over {0, 1}, bit by bit."""
     return c ^ (one & c1) ^ (two & (c2 ^ (one & c12)))
 
 
-@njit(inline="always")
+@helper(inline="always")
 def _merge(a, b, where):
     """Bits of ``b`` where ``where`` has ones, of ``a`` elsewhere."""
     return a ^ (where & (a ^ b))
 
 
 # Functions that take the array have no branches: Numba would count references to it in each.
-@njit
+@helper()
 def _inside(c, digit, one, two, four):
     """A binary digit of the probability of label 1, of nodes with 4 neighbours."""
     return _polynomial(c[digit, 0], c[digit, 1], c[digit, 2], c[digit, 3], one, two) ^ (four & c[digit, 4])
 
 
-@njit
+@helper()
 def _at_border(c, digit, one, two, four, lacks_one, lacks_two):
     """The same where nodes may have 3 neighbours, or 2."""
     bits = _inside(c, digit, one, two, four)
@@ -73,7 +71,7 @@ def _at_border(c, digit, one, two, four, lacks_one, lacks_two):
     return _merge(bits, _polynomial(c[digit, 9], c[digit, 10], c[digit, 11], _0, one, two), lacks_two)
 
 
-@njit(inline="always")
+@helper(inline="always")
 def _decide(bits, random, open_, less):
     """One more digit of "random < probability" where that is open; what is open then, and what is less."""
     differ = bits ^ random

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from numba import njit
-
 from lnz.ops.grid_belief.cpu.lanes import FLAGS
+from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.memory import full_like, load, store
 from lnz.ops.jit.cpu.vectors import absolute, maximum, select
 
@@ -49,7 +48,7 @@ class Sent(NamedTuple):
     wide: Any
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def gather_block(at, n, received, sent):
     """What pixels ``at …`` send, all incoming messages but one each; n of them, or ``None`` for a whole block."""
     labels, scores, (from_left, from_right, from_up, from_down), line = received
@@ -67,7 +66,7 @@ def gather_block(at, n, received, sent):
         store(horizontal * up, below, rest, n)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def commit_block(at, n, x, room, messages, line, labels, count):
     """Store ``x [labels, room]``, scaled to sum ``count``, as the messages that arrive at pixels ``at …``."""
     scale = _scale(at, n, x, room, labels, count)
@@ -75,7 +74,7 @@ def commit_block(at, n, x, room, messages, line, labels, count):
         store(load(x, l * room + at, n) * scale, messages, l * line + at, n)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def measure_block(at, n, x, room, messages, line, labels, count, change):
     """:func:`commit_block`, and ``change`` becomes the largest change so far."""
     scale, largest = _scale(at, n, x, room, labels, count), load(change, at, n)
@@ -86,7 +85,7 @@ def measure_block(at, n, x, room, messages, line, labels, count, change):
     store(largest, change, at, n)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _scale(at, n, x, room, labels, count):
     total = full_like(x, 0)
     for l in range(labels):

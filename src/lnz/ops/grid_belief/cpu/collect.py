@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from lnz.ops.grid_belief.cpu.edges import pair, transfer
 from lnz.ops.grid_belief.cpu.lanes import (
     FLAGS,
     combine,
-    copy,
     dot,
-    fill,
     include,
     invert,
     logarithm,
@@ -20,11 +17,12 @@ from lnz.ops.grid_belief.cpu.lanes import (
 )
 from lnz.ops.grid_belief.cpu.reweighted import excess, log_totals
 from lnz.ops.grid_belief.cpu.sweep import COLUMNS, TILE, gather
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.math import exp
+from lnz.ops.jit.cpu.rows import copy, fill
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def account(z, scale, first, n, value):
     """Add ``scale · z`` of each lane to ``value[0]``; ``value[1]`` counts the lanes where nothing is possible."""
     for k in range(first, n):
@@ -34,7 +32,7 @@ def account(z, scale, first, n, value):
             value[1] += 1
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def node_products(domain, u, M, b, h, w, n, x):
     """Scores and all incoming messages of n nodes."""
     for l in range(u.shape[0]):
@@ -43,7 +41,7 @@ def node_products(domain, u, M, b, h, w, n, x):
             include(domain, x[l, :n], M[direction, b, h, l, w : w + n])
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def node_beliefs(domain, x, h, w, n, lanes, beliefs):
     """The products ``x`` of n nodes over their totals ``lanes[0]``, into ``beliefs [H, W, L]``."""
     labels, total, t = beliefs.shape[2], lanes[1, :n], lanes[3, :n]
@@ -58,7 +56,7 @@ def node_beliefs(domain, x, h, w, n, lanes, beliefs):
             beliefs[h, w + k, l] = t[k]
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def edge_totals(domain, labels, later, first, n, out, lanes):
     """Σ over joint labels, into ``lanes[5]``: of what edges make of their earlier ends, times what ``later`` send."""
     for l in range(labels):
@@ -66,7 +64,7 @@ def edge_totals(domain, labels, later, first, n, out, lanes):
     sum_out(domain, out[0], labels, n, lanes[5], lanes[1])
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def edge_beliefs(domain, edges, entry, own, row, column, ends, side, first, n, grad, lanes, sums):
     """``grad`` times the beliefs into ``sums``, given their totals in ``lanes[5]``.
 
@@ -102,85 +100,15 @@ def edge_beliefs(domain, edges, entry, own, row, column, ends, side, first, n, g
                     beliefs[own, row, column + first + k, i, j] += grad[0] * t[k]
 
 
-@njit(fastmath=FLAGS)
-def collect_rows(domain, node, which, edges, rho, M, b, top, bottom, grad, value, beliefs, sums):
-    """What nodes of rows top … bottom − 1 of image b, and the edges to their left and above, add to ln Z and beliefs.
-
-    ``value [2]`` is added to: ln Z, and the number of nodes and edges where nothing is possible; ``beliefs [H, W, L]``
-    are written; ``grad`` and ``sums`` are those of :func:`edge_beliefs`, per side.
-    """
-    labels, width = node.shape[2], node.shape[3]
-    height, padded, reweighted = node.shape[1], (labels + 3) // 4 * 4, rho[0].size > 0
-    ends = np.zeros((4, padded, COLUMNS), node.dtype)
-    out = np.zeros((4, padded, COLUMNS), node.dtype)
-    x = np.zeros((padded, COLUMNS), node.dtype)
-    lanes = np.zeros((6, COLUMNS), node.dtype)
-    across = (width + TILE - 1) // TILE * TILE
-    below = np.zeros((labels, across), node.dtype)  # sent down by the row above
-    totals = np.zeros((2, across + 1), node.dtype)  # of nodes of a row and of the row above, a column late
-    u = node[which[0, b]]
-    for h in range(max(top - 1, 0), bottom):  # of the row above, only what it sends down
-        here, above = totals[h & 1], totals[1 - (h & 1)]
-        for w in range(0, width, TILE):
-            n = min(TILE, width - w)
-            gather(domain, u[h], M, rho, which[3, b], b, h, w, n, ends, below, x, lanes[2])
-            if reweighted:
-                sum_out(domain, x, labels, n, lanes[0], lanes[1])
-                copy(here[w + 1 : w + 1 + n], lanes[0, :n])
-            if h < top:
-                continue
-            if reweighted:
-                log_totals(domain, lanes[1, :n], lanes[0, :n], lanes[2, :n])
-                fill(lanes[4], 1)
-            else:
-                node_products(domain, u[h], M, b, h, w, n, x)
-                sum_out(domain, x, labels, n, lanes[0], lanes[1])
-                copy(lanes[1, :n], lanes[0, :n])
-                logarithm(domain, lanes[1, :n])
-                for k in range(n):  # 1 − degree
-                    lanes[4, k] = 1 - (h > 0) - (h < height - 1) - (w + k > 0) - (w + k < width - 1)
-            account(lanes[1], lanes[4], 0, n, value)
-            node_beliefs(domain, x, h, w, n, lanes, beliefs)
-            for side in range(2 if h > 0 else 1):
-                first = 1 if side == 0 and w == 0 else 0
-                row, column = (h - 1, w) if side else (h, w - 1)
-                counts, weights, full, _ = sums[side]
-                entry, wanted = which[1 + side, b], counts.size + weights.size + full.size > 0
-                transfer(domain, edges[side], entry, row, column, ends, side, first, n, out, lanes)
-                if reweighted:
-                    earlier = above[w + 1 + first : w + 1 + n] if side else here[w + first : w + n]
-                    senders = (earlier, here[w + 1 + first : w + 1 + n])
-                    excess(domain, M, b, h, w, row, column, side, first, n, ends, out, senders, lanes)
-                    times = rho[side][which[3, b], h, w : w + n]
-                    account(lanes[5], times, first, n, value)
-                if wanted or not reweighted:
-                    edge_totals(domain, labels, ends[2 * side + 1], first, n, out, lanes)
-                if not reweighted:
-                    copy(lanes[1, first:n], lanes[5, first:n])
-                    logarithm(domain, lanes[1, first:n])
-                    fill(lanes[4], 1)
-                    account(lanes[1], lanes[4], first, n, value)
-                if wanted:
-                    edge_beliefs(
-                        domain, edges[side], entry, which[4 + side, b], row, column, ends, side, first, n, grad[side],
-                        lanes, sums[side],
-                    )  # fmt: skip
-
-
 @kernel(fastmath=FLAGS)
-def collect(domain, node, which, edges, rho, M, first, last, cuts, grad, value, beliefs, sums):
+def collect(grid, first, last, cuts, grad, value, beliefs, sums):
     """ln Z and beliefs, added up band by band: tasks first … last − 1, of which each image has one per band of rows.
 
-    The first arguments are those of :func:`~lnz.ops.grid_belief.cpu.sweep.sweep`; with ``MAX``, max-marginals take the
-    place of beliefs.
+    With ``MAX``, max-marginals take the place of beliefs.
 
     Args:
-        domain: see there.
-        node: see there.
-        which: see there.
-        edges: see there.
-        rho: see there; where it is not empty, ln Z is the upper bound.
-        M: see there; not changed.
+        grid: a :class:`~lnz.ops.grid_belief.forms.Grid`, not changed; where ``rho`` is not empty, ln Z is the upper
+            bound.
         first: the first task: image ``first // bands``, band ``first % bands``.
         last: the task after the last.
         cuts: ``int64 [bands + 1]``, the rows at which bands begin and end.
@@ -192,12 +120,65 @@ def collect(domain, node, which, edges, rho, M, first, last, cuts, grad, value, 
             [entries, rows, columns, L, L], given [entries, rows, columns])``, added to where not empty; the last are
             the weights that tables were given with.
     """
+    domain, node, which, edges, rho, M = grid
     (counts0, weights0, full0, given0), (counts1, weights1, full1, given1) = sums
-    bands = len(cuts) - 1
+    bands, labels, width = len(cuts) - 1, node.shape[2], node.shape[3]
+    height, padded, reweighted = node.shape[1], (labels + 3) // 4 * 4, rho[0].size > 0
+    ends = np.zeros((4, padded, COLUMNS), node.dtype)
+    out = np.zeros((4, padded, COLUMNS), node.dtype)
+    x = np.zeros((padded, COLUMNS), node.dtype)
+    lanes = np.zeros((6, COLUMNS), node.dtype)
+    across = (width + TILE - 1) // TILE * TILE
+    below = np.zeros((labels, across), node.dtype)  # sent down by the row above
+    totals = np.zeros((2, across + 1), node.dtype)  # of nodes of a row and of the row above, a column late
     for task in range(first, last):
         b, band = task // bands, task % bands
-        collect_rows(
-            domain, node, which, edges, rho, M, b, cuts[band], cuts[band + 1], (grad[0][b], grad[1][b]), value[b, band],
-            beliefs[b],
-            ((counts0[b, band], weights0[b], full0, given0), (counts1[b, band], weights1[b], full1, given1)),
-        )  # fmt: skip
+        own = (counts0[b, band], weights0[b], full0, given0), (counts1[b, band], weights1[b], full1, given1)
+        u, top, bottom = node[which[0, b]], cuts[band], cuts[band + 1]
+        added, shown, weight = value[b, band], beliefs[b], (grad[0][b], grad[1][b])
+        for h in range(max(top - 1, 0), bottom):  # of the row above, only what it sends down
+            here, above = totals[h & 1], totals[1 - (h & 1)]
+            for w in range(0, width, TILE):
+                n = min(TILE, width - w)
+                gather(domain, u[h], M, rho, which[3, b], b, h, w, n, ends, below, x, lanes[2])
+                if reweighted:
+                    sum_out(domain, x, labels, n, lanes[0], lanes[1])
+                    copy(here[w + 1 : w + 1 + n], lanes[0, :n])
+                if h < top:
+                    continue
+                if reweighted:
+                    log_totals(domain, lanes[1, :n], lanes[0, :n], lanes[2, :n])
+                    fill(lanes[4], 1)
+                else:
+                    node_products(domain, u[h], M, b, h, w, n, x)
+                    sum_out(domain, x, labels, n, lanes[0], lanes[1])
+                    copy(lanes[1, :n], lanes[0, :n])
+                    logarithm(domain, lanes[1, :n])
+                    for k in range(n):  # 1 − degree
+                        lanes[4, k] = 1 - (h > 0) - (h < height - 1) - (w + k > 0) - (w + k < width - 1)
+                account(lanes[1], lanes[4], 0, n, added)
+                node_beliefs(domain, x, h, w, n, lanes, shown)
+                for side in range(2 if h > 0 else 1):
+                    begin = 1 if side == 0 and w == 0 else 0
+                    row, column = (h - 1, w) if side else (h, w - 1)
+                    counts, weights, full, _ = own[side]
+                    entry, wanted = which[1 + side, b], counts.size + weights.size + full.size > 0
+                    transfer(domain, edges[side], entry, row, column, ends, side, begin, n, out, lanes)
+                    if reweighted:
+                        earlier = above[w + 1 + begin : w + 1 + n] if side else here[w + begin : w + n]
+                        senders = (earlier, here[w + 1 + begin : w + 1 + n])
+                        excess(domain, M, b, h, w, row, column, side, begin, n, ends, out, senders, lanes)
+                        times = rho[side][which[3, b], h, w : w + n]
+                        account(lanes[5], times, begin, n, added)
+                    if wanted or not reweighted:
+                        edge_totals(domain, labels, ends[2 * side + 1], begin, n, out, lanes)
+                    if not reweighted:
+                        copy(lanes[1, begin:n], lanes[5, begin:n])
+                        logarithm(domain, lanes[1, begin:n])
+                        fill(lanes[4], 1)
+                        account(lanes[1], lanes[4], begin, n, added)
+                    if wanted:
+                        edge_beliefs(
+                            domain, edges[side], entry, which[4 + side, b], row, column, ends, side, begin, n,
+                            weight[side], lanes, own[side],
+                        )  # fmt: skip

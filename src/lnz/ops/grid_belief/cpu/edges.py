@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from lnz.ops.grid_belief.cpu.lanes import (
     FLAGS,
     add,
     add_exp,
     add_log,
-    copy,
-    fill,
     larger_sum,
     multiply_add,
 )  # fmt: skip
 from lnz.ops.grid_belief.forms import FULL, POTTS, TABLE, WEIGHTED
+from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.math import exp
 from lnz.ops.jit.cpu.product import matmul
+from lnz.ops.jit.cpu.rows import copy, fill
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def scaled(domain, out, weight, score, low, high):
     """A score of the table at consecutive edges, shifted so that the largest of each edge's table is 0."""
     for k in range(out.size):
@@ -31,7 +30,7 @@ def scaled(domain, out, weight, score, low, high):
             out[k] = exp(out[k])
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def pair(domain, edges, entry, row, column, i, j, out):
     """The table's entry (i, j) at consecutive edges."""
     kind, square, weight, full, extent, choice = edges
@@ -47,7 +46,7 @@ def pair(domain, edges, entry, row, column, i, j, out):
         scaled(domain, out, weight[entry, row, column : column + out.size], score, extent[0], extent[1])
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def multiply_runs(square, chosen, ends, out, first, n):
     """Products with the tables ``square[chosen[k]]``, ``chosen [first:n]``: a product per run of edges with one table.
 
@@ -62,13 +61,13 @@ def multiply_runs(square, chosen, ends, out, first, n):
             start = k
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def potts(out, x, total, same, other):
     for k in range(out.size):
         out[k] = other[k] * total[k] + (same[k] - other[k]) * x[k]
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def add_both(there, back, x, y, weight, score, shift):
     """One entry of a table at consecutive edges, for what its two ends, x and y, send to the other."""
     for k in range(weight.size):
@@ -78,7 +77,7 @@ def add_both(there, back, x, y, weight, score, shift):
         back[k] = backward
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def transfer(domain, edges, entry, row, column, ends, side, first, n, out, lanes):
     """What edges ``first … n − 1`` from (row, column) on make of their ends: ``out[0]`` onwards, ``out[1]`` back."""
     kind, square, weight, _, extent, choice = edges

@@ -6,34 +6,22 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.math import exp, log
+from lnz.ops.jit.cpu.rows import FLAGS, copy, fill
 
 EXP: tuple[()] = ()  # a domain is the length of a tuple, which the compiler knows: each gets a kernel of its own
 LOG, MAX = (0,), (0, 0)
-FLAGS = {"contract"}
 
 
-@njit(fastmath=FLAGS)
-def fill(out, value):
-    for k in range(out.size):
-        out[k] = value
-
-
-@njit(fastmath=FLAGS)
-def copy(out, a):
-    for k in range(out.size):
-        out[k] = a[k]
-
-
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def add(out, a):
     for k in range(out.size):
         out[k] += a[k]
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def include(domain, out, a):
     if len(domain) == 0:
         for k in range(out.size):
@@ -43,7 +31,7 @@ def include(domain, out, a):
             out[k] += a[k]
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def combine(domain, out, a, b):
     if len(domain) == 0:
         for k in range(out.size):
@@ -53,52 +41,52 @@ def combine(domain, out, a, b):
             out[k] = a[k] + b[k]
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def multiply_add(out, a, b):
     for k in range(out.size):
         out[k] += a[k] * b[k]
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def larger(out, a):
     for k in range(out.size):
         out[k] = a[k] if a[k] > out[k] else out[k]
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def larger_sum(out, a, b):
     for k in range(out.size):
         total = a[k] + b[k]
         out[k] = total if total > out[k] else out[k]
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def add_exp(out, a, b, top):
     """Add exp(a + b − top); nothing where top is −inf (exp of NaN is 0)."""
     for k in range(out.size):
         out[k] += exp(a[k] + b[k] - top[k])
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def add_exp_difference(out, a, top):
     for k in range(out.size):
         out[k] += exp(a[k] - top[k])
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def add_log(out, total):
     for k in range(out.size):
         out[k] += log(total[k])
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def logarithm(domain, total):
     if len(domain) == 0:
         for k in range(total.size):
             total[k] = log(total[k])
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def mix(domain, new, old, keep, take):
     """new^take · old^keep."""
     if len(domain) == 0:
@@ -109,14 +97,14 @@ def mix(domain, new, old, keep, take):
             new[k] = take * new[k] + keep * old[k]
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def raise_to(x, floor):
     """Up to ``floor`` what lies below it; −inf stays."""
     for k in range(x.size):
         x[k] = floor if -np.inf < x[k] < floor else x[k]
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def compare(domain, old, new, change):
     if len(domain) == 0:
         for k in range(new.size):
@@ -128,7 +116,7 @@ def compare(domain, old, new, change):
             change[k] = d if d > change[k] else change[k]
 
 
-@njit(fastmath={"contract", "reassoc"})
+@helper(fastmath={"contract", "reassoc"})
 def dot(a, b):
     total = a[0] * 0
     for k in range(a.size):
@@ -136,13 +124,13 @@ def dot(a, b):
     return total
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def scaled_add(out, a, scale):
     for k in range(out.size):
         out[k] += scale * a[k]
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def sum_out(domain, x, labels, n, total, work):
     """Over the labels: Σ (``EXP``), ln Σ exp (``LOG``) or max (``MAX``), per lane, into ``total``."""
     copy(total[:n], x[0, :n])
@@ -158,7 +146,7 @@ def sum_out(domain, x, labels, n, total, work):
         add_log(total[:n], work[:n])
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def invert(domain, total, count):
     """What normalises: count / total, or −ln; neutral where nothing is possible."""
     if len(domain) == 0:

@@ -9,18 +9,19 @@ messages sent in logarithms would.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from lnz.ops.grid_belief.cpu.blocks import Received, Sent
-from lnz.ops.grid_belief.cpu.lanes import FLAGS, add, copy, fill, larger, multiply_add
+from lnz.ops.grid_belief.cpu.lanes import FLAGS, add, larger, multiply_add
+from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.math import exp, log
 from lnz.ops.jit.cpu.memory import address, for_blocks, full_like, load, store
+from lnz.ops.jit.cpu.rows import copy, fill
 from lnz.ops.jit.cpu.vectors import by_dtype, maximum, select
 
 LEAST_SINGLE, LEAST_DOUBLE = 1e-32, 1e-300  # of a possible label of a node: then 0 is for impossible ones only
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def gather_powers(at, n, received, powers, sent, products, top):
     """:func:`~.blocks.gather_block` with powers, and the product of all into ``products [labels, room]``, largest 1.
 
@@ -61,14 +62,14 @@ def gather_powers(at, n, received, powers, sent, products, top):
         store(upright * up, below, rest, n)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def send_but(out, total, received):
     """What is left of a sum without a part of it: −inf stays, whatever the part."""
     for k in range(out.size):
         out[k] = total[k] - received[k] if total[k] > -np.inf else total[k]
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def gather_reweighted(domain, u, M, across, down, b, h, w, n, ends, below, x, top):
     """:func:`~.sweep.gather` where incoming messages count ``across [H, W + 1]`` and ``down [H + 1, W]`` times, by the
     edges before and after each pixel. ``x [L, n]`` becomes the product of all, largest ``exp top [n]`` times that.
@@ -101,7 +102,7 @@ def gather_reweighted(domain, u, M, across, down, b, h, w, n, ends, below, x, to
         send_but(ends[3, l, :n], total, from_up)
 
 
-@njit(fastmath=FLAGS, error_model="numpy")
+@helper(fastmath=FLAGS, error_model="numpy")
 def larger_quotient(domain, worst, new, old, possible):
     """The larger of ``worst`` and new / old (in logarithms new − old), where the label is possible."""
     if len(domain) == 0:
@@ -114,7 +115,7 @@ def larger_quotient(domain, worst, new, old, possible):
             worst[k] = value if value > worst[k] else worst[k]
 
 
-@njit(fastmath=FLAGS, error_model="numpy")
+@helper(fastmath=FLAGS, error_model="numpy")
 def excess(domain, M, b, h, w, row, column, side, first, n, ends, out, senders, lanes):
     """δ of edges ``first … n − 1`` from (row, column) on, into ``lanes[5]``: how much sums of theirs exceed 1, at most.
 
@@ -135,7 +136,7 @@ def excess(domain, M, b, h, w, row, column, side, first, n, ends, out, senders, 
         larger(delta, worst)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def log_totals(domain, out, total, top):
     """ln Z of nodes, from what the products of all sum to."""
     for k in range(out.size):

@@ -9,7 +9,6 @@ rows can be swept side by side; the edges between bands are served last. The res
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from lnz.ops.grid_belief.cpu.blocks import Received, Sent, commit_block, gather_block, measure_block
 from lnz.ops.grid_belief.cpu.edges import transfer
@@ -17,7 +16,6 @@ from lnz.ops.grid_belief.cpu.lanes import (
     FLAGS,
     combine,
     compare,
-    copy,
     include,
     invert,
     mix,
@@ -25,8 +23,9 @@ from lnz.ops.grid_belief.cpu.lanes import (
     sum_out,
 )
 from lnz.ops.grid_belief.cpu.reweighted import gather_reweighted
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.memory import address, for_blocks
+from lnz.ops.jit.cpu.rows import copy, top_of
 from lnz.ops.jit.cpu.vectors import LANES
 
 LEFT, RIGHT, UP, DOWN = 0, 1, 2, 3  # where a message comes from; 2 · (is the edge vertical) + end that sends
@@ -34,7 +33,7 @@ TILE = 64  # pixels worked on at a time
 COLUMNS = TILE + LANES  # room for what spills over a tile
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def gather(domain, u, M, rho, entry, b, h, w, n, ends, below, x, top):
     """All incoming but one, at n pixels of a row, into ``ends``: what goes right (a lane late), left, and up.
 
@@ -72,7 +71,7 @@ def gather(domain, u, M, rho, entry, b, h, w, n, ends, below, x, top):
         include(domain, up, from_down)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def normalise(domain, x, labels, n, count, lanes):
     """To mean one (``EXP``), sum one (``LOG``) or maximum one (``MAX``)."""
     sum_out(domain, x, labels, n, lanes[0], lanes[1])
@@ -81,7 +80,7 @@ def normalise(domain, x, labels, n, count, lanes):
         include(domain, x[l, :n], lanes[0, :n])
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def commit(domain, x, first, n, M, direction, b, h, w, settings, lanes, check):
     """Normalise, damp and store messages that arrive at row h, lane 0 of them at column w."""
     labels = M.shape[3]
@@ -109,34 +108,26 @@ def commit(domain, x, first, n, M, direction, b, h, w, settings, lanes, check):
 
 
 @kernel(fastmath=FLAGS)
-def sweep(domain, node, which, edges, rho, M, b, top, bottom, settings, limit, measured, above, below):
-    """Iterate rows top … bottom − 1 of image b up to ``limit`` times; the number of iterations and the last residual.
+def sweep(grid, part, settings, limit, measured, waiting, iterations, residual):
+    """Iterate rows of images up to ``limit`` times.
 
-    The edges into row ``top`` wait: what it sends up is left in ``above``, and what row ``bottom − 1`` sends down in
-    ``below``. With ``top == bottom`` it is those edges that are served, and nothing else.
+    The edges into the first row wait: what it sends up is left in ``above``, and what the last row sends down in
+    ``below``. Where the first row is the row after the last, it is those edges that are served, and nothing else.
 
     Args:
-        domain: ``EXP``, ``LOG`` or ``MAX``; tables come in it.
-        node: ``[entries, H, L, W]``, largest of each pixel 1 (in logarithms 0); in logarithms where there is ``rho``.
-        which: ``int64 [6, B]``: the node, horizontal, vertical and ``rho`` entry that each image reads, and the entries
-            of horizontal and vertical edges that its beliefs count for.
-        edges: of the horizontal and of the vertical edges ``(kind, square [entries, 2, L, L rounded up to 4]
-            (transposed the second time), weight [entries, rows, columns], full [entries, rows, L, L, columns],
-            (least, greatest), choice [entries, rows, columns])``; the last says which square table edges have, where
-            not all of an entry have one.
-        rho: how much messages count at nodes where that is not once: ``across [entries, H, W + 1]`` and ``down
-            [entries, H + 1, W]``, by the edges before and after each pixel, 0 on the border. Empty otherwise.
-        M: messages ``[4, B, H, L, W]``, updated.
-        b: the image.
-        top: the first row.
-        bottom: the row after the last.
-        settings: the number of labels (1 in logarithms), damping, 1 − damping, the residual to stop at, or 0, and, in
-            logarithms, the least that a message says of a possible label.
+        grid: a :class:`~lnz.ops.grid_belief.forms.Grid`, whose messages are updated.
+        part: a :class:`~lnz.ops.grid_belief.forms.Part`.
+        settings: ``[B, 5]``: the number of labels (1 in logarithms), damping, 1 − damping, the residual to stop at, or
+            0, and, in logarithms, the least that a message says of a possible label.
         limit: how many iterations at most.
         measured: whether to measure the residual of the last iteration although there is none to stop at.
-        above: ``[L, columns]``, the columns rounded up to tiles.
-        below: likewise.
+        waiting: ``above`` and ``below``, each ``[L, columns]``, the columns rounded up to tiles.
+        iterations: ``int64 [B]``, written.
+        residual: float64 ``[B]``, written: that of the last iteration.
     """
+    domain, node, which, edges, rho, M = grid
+    first_image, last_image, top, bottom = part
+    above, below = waiting
     labels, width = node.shape[2], node.shape[3]
     padded = (labels + 3) // 4 * 4
     ends = np.zeros((4, padded, COLUMNS), node.dtype)  # sent right, left, down (by the row above), up
@@ -144,46 +135,33 @@ def sweep(domain, node, which, edges, rho, M, b, top, bottom, settings, limit, m
     x = np.zeros((padded, COLUMNS), node.dtype)
     lanes = np.zeros((6, COLUMNS), node.dtype)
     joins = top == bottom
-    u = node[which[0, b]]
-    residual = node.dtype.type(0)
-    for step in range(limit):
-        check = settings[3] > 0 or (measured and step == limit - 1)
-        lanes[2] = 0
-        for h in range(top, bottom + joins):
-            for w in range(0, width, TILE):
-                n = min(TILE, width - w)
-                if joins:
-                    for l in range(labels):
-                        copy(ends[2, l, :n], below[l, w : w + n])
-                        copy(ends[3, l, :n], above[l, w : w + n])
-                else:
-                    gather(domain, u[h], M, rho, which[3, b], b, h, w, n, ends, below, x, lanes[0])
-                if not joins and h == top:
-                    for l in range(labels):
-                        copy(above[l, w : w + n], ends[3, l, :n])
-                for side in range(1 if joins else 0, 2 if joins or h > top else 1):
-                    first = 1 if side == 0 and w == 0 else 0
-                    row, column = (h - 1, w) if side else (h, w - 1)
-                    transfer(domain, edges[side], which[1 + side, b], row, column, ends, side, first, n, out, lanes)
-                    for end in range(2):
-                        at_row, at_column = (row, column) if end else (h, w)
-                        commit(
-                            domain, out[end], first, n, M, 2 * side + end, b, at_row, at_column, settings, lanes, check
-                        )
-        residual = lanes[2].max() / settings[0]
-        if settings[3] > 0 and residual <= settings[3]:
-            return step + 1, residual
-    return limit, residual
-
-
-@kernel(fastmath=FLAGS)
-def sweep_images(domain, node, which, edges, rho, M, first, last, settings, limit, iterations, residual):
-    """:func:`sweep` of whole images first … last − 1, ``settings [B, 5]``; ``iterations`` and ``residual [B]`` are
-    written.
-    """
-    height, labels, width = node.shape[1:]
-    lines = np.zeros((2, labels, (width + TILE - 1) // TILE * TILE), node.dtype)
-    for b in range(first, last):
-        iterations[b], residual[b] = sweep(
-            domain, node, which, edges, rho, M, b, 0, height, settings[b], limit, True, lines[0], lines[1]
-        )
+    for b in range(first_image, last_image):
+        u, own = node[which[0, b]], settings[b]
+        iterations[b], residual[b] = 0, 0
+        for step in range(limit):
+            check = own[3] > 0 or (measured and step == limit - 1)
+            lanes[2] = 0
+            for h in range(top, bottom + joins):
+                for w in range(0, width, TILE):
+                    n = min(TILE, width - w)
+                    if joins:
+                        for l in range(labels):
+                            copy(ends[2, l, :n], below[l, w : w + n])
+                            copy(ends[3, l, :n], above[l, w : w + n])
+                    else:
+                        gather(domain, u[h], M, rho, which[3, b], b, h, w, n, ends, below, x, lanes[0])
+                    if not joins and h == top:
+                        for l in range(labels):
+                            copy(above[l, w : w + n], ends[3, l, :n])
+                    for side in range(1 if joins else 0, 2 if joins or h > top else 1):
+                        first = 1 if side == 0 and w == 0 else 0
+                        row, column = (h - 1, w) if side else (h, w - 1)
+                        transfer(domain, edges[side], which[1 + side, b], row, column, ends, side, first, n, out, lanes)
+                        for end in range(2):
+                            at_row, at_column = (row, column) if end else (h, w)
+                            commit(
+                                domain, out[end], first, n, M, 2 * side + end, b, at_row, at_column, own, lanes, check
+                            )
+            iterations[b], residual[b] = step + 1, top_of(lanes[2]) / own[0]
+            if own[3] > 0 and residual[b] <= own[3]:
+                break

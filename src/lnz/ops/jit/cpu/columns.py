@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.math import exp
 
 FLAGS = {"contract"}
@@ -14,13 +14,13 @@ TOP, INVERSE, LOGARITHM, TIES, MOMENT = range(5)
 """The rows of ``columns``: max s, 1 / Σ exp(s − max s), ln Σ exp(s − max s), how many are largest, a moment."""
 
 
-@njit
+@helper()
 def room_for_columns(size):
     """One number per column and kind."""
     return np.empty((5, size))
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def normalise_columns(scores, columns):
     """Fill in all rows of ``columns [5, ≥ L]`` but the last for ``scores [M, L]``; 0 as inverse where all are −inf."""
     top, rest, ties, logarithm = columns[TOP], columns[INVERSE], columns[TIES], columns[LOGARITHM]
@@ -44,7 +44,7 @@ def normalise_columns(scores, columns):
             rest[c] = 1.0 / (ties[c] + rest[c])
 
 
-@njit(fastmath={"contract", "reassoc"})
+@helper(fastmath={"contract", "reassoc"})
 def weighted_sums(weights, values):
     """Σ w and Σ w v."""
     total, moment = 0.0, 0.0

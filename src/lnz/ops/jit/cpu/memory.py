@@ -13,9 +13,10 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 
+from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.vectors import INT, LANES, WIDTH, Vector, as_vector, call, intrinsic, literal, llvm_type, splat
 
 
@@ -199,7 +200,7 @@ def lane_numbers(typing_context: Any, width: Any = WIDTH) -> Any:
     return Vector(types.int64, size)(width), generate
 
 
-@njit
+@helper()
 def for_blocks(body, size, *arguments):
     """``body(at, None, *arguments)`` for every whole block of a row of ``size`` numbers, then ``body(at, n, …)``."""
     whole = size - size % LANES
@@ -209,7 +210,7 @@ def for_blocks(body, size, *arguments):
         body(whole, size - whole, *arguments)
 
 
-@njit
+@helper()
 def fold_blocks(body, start, size, *arguments):
     """``start`` after ``value = body(value, at, n, *arguments)`` along the blocks of :func:`for_blocks`."""
     value = start

@@ -7,8 +7,8 @@ arithmetic of plain numbers anyway.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.vectors import astype
 from lnz.ops.philox import MULTIPLIERS, ROUNDS, WEYL
 
@@ -19,14 +19,14 @@ _W1 = tuple(U64(WEYL[1] * r) for r in range(ROUNDS))
 _LOW, _HALF = U64(0xFFFFFFFF), U64(32)
 
 
-@njit(inline="always")
+@helper(inline="always")
 def _round(c0, c1, c2, c3, k0, k1):
     """Words in the lower halves of 64 bits; what is in the upper ones does not matter, and is not cleared."""
     p0, p1 = (c0 & _LOW) * _M0, (c2 & _LOW) * _M1
     return (p1 >> _HALF) ^ c1 ^ k0, p1, (p0 >> _HALF) ^ c3 ^ k1, p0
 
 
-@njit(inline="always")
+@helper(inline="always")
 def philox4x32(c0, c1, c2, c3, k0, k1):
     """Four uint32 at counter (c0 … c3) under key (k0, k1), all uint64 whose upper halves are ignored.
 
@@ -45,13 +45,13 @@ def philox4x32(c0, c1, c2, c3, k0, k1):
     return astype(c0, U32), astype(c1, U32), astype(c2, U32), astype(c3, U32)
 
 
-@njit
+@helper()
 def uniform24(word):
     """float32 in [0, 1) of 24 bits."""
     return astype(astype(word >> U32(8), np.int32), np.float32) * np.float32(2.0**-24)
 
 
-@njit
+@helper()
 def uniform53(high, low):
     """float64 in [0, 1) of 53 bits."""
     upper, lower = astype(high >> U32(5), np.int32), astype(low >> U32(6), np.int32)

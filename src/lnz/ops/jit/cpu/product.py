@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from lnz.ops.jit.cpu import helper
 
 ROWS = 4  # the rows of a product are rounded up to that many
 WIDE = bool(binding.get_host_cpu_features().get("avx512f"))
@@ -22,7 +24,7 @@ SPLITS = 4  # partial sums of a single row, so that one addition need not wait f
 _LINE = 64  # bytes of each
 
 
-@njit
+@helper()
 def workspace(rows, columns, dtype):
     """Zeros ``[rows, columns]`` from a multiple of a line on: loads across two lines take twice as long."""
     memory = np.zeros(rows * columns + _LINE, dtype)
@@ -182,7 +184,7 @@ best_of_row = _row_product(True)
 
 
 def _step(row: Any, rows: Any) -> Any:
-    @njit(inline="always")
+    @helper(inline="always")
     def step(columns, table, message, count, size):
         if count == 1:
             row(columns, table, message, len(table), size)

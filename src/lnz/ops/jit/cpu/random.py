@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numba.extending import overload
 
+from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.memory import lane_numbers, load, store
 from lnz.ops.jit.cpu.philox import U64, philox4x32, uniform24, uniform53
 from lnz.ops.jit.cpu.vectors import LANES, astype, broadcast
@@ -36,7 +36,7 @@ def _uniform(words, block, like):
     )
 
 
-@njit(inline="always")
+@helper(inline="always")
 def ready_words(words, call, chain, step, k0, k1):
     """Words at successive counters into ``words``, ``uint32 [4, 16]``: number 16 · ``call`` and on."""
     first = astype(lane_numbers() + call * LANES, np.uint64)

@@ -7,12 +7,12 @@ Pixels of one colour only look at the other colour. ``coordinate`` updates the o
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.math import exp, log
 from lnz.ops.jit.cpu.memory import lane_numbers, load, store
 from lnz.ops.jit.cpu.product import matmul
+from lnz.ops.jit.cpu.rows import copy, top_of
 from lnz.ops.jit.cpu.vectors import LANES, astype, broadcast, select, sum_lanes
 
 FLAGS = {"contract"}
@@ -20,13 +20,13 @@ TILE = 128  # pixels worked on at a time
 COLUMNS = TILE + LANES  # room for what spills over a tile
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def pixels(width, parity, k):
     """How many pixels of a row to work on from the k-th of a parity of columns."""
     return min(TILE, (width + 1 - parity) // 2 - k)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def add_weighted(q, h, p, at, n, weight, entry, row, parity, start, x, first_row, add):
     """Put into rows of ``x``, or add, ``weight · q`` of n pixels of row h and parity p; no weights are ones."""
     one, zero, labels = q.dtype.type(1), q.dtype.type(0), q.shape[2]
@@ -41,7 +41,7 @@ def add_weighted(q, h, p, at, n, weight, entry, row, parity, start, x, first_row
             store(value, x, (first_row + l, j))
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def add_product(q, h, p, at, n, full, entry, row, parity, start, x, first_row, end):
     """Add the product of q with the own table of each edge, which the pixels of q are at one end of."""
     zero, labels = q.dtype.type(0), q.shape[2]
@@ -56,7 +56,7 @@ def add_product(q, h, p, at, n, full, entry, row, parity, start, x, first_row, e
             store(value, x, (first_row + receiver, j))
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def expected(q, model, b, h, p, k, n, x, out):
     """The expected scores of n pixels' edges by label: into ``out``, and added to rows S · L … of ``x``, S being their
     number of stacked tables; the sum of both is wanted. The pixels are row h's of column parity p, from the k-th on.
@@ -88,7 +88,7 @@ def expected(q, model, b, h, p, k, n, x, out):
         out[:, :n] = 0
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def settle(out, own, q, to, h, p, k, n, damping, change):
     """The softmax of the fields ``out + own``, damped, into row h of ``to``; largest changes into ``change [16]``.
 
@@ -131,7 +131,7 @@ def settle(out, own, q, to, h, p, k, n, damping, change):
         store(most, change, (0,))
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def workspace(model):
     """``x`` and ``out`` as the functions here want them."""
     _, unary, stack, _ = model
@@ -171,7 +171,17 @@ def sweep(model, b, width, q, to, colours, top, bottom, damping):
                         x[base + l, k_] = u[h + 1, p, l, k + 1 + k_]
                 expected(q, model, b, h, p, k, n, x, out)
                 settle(out, own, q, to, h, p, k, n, damping, change)
-    return change.max()
+    return top_of(change)
+
+
+@helper(fastmath=FLAGS)
+def keep(q, to):
+    """``to = q [H + 2, 2, L, K]``."""
+    rows, _, labels, _ = q.shape
+    for h in range(rows):
+        for p in range(2):
+            for l in range(labels):
+                copy(to[h, p, l], q[h, p, l])
 
 
 @kernel(fastmath=FLAGS)
@@ -191,7 +201,7 @@ def sweep_images(model, width, q, parallel, first, last, damping, tolerance, lim
             if tolerance > 0 and residual[b] <= tolerance:
                 break
         if parallel and iterations[b] % 2:
-            q[b] = at
+            keep(at, q[b])
 
 
 @kernel(fastmath=FLAGS)

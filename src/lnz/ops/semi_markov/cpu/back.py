@@ -9,8 +9,8 @@ called after_{t−1} there.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.product import workspace
 from lnz.ops.semi_markov.cpu.labels import after, begin
 from lnz.ops.semi_markov.cpu.widths import FLAGS, room_to_fold, sum_widths
@@ -18,14 +18,14 @@ from lnz.ops.semi_markov.cpu.widths import FLAGS, room_to_fold, sum_widths
 TILE = 8  # sequences side by side; a multiple of the rows of a product
 
 
-@njit
+@helper()
 def rows_of_labels(rows, steps, size, dtype):
     """Zeros ``[rows, steps, L rounded up to 16]``."""
     padded = (size + 15) // 16 * 16
     return workspace(rows, steps * padded, dtype).reshape(rows, steps, padded)
 
 
-@njit
+@helper()
 def room_for_tables(size, dtype):
     """For a table and its transpose as the products read them, ``[1, ≥ L, ≥ L]``."""
     padded = (size + 15) // 16 * 16
@@ -33,7 +33,7 @@ def room_for_tables(size, dtype):
     return table.reshape(1, padded, padded + 16), workspace(padded, padded + 16, dtype)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def back(
     kind, segment, edge, lengths, W, at, count, limit, tops, transposed, state, message, begins, ahead, inverses,
     leaves, afters, rare, peaks, weights, factors, exact,

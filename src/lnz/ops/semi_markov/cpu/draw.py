@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.math import exp
 from lnz.ops.jit.cpu.product import workspace
 from lnz.ops.semi_markov.cpu.back import TILE, back, room_for_tables, rows_of_labels
@@ -51,7 +50,7 @@ def draw(kind, segment, edge, lengths, steps, W, first, last, limit, weights, un
                 )  # fmt: skip
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def walk(kind, edge, b, n, steps, W, weights, begins, ahead, after, uniform, labels, choices):
     """Draw one segmentation of sequence b: a label, and a width, in turn."""
     size, own, t, label = edge.shape[3], b if len(edge) > 1 else 0, 0, 0
@@ -75,7 +74,7 @@ def walk(kind, edge, b, n, steps, W, weights, begins, ahead, after, uniform, lab
         t += width + 1
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def pick(weights, count, uniform):
     """The first place at which the cumulative sum passes ``uniform`` times the whole; never one of weight 0."""
     total = 0.0

@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.columns import (
     FLAGS,
     INVERSE,
@@ -78,18 +77,18 @@ def gradient(sequences, function, first, last, result):
         _backward(sequences, function, b, state, scores, columns, mean, result)
 
 
-@njit
+@helper()
 def _state(steps, size):
     rows = np.empty((4, steps, size))
     return State(rows[0], rows[1], rows[2], rows[3])
 
 
-@njit
+@helper()
 def _table(segment):
     return np.empty((max(segment.shape[2], segment.shape[3]), segment.shape[3]))
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _forward(sequences, function, b, state, scores, columns):
     """E[f] of sequence b, and its ``state``."""
     n, size = sequences.lengths[b], scores.shape[1]
@@ -118,7 +117,7 @@ def _forward(sequences, function, b, state, scores, columns):
     return total
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _labels(sequences, b, t, state, scores, columns):
     """leave_t(k) + A_t(k, l): columns of ln P(k ends at t | l starts at t + 1), but for their constants."""
     edge, size = sequences.edge, scores.shape[1]
@@ -129,7 +128,7 @@ def _labels(sequences, b, t, state, scores, columns):
     normalise_columns(scores[:size], columns)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _widths(sequences, b, t, state, scores, columns):
     """enter_{t−w}(k) + s_{t−w}(w, k): columns of ln P(w | k ends at t), but for their constants; how many widths."""
     widths = min(t + 1, sequences.segment.shape[2])
@@ -140,7 +139,7 @@ def _widths(sequences, b, t, state, scores, columns):
     return widths
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _moments_of_labels(function, b, t, state, scores, columns):
     """E[f of what comes before | l starts at t + 1] into the last row of ``columns``."""
     own, at = b if len(function.edge) > 1 else 0, t if function.edge.shape[1] > 1 else 0
@@ -153,7 +152,7 @@ def _moments_of_labels(function, b, t, state, scores, columns):
             moment[c] += weight * (state.until[t, k] + local) if weight > 0.0 else 0.0
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _moments_of_widths(function, b, t, widths, state, scores, columns):
     """E[f of all up to its end | k ends at t] into the last row of ``columns``."""
     top, inverse, logarithm, moment = columns[TOP], columns[INVERSE], columns[LOGARITHM], columns[MOMENT]
@@ -165,7 +164,7 @@ def _moments_of_widths(function, b, t, widths, state, scores, columns):
             moment[c] += weight * (state.before[t - w, c] + local) if weight > 0.0 else 0.0
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _last(state, n, scores, columns):
     """ln P(the last segment has label k)."""
     size = scores.shape[1]
@@ -179,7 +178,7 @@ def _last(state, n, scores, columns):
     return last
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _backward(sequences, function, b, state, scores, columns, mean, result):
     """P(part) · (E[f | part] − E[f]) of every part of sequence b.
 

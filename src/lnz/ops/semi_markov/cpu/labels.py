@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.math import exp, log
 from lnz.ops.jit.cpu.memory import lane_numbers, load, store
 from lnz.ops.jit.cpu.product import multiply
@@ -23,7 +23,7 @@ ROWWISE: tuple[()] = ()  # whether positions have tables of their own, by a leng
 AS_ONE = (0,)  # or share one
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def lift(scores, entry, place, k, out, row, tops, line, ahead, r, t):
     """``out[row] = exp(scores[entry, place, k] − top)``, with the top, 0 if all is −∞, into ``tops[line, k]``.
 
@@ -47,7 +47,7 @@ def lift(scores, entry, place, k, out, row, tops, line, ahead, r, t):
     return sum_lanes(mass), all_lanes(proper)
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def lift_table(scores, entry, table, transposed, tops, ahead):
     """``table[0] = exp(scores[entry, 0] − tops)``, with a top per row, and the transpose; whether all are numbers."""
     size, proper = scores.shape[3], True
@@ -59,7 +59,7 @@ def lift_table(scores, entry, table, transposed, tops, ahead):
     return proper
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def begin(lengths, first, count, size, t, shifts, sums, begins, inverses, ahead, state, peaks):
     """begin_t = ``shifts`` + ln ``sums`` and 1 / ``sums``; exp(begin_t − peak) in ``ahead`` and ``state``."""
     for r in range(count):
@@ -82,7 +82,7 @@ def begin(lengths, first, count, size, t, shifts, sums, begins, inverses, ahead,
             store(value, state, (r, column))
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def after(
     kind, edge, lengths, first, count, size, t, limit, transposed, columns, message, tops, begins, peaks, ahead, afters,
     leaves, rare, factors, exact,
@@ -137,7 +137,7 @@ def after(
                     afters[r, t * size + k] = log_sum(edge[own, place, k], begins[r, t])
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def log_sum(scores, begins):
     """ln Σ exp(scores + begins)."""
     top, mass = -math.inf, 0.0

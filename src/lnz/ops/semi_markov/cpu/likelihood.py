@@ -12,9 +12,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.product import matmul, workspace
 from lnz.ops.semi_markov.cpu.back import TILE, back, room_for_tables, rows_of_labels
 from lnz.ops.semi_markov.cpu.labels import lift_table
@@ -86,7 +85,7 @@ def run(kind, segment, edge, lengths, steps, W, first, last, limit, log_z, weigh
                 total_edges(n, size, leaves[r], ahead[r], table[0], extra[r], edges[b])
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def first_starts(n, size, r, ahead, peaks, starts):
     """ln Z, and the probabilities of the first label into ``starts``."""
     if n == 0:
@@ -99,7 +98,7 @@ def first_starts(n, size, r, ahead, peaks, starts):
     return peaks[r] + math.log(mass) if mass > 0 else -math.inf
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def total_edges(n, size, leaves, ahead, table, extra, out):
     """Σ_t of the marginals of edges: ``table`` times a product of matrices, and ``extra``."""
     product, sums = workspace(len(table), table.shape[1], table.dtype), np.zeros((size, size))

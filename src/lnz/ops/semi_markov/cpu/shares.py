@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.math import exp
 from lnz.ops.jit.cpu.memory import load, store
 from lnz.ops.jit.cpu.product import multiply
@@ -19,7 +19,7 @@ from lnz.ops.semi_markov.cpu.widths import FLAGS, REPEAT, packing, stretch
 OFTEN = 16  # steps after which the sum of all probability is looked at
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def share_widths(lengths, first, count, steps, W, size, t, starts, scales, inverses, weights, ends, folds):
     """``weights`` become the marginals of segments that start at t, and ``ends`` grow by them where they end.
 
@@ -63,7 +63,7 @@ def share_widths(lengths, first, count, steps, W, size, t, starts, scales, inver
                 store(load(ends, (r, end + i * stride)) + share, ends, (r, end + i * stride))
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def start(
     kind, edge, lengths, first, count, W, size, t, table, columns, state, message, begins, ahead, afters, ends, leaves,
     rare, starts, scales, edges, extra,
@@ -143,7 +143,7 @@ def start(
         scales[r] = sum_lanes(old) / mass if mass > 0 else 0.0
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def under_way(ends, r, t, W, size):
     """The probability of all segments that end at t or later and have started by then: 1, but for rounding."""
     mass = broadcast(0.0)

@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.memory import lane_numbers, store
 from lnz.ops.jit.cpu.product import maximise, workspace
 from lnz.ops.jit.cpu.vectors import LANES, select
@@ -58,14 +57,14 @@ def viterbi(kind, segment, edge, lengths, steps, W, first, last, labels, scores)
             labels[at + r, place:] = IGNORE
 
 
-@njit
+@helper()
 def transpose(scores, out):
     for k in range(len(scores)):
         for l in range(len(scores)):
             out[l, k] = scores[k, l]
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def best_widths(segment, lengths, first, count, steps, W, size, t, after, begins, state, folds):
     """begin_t of ``count`` sequences, into ``begins`` and ``state``."""
     for r in range(count):
@@ -83,7 +82,7 @@ def best_widths(segment, lengths, first, count, steps, W, size, t, after, begins
             store(top, state, (r, column))
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def best_labels(lengths, first, count, size, t, transposed, state, message, after):
     """after_t of ``count`` sequences."""
     maximise(state.T, transposed, message, count, size)
@@ -93,7 +92,7 @@ def best_labels(lengths, first, count, size, t, transposed, state, message, afte
                 after[r, t * size + k] = message[r, k]
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def walk(kind, segment, edge, b, own, n, steps, W, begins, after, labels):
     """Write a best segmentation; how many steps of it there are (0 where none is possible), and its score."""
     size, label, t = edge.shape[3], 0, 0

@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.math import exp
 from lnz.ops.jit.cpu.memory import load, store
 from lnz.ops.jit.cpu.vectors import LANES, all_lanes, astype, broadcast, select
@@ -21,20 +21,20 @@ FLAGS = {"contract"}
 TOP, SUM, REPEAT = range(3)  # the rows of ``folds``
 
 
-@njit
+@helper()
 def room_to_fold():
     folds = np.zeros((3, 2 * LANES))
     folds[TOP] = -math.inf
     return folds
 
 
-@njit(inline="always")
+@helper(inline="always")
 def packing(size):
     """How many widths a register takes."""
     return LANES // size if size <= LANES // 2 else 1
 
 
-@njit(inline="always")
+@helper(inline="always")
 def stretch(widths, size, column):
     """The scores of so many widths, from a column of labels on: how many registers, lanes of each, and of the last."""
     packed = packing(size)
@@ -42,7 +42,7 @@ def stretch(widths, size, column):
     return blocks, lanes, lanes if packed == 1 else (widths - (blocks - 1) * packed) * size
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def top_of_widths(segment, at, after, r, ahead, blocks, size, lanes, last, folds):
     """max_w s_t(w, l) + after_{t+w+1}(l) of a register of labels, again for every width that the register takes.
 
@@ -76,7 +76,7 @@ def top_of_widths(segment, at, after, r, ahead, blocks, size, lanes, last, folds
     return top
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def sum_widths(segment, lengths, first, count, steps, W, size, t, after, weights, shifts, sums, folds, exact):
     """Σ_w exp(s_t(w, l) + after_{t+w+1}(l)) as ``sums`` · exp(``shifts``), the summands · exp(−shift) into ``weights``.
 

@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.math import exp, log
 from lnz.ops.jit.cpu.rows import FLAGS, fill
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def band(n, length, size, slant):
     """First column and the column after the last whose node at step n is in the lattice and may go on."""
     if slant == 1:
@@ -26,7 +25,7 @@ def band(n, length, size, slant):
     return max(0, size - (length - n)), min(size, n) + 1
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def gather(blank, label, n, low, end, size, slant, at_blank, at_label):
     """The scores of the arcs of a step; returns whether any is NaN or +inf."""
     bad = False
@@ -38,7 +37,7 @@ def gather(blank, label, n, low, end, size, slant, at_blank, at_label):
     return bad
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _back(out, stays, moves, at_blank, at_label, here, above):
     """ln β of a step from that of the next, and the probabilities of arcs given their node (0 where β = 0)."""
     for k in range(out.size):
@@ -53,7 +52,7 @@ def _back(out, stays, moves, at_blank, at_label, here, above):
         moves[k] = q / s
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _flow(stays, moves, there):
     """Probabilities of arcs, in place, from those given their node and that of the node."""
     for k in range(there.size):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.rows import FLAGS, fill
 from lnz.ops.transducer.cpu.solve import band, gather
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def _back(out, moves, at_blank, at_label, here, above):
     """The best score from each node on, and whether its label arc is the way."""
     for k in range(out.size):

@@ -6,10 +6,10 @@ so that every factor scores one node of the forest or joins two.
 
 from __future__ import annotations
 
-from numba import njit
+from lnz.ops.jit.cpu import helper
 
 
-@njit
+@helper()
 def root_of(above, node):
     """The node that stands for a tree."""
     while above[node] != node:
@@ -18,7 +18,7 @@ def root_of(above, node):
     return node
 
 
-@njit
+@helper()
 def grow(wiring, candidates, above, held, met, parent, sequence):
     """Take, in order, each of ``candidates`` that fits; returns how many were taken.
 

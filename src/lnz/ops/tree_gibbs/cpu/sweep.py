@@ -5,23 +5,23 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.philox import U64, philox4x32, uniform53
+from lnz.ops.jit.cpu.rows import copy, longest
 from lnz.ops.tree_gibbs.cpu.forest import grow
 
 SHUFFLE, DRAW = 0, 1  # what random numbers are for: the second word of their counters
 
 
-@njit
+@helper()
 def uniform(key, chain, step, purpose, place):
     """In [0, 1), of 53 bits: a function of its arguments."""
     high, low, _, _ = philox4x32(U64(place), U64(purpose), U64(chain), U64(step), key[0], key[1])
     return uniform53(high, low)
 
 
-@njit
+@helper()
 def total(values, first, pairs, row, card):
     """ln Σ_x exp(values[first + x] + pairs[row + x])."""
     top = -np.inf
@@ -35,7 +35,7 @@ def total(values, first, pairs, row, card):
     return top + math.log(z)
 
 
-@njit
+@helper()
 def drawn(values, first, card, mark):
     """A label in proportion to exp(values), by ``mark`` in [0, 1); −1 if none is possible. Overwrites the values."""
     top = -np.inf
@@ -53,7 +53,7 @@ def drawn(values, first, card, mark):
     return x
 
 
-@njit
+@helper()
 def collect(wiring, scores, labels, parent, sequence, values, pairs, size, beta):
     """Towards the roots: ``values`` becomes β times the scores of each node alone, and what its children say of it.
 
@@ -101,7 +101,7 @@ def collect(wiring, scores, labels, parent, sequence, values, pairs, size, beta)
             values[label_at[mother] + y] += total(values, first, pairs, own + y * card, card)
 
 
-@njit
+@helper()
 def redraw(wiring, scores, labels, parent, sequence, values, pairs, size, beta, key, chain, step):
     """Draw the nodes of a forest given the rest. A node none of whose labels is possible keeps the one it has."""
     label_at = wiring[0]
@@ -132,11 +132,12 @@ def redraw_forests(wiring, scores, labels, candidates, ends, fixed, temperatures
         chain: the number of the chain, for its random numbers.
     """
     label_at, factor_at = wiring[0], wiring[3]
-    size = np.max(np.diff(label_at)) ** 2 if labels.size else 1
+    size = longest(label_at) ** 2
     above, parent = np.empty(labels.size, np.int64), np.empty(labels.size, np.int64)
     held, met = np.empty(factor_at.size - 1, np.int64), np.empty((2, labels.size), np.int64)
     values, pairs = np.empty(label_at[-1]), np.empty(labels.size * size)
-    nodes, sequence = candidates.copy(), np.empty(labels.size, np.int64)
+    nodes, sequence = np.empty(candidates.size, np.int64), np.empty(labels.size, np.int64)
+    copy(nodes, candidates)
     for step in range(temperatures.size):
         block = step % ends.size
         start, end = ends[block - 1] if block else 0, ends[block]

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
+from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.memory import fold_blocks, for_blocks, load, store
 from lnz.ops.jit.cpu.vectors import broadcast, max_lanes, maximum, negative, select
 
 _FLAGS = {"nnan", "nsz", "contract"}
 
 
-@njit(fastmath=_FLAGS)
+@helper(fastmath=_FLAGS)
 def receive(belief, choice, shown, row, offered, inner, owed, card, weight):
     """Take what a factor offers, ``found[x] = max_y offered[y] + weight · row[y · card + x]``, y < ``inner``.
 
@@ -24,7 +23,7 @@ def receive(belief, choice, shown, row, offered, inner, owed, card, weight):
     for_blocks(_receive, card, belief, choice, shown, row, offered, inner, owed, card, weight)
 
 
-@njit(fastmath=_FLAGS)
+@helper(fastmath=_FLAGS)
 def _receive(at, n, belief, choice, shown, row, offered, inner, owed, card, weight):
     found = broadcast(-math.inf)
     for y in range(inner):
@@ -34,23 +33,23 @@ def _receive(at, n, belief, choice, shown, row, offered, inner, owed, card, weig
     store(load(choice, at, n) + weight * load(shown, at, n), choice, at, n)
 
 
-@njit(fastmath=_FLAGS)
+@helper(fastmath=_FLAGS)
 def give(lent, belief, card, share, top):
     """``lent[x] += share · (belief[x] − top)``."""
     for_blocks(_give, card, lent, belief, share, top)
 
 
-@njit(fastmath=_FLAGS)
+@helper(fastmath=_FLAGS)
 def _give(at, n, lent, belief, share, top):
     store(load(lent, at, n) + share * (load(belief, at, n) - top), lent, at, n)
 
 
-@njit(fastmath=_FLAGS)
+@helper(fastmath=_FLAGS)
 def top_of(values, card):
     """The largest of ``values[:card]``."""
     return max_lanes(fold_blocks(_climb, broadcast(-math.inf), card, values))
 
 
-@njit(fastmath=_FLAGS)
+@helper(fastmath=_FLAGS)
 def _climb(top, at, n, values):
     return maximum(load(values, at, n, -math.inf), top)

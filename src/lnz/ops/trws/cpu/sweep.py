@@ -7,21 +7,20 @@ cannot be part of any possible labelling. See :mod:`lnz.ops.trws.reference` for 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.memory import address
 from lnz.ops.trws.cpu.pairs import give, receive, top_of
 
 FLAGS = {"nnan", "nsz"}  # infinities, but never NaN
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def more(a, b):
     return b if b > a else a
 
 
-@njit(fastmath=FLAGS)
+@helper(fastmath=FLAGS)
 def collect_any(found, own, table, strides, starts, lent, weight, state, held):
     """The same for any number of nodes: the most with slot ``own`` at each label.
 
