@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import lnz
 
 HEAVY = {
     "jsonargparse",
@@ -70,3 +75,24 @@ except AttributeError as error:
     print(error)
 """
     assert run(program).splitlines() == ["ctc_loss lnz.io lnz.plot", "module 'lnz' has no attribute 'nothing'"]
+
+
+def imported(source: Path) -> Iterator[str]:
+    """The modules that a file names in its imports, ``numba.core`` also where it says ``from numba import core``."""
+    for statement in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(statement, ast.Import):
+            yield from (alias.name for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom):
+            yield from (f"{statement.module}.{alias.name}" for alias in statement.names)
+
+
+def test_what_extends_numba_lies_in_one_folder() -> None:
+    # of numba only the whole can be forbidden by import-linter
+    package = Path(lnz.__file__).parent
+    extending = ("llvmlite", "numba.core", "numba.extending")
+    found = {
+        source.relative_to(package).parent.as_posix()
+        for source in package.rglob("*.py")
+        if any(f"{name}.".startswith(f"{part}.") for name in imported(source) for part in extending)
+    }
+    assert found == {"ops/jit/cpu"}

@@ -268,9 +268,9 @@ def test_scores_may_require_gradients_and_dtypes_may_differ():
 
 
 def test_the_layout_names_the_block_of_the_kernel():
-    from lnz.ops.registers.cpu.lanes import BLOCK
+    from lnz.ops.jit.cpu.vectors import LANES
 
-    assert checkerboard.BLOCK == BLOCK
+    assert checkerboard.BLOCK == LANES
 
 
 def test_wrong_arguments():

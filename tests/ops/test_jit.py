@@ -249,7 +249,7 @@ def test_every_operation_has_a_version_of_its_own():
     names = [folder.name for folder in OPS.iterdir() if list(folder.glob("*.py"))]
     assert len({version(name) for name in names}) == len(names) > 10
     chain = {path.relative_to(OPS).parts[0] for path in sources_of("chain")}
-    assert {"chain", "registers", "jit"} <= chain
+    assert {"chain", "scaffold", "jit"} <= chain
     assert "elimination" not in chain
 
 

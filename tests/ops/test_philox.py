@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from numba import njit
 
-from lnz.ops.philox.cpu import U64, philox4x32, uniform24, uniform53
-from lnz.ops.philox.reference import philox4x32 as reference
-from lnz.ops.philox.reference import uniform
-from lnz.ops.registers.cpu.vectors import load, spread, store
+from lnz.ops.jit.cpu.memory import load, store
+from lnz.ops.jit.cpu.philox import U64, philox4x32, uniform24, uniform53
+from lnz.ops.jit.cpu.vectors import broadcast
+from lnz.ops.philox import philox4x32 as reference
+from lnz.ops.philox import uniform
 
 # counter, key and answer: the known-answer vectors that come with the paper's own implementation (Random123)
 KNOWN = [
@@ -39,7 +40,7 @@ def test_known_answers(counter, key, answer):
 
 @njit
 def _sixteen(counters, key, out):
-    c = load(counters, (0,)), spread(U64(5)), spread(U64(6)), spread(U64(7))
+    c = load(counters, (0,)), broadcast(U64(5)), broadcast(U64(6)), broadcast(U64(7))
     w0, w1, w2, w3 = philox4x32(c[0], c[1], c[2], c[3], key[0], key[1])
     store(w0, out, (0, 0))
     store(w1, out, (1, 0))

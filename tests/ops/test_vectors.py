@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from numba import njit
 
-from lnz.ops.registers.cpu.parts import every, highest, load_first, store_first, total
-from lnz.ops.registers.cpu.vectors import converted, exp, gather, load, log, select, spread, store
+from lnz.ops.jit.cpu.math import exp, log
+from lnz.ops.jit.cpu.memory import gather, load, store
+from lnz.ops.jit.cpu.vectors import all_lanes, astype, broadcast, max_lanes, select, sum_lanes
 
 
 @njit
@@ -16,7 +17,7 @@ def _arithmetic(a, b, out):
     store(x * y, out, (2, 0))
     store(select(x < y, x, y), out, (3, 0))
     store(select((x > y) | (x == y), 7, y), out, (4, 0))
-    store(select(x <= 2, spread(a[3]), x), out, (5, 0))
+    store(select(x <= 2, broadcast(a[3]), x), out, (5, 0))
     total = x * 2
     total += y
     total *= 3
@@ -54,9 +55,9 @@ def test_bits_equal_numpy(dtype):
 
 @njit
 def _converted(x, real, narrow, wide):
-    store(converted(load(x, (0,)), np.float32), real, (0,))
-    store(converted(load(x, (0,)), np.int8), narrow, (0,))
-    store(converted(load(x, (0,)), np.int64), wide, (0,))
+    store(astype(load(x, (0,)), np.float32), real, (0,))
+    store(astype(load(x, (0,)), np.int8), narrow, (0,))
+    store(astype(load(x, (0,)), np.int64), wide, (0,))
 
 
 def test_conversions_equal_numpy():
@@ -100,8 +101,8 @@ def test_exp(dtype, error):
 def _reals(x, logarithms, quotients, narrow, wide):
     store(log(load(x, (0,))), logarithms, (0,))
     store(1 / load(x, (0,)), quotients, (0,))
-    store(converted(load(x, (0,)), np.float32), narrow, (0,))
-    store(converted(load(x, (0,)), np.float64), wide, (0,))
+    store(astype(load(x, (0,)), np.float32), narrow, (0,))
+    store(astype(load(x, (0,)), np.float64), wide, (0,))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -117,10 +118,10 @@ def test_logarithms_quotients_and_other_precisions_equal_numpy(dtype):
 
 @njit
 def _parts(x, out, n):
-    values = load_first(x, (1, 2), n, -1)
-    store_first(values, out, (0, 0), 16)
-    store_first(values, out, (1, 0), n)
-    return total(values), highest(values), every(values > 0), every(values < 100)
+    values = load(x, (1, 2), n, -1)
+    store(values, out, (0, 0), 16)
+    store(values, out, (1, 0), n)
+    return sum_lanes(values), max_lanes(values), all_lanes(values > 0), all_lanes(values < 100)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -18,8 +18,7 @@ from numba import njit
 
 from lnz.ops.chain.cpu.arguments import Inputs  # noqa: F401  (what callers of these kernels make)
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.math.cpu import exp
-from lnz.ops.registers.cpu.columns import (
+from lnz.ops.jit.cpu.columns import (
     FLAGS,
     INVERSE,
     LOGARITHM,
@@ -29,6 +28,7 @@ from lnz.ops.registers.cpu.columns import (
     room_for_columns,
     weighted_sums,
 )
+from lnz.ops.jit.cpu.math import exp
 
 
 class Function(NamedTuple):

@@ -21,8 +21,15 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from lnz.ops.chain.cpu.arguments import Work
-from lnz.ops.chain.cpu.batch8 import EIGHT, arrive, lift, meet, part
+from lnz.ops.chain.cpu.batch8 import (
+    EIGHT,
+    Eight,
+    Gradients,
+    backward_step,
+    emit_gradients,
+    forward_step,
+    lift,
+)
 from lnz.ops.chain.cpu.forward_backward import RANGE
 from lnz.ops.chain.cpu.forward_backward import REACH as WITHIN
 from lnz.ops.chain.cpu.numerator import FULL, IGNORE, LATENT, PRODUCTS, ROWS, WRONG, flush, merge
@@ -44,8 +51,10 @@ from lnz.ops.chain.cpu.sweep import (
 from lnz.ops.chain.records import Fused, Labelled
 from lnz.ops.jit import buffers
 from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu.memory import address
+from lnz.ops.jit.cpu.product import add_matmul, matmul, workspace
+from lnz.ops.jit.cpu.vectors import LANES
 from lnz.ops.jit.work import on_threads, shares_of, threads_for
-from lnz.ops.registers.cpu.product import add_matmul, matmul, workspace
 
 
 class Batch(NamedTuple):
@@ -85,24 +94,6 @@ class Results(NamedTuple):
     gold: Any
 
 
-class Group(NamedTuple):
-    """Eight sequences: which they are, their lengths, the largest of these, and their reports (see ``sweep``)."""
-
-    at: Any
-    counts: Any
-    longest: int
-    report: Any
-
-
-class Rows(NamedTuple):
-    """Of eight sequences, per step: exp(x − max x), what arrives from the left, and by what both are scaled."""
-
-    local: Any
-    before: Any
-    into: Any
-    gains: Any
-
-
 @njit
 def kind_of(y, lengths, labels):
     """``FULL``, ``LATENT`` or ``WRONG``, as :func:`lnz.ops.chain.cpu.numerator.inspect`."""
@@ -115,83 +106,118 @@ def kind_of(y, lengths, labels):
     return WRONG if wrong else LATENT if latent else FULL
 
 
+class Scratch(NamedTuple):
+    """Arrays of one group of eight sequences, which stay in the cache.
+
+    Attributes:
+        at: ``int64 [8]``, the sequence of each row.
+        counts: ``int64 [8]``, its length.
+        local: ``[T, 8, line]``.
+        forward: ``[T, 8, line]``.
+        state: ``[8, line]``.
+        message: ``[8, line]``.
+        into: ``[T, 8]``, the factor by which each message into a step was multiplied.
+        gains: ``[T, 8]``, that of each state after it, where it is normalised at once.
+        partial: ``[2, 8, 16]``.
+        report: float64 ``[8, 7]``, of :mod:`lnz.ops.chain.cpu.sweep`.
+    """
+
+    at: Any
+    counts: Any
+    local: Any
+    forward: Any
+    state: Any
+    message: Any
+    into: Any
+    gains: Any
+    partial: Any
+    report: Any
+
+
+@njit
+def rows_of(node, s):
+    """Pointers to the arrays."""
+    return Eight(
+        address(node, 0), address(s.at, 0), address(s.counts, 0), address(s.local, 0), address(s.forward, 0),
+        address(s.state, 0), address(s.message, 0), address(s.partial, 0),
+        node.shape[2], s.state.shape[1], node.shape[1],
+    )  # fmt: skip
+
+
 @njit(fastmath=FLAGS)
-def forward(node, group, delayed, banded, rows, work, shifts):
+def forward(node, s, longest, delayed, banded, table, shifts):
     """α of eight sequences; ln Z, but for the maximum of the edge scores, into ``shifts``."""
-    at, counts, longest, report = group
-    local, before, into, gains = rows
-    table, state, message = work
     size = node.shape[2]
-    columns = state.T
+    columns, rows = s.state.T, rows_of(node, s)
     factors, tops, masses = np.ones(EIGHT, node.dtype), np.empty(EIGHT, node.dtype), np.ones(EIGHT)
+    factors_at, tops_at = address(factors, 0), address(tops, 0)
+    masses_at, shifts_at = address(masses, 0), address(shifts, 0)
     proper = True
     shifts[:] = 0
-    message[:] = 1
+    s.message[:] = 1
     for t in range(longest):
-        proper = lift(node, at, counts, t, local, tops, shifts) and proper  # type: ignore[call-arg]
+        proper = lift(rows, t, tops_at, shifts_at) and proper
         if t:
-            matmul(columns, table, message, EIGHT, size, size)
+            matmul(columns, table, s.message, EIGHT, size, size)
         for r in range(EIGHT):
-            into[t, r] = factors[r]
-        inside = arrive(message, factors, local, before, state, t, counts, masses, size)  # type: ignore[call-arg]
-        if not inside:
+            s.into[t, r] = factors[r]
+        if not forward_step(rows, t, factors_at, masses_at):
             for r in range(EIGHT):
                 if not SMALL < masses[r] < LARGE:
                     shifts[r] += math.log(masses[r]) if masses[r] > 0 else -math.inf
                     masses[r] = 1
         if not delayed:
             for r in range(EIGHT):
-                shrink(state, r, size, factors[r])
-                gains[t, r] = factors[r]
+                shrink(s.state, r, size, factors[r])
+                s.gains[t, r] = factors[r]
                 factors[r] = 1
         if banded:
             for r in range(EIGHT):
-                if t < counts[r]:
-                    keep_smallest(state[r, :size], report, r, ALPHA)
-                    low = span(node[at[r], t])[1] - tops[r]
-                    report[r, LOCAL] = min(report[r, LOCAL], low)
+                if t < s.counts[r]:
+                    keep_smallest(s.state[r, :size], s.report, r, ALPHA)
+                    low = span(node[s.at[r], t])[1] - tops[r]
+                    s.report[r, LOCAL] = min(s.report[r, LOCAL], low)
     if delayed:
-        gains[:] = 1
+        s.gains[:] = 1
     for r in range(EIGHT):
         shifts[r] += math.log(masses[r]) if masses[r] > 0 else -math.inf
         if not proper:
-            report[r, PROPER] = 0
+            s.report[r, PROPER] = 0
 
 
 @njit(fastmath=FLAGS)
-def backward(size, group, count, delayed, banded, rows, work, weights, at_node):
+def backward(node, s, count, longest, delayed, banded, table, weights, at_node):
     """exp(x_t) β_t of eight sequences; the gradients by the node scores, the factors of those by the edge scores."""
-    at, counts, longest, report = group
-    local, before, into, gains = rows
-    table, state, message = work
-    dtype = state.dtype
-    columns = state.T
+    dtype, size = s.state.dtype, node.shape[2]
+    columns, rows = s.state.T, rows_of(node, s)
     factors, shares, joints = np.ones(EIGHT, dtype), np.empty(EIGHT, dtype), np.full(EIGHT, math.inf, dtype)
     nodes, edges = np.empty(EIGHT, dtype), np.empty(EIGHT, dtype)
-    shortest = counts[:count].min()
-    state[:] = 0
+    factors_at, shares_at, joints_at = address(factors, 0), address(shares, 0), address(joints, 0)
+    nodes_at, edges_at, out, with_nodes = address(nodes, 0), address(edges, 0), address(at_node, 0), at_node.size > 0
+    shortest = s.counts[:count].min()
+    s.state[:] = 0
     for t in range(longest - 1, -1, -1):
-        matmul(columns, table, message, EIGHT, size, size)
+        matmul(columns, table, s.message, EIGHT, size, size)
         if t >= shortest - 1:
             for r in range(EIGHT):
-                if t == counts[r] - 1:
-                    message[r] = 1
+                if t == s.counts[r] - 1:
+                    s.message[r] = 1
                     factors[r] = 1
-        meet(message, factors, local, before, state, t, counts, joints, shares, size)  # type: ignore[call-arg]
+        backward_step(rows, t, factors_at, joints_at, shares_at)
         for r in range(EIGHT):
             nodes[r] = -weights[r] * shares[r]
-            edges[r] = nodes[r] * into[t, r]
-        part(local, before, state, t, gains, nodes, edges, at, count, at_node, size)  # type: ignore[call-arg]
+            edges[r] = nodes[r] * s.into[t, r]
+        emit_gradients(rows, t, Gradients(address(s.gains, t), nodes_at, edges_at, count, out, with_nodes))
         if not delayed:
             for r in range(EIGHT):
-                shrink(state, r, size, factors[r])
+                shrink(s.state, r, size, factors[r])
                 factors[r] = 1
         if banded:
             for r in range(EIGHT):
-                if t < counts[r]:
-                    keep_smallest(state[r, :size], report, r, BETA)
+                if t < s.counts[r]:
+                    keep_smallest(s.state[r, :size], s.report, r, BETA)
     for r in range(EIGHT):
-        report[r, JOINT] = min(report[r, JOINT], joints[r]) if joints[r] == joints[r] else math.nan
+        s.report[r, JOINT] = min(s.report[r, JOINT], joints[r]) if joints[r] == joints[r] else math.nan
 
 
 @njit(fastmath=FLAGS)
@@ -228,10 +254,12 @@ def run(batch, first, last, with_edges, limits, scratch, out):
     table, transposed = tables(size, dtype), tables(size, dtype)
     line = scratch.shape[2]
     local, before = scratch[0].reshape(T, EIGHT, line), scratch[1].reshape(T, EIGHT, line)
-    state, message = workspace(EIGHT, line, dtype), workspace(EIGHT, line, dtype)
-    sums = workspace(line if with_edges else 0, line, dtype)
-    into, gains = np.empty((T, EIGHT), dtype), np.empty((T, EIGHT), dtype)
     at, counts, report = np.empty(EIGHT, np.int64), np.empty(EIGHT, np.int64), np.empty((EIGHT, len(START)))
+    s = Scratch(
+        at, counts, local, before, workspace(EIGHT, line, dtype), workspace(EIGHT, line, dtype),
+        np.empty((T, EIGHT), dtype), np.empty((T, EIGHT), dtype), np.empty((2, EIGHT, LANES), dtype), report,
+    )  # fmt: skip
+    sums = workspace(line if with_edges else 0, line, dtype)
     own, log_z = np.empty(EIGHT, dtype), np.empty(EIGHT)
     with_nodes = at_node.size > 0
     top, reach, banded, proper = lift_table(edge, table, False)
@@ -256,13 +284,11 @@ def run(batch, first, last, with_edges, limits, scratch, out):
                 report[r, REACH] = reach
                 report[r, BANDED] = 1.0 if banded else 0.0
                 report[r, PROPER] = 1.0 if proper else 0.0
-        group, rows = Group(at, counts, longest, report), Rows(local, before, into, gains)
-        forward(node, group, delayed, banded, rows, Work(table, state, message), log_z)
+        forward(node, s, longest, delayed, banded, table, log_z)
         for r in range(EIGHT):
             log_z[r] += max(0, counts[r] - 1) * np.float64(top)
         if with_nodes or with_edges:
-            work = Work(transposed, state, message)
-            backward(size, group, count, delayed, banded, rows, work, own, at_node)
+            backward(node, s, count, longest, delayed, banded, transposed, own, at_node)
         for r in range(count):
             b = begin + r
             in_range[b] = judge(report, log_z, r, limits[0], limits[1])

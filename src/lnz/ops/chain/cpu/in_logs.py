@@ -28,8 +28,8 @@ from lnz.ops.chain.cpu.rows import FLAGS
 from lnz.ops.chain.cpu.sample import IGNORE, pick
 from lnz.ops.chain.records import Chains, with_a_table
 from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu.math import exp, log
 from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
-from lnz.ops.math.cpu import exp, log
 
 
 @njit(fastmath=FLAGS | {"reassoc"})

@@ -10,59 +10,31 @@ Griewank 1992).
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
 from lnz.ops.chain.cpu.arguments import Work
-from lnz.ops.chain.cpu.rows import FLAGS
+from lnz.ops.chain.cpu.rows import FLAGS, largest
 from lnz.ops.chain.cpu.sweep import TILE
 from lnz.ops.chain.records import Chains
-from lnz.ops.registers.cpu.lanes import Lanes, along, running
-from lnz.ops.registers.cpu.product import SPLITS, maximise, workspace
+from lnz.ops.jit.cpu.memory import address, for_blocks, load, store
+from lnz.ops.jit.cpu.product import SPLITS, maximise, workspace
+from lnz.ops.jit.cpu.vectors import astype
 
 
-def widened(lanes: Lanes, array: tuple[Any, Any], dtype: Any, *index: Any) -> Any:
-    """Numbers of an array of a dtype as those of ``lanes``, of float64."""
-    own = Lanes(lanes.context, lanes.builder, dtype)
-    own.mask = lanes.mask
-    values = own.load(array, *index)
-    return values if own.size == lanes.size else lanes.builder.fpext(values, lanes.vector)
+@njit(fastmath=FLAGS)
+def advance(message, x, state, size):
+    """``state = (message − its largest) + x``, pointers; returns that largest, or 0 where it is −inf."""
+    top = largest(message, size)
+    top = top if top > -math.inf else 0.0
+    for_blocks(_advance, size, message, x, state, top)
+    return top
 
 
-@intrinsic
-def advance(typing_context: Any, message: Any, r: Any, x: Any, b: Any, t: Any, state: Any) -> Any:
-    """``state[r] = (message[r] − its largest) + x[b, t]``; that largest, or 0 where it is −inf."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        message, x, state = (
-            (signature.args[i], context.make_array(signature.args[i])(context, builder, arguments[i]))
-            for i in (0, 2, 5)
-        )
-        r, b, t = arguments[1], arguments[3], arguments[4]
-        dtype, size = signature.args[0].dtype, builder.extract_value(x[1].shape, 2)
-        narrow = Lanes(context, builder, dtype)
-        top = running(builder, narrow, -math.inf)
-
-        def look(lanes: Any, at: Any) -> None:
-            builder.store(lanes.larger(lanes.load(message, r, at, other=-math.inf), builder.load(top)), top)
-
-        along(context, builder, dtype, size, look)
-        highest = narrow.reduced(builder.load(top), "fmax")
-        lost = builder.fcmp_ordered("==", highest, ir.Constant(narrow.scalar, -math.inf))
-        highest = builder.select(lost, ir.Constant(narrow.scalar, 0.0), highest)
-
-        def step(lanes: Any, at: Any) -> None:
-            value = builder.fsub(lanes.load(message, r, at), lanes.spread(highest))
-            lanes.store(builder.fadd(value, widened(lanes, x, signature.args[2].dtype, b, t, at)), state, r, at)
-
-        along(context, builder, dtype, size, step)
-        return highest
-
-    return types.float64(message, types.intp, x, types.intp, types.intp, state), generate
+@njit(fastmath=FLAGS)
+def _advance(at, n, message, x, state, top):
+    store((load(message, at, n) - top) + astype(load(x, at, n), np.float64), state, at, n)
 
 
 @njit(fastmath=FLAGS)
@@ -126,7 +98,8 @@ def forward(chains, tile, start, stop, work, kept, offsets):
             message[:, :size] = 0
         for r in range(count):
             if t < lengths[first + r]:
-                exact_sum(offsets, r, advance(message, r, node, first + r, t, state))  # type: ignore[call-arg]
+                scores = address(node, (first + r, t))
+                exact_sum(offsets, r, advance(address(message, r), scores, address(state, r), size))
                 for l in range(size):
                     kept[r, t - start, l] = state[r, l]
 

@@ -9,11 +9,9 @@ step is the same number, and what is rounded to the dtype of the scores is the a
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 from torch import Tensor
 
 from lnz.ops.chain.cpu.arguments import Inputs, Tile, Work
@@ -32,32 +30,21 @@ from lnz.ops.chain.cpu.sweep import TILE
 from lnz.ops.chain.records import Chains, with_a_table
 from lnz.ops.jit import buffers
 from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu.memory import address, fold_blocks, full_like, load
+from lnz.ops.jit.cpu.product import maximise
+from lnz.ops.jit.cpu.vectors import max_lanes, maximum
 from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
-from lnz.ops.registers.cpu.lanes import Lanes, along, running
-from lnz.ops.registers.cpu.product import maximise
 
 
-@intrinsic
-def highest(typing_context: Any, kept: Any, r: Any, s: Any, message: Any) -> Any:
-    """``max_l kept[r, s, l] + message[r, l]``; both are −inf beyond the labels, or numbers."""
+@njit(fastmath=FLAGS)
+def highest_sum(alpha, beta, size):
+    """``max_l alpha[l] + beta[l]``, pointers; both are −inf beyond the labels, or numbers."""
+    return max_lanes(fold_blocks(_climb_sum, full_like(alpha, -math.inf), size, alpha, beta))
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kept, message = (
-            (signature.args[i], context.make_array(signature.args[i])(context, builder, arguments[i])) for i in (0, 3)
-        )
-        r, s = arguments[1:3]
-        dtype = signature.args[0].dtype
-        narrow = Lanes(context, builder, dtype)
-        top = running(builder, narrow, -math.inf)
 
-        def look(lanes: Any, at: Any) -> None:
-            total = builder.fadd(lanes.load(kept, r, s, at, other=-math.inf), lanes.load(message, r, at))
-            builder.store(lanes.larger(total, builder.load(top)), top)
-
-        along(context, builder, dtype, builder.extract_value(kept[1].shape, 2), look)
-        return narrow.reduced(builder.load(top), "fmax")
-
-    return types.float64(kept, types.intp, types.intp, message), generate
+@njit(fastmath=FLAGS)
+def _climb_sum(top, at, n, alpha, beta):
+    return maximum(load(alpha, at, n, -math.inf) + load(beta, at, n), top)
 
 
 @njit(fastmath=FLAGS)
@@ -120,7 +107,7 @@ def run(chains, first, last, block, nodes, edges):
                     if t < lengths[b]:
                         if t == lengths[b] - 1:
                             message[r, :size] = 0
-                        top = highest(kept, r, t - start, message)  # type: ignore[call-arg]
+                        top = highest_sum(address(kept, (r, t - start)), address(message, r), size)
                         if t == lengths[b] - 1:
                             scores[r] = top + (offsets[r, 0] + offsets[r, 1])
                         if top == -math.inf:  # then no labelling is possible
@@ -133,7 +120,7 @@ def run(chains, first, last, block, nodes, edges):
                                 write_row(nodes[b, t], scores[r], top, kept[r, t - start], message[r])
                             if with_edges and t < lengths[b] - 1:
                                 write_table(edges[b, t], scores[r], top, kept[r, t - start], table, state[r])
-                        advance(message, r, node, b, t, state)  # type: ignore[call-arg]
+                        advance(address(message, r), address(node, (b, t)), address(state, r), size)
 
 
 def max_marginals(chains: Chains, of_edges: bool) -> Tensor:

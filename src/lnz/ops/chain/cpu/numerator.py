@@ -17,12 +17,13 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from lnz.ops.chain.cpu.rows import FLAGS, exponentiate, span, take
+from lnz.ops.chain.cpu.rows import FLAGS, exponentiate, scaled_copy, span
 from lnz.ops.chain.records import Labelled, Pass, with_a_table
 from lnz.ops.jit import buffers
 from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu.memory import address
+from lnz.ops.jit.cpu.product import add_matmul, workspace
 from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
-from lnz.ops.registers.cpu.product import add_matmul, workspace
 
 FULL, LATENT, WRONG = 0, 1, 2
 IGNORE = -100
@@ -122,9 +123,9 @@ def accumulate(weight, before, after, first, last, total):
         else:
             for r in range(count):
                 b, t = divmod(at + r, T)
-                take(before, b, t, weight[b], left, r)  # type: ignore[call-arg]
+                scaled_copy(address(before, (b, t)), weight[b], address(left, r), size)
                 if t < T - 1:
-                    take(after, b, t + 1, one, right, r)  # type: ignore[call-arg]
+                    scaled_copy(address(after, (b, t + 1)), one, address(right, r), size)
             add_matmul(left, right, sums, size, count, size)
         if products % PRODUCTS == PRODUCTS - 1:
             flush(sums, total, share)
@@ -146,7 +147,7 @@ def run_gradient(given, first, last, wanted, out):
         rows = at_node.reshape(-1, nodes.shape[2])
         for row in range(first, last):
             b, t = divmod(row, T)
-            take(nodes, b, t, weight_model[b], rows, row)  # type: ignore[call-arg]
+            scaled_copy(address(nodes, (b, t)), weight_model[b], address(rows, row), nodes.shape[2])
             if t < lengths[b]:
                 at_node[b, t, y[b, t]] += weight_gold[b]
     if with_edges:

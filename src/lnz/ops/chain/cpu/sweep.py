@@ -35,19 +35,20 @@ from lnz.ops.chain.cpu.rows import (
     FLAGS,
     LARGE,
     SMALL,
-    arrive,
+    exp_shifted,
     exponentiate,
-    keep,
+    forward_step,
     largest,
     overlap,
-    settle,
-    shift,
+    scaled_copy,
     shrink,
     smallest,
     span,
+    write_marginals,
 )
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.registers.cpu.product import SPLITS, multiply, workspace
+from lnz.ops.jit.cpu.memory import address
+from lnz.ops.jit.cpu.product import SPLITS, multiply, workspace
 
 TILE = 8  # sequences side by side; a multiple of the rows of a product
 LIFT, FORWARD, BACKWARD, COLLECT, JUDGE = (
@@ -95,11 +96,12 @@ def lift(node, b, n, part, banded, out):
     """The steps of a part of sequence b: ``nodes = exp(node − tops)``."""
     nodes, tops, report = out.nodes, out.tops, out.report
     for t in range(part.begin, min(n, part.end)):
-        top = largest(node, b, t)  # type: ignore[call-arg]
+        scores = address(node, (b, t))
+        top = largest(scores, node.shape[2])
         if top == -math.inf:
             top = node.dtype.type(0)
         tops[b, t] = top
-        if not (shift(node, b, t, top, nodes) and top < math.inf):  # type: ignore[call-arg]
+        if not (exp_shifted(scores, top, address(nodes, (b, t)), node.shape[2]) and top < math.inf):
             report[b, PROPER] = 0
         if banded:
             report[b, LOCAL] = min(report[b, LOCAL], span(node[b, t])[1] - top)
@@ -135,8 +137,9 @@ def forward(chains, tile, out, work, top):
         for r in range(count):
             b = first + r
             if t < lengths[b]:
-                total = arrive(message, r, factors[r], nodes, state, b, t)  # type: ignore[call-arg]
-                keep(message, r, one, before, b, t)  # type: ignore[call-arg]
+                messages, states = address(message, r), address(state, r)
+                total = forward_step(messages, factors[r], address(nodes, (b, t)), states, size)
+                scaled_copy(messages, one, address(before, (b, t)), size)
                 inverse = one / total if total > 0 else one - one
                 if delayed:
                     factors[r] = inverse
@@ -187,9 +190,10 @@ def backward(chains, tile, out, work):
             if t < lengths[b]:
                 if t == lengths[b] - 1:
                     message[r, :size] = 1
-                total = arrive(message, r, factors[r], nodes, state, b, t)  # type: ignore[call-arg]
+                messages, states = address(message, r), address(state, r)
+                total = forward_step(messages, factors[r], address(nodes, (b, t)), states, size)
                 inverse = one / total if total > 0 else one - one
-                keep(state, r, inverse, after, b, t)  # type: ignore[call-arg]
+                scaled_copy(states, inverse, address(after, (b, t)), size)
                 if delayed:
                     factors[r] = inverse
                 else:
@@ -203,13 +207,15 @@ def backward(chains, tile, out, work):
 def collect(b, n, part, out):
     """The steps of a part of sequence b: marginals, and the factors of those of edges; 0 over padding."""
     nodes, before, after, report = out.nodes, out.before, out.after, out.report
-    possible = out.log_z[b] > -math.inf
+    possible, size = out.log_z[b] > -math.inf, nodes.shape[2]
     for t in range(part.begin, part.end):
         if t < n and possible:
-            total = overlap(before, after, b, t)  # type: ignore[call-arg]
+            forwards, backwards = address(before, (b, t)), address(after, (b, t))
+            total = overlap(forwards, backwards, size)
             joint = total * out.scales[b, t]
             keep = 1 / joint if t < n - 1 and joint > 0 else joint * 0
-            settle(before, after, nodes, b, t, 1 / total if total > 0 else total * 0, keep)
+            share = 1 / total if total > 0 else total * 0
+            write_marginals(forwards, backwards, address(nodes, (b, t)), share, keep, size)
             if not joint >= report[b, JOINT]:
                 report[b, JOINT] = joint
         else:

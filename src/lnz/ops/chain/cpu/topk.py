@@ -36,6 +36,7 @@ from lnz.ops.chain.cpu.sweep import TILE
 from lnz.ops.chain.cpu.viterbi import IGNORE, maximiser
 from lnz.ops.chain.records import Chains, with_a_table
 from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu.memory import address
 from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
 
 
@@ -103,7 +104,7 @@ def go_back(kept, r, s, into, size, k, count, endings, sources, memo):
         sources[h] = h
         if seen[label] != stamp:  # of endings with one label the first has the least loss, so speaks for all
             seen[label] = stamp
-            best = maximiser(kept, r, s, into, label)  # type: ignore[call-arg]
+            best = maximiser(address(kept, (r, s)), address(into, label), size)
             previous[label] = best
             top = kept[r, s, best] + into[label, best]
             itself = 1 if losses[h] < limit else 0

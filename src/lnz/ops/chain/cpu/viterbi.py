@@ -8,61 +8,36 @@ their step, so that they keep their accuracy in long chains.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit
 from torch import Tensor
 
-from lnz.ops.chain.cpu.rows import FLAGS
+from lnz.ops.chain.cpu.rows import FLAGS, largest
 from lnz.ops.chain.cpu.sweep import TILE
 from lnz.ops.chain.records import Chains, with_a_table
 from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu.memory import address, fold_blocks, for_blocks, full_like, lane_numbers, load, store
+from lnz.ops.jit.cpu.product import SPLITS, maximise, workspace
+from lnz.ops.jit.cpu.vectors import max_lanes, min_lanes, select
 from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
-from lnz.ops.registers.cpu.lanes import BLOCK, INT, Lanes, along, running
-from lnz.ops.registers.cpu.product import SPLITS, maximise, workspace
 
 IGNORE = -100
 
 
-@intrinsic
-def relative(typing_context: Any, message: Any, r: Any, x: Any, b: Any, t: Any, state: Any, kept: Any) -> Any:
-    """``state[r] = kept[r, t] = (message[r] − its largest) + x[b, t]``, −inf where all of the message is."""
+@njit(fastmath=FLAGS)
+def relative(message, x, state, kept, size):
+    """``state = kept = message + (x − the largest of the message)``, pointers; −inf where all of the message is."""
+    top = largest(message, size)
+    for_blocks(_relative, size, message, x, state, kept, top if top > -math.inf else 0.0)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        message, x, state, kept = (
-            (signature.args[i], context.make_array(signature.args[i])(context, builder, arguments[i]))
-            for i in (0, 2, 5, 6)
-        )
-        r, b, t = arguments[1], arguments[3], arguments[4]
-        dtype = signature.args[0].dtype
-        size, narrow = builder.extract_value(x[1].shape, 2), Lanes(context, builder, dtype)
-        top = running(builder, narrow, -math.inf)
 
-        def look(lanes: Any, at: Any) -> None:
-            values = lanes.load(message, r, at, other=-math.inf)
-            builder.store(lanes.larger(values, builder.load(top)), top)
-
-        along(context, builder, dtype, size, look)
-        highest = narrow.reduced(builder.load(top), "fmax")
-        lost = builder.fcmp_ordered("==", highest, ir.Constant(narrow.scalar, -math.inf))
-        highest = builder.select(lost, ir.Constant(narrow.scalar, 0.0), highest)
-
-        def step(lanes: Any, at: Any) -> None:
-            difference = builder.fsub(lanes.load(x, b, t, at), lanes.spread(highest))
-            value = builder.fadd(lanes.load(message, r, at), difference)
-            lanes.store(value, state, r, at)
-            lanes.store(value, kept, r, t, at)
-
-        along(context, builder, dtype, size, step)
-        return context.get_dummy_value()
-
-    arguments = message, types.intp, x, types.intp, types.intp, state, kept
-    return types.void(*arguments), generate
+@njit(fastmath=FLAGS)
+def _relative(at, n, message, x, state, kept, top):
+    value = load(message, at, n) + (load(x, at, n) - top)
+    store(value, state, at, n)
+    store(value, kept, at, n)
 
 
 @njit(fastmath=FLAGS)
@@ -71,37 +46,20 @@ def copy(out, x):
         out[l] = x[l]
 
 
-@intrinsic
-def maximiser(typing_context: Any, values: Any, r: Any, t: Any, table: Any, line: Any) -> Any:
-    """The first l of the largest ``values[r, t, l] + table[line, l]``; 0 where all are NaN or −inf."""
+@njit(fastmath=FLAGS)
+def maximiser(values, into, size):
+    """The first l of the largest ``values[l] + into[l]``, pointers; 0 where all are NaN or −inf."""
+    lanes = lane_numbers()
+    top, place = fold_blocks(_better, (full_like(values, -math.inf), lanes), size, values, into, lanes)
+    return min_lanes(select(top == max_lanes(top), place, 2**62))
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        values, table = (
-            (signature.args[i], context.make_array(signature.args[i])(context, builder, arguments[i])) for i in (0, 3)
-        )
-        r, t, line = arguments[1], arguments[2], arguments[4]
-        dtype = signature.args[0].dtype
-        vector, narrow = ir.VectorType(INT, BLOCK), Lanes(context, builder, dtype)
-        top = running(builder, narrow, -math.inf)
-        place = cgutils.alloca_once_value(builder, ir.Constant(vector, list(range(BLOCK))))
 
-        def step(lanes: Any, at: Any) -> None:
-            terms = lanes.load(values, r, t, at, other=-math.inf), lanes.load(table, line, at)
-            total, so_far = builder.fadd(*terms), builder.load(top)
-            better = builder.fcmp_ordered(">", total, so_far)
-            numbers = builder.add(ir.Constant(vector, list(range(BLOCK))), lanes.spread(at, INT))
-            builder.store(builder.select(better, total, so_far), top)
-            builder.store(builder.select(better, numbers, builder.load(place)), place)
-
-        along(context, builder, dtype, builder.extract_value(values[1].shape, 2), step)
-        highest = narrow.reduced(builder.load(top), "fmax")
-        found = builder.fcmp_ordered("==", builder.load(top), narrow.spread(highest))
-        last = ir.Constant(vector, [2**62] * BLOCK)
-        kind = ir.FunctionType(INT, [vector])
-        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.smin.v{BLOCK}i64")
-        return builder.call(function, [builder.select(found, builder.load(place), last)])
-
-    return types.intp(values, types.intp, types.intp, table, types.intp), generate
+@njit(fastmath=FLAGS)
+def _better(best, at, n, values, into, lanes):
+    top, place = best
+    total = load(values, at, n, -math.inf) + load(into, at, n)
+    better = total > top
+    return select(better, total, top), select(better, lanes + at, place)
 
 
 @njit(fastmath=FLAGS)
@@ -144,7 +102,8 @@ def run(node, edge, lengths, first, last, labels, scores):
                 maximise(columns, table, message, count, size)
             for r in range(count):
                 if t < lengths[at + r]:
-                    relative(message, r, node, at + r, t, state, values)  # type: ignore[call-arg]
+                    row, states, kept = address(node, (at + r, t)), address(state, r), address(values, (r, t))
+                    relative(address(message, r), row, states, kept, size)
         for r in range(count):
             b, n = at + r, lengths[at + r]
             labels[b, n:] = IGNORE
@@ -158,7 +117,7 @@ def run(node, edge, lengths, first, last, labels, scores):
                 if t:
                     if several:
                         copy(into[label, :size], edge[own, t - 1, :, label])
-                    previous = maximiser(values, r, t - 1, into, label)  # type: ignore[call-arg]
+                    previous = maximiser(address(values, (r, t - 1)), address(into, label), size)
                     total += into[label, previous]
                     label = previous
             scores[b] = total

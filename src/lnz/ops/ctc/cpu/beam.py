@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from lnz.ops.ctc.cpu.rows import FLAGS, fill
 from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu.rows import FLAGS, fill
 
 IGNORE = -100
 FACTOR, ADDED = 6364136223846793005, 1442695040888963407  # of a generator modulo 2⁶⁴ (Knuth), to hash prefixes

@@ -10,7 +10,8 @@ from numba import njit
 
 from lnz.ops.ctc.cpu.floating import exponential
 from lnz.ops.ctc.cpu.lattice import columns
-from lnz.ops.ctc.cpu.rows import FLAGS, exponentials, fill, highest, total
+from lnz.ops.jit.cpu.memory import address
+from lnz.ops.jit.cpu.rows import FLAGS, exponentials, fill, highest, total
 
 
 class Frames(NamedTuple):
@@ -94,7 +95,7 @@ def scale(at, frames, room, out) -> tuple[bool, bool, float]:
     ``out`` gets the largest score, 0 where none is finite, and where frames are normalised the sum of exp of the scores
     less that.
     """
-    top = highest(frames.x, at)  # type: ignore[call-arg]
+    top = highest(address(frames.x, at), frames.x.shape[1])
     good, alive = top < np.inf, top > -np.inf
     out[0], out[1] = top if good and alive else 0.0, 1.0
     if not (frames.normalise and good and alive):

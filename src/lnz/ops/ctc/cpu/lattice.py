@@ -13,13 +13,23 @@ in [0, 1] whatever the range of scores, where α β / Z is a difference of expon
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
-from lnz.ops.ctc.cpu.floating import RENORMALISED, WIDE, Eight, renormalise
-from lnz.ops.ctc.cpu.rows import FLAGS, fill, total
+from lnz.ops.ctc.cpu.floating import (
+    RENORMALISED,
+    WIDE,
+    choose,
+    number,
+    plus,
+    renormalise,
+    shares,
+    store_number,
+    times,
+)
+from lnz.ops.jit.cpu.memory import address, load, store
+from lnz.ops.jit.cpu.rows import FLAGS, fill, total
+from lnz.ops.jit.cpu.vectors import select
 
 
 @njit
@@ -28,65 +38,38 @@ def columns(U):
     return (U // WIDE + 2) * WIDE
 
 
-@intrinsic
-def _forward(
-    typing_context: Any, before: Any, weights: Any, blank: Any, blank_exponent: Any, direct: Any, lasting: Any,
-    after: Any, at: Any,
-) -> Any:  # fmt: skip
-    """Blanks ``at`` … ``at`` + 7 of α_t, and the labels after them, from α_{t−1}."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        eight = Eight(context, builder, signature, arguments)
-        before, weights, blank, blank_exponent, direct, lasting, after, at = eight.arguments
-        later = eight.after(at)
-        b, l = eight.number(before, at), eight.number(before, at, 2)
-        stay = eight.with_exponent(eight.number(before, later, 2), eight.spread(lasting))
-        either = eight.plus(b, l)
-        weight = eight.spread(blank), eight.spread(blank_exponent)
-        eight.store_number(eight.times(either, weight), after, at)
-        come = eight.choose(eight.positive(eight.load(direct, at)), either, b)
-        eight.store_number(eight.times(eight.plus(stay, come), eight.number(weights, later)), after, later, 2)
-        return context.get_dummy_value()
-
-    return types.void(before, weights, blank, blank_exponent, direct, lasting, after, at), generate
+@njit(fastmath=FLAGS)
+def _forward(at, before, weights, blank, direct, lasting, after, line):
+    """Blanks ``at`` … ``at`` + 7 of α_t, and the labels after them, from α_{t−1}; pointers to rows ``line`` apart."""
+    b, l = number(before, at, line), number(before, at + 2 * line, line)
+    m, e = number(before, at + 2 * line + 1, line)
+    stay, either = (m, e + lasting), plus(b, l)
+    store_number((either[0] * blank[0], either[1] + blank[1]), after, at, line)
+    come = choose(load(direct, at, width=WIDE) > 0, either, b)
+    label = times(plus(stay, come), number(weights, at + 1, line))
+    store_number(label, after, at + 2 * line + 1, line)
 
 
-@intrinsic
-def _flow(
-    typing_context: Any, before: Any, direct: Any, lasting: Any, there: Any, at: Any,
-) -> Any:  # fmt: skip
+@njit(fastmath=FLAGS)
+def _flow(at, before, direct, lasting, there, line):
     """Columns ``at`` … ``at`` + 7 of the probabilities ``there``, one frame back, in place.
 
     Rows of ``there``: blanks; labels, that came from another state or are the last; labels that came from themselves.
     Those of labels add up. Label columns ``at`` + 1 … ``at`` + 8 are read: blocks go up.
     """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        eight = Eight(context, builder, signature, arguments)
-        before, direct, lasting, there, at = eight.arguments
-        later = eight.after(at)
-
-        def times(x: Any, y: Any) -> Any:
-            return builder.fmul(x, y)
-
-        def plus(x: Any, y: Any) -> Any:
-            return builder.fadd(x, y)
-
-        b, l = eight.number(before, at), eight.number(before, at, 2)
-        stay = eight.with_exponent(eight.number(before, later, 2), eight.spread(lasting))
-        from_blank, from_label = eight.shares(b, l)
-        follows = eight.positive(eight.load(direct, at))
-        stayed, came = eight.shares(stay, eight.choose(follows, eight.plus(b, l), b))
-        blank, label = eight.load(there, at), plus(eight.load(there, later, 1), eight.load(there, later, 2))
-        came = times(label, came)
-        skipped = builder.select(follows, times(came, from_label), eight.constant(0.0))
-        stepped = builder.select(follows, times(came, from_blank), came)
-        eight.store(plus(times(blank, from_blank), stepped), there, at)
-        eight.store(plus(times(blank, from_label), skipped), there, at, 1)
-        eight.store(times(label, stayed), there, later, 2)
-        return context.get_dummy_value()
-
-    return types.void(before, direct, lasting, there, at), generate
+    b, l = number(before, at, line), number(before, at + 2 * line, line)
+    m, e = number(before, at + 2 * line + 1, line)
+    from_blank, from_label = shares(b, l)
+    follows = load(direct, at, width=WIDE) > 0
+    stayed, came = shares((m, e + lasting), choose(follows, plus(b, l), b))
+    blank = load(there, at, width=WIDE)
+    label = load(there, at + line + 1, width=WIDE) + load(there, at + 2 * line + 1, width=WIDE)
+    came = label * came
+    skipped = select(follows, came * from_label, 0.0)
+    stepped = select(follows, came * from_blank, came)
+    store(blank * from_blank + stepped, there, at)
+    store(blank * from_label + skipped, there, at + line)
+    store(label * stayed, there, at + 2 * line + 1)
 
 
 @njit(fastmath=FLAGS)
@@ -103,13 +86,16 @@ def start(state, U):
 def forward(t, U, before, weights, blank, direct, lasting, after):
     """α of frames 0 … t from that of frames 0 … t − 1, with the weights of frame t, that of a blank apart."""
     end = columns(U)
+    line, state = before.shape[1], address(after, 0)
+    rows, factors, arcs = address(before, 0), address(weights, 0), address(direct, 0)
     for at in range(0, end - WIDE, WIDE):
-        _forward(before, weights, blank[0], blank[1], direct, lasting, after, at)  # type: ignore[call-arg]
+        _forward(at, rows, factors, blank, arcs, lasting, state, line)
     after[0, end - WIDE], after[1, end - WIDE] = 1.0, -math.inf  # beside what a block reaches
     after[2, 0], after[3, 0] = 1.0, -math.inf
     if t % RENORMALISED == RENORMALISED - 1:
         for at in range(0, end, WIDE):
-            renormalise(after, at)  # type: ignore[call-arg]
+            renormalise(state, at, line)
+            renormalise(state, at + 2 * line, line)
 
 
 @njit(fastmath=FLAGS)
@@ -141,8 +127,9 @@ def occupied(there, U, row):
 @njit(fastmath=FLAGS)
 def backward(U, before, direct, lasting, there):
     """The probabilities of states, one frame back, from α before it."""
+    rows, arcs, probabilities = address(before, 0), address(direct, 0), address(there, 0)
     for at in range(0, columns(U) - WIDE, WIDE):
-        _flow(before, direct, lasting, there, at)  # type: ignore[call-arg]
+        _flow(at, rows, arcs, lasting, probabilities, there.shape[1])
 
 
 @njit(fastmath=FLAGS)

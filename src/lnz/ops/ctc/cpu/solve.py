@@ -15,8 +15,8 @@ from lnz.ops.ctc.cpu.floating import whole
 from lnz.ops.ctc.cpu.frames import prepare, room, scale, weigh
 from lnz.ops.ctc.cpu.gradient import write_row
 from lnz.ops.ctc.cpu.lattice import backward, columns, ends, finish, forward, occupied, start
-from lnz.ops.ctc.cpu.rows import FLAGS, fill
 from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu.rows import FLAGS, fill
 
 
 @njit(fastmath=FLAGS)

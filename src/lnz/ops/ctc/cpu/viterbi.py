@@ -12,84 +12,43 @@ paths apart: no alignment is better by more than T roundings of float64 at the s
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit
 
-from lnz.ops.ctc.cpu.floating import WIDE, Eight
-from lnz.ops.ctc.cpu.rows import FLAGS, fill
+from lnz.ops.ctc.cpu.floating import WIDE
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.registers.cpu.product import workspace
+from lnz.ops.jit.cpu.memory import address, gather, load, load_bits, store, store_bits
+from lnz.ops.jit.cpu.product import workspace
+from lnz.ops.jit.cpu.rows import FLAGS, fill
+from lnz.ops.jit.cpu.vectors import astype, broadcast, select, shift_in
 
 IGNORE = -100
 BLANK, LABEL = 0, 1  # rows of states, and of the bits that say where these came from
 
-_INDEX, _SHORT = ir.IntType(64), ir.IntType(32)
-_BITS = ir.VectorType(ir.IntType(1), WIDE)
-_SHIFTED = ir.Constant(ir.VectorType(_SHORT, WIDE), list(range(WIDE - 1, 2 * WIDE - 1)))
 
+@njit(fastmath=FLAGS)
+def _frame(begin, end, scores, places, blank, skips, stays, states, came, line):
+    """Blocks ``begin`` … ``end`` − 1 of the states after a frame, whose scores ``scores[places]`` are.
 
-class _Columns(Eight):
-    """Eight columns."""
-
-    def address(self, array: Any, *index: Any) -> Any:
-        kind, value = array
-        return cgutils.get_item_pointer(self.context, self.builder, kind, value, index, wraparound=False)
-
-    def bits(self, array: Any, *index: Any) -> Any:
-        """The address of one byte as that of a bit for each column."""
-        return self.builder.bitcast(self.address(array, *index), _BITS.as_pointer())
-
-    def gathered(self, x: Any, row: Any, places: Any) -> Any:
-        """Scores of a row that lie ``places`` bytes from its start, as float64."""
-        builder, size = self.builder, x[0].dtype.bitwidth
-        start = self.address(x, row, ir.Constant(_INDEX, 0))
-        pointers = builder.add(self.spread(builder.ptrtoint(start, _INDEX)), places)
-        pointers = builder.inttoptr(pointers, ir.VectorType(start.type, WIDE))
-        vector = ir.VectorType(self.context.get_value_type(x[0].dtype), WIDE)
-        every, nothing = ir.Constant(_BITS, [1] * WIDE), ir.Constant(vector, None)
-        arguments = [pointers, ir.Constant(_SHORT, size // 8), every, nothing]
-        kind = ir.FunctionType(vector, [argument.type for argument in arguments])
-        name = f"llvm.masked.gather.v{WIDE}f{size}.v{WIDE}p0"
-        found = builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
-        return found if size == 64 else builder.fpext(found, ir.VectorType(ir.DoubleType(), WIDE))
-
-
-@intrinsic
-def _frame(
-    typing_context: Any, x: Any, row: Any, places: Any, blank: Any, skips: Any, stays: Any, states: Any, came: Any,
-    t: Any, begin: Any, end: Any,
-) -> Any:  # fmt: skip
-    """Blocks ``begin`` … ``end`` − 1 of ``states`` after frame t, the scores of whose classes are a row of x."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        eight = _Columns(context, builder, signature, arguments)
-        x, row, places, blank, skips, stays, states, came, t, begin, end = eight.arguments
-        before = cgutils.alloca_once_value(builder, eight.constant(-math.inf))
-        blank, new = eight.spread(blank), eight.spread(builder.not_(stays))
-        with cgutils.for_range(builder, builder.sub(end, begin)) as loop:
-            k = builder.add(begin, loop.index)
-            at = builder.mul(k, ir.Constant(_INDEX, WIDE))
-            b, l = eight.load(states, at, BLANK), eight.load(states, at, LABEL)
-            last = builder.shuffle_vector(builder.load(before), l, _SHIFTED)  # the label before each blank
-            builder.store(l, before)
-            spoken = builder.fcmp_ordered(">", last, b)
-            either = builder.select(spoken, last, b)
-            come = builder.select(builder.load(eight.bits(skips, k)), either, b)
-            moved = builder.or_(builder.fcmp_ordered(">", come, l), new)
-            label = eight.gathered(x, row, eight.integers(places, at))
-            eight.store(builder.fadd(either, blank), states, at, BLANK)
-            eight.store(builder.fadd(builder.select(moved, come, l), label), states, at, LABEL)
-            for which, bits in ((BLANK, spoken), (LABEL, moved)):
-                builder.store(bits, eight.bits(came, t, k, ir.Constant(_INDEX, which)))
-        return context.get_dummy_value()
-
-    numbers = types.intp, types.intp, types.intp
-    return types.void(x, types.intp, places, types.float64, skips, types.boolean, states, came, *numbers), generate
+    All but the numbers ``blank`` and ``line``, from the blanks' to the labels' states, are pointers.
+    """
+    zero = broadcast(0.0, WIDE)
+    everywhere, before, new = zero == 0, zero - math.inf, broadcast(not stays, WIDE)
+    for k in range(begin, end):
+        at = k * WIDE
+        b, l = load(states, at, width=WIDE), load(states, at + line, width=WIDE)
+        last = shift_in(before, l)  # the label before each blank
+        before = l
+        spoken = last > b
+        either = select(spoken, last, b)
+        come = select(load_bits(skips, k, WIDE), either, b)
+        moved = (come > l) | new
+        label = astype(gather(scores, load(places, at, width=WIDE), everywhere, 0), np.float64)
+        store(either + blank, states, at)
+        store(select(moved, come, l) + label, states, at + line)
+        store_bits(spoken, came, 2 * k + BLANK)
+        store_bits(moved, came, 2 * k + LABEL)
 
 
 @njit(fastmath=FLAGS)
@@ -98,12 +57,14 @@ def _forward(x, start, stride, n, U, places, blank, skips, stays, states, came):
     fill(states[BLANK], -math.inf)
     fill(states[LABEL], -math.inf)
     states[BLANK, 0] = 0.0  # as if a blank came before the first frame
+    state, offsets, ready = address(states, 0), address(places, 0), address(skips, 0)
     for t in range(n):
         row = start + t * stride
         at_blank = np.float64(x[row, blank]) if blank >= 0 else -math.inf
         begin = max(0, U - n + t - 1) // WIDE  # one column before the first that matters, which needs it
         end = min(U, t) // WIDE + 1
-        _frame(x, row, places, at_blank, skips, stays, states, came, t, begin, end)  # type: ignore[call-arg]
+        scores, bits = address(x, row), address(came, t)
+        _frame(begin, end, scores, offsets, at_blank, ready, stays, state, bits, states.shape[1])
 
 
 @njit
@@ -139,7 +100,7 @@ def viterbi(x, strides, labels, direct, lengths, sizes, blank, stays, first, las
         U = y.size
         fill(skips, 0)
         for u in range(U):
-            places[u] = y[u] * x.itemsize
+            places[u] = y[u]
             skips[u // WIDE] |= np.uint8(direct[b, u]) << np.uint8(u % WIDE)
         _forward(x, b * strides[0], strides[1], n, U, places, blank, skips, stays, states, came)
         in_label = U > 0 and states[LABEL, U - 1] > states[BLANK, U]

@@ -14,7 +14,7 @@ import numpy as np
 
 from lnz.ops.elimination.layout import CONSECUTIVE, CONSTANT, ENTRIES, INBOX, MESSAGES, WIDTH
 from lnz.ops.jit.cpu import kernel as compiled
-from lnz.ops.math.cpu import exp, log
+from lnz.ops.jit.cpu.math import exp, log
 
 # constants are passed on typed (np.int64(0)): for plain ones the compiler makes another version of the function
 kernel = compiled(fastmath={"contract"})

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from lnz.ops.gibbs.cpu.random import ready_words, sharing, uniform
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.math.cpu import exp
-from lnz.ops.registers.cpu.lanes import BLOCK
-from lnz.ops.registers.cpu.vectors import load, select, spread, store
+from lnz.ops.jit.cpu.math import exp
+from lnz.ops.jit.cpu.memory import load, store
+from lnz.ops.jit.cpu.random import ready_words, sharing, uniform
+from lnz.ops.jit.cpu.vectors import LANES, broadcast, select
 
 
 @njit(inline="always")
@@ -34,16 +34,16 @@ def rows_of_odds(states, free, odds, across, down, key, words, image, step, low,
         low: the first row.
         high: the row after the last.
     """
-    blocks, colour = free.shape[2] // BLOCK, step & 1
+    blocks, colour = free.shape[2] // LANES, step & 1
     shared, across_all, down_all = odds.shape[1] == 1, across.shape[2] == 1, down.shape[2] == 1
-    one, zero = spread(states.dtype.type(1)), spread(states.dtype.type(0))
+    one, zero = broadcast(states.dtype.type(1)), broadcast(states.dtype.type(0))
     k0, k1, ready = key[0], key[1], -1
     for r in range(low, high):
         s = (r + colour) & 1
         n0, n1 = (0, 0) if shared else (colour, r)
         a0, d0 = 0 if across_all else r, 0 if down_all else r
         for block in range(blocks):
-            number, at = r * blocks + block, BLOCK * block
+            number, at = r * blocks + block, LANES * block
             if number >> sharing(odds) != ready:
                 ready = number >> sharing(odds)
                 ready_words(words, ready, image, step, k0, k1)

@@ -13,9 +13,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from lnz.ops.gibbs.cpu.random import ready_words, sharing, uniform
-from lnz.ops.registers.cpu.lanes import BLOCK
-from lnz.ops.registers.cpu.vectors import LANES, converted, exp, gather, load, select, spread, store
+from lnz.ops.jit.cpu.math import exp
+from lnz.ops.jit.cpu.memory import gather, lane_numbers, load, store
+from lnz.ops.jit.cpu.random import ready_words, sharing, uniform
+from lnz.ops.jit.cpu.vectors import LANES, astype, broadcast, select
 
 FLAGS = {"contract"}
 EXP: tuple[()] = ()  # a domain is the length of a tuple, which the compiler knows
@@ -63,7 +64,7 @@ def rows_of_labels(
         low: the first row.
         high: the row after the last.
     """
-    labels, blocks, colour = node.shape[3], free.shape[2] // BLOCK, step & 1
+    labels, blocks, colour = node.shape[3], free.shape[2] // LANES, step & 1
     width, square = key[2], labels * labels
     shared = node.shape[1] == 1
     across_all, down_all = across.shape[2] == 1, down.shape[2] == 1
@@ -74,7 +75,7 @@ def rows_of_labels(
         n0, n1 = (0, 0) if shared else (colour, r)
         a0, d0 = 0 if across_all else r, 0 if down_all else r
         for block in range(blocks):
-            number, at = r * blocks + block, BLOCK * block
+            number, at = r * blocks + block, LANES * block
             if number >> sharing(node) != ready:
                 ready = number >> sharing(node)
                 ready_words(words, ready, image, step, k0, k1)
@@ -85,18 +86,18 @@ def rows_of_labels(
             below = load(states, (image, 1 - colour, r + 2, at + 1))
             gain_left, gain_right = load(across, (0, colour, a0, a1)), load(across, (1, colour, a0, a1))
             gain_above, gain_below = load(down, (0, colour, d0, d1)), load(down, (1, colour, d0, d1))
-            column = (load(LANES, (0,)) + at) * 2 + s  # of the grid
-            place_left = converted(left, np.int64) * labels  # the neighbour comes first in the table
-            place_right = converted(right, np.int64)
-            place_above = converted(above, np.int64) * labels
-            place_below = converted(below, np.int64)
+            column = (lane_numbers() + at) * 2 + s  # of the grid
+            place_left = astype(left, np.int64) * labels  # the neighbour comes first in the table
+            place_right = astype(right, np.int64)
+            place_above = astype(above, np.int64) * labels
+            place_below = astype(below, np.int64)
             if across_table.size > square:
                 place_left += (column + (r * (width - 1) - 1)) * square
                 place_right += (column + r * (width - 1)) * square
             if down_table.size > square:
                 place_above += (column + (r - 1) * width) * square
                 place_below += (column + r * width) * square
-            total = top = spread(node.dtype.type(0))
+            total = top = broadcast(node.dtype.type(0))
             for l in range(labels):
                 score = load(node, (n0, n1, n2, l, 0))
                 if len(kind_across) == 0:
@@ -125,9 +126,9 @@ def rows_of_labels(
                 for l in range(labels):
                     total += exp((load(sums, (l, 0)) - top) * beta)
                     store(total, sums, (l, 0))
-            mark, drawn = total * uniform(words, number, node), spread(np.int32(0))
+            mark, drawn = total * uniform(words, number, node), broadcast(np.int32(0))
             for l in range(labels - 1):
                 drawn = select(load(sums, (l, 0)) <= mark, drawn + 1, drawn)
             before = load(states, (image, colour, r + 1, at + 1))
             may = (load(free, (colour, r, at)) == 1) & (total > 0)
-            store(select(may, converted(drawn, states.dtype), before), states, (image, colour, r + 1, at + 1))
+            store(select(may, astype(drawn, states.dtype), before), states, (image, colour, r + 1, at + 1))

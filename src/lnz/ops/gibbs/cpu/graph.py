@@ -6,25 +6,12 @@ By the rule of Gibbs, a draw from the node's conditional distribution, or by tha
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from numba import carray, types  # pyright: ignore[reportPrivateImportUsage]
-from numba.extending import intrinsic
 
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.philox.cpu import U64, philox4x32, uniform53
-
-
-@intrinsic
-def _pointer(typing_context: Any, address: Any, like: Any) -> Any:
-    """The pointer at an ``int64`` address to numbers of the dtype of the array ``like``."""
-    kind = types.CPointer(like.dtype)
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(kind))
-
-    return kind(address, like), codegen
+from lnz.ops.jit.cpu.memory import pointer_to
+from lnz.ops.jit.cpu.philox import U64, philox4x32, uniform53
 
 
 @kernel()
@@ -83,10 +70,10 @@ def redraw(
                             if j != position:
                                 at += X[scopes[scope_start[g] + f * arity + j]] * strides[s + j]
                     own = strides[s + position]
-                    scores = carray(_pointer(groups[g, 2], beta), (1,))  # pyright: ignore[reportCallIssue]
+                    scores = pointer_to(groups[g, 2], beta)
                     weight = 1.0
                     if groups[g, 4] != 0:
-                        weight = float(carray(_pointer(groups[g, 4], beta), (1,))[base[1, entry, g] + f * groups[g, 5]])
+                        weight = float(pointer_to(groups[g, 4], beta)[base[1, entry, g] + f * groups[g, 5]])
                     for l in range(labels):
                         total[l] += weight * scores[at + l * own]
                 if accepted.size > 0:

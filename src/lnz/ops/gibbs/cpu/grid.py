@@ -7,8 +7,8 @@ import numpy as np
 from lnz.ops.gibbs.cpu.binary import rows_of_odds
 from lnz.ops.gibbs.cpu.draw import FLAGS, rows_of_labels
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.registers.cpu.lanes import BLOCK
-from lnz.ops.registers.cpu.product import workspace
+from lnz.ops.jit.cpu.product import workspace
+from lnz.ops.jit.cpu.vectors import LANES
 
 
 @kernel(fastmath=FLAGS)
@@ -44,8 +44,8 @@ def sweep(
     kind_across, across_weight, across_table = across
     kind_down, down_weight, down_table = down
     labels = node.shape[3]
-    sums = workspace(labels, BLOCK, node.dtype)
-    words = workspace(4, BLOCK, np.uint32)
+    sums = workspace(labels, LANES, node.dtype)
+    words = workspace(4, LANES, np.uint32)
     for image in range(begin, end, stride):
         for step in range(first_step, first_step + steps):
             t = step - first_step

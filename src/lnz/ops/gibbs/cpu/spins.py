@@ -13,10 +13,9 @@ from __future__ import annotations
 from numba import njit
 
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.philox.cpu import U32, U64, philox4x32
-from lnz.ops.registers.cpu.lanes import BLOCK
-from lnz.ops.registers.cpu.parts import every, load_first, store_first
-from lnz.ops.registers.cpu.vectors import LANES, converted, load, spread
+from lnz.ops.jit.cpu.memory import lane_numbers, load, store
+from lnz.ops.jit.cpu.philox import U32, U64, philox4x32
+from lnz.ops.jit.cpu.vectors import LANES, all_lanes, astype, broadcast
 
 _0, _1, _31, _ALL = U32(0), U32(1), U32(31), U32(0xFFFFFFFF)
 
@@ -117,26 +116,30 @@ def sweep(states, free, missing, c, key, begin, end, stride, first, steps, low, 
                 row, other = words[1 - colour, parity], words[1 - colour, 1 - parity]
                 above = parity - 1  # where the row above lies among those of the other parity, less where this one lies
                 for v in range(1, columns + 1):
-                    for q in range(top, bottom, BLOCK):
+                    for q in range(top, bottom, LANES):
                         n = bottom - q
-                        same = load_first(row, (v, q), n, _0)
+                        same = load(row, (v, q), n, _0)
                         if s == 0:
-                            side = (same << _1) | (load_first(row, (v - 1, q), n, _0) >> _31)
+                            side = (same << _1) | (load(row, (v - 1, q), n, _0) >> _31)
                         else:
-                            side = (same >> _1) | (load_first(row, (v + 1, q), n, _0) << _31)
-                        over = load_first(other, (v, q + above), n, _0)
-                        under = load_first(other, (v, q + above + 1), n, _0)
+                            side = (same >> _1) | (load(row, (v + 1, q), n, _0) << _31)
+                        over = load(other, (v, q + above), n, _0)
+                        under = load(other, (v, q + above + 1), n, _0)
                         # the number of neighbours of label 1 in binary: a full adder
                         ones_a, twos_a, ones_b, twos_b = side ^ same, side & same, over ^ under, over & under
                         one, two, four = ones_a ^ ones_b, (twos_a ^ twos_b) | (ones_a & ones_b), twos_a & twos_b
-                        lacks_one = load_first(missing, (0, colour, parity, v, q), n, _0)
-                        lacks_two = load_first(missing, (1, colour, parity, v, q), n, _0)
-                        border = not every((lacks_one | lacks_two) == _0)
-                        change = load_first(may, (v, q), n, _0)
+                        lacks_one = load(missing, (0, colour, parity, v, q), n, _0)
+                        lacks_two = load(missing, (1, colour, parity, v, q), n, _0)
+                        border = not all_lanes((lacks_one | lacks_two) == _0)
+                        change = load(may, (v, q), n, _0)
                         open_, less, digit = change, change & _0, 0
-                        number = converted(load(LANES, (0,)) + (v * height + q), U64)
-                        while digit < 32 and not every(open_ == _0):
-                            place, chain, step = spread(U64(digit + parity)), spread(U64(image)), spread(U64(first + t))
+                        number = astype(lane_numbers() + (v * height + q), U64)
+                        while digit < 32 and not all_lanes(open_ == _0):
+                            place, chain, step = (
+                                broadcast(U64(digit + parity)),
+                                broadcast(U64(image)),
+                                broadcast(U64(first + t)),
+                            )
                             w0, w1, w2, w3 = philox4x32(number, place, chain, step, k0, k1)
                             if border:
                                 b0 = _at_border(c, digit, one, two, four, lacks_one, lacks_two)
@@ -153,4 +156,4 @@ def sweep(states, free, missing, c, key, begin, end, stride, first, steps, low, 
                             open_, less = _decide(b2, w2, open_, less)
                             open_, less = _decide(b3, w3, open_, less)
                             digit += 4
-                        store_first(_merge(load_first(own, (v, q), n, _0), less, change), own, (v, q), n)
+                        store(_merge(load(own, (v, q), n, _0), less, change), own, (v, q), n)

@@ -1,104 +1,94 @@
-"""The steps of a sweep in probabilities, sixteen pixels at a time in registers.
+"""The steps of a sweep in probabilities, a vector of pixels at a time.
 
 Loops of :mod:`.lanes` along a row of 64 pixels spend as long on getting started as on arithmetic; here one pass over
 the labels reads each message once and writes each product once. ``gather`` and ``commit`` of :mod:`.sweep` do the same
-in any domain. Lanes past the end of a row are masked, so that nothing outside an array is touched.
+in any domain. What is read and written comes as pointers to the first label, and how far on the next label lies.
+Blocks past the end of a row are masked, so that nothing outside an array is touched.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit
 
-from lnz.ops.registers.cpu.lanes import INT, Lanes, arrays, whole_or_masked
+from lnz.ops.grid_belief.cpu.lanes import FLAGS
+from lnz.ops.jit.cpu.memory import full_like, load, store
+from lnz.ops.jit.cpu.vectors import absolute, maximum, select
 
 
-@intrinsic
-def gather_block(
-    typing_context: Any, u: Any, M: Any, ends: Any, below: Any, b: Any, h: Any, w: Any, at: Any, n: Any
-) -> Any:
-    """What pixels ``w + at …`` of row h send, from scores ``u [L, W]`` and messages, into ``ends`` and ``below``.
+class Received(NamedTuple):
+    """What the pixels of a row go by, as pointers to the first label at one pixel.
 
-    ``ends [·, L, at …]``: to the right (a lane late), to the left, down by the row above (which was left in ``below
-    [L, w + at …]``), up; what row h sends down is left in ``below`` instead.
+    Attributes:
+        labels: how many.
+        scores: of the pixels, ``[labels, line]``.
+        messages: from the left, right, up and down, each ``[labels, line]``.
+        line: how far the next label lies.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        u, M, ends, below = arrays(context, builder, signature, arguments, 4)
-        b, h, w, at, n = arguments[4:]
-        direction = [ir.Constant(INT, d) for d in range(4)]
-        labels = builder.extract_value(u[1].shape, 0)
-        column = builder.add(w, at)
-        later = builder.add(at, ir.Constant(INT, 1))
-
-        def products(lanes: Lanes) -> None:
-            with cgutils.for_range(builder, labels) as loop:
-                l, times = loop.index, lanes.product
-                score = lanes.load(u, l, column)
-                left, right, up, down = (lanes.load(M, d, b, h, l, column) for d in direction)
-                vertical, horizontal = times(times(score, up), down), times(times(score, left), right)
-                lanes.store(times(vertical, left), ends, direction[0], l, later)
-                lanes.store(times(vertical, right), ends, direction[1], l, at)
-                lanes.store(lanes.load(below, l, column), ends, direction[2], l, at)
-                lanes.store(times(horizontal, down), ends, direction[3], l, at)
-                lanes.store(times(horizontal, up), below, l, column)
-
-        whole_or_masked(context, builder, signature.args[0].dtype, n, products)
-        return context.get_dummy_value()
-
-    return types.void(u, M, ends, below, *(types.intp,) * 5), generate
+    labels: Any
+    scores: Any
+    messages: Any
+    line: Any
 
 
-@intrinsic
-def commit_block(
-    typing_context: Any,
-    x: Any,
-    M: Any,
-    change: Any,
-    d: Any,
-    b: Any,
-    h: Any,
-    w: Any,
-    at: Any,
-    n: Any,
-    count: Any,
-    check: Any,
-) -> Any:
-    """Store ``x [L, at …]``, scaled to sum ``count``, as the messages that arrive from ``d`` at pixels ``w + at …``.
+class Sent(NamedTuple):
+    """What the pixels of a row send, as pointers to the first label at one pixel.
 
-    Where ``check``, ``change [at …]`` becomes the largest change so far.
+    Attributes:
+        ends: to the right (a lane late), to the left, down by the row above, up: each ``[labels, room]``.
+        room: how far the next label lies in these.
+        below: what the row above sends down, and then what this one does, ``[labels, wide]``.
+        wide: how far the next label lies there.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        x, M, change = arrays(context, builder, signature, arguments, 3)
-        d, b, h, w, at, n, count, check = arguments[3:]
-        labels = builder.extract_value(M[1].shape, 3)
-        column = builder.add(w, at)
+    ends: Any
+    room: Any
+    below: Any
+    wide: Any
 
-        def stored(lanes: Lanes) -> None:
-            total = cgutils.alloca_once_value(builder, lanes.constant(0.0))
-            with cgutils.for_range(builder, labels) as loop:
-                builder.store(builder.fadd(builder.load(total), lanes.load(x, loop.index, at)), total)
-            sums = builder.load(total)
-            possible = builder.fcmp_ordered(">", sums, lanes.constant(0.0))
-            scale = builder.select(possible, builder.fdiv(lanes.spread(count), sums), lanes.constant(0.0))
-            with cgutils.for_range(builder, labels) as loop:
-                new = lanes.product(lanes.load(x, loop.index, at), scale)
-                with builder.if_then(check, likely=False):
-                    difference = builder.fsub(new, lanes.load(M, d, b, h, loop.index, column))
-                    backwards = builder.fsub(lanes.constant(0.0), difference)
-                    sign = builder.fcmp_ordered("<", difference, lanes.constant(0.0))
-                    size = builder.select(sign, backwards, difference)
-                    largest = lanes.load(change, at)
-                    grown = builder.fcmp_ordered(">", size, largest)
-                    lanes.store(builder.select(grown, size, largest), change, at)
-                lanes.store(new, M, d, b, h, loop.index, column)
 
-        whole_or_masked(context, builder, signature.args[0].dtype, n, stored)
-        return context.get_dummy_value()
+@njit(fastmath=FLAGS)
+def gather_block(at, n, received, sent):
+    """What pixels ``at …`` send, all incoming messages but one each; n of them, or ``None`` for a whole block."""
+    labels, scores, (from_left, from_right, from_up, from_down), line = received
+    ends, room, below, wide = sent
+    for l in range(labels):
+        here, there, rest = l * line + at, l * room + at, l * wide + at
+        score = load(scores, here, n)
+        left, right = load(from_left, here, n), load(from_right, here, n)
+        up, down = load(from_up, here, n), load(from_down, here, n)
+        vertical, horizontal = score * up * down, score * left * right
+        store(vertical * left, ends[0], there + 1, n)
+        store(vertical * right, ends[1], there, n)
+        store(load(below, rest, n), ends[2], there, n)
+        store(horizontal * down, ends[3], there, n)
+        store(horizontal * up, below, rest, n)
 
-    return types.void(x, M, change, *(types.intp,) * 6, x.dtype, types.boolean), generate
+
+@njit(fastmath=FLAGS)
+def commit_block(at, n, x, room, messages, line, labels, count):
+    """Store ``x [labels, room]``, scaled to sum ``count``, as the messages that arrive at pixels ``at …``."""
+    scale = _scale(at, n, x, room, labels, count)
+    for l in range(labels):
+        store(load(x, l * room + at, n) * scale, messages, l * line + at, n)
+
+
+@njit(fastmath=FLAGS)
+def measure_block(at, n, x, room, messages, line, labels, count, change):
+    """:func:`commit_block`, and ``change`` becomes the largest change so far."""
+    scale, largest = _scale(at, n, x, room, labels, count), load(change, at, n)
+    for l in range(labels):
+        new = load(x, l * room + at, n) * scale
+        largest = maximum(absolute(new - load(messages, l * line + at, n)), largest)
+        store(new, messages, l * line + at, n)
+    store(largest, change, at, n)
+
+
+@njit(fastmath=FLAGS)
+def _scale(at, n, x, room, labels, count):
+    total = full_like(x, 0)
+    for l in range(labels):
+        total += load(x, l * room + at, n)
+    return select(total > 0, count / total, 0)

@@ -21,7 +21,7 @@ from lnz.ops.grid_belief.cpu.lanes import (
 from lnz.ops.grid_belief.cpu.reweighted import excess, log_totals
 from lnz.ops.grid_belief.cpu.sweep import COLUMNS, TILE, gather
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.math.cpu import exp
+from lnz.ops.jit.cpu.math import exp
 
 
 @njit(fastmath=FLAGS)

@@ -16,8 +16,8 @@ from lnz.ops.grid_belief.cpu.lanes import (
     multiply_add,
 )  # fmt: skip
 from lnz.ops.grid_belief.forms import FULL, POTTS, TABLE, WEIGHTED
-from lnz.ops.math.cpu import exp
-from lnz.ops.registers.cpu.product import matmul
+from lnz.ops.jit.cpu.math import exp
+from lnz.ops.jit.cpu.product import matmul
 
 
 @njit(fastmath=FLAGS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from lnz.ops.math.cpu import exp, log
+from lnz.ops.jit.cpu.math import exp, log
 
 EXP: tuple[()] = ()  # a domain is the length of a tuple, which the compiler knows: each gets a kernel of its own
 LOG, MAX = (0,), (0, 0)

@@ -8,77 +8,57 @@ messages sent in logarithms would.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit
 
+from lnz.ops.grid_belief.cpu.blocks import Received, Sent
 from lnz.ops.grid_belief.cpu.lanes import FLAGS, add, copy, fill, larger, multiply_add
-from lnz.ops.math.cpu import log
-from lnz.ops.registers.cpu.exponential import exp as exp_of
-from lnz.ops.registers.cpu.lanes import BLOCK, INT, Lanes, arrays, whole_or_masked
-from lnz.ops.registers.cpu.logarithm import log as log_of
+from lnz.ops.jit.cpu.math import exp, log
+from lnz.ops.jit.cpu.memory import address, for_blocks, full_like, load, store
+from lnz.ops.jit.cpu.vectors import by_dtype, maximum, select
 
-LEAST = {4: 1e-32, 8: 1e-300}
-"""What a possible label of a node counts at least, by the bytes of a number: then 0 is for impossible ones only."""
+LEAST_SINGLE, LEAST_DOUBLE = 1e-32, 1e-300  # of a possible label of a node: then 0 is for impossible ones only
 
 
-@intrinsic
-def gather_powers(
-    typing_context: Any, u: Any, M: Any, across: Any, down: Any, ends: Any, below: Any, x: Any, top: Any, b: Any,
-    h: Any, w: Any, at: Any, n: Any
-) -> Any:  # fmt: skip
-    """:func:`~.blocks.gather_block` with powers, and the product of all into ``x [L, at …]``, largest 1.
+@njit(fastmath=FLAGS)
+def gather_powers(at, n, received, powers, sent, products, top):
+    """:func:`~.blocks.gather_block` with powers, and the product of all into ``products [labels, room]``, largest 1.
 
-    ``top [at …]``: the logarithm of what that was divided by.
+    ``powers``: four pointers, how much each message counts; ``top``: the logarithm of what that was divided by.
     """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        u, M, across, down, ends, below, x, top = arrays(context, builder, signature, arguments, 8)
-        b, h, w, at, n = arguments[8:]
-        one = ir.Constant(INT, 1)
-        direction = [ir.Constant(INT, d) for d in range(4)]
-        labels = builder.extract_value(u[1].shape, 0)
-        column, later, lower = builder.add(w, at), builder.add(at, one), builder.add(h, one)
-
-        def powers(lanes: Lanes) -> None:
-            zero = lanes.constant(0.0)
-            rho = [lanes.load(across, h, column), lanes.load(across, h, builder.add(column, one)),
-                   lanes.load(down, h, column), lanes.load(down, lower, column)]  # fmt: skip
-            largest = cgutils.alloca_once_value(builder, lanes.constant(-np.inf))
-            with cgutils.for_range(builder, labels) as loop:
-                total = lanes.load(u, loop.index, column)
-                for d, power in zip(direction, rho, strict=True):
-                    message = log_of(lanes, lanes.load(M, d, b, h, loop.index, column, other=1.0))
-                    total = builder.fadd(total, builder.fmul(power, message, flags=("contract",)), flags=("contract",))
-                builder.store(lanes.larger(total, builder.load(largest)), largest)
-                lanes.store(total, x, loop.index, at)
-            most = builder.load(largest)
-            lanes.store(most, top, at)
-            with cgutils.for_range(builder, labels) as loop:
-                l = loop.index
-                total = lanes.load(x, l, at)
-                possible = builder.fcmp_ordered(">", total, lanes.constant(-np.inf))
-                share = lanes.larger(exp_of(lanes, builder.fsub(total, most)), lanes.constant(LEAST[lanes.size]))
-                share = builder.select(possible, share, zero)
-                left, right, up, lowest = (lanes.load(M, d, b, h, l, column, other=1.0) for d in direction)
-                # two quotients for four: products of two messages are far from the ends of the range
-                level = builder.select(possible, builder.fdiv(share, lanes.product(left, right)), zero)
-                upright = builder.select(possible, builder.fdiv(share, lanes.product(up, lowest)), zero)
-                lanes.store(share, x, l, at)
-                lanes.store(lanes.product(level, left), ends, direction[0], l, later)
-                lanes.store(lanes.product(level, right), ends, direction[1], l, at)
-                lanes.store(lanes.load(below, l, column), ends, direction[2], l, at)
-                lanes.store(lanes.product(upright, lowest), ends, direction[3], l, at)
-                lanes.store(lanes.product(upright, up), below, l, column)
-
-        whole_or_masked(context, builder, signature.args[0].dtype, n, powers)
-        return context.get_dummy_value()
-
-    return types.void(u, M, across, down, ends, below, x, top, *(types.intp,) * 5), generate
+    labels, scores, messages, line = received
+    ends, room, below, wide = sent
+    from_left, from_right, from_up, from_down = messages
+    across_left, across_right, down_up, down_down = (
+        load(powers[0], at, n), load(powers[1], at, n), load(powers[2], at, n), load(powers[3], at, n),
+    )  # fmt: skip
+    most = full_like(scores, -np.inf)
+    for l in range(labels):
+        here = l * line + at
+        total = load(scores, here, n)
+        total += across_left * log(load(from_left, here, n, 1))
+        total += across_right * log(load(from_right, here, n, 1))
+        total += down_up * log(load(from_up, here, n, 1))
+        total += down_down * log(load(from_down, here, n, 1))
+        most = maximum(total, most)
+        store(total, products, l * room + at, n)
+    store(most, top, at, n)
+    for l in range(labels):
+        here, there, rest = l * line + at, l * room + at, l * wide + at
+        total = load(products, there, n)
+        possible = total > -np.inf
+        share = select(possible, maximum(exp(total - most), by_dtype(scores, LEAST_SINGLE, LEAST_DOUBLE)), 0)
+        left, right = load(from_left, here, n, 1), load(from_right, here, n, 1)
+        up, down = load(from_up, here, n, 1), load(from_down, here, n, 1)
+        # two quotients for four: products of two messages are far from the ends of the range
+        level = select(possible, share / (left * right), 0)
+        upright = select(possible, share / (up * down), 0)
+        store(share, products, there, n)
+        store(level * left, ends[0], there + 1, n)
+        store(level * right, ends[1], there, n)
+        store(load(below, rest, n), ends[2], there, n)
+        store(upright * down, ends[3], there, n)
+        store(upright * up, below, rest, n)
 
 
 @njit(fastmath=FLAGS)
@@ -94,8 +74,15 @@ def gather_reweighted(domain, u, M, across, down, b, h, w, n, ends, below, x, to
     edges before and after each pixel. ``x [L, n]`` becomes the product of all, largest ``exp top [n]`` times that.
     """
     if len(domain) == 0:
-        for at in range(0, n, BLOCK):
-            gather_powers(u, M, across, down, ends, below, x, top, b, h, w, at, n - at)  # type: ignore[call-arg]
+        messages = (
+            address(M, (0, b, h, 0, w)), address(M, (1, b, h, 0, w)),
+            address(M, (2, b, h, 0, w)), address(M, (3, b, h, 0, w)),
+        )  # fmt: skip
+        powers = address(across, (h, w)), address(across, (h, w + 1)), address(down, (h, w)), address(down, (h + 1, w))
+        received = Received(len(u), address(u, (0, w)), messages, M.shape[4])
+        to = address(ends, 0), address(ends, 1), address(ends, 2), address(ends, 3)
+        sent = Sent(to, ends.shape[2], address(below, (0, w)), below.shape[1])
+        for_blocks(gather_powers, n, received, powers, sent, address(x, 0), address(top, 0))
         return
     fill(top[:n], 0)
     for l in range(u.shape[0]):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from lnz.ops.grid_belief.cpu.blocks import commit_block, gather_block
+from lnz.ops.grid_belief.cpu.blocks import Received, Sent, commit_block, gather_block, measure_block
 from lnz.ops.grid_belief.cpu.edges import transfer
 from lnz.ops.grid_belief.cpu.lanes import (
     FLAGS,
@@ -26,11 +26,12 @@ from lnz.ops.grid_belief.cpu.lanes import (
 )
 from lnz.ops.grid_belief.cpu.reweighted import gather_reweighted
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.registers.cpu.lanes import BLOCK
+from lnz.ops.jit.cpu.memory import address, for_blocks
+from lnz.ops.jit.cpu.vectors import LANES
 
 LEFT, RIGHT, UP, DOWN = 0, 1, 2, 3  # where a message comes from; 2 · (is the edge vertical) + end that sends
 TILE = 64  # pixels worked on at a time
-COLUMNS = TILE + BLOCK  # room for what spills over a tile
+COLUMNS = TILE + LANES  # room for what spills over a tile
 
 
 @njit(fastmath=FLAGS)
@@ -46,8 +47,14 @@ def gather(domain, u, M, rho, entry, b, h, w, n, ends, below, x, top):
         gather_reweighted(domain, u, M, rho[0][entry], rho[1][entry], b, h, w, n, ends, below, x, top)
         return
     if len(domain) == 0:
-        for at in range(0, n, BLOCK):
-            gather_block(u, M, ends, below, b, h, w, at, n - at)  # type: ignore[call-arg]
+        messages = (
+            address(M, (LEFT, b, h, 0, w)), address(M, (RIGHT, b, h, 0, w)),
+            address(M, (UP, b, h, 0, w)), address(M, (DOWN, b, h, 0, w)),
+        )  # fmt: skip
+        received = Received(len(u), address(u, (0, w)), messages, M.shape[4])
+        to = address(ends, 0), address(ends, 1), address(ends, 2), address(ends, 3)
+        sent = Sent(to, ends.shape[2], address(below, (0, w)), below.shape[1])
+        for_blocks(gather_block, n, received, sent)
         return
     for l in range(u.shape[0]):
         scores = u[l, w : w + n]
@@ -79,8 +86,12 @@ def commit(domain, x, first, n, M, direction, b, h, w, settings, lanes, check):
     """Normalise, damp and store messages that arrive at row h, lane 0 of them at column w."""
     labels = M.shape[3]
     if len(domain) == 0 and settings[1] == 0:
-        for at in range(first, n, BLOCK):
-            commit_block(x, M, lanes[2], direction, b, h, w, at, n - at, settings[0], check)  # type: ignore[call-arg]
+        produced, received = address(x, (0, first)), address(M, (direction, b, h, 0, w + first))
+        places = produced, x.shape[1], received, M.shape[4], labels, settings[0]
+        if check:
+            for_blocks(measure_block, n - first, *places, address(lanes, (2, first)))
+        else:
+            for_blocks(commit_block, n - first, *places)
         return
     for damp in range(2 if settings[1] > 0 else 1):
         if damp:

@@ -10,14 +10,14 @@ import numpy as np
 from numba import njit
 
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.registers.cpu.lanes import BLOCK
-from lnz.ops.registers.cpu.parts import load_first, store_first, total
-from lnz.ops.registers.cpu.product import matmul
-from lnz.ops.registers.cpu.vectors import LANES, converted, exp, load, log, select, spread, store
+from lnz.ops.jit.cpu.math import exp, log
+from lnz.ops.jit.cpu.memory import lane_numbers, load, store
+from lnz.ops.jit.cpu.product import matmul
+from lnz.ops.jit.cpu.vectors import LANES, astype, broadcast, select, sum_lanes
 
 FLAGS = {"contract"}
 TILE = 128  # pixels worked on at a time
-COLUMNS = TILE + BLOCK  # room for what spills over a tile
+COLUMNS = TILE + LANES  # room for what spills over a tile
 
 
 @njit(fastmath=FLAGS)
@@ -30,12 +30,12 @@ def pixels(width, parity, k):
 def add_weighted(q, h, p, at, n, weight, entry, row, parity, start, x, first_row, add):
     """Put into rows of ``x``, or add, ``weight · q`` of n pixels of row h and parity p; no weights are ones."""
     one, zero, labels = q.dtype.type(1), q.dtype.type(0), q.shape[2]
-    for j in range(0, n, BLOCK):
-        m, scale = n - j, spread(one)
+    for j in range(0, n, LANES):
+        m, scale = n - j, broadcast(one)
         if weight.size:
-            scale = load_first(weight, (entry, row, parity, start + j), m, zero)
+            scale = load(weight, (entry, row, parity, start + j), m, zero)
         for l in range(labels):
-            value = scale * load_first(q, (h, p, l, at + j), m, zero)
+            value = scale * load(q, (h, p, l, at + j), m, zero)
             if add:
                 value += load(x, (first_row + l, j))
             store(value, x, (first_row + l, j))
@@ -45,14 +45,14 @@ def add_weighted(q, h, p, at, n, weight, entry, row, parity, start, x, first_row
 def add_product(q, h, p, at, n, full, entry, row, parity, start, x, first_row, end):
     """Add the product of q with the own table of each edge, which the pixels of q are at one end of."""
     zero, labels = q.dtype.type(0), q.shape[2]
-    for j in range(0, n, BLOCK):
+    for j in range(0, n, LANES):
         m = n - j
         for receiver in range(labels):
             value = load(x, (first_row + receiver, j))
             for sender in range(labels):
                 first, second = (sender, receiver) if end == 0 else (receiver, sender)
-                table = load_first(full, (entry, row, parity, first, second, start + j), m, zero)
-                value += table * load_first(q, (h, p, sender, at + j), m, zero)
+                table = load(full, (entry, row, parity, first, second, start + j), m, zero)
+                value += table * load(q, (h, p, sender, at + j), m, zero)
             store(value, x, (first_row + receiver, j))
 
 
@@ -96,38 +96,38 @@ def settle(out, own, q, to, h, p, k, n, damping, change):
     """
     labels, dtype = q.shape[2], q.dtype.type
     zero, keep = dtype(0), dtype(1 - damping)
-    for j in range(0, n, BLOCK):
+    for j in range(0, n, LANES):
         at, m = k + 1 + j, n - j
-        top = spread(dtype(-np.inf))
+        top = broadcast(dtype(-np.inf))
         for l in range(labels):
             field = load(out, (l, j)) + load(own, (l, j))
             store(field, out, (l, j))
             top = select(field > top, field, top)
         if damping > 0:
-            damped = spread(dtype(-np.inf))
+            damped = broadcast(dtype(-np.inf))
             for l in range(labels):
-                mixed = keep * load(out, (l, j)) + damping * log(load_first(q, (h + 1, p, l, at), m, zero))
+                mixed = keep * load(out, (l, j)) + damping * log(load(q, (h + 1, p, l, at), m, zero))
                 store(mixed, own, (l, j))
                 damped = select(mixed > damped, mixed, damped)
             some = damped > dtype(-np.inf)
             for l in range(labels):
                 store(select(some, load(own, (l, j)), load(out, (l, j))), out, (l, j))
             top = select(some, damped, top)
-        mass = spread(zero)
+        mass = broadcast(zero)
         for l in range(labels):
             value = exp(load(out, (l, j)) - top)  # 0 for −inf less itself
             store(value, out, (l, j))
             mass += value
         possible = mass > zero
         scale = select(possible, 1 / mass, zero)
-        rest = select(possible, zero, spread(dtype(1 / labels)))
-        most, there = load(change, (0,)), load(LANES, (0,)) < m
+        rest = select(possible, zero, broadcast(dtype(1 / labels)))
+        most, there = load(change, (0,)), lane_numbers() < m
         for l in range(labels):
             value = load(out, (l, j)) * scale + rest
-            size = value - load_first(q, (h + 1, p, l, at), m, zero)
+            size = value - load(q, (h + 1, p, l, at), m, zero)
             size = select(size < zero, zero - size, size)
             most = select(there, select(size > most, size, most), most)
-            store_first(value, to, (h + 1, p, l, at), m)
+            store(value, to, (h + 1, p, l, at), m)
         store(most, change, (0,))
 
 
@@ -160,7 +160,7 @@ def sweep(model, b, width, q, to, colours, top, bottom, damping):
     labels = q.shape[2]
     base = stack.shape[1]
     x, out = workspace(model)
-    own, change, u = x[base:], np.zeros(BLOCK, q.dtype), unary[which[0, b]]
+    own, change, u = x[base:], np.zeros(LANES, q.dtype), unary[which[0, b]]
     for colour in range(colours[0], colours[1]):
         for h in range(top, bottom):
             p = (h + colour) & 1
@@ -201,7 +201,7 @@ def bound(model, b, width, q, top, bottom):
     labels = q.shape[2]
     x, out = workspace(model)
     own, u = x[stack.shape[1] :], unary[which[0, b]]
-    zero, sums = q.dtype.type(0), spread(0.0)
+    zero, sums = q.dtype.type(0), broadcast(0.0)
     for h in range(top, bottom):
         for p in range(2):
             for k in range(0, (width + 1 - p) // 2, TILE):
@@ -209,12 +209,12 @@ def bound(model, b, width, q, top, bottom):
                 own[:], out[:] = 0, 0
                 if p == h & 1:
                     expected(q, model, b, h, p, k, n, x, out)
-                for j in range(0, n, BLOCK):
-                    at, m, gained = k + 1 + j, n - j, spread(zero)
+                for j in range(0, n, LANES):
+                    at, m, gained = k + 1 + j, n - j, broadcast(zero)
                     for l in range(labels):
-                        probability = load_first(q, (h + 1, p, l, at), m, zero)
-                        score = load_first(u, (h + 1, p, l, at), m, zero) + (load(out, (l, j)) + load(own, (l, j)))
+                        probability = load(q, (h + 1, p, l, at), m, zero)
+                        score = load(u, (h + 1, p, l, at), m, zero) + (load(out, (l, j)) + load(own, (l, j)))
                         gain = probability * (score - log(probability))
                         gained += select(probability > zero, gain, zero)
-                    sums += converted(gained, np.float64)
-    return total(sums)
+                    sums += astype(gained, np.float64)
+    return sum_lanes(sums)

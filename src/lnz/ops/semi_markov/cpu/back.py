@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from lnz.ops.registers.cpu.product import workspace
+from lnz.ops.jit.cpu.product import workspace
 from lnz.ops.semi_markov.cpu.labels import after, begin
 from lnz.ops.semi_markov.cpu.widths import FLAGS, room_to_fold, sum_widths
 

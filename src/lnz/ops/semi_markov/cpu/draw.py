@@ -8,8 +8,8 @@ import numpy as np
 from numba import njit
 
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.math.cpu import exp as exp_of
-from lnz.ops.registers.cpu.product import workspace
+from lnz.ops.jit.cpu.math import exp
+from lnz.ops.jit.cpu.product import workspace
 from lnz.ops.semi_markov.cpu.back import TILE, back, room_for_tables, rows_of_labels
 from lnz.ops.semi_markov.cpu.labels import lift_table
 from lnz.ops.semi_markov.cpu.viterbi import CONTINUED, IGNORE
@@ -64,7 +64,7 @@ def walk(kind, edge, b, n, steps, W, weights, begins, ahead, after, uniform, lab
             place, far = t - 1 if len(kind) == 0 else 0, after[t * size + label]
             far = far if far > -math.inf else 0.0
             for l in range(size):
-                choices[l] = exp_of(edge[own, place, label, l] + begins[t, l] - far)
+                choices[l] = exp(edge[own, place, label, l] + begins[t, l] - far)
         label = pick(choices, size, uniform[t, 0])
         row, widths = (b * steps + t) * W * size + label, min(W, n - t)
         for w in range(widths):

@@ -13,8 +13,7 @@ import numpy as np
 from numba import njit
 
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.math.cpu import exp
-from lnz.ops.registers.cpu.columns import (
+from lnz.ops.jit.cpu.columns import (
     FLAGS,
     INVERSE,
     LOGARITHM,
@@ -24,6 +23,7 @@ from lnz.ops.registers.cpu.columns import (
     room_for_columns,
     weighted_sums,
 )
+from lnz.ops.jit.cpu.math import exp
 
 
 class Inputs(NamedTuple):

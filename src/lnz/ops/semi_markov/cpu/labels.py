@@ -13,11 +13,10 @@ import math
 import numpy as np
 from numba import njit
 
-from lnz.ops.math.cpu import exp as exp_of
-from lnz.ops.registers.cpu.lanes import BLOCK
-from lnz.ops.registers.cpu.parts import every, highest, load_first, store_first, total
-from lnz.ops.registers.cpu.product import multiply
-from lnz.ops.registers.cpu.vectors import LANES, converted, exp, load, log, select, spread, store
+from lnz.ops.jit.cpu.math import exp, log
+from lnz.ops.jit.cpu.memory import lane_numbers, load, store
+from lnz.ops.jit.cpu.product import multiply
+from lnz.ops.jit.cpu.vectors import LANES, all_lanes, astype, broadcast, max_lanes, select, sum_lanes
 from lnz.ops.semi_markov.cpu.widths import FLAGS
 
 ROWWISE: tuple[()] = ()  # whether positions have tables of their own, by a length that the compiler knows,
@@ -30,22 +29,22 @@ def lift(scores, entry, place, k, out, row, tops, line, ahead, r, t):
 
     Also Σ ``out[row] · ahead[r, t]``, and whether all scores are numbers.
     """
-    size, top = scores.shape[3], spread(scores.dtype.type(-math.inf))
-    for column in range(0, size, BLOCK):
-        score = load_first(scores, (entry, place, k, column), min(BLOCK, size - column), -math.inf)
+    size, top = scores.shape[3], broadcast(scores.dtype.type(-math.inf))
+    for column in range(0, size, LANES):
+        score = load(scores, (entry, place, k, column), min(LANES, size - column), -math.inf)
         top = select(score > top, score, top)
-    peak = highest(top)
+    peak = max_lanes(top)
     peak = peak if peak > -math.inf else scores.dtype.type(0)
     tops[line, k] = peak
-    mass, proper = spread(scores.dtype.type(0)), spread(peak) < math.inf
-    for column in range(0, size, BLOCK):
-        n = min(BLOCK, size - column)
-        below = load_first(scores, (entry, place, k, column), n, -math.inf) - peak
+    mass, proper = broadcast(scores.dtype.type(0)), broadcast(peak) < math.inf
+    for column in range(0, size, LANES):
+        n = min(LANES, size - column)
+        below = load(scores, (entry, place, k, column), n, -math.inf) - peak
         proper = proper & (below <= 0)
         factor = exp(below)
-        store_first(factor, out, (row, k, column), n)
+        store(factor, out, (row, k, column), n)
         mass += factor * load(ahead, (r, t, column))
-    return total(mass), every(proper)
+    return sum_lanes(mass), all_lanes(proper)
 
 
 @njit(fastmath=FLAGS)
@@ -66,19 +65,19 @@ def begin(lengths, first, count, size, t, shifts, sums, begins, inverses, ahead,
     for r in range(count):
         if t >= lengths[first + r]:
             continue
-        top = spread(-math.inf)
-        for column in range(0, size, BLOCK):
+        top = broadcast(-math.inf)
+        for column in range(0, size, LANES):
             mass = load(sums, (r, column))
-            value = load(shifts, (r, column)) + converted(log(mass), np.float64)
-            value = select(load(LANES, (0,)) < size - column, value, -math.inf)
+            value = load(shifts, (r, column)) + astype(log(mass), np.float64)
+            value = select(lane_numbers() < size - column, value, -math.inf)
             store(value, begins, (r, t, column))
             store(select(mass > 0, 1 / mass, 0), inverses, (r, t, column))
             top = select(value > top, value, top)
-        peak = highest(top)
+        peak = max_lanes(top)
         peak = peak if peak > -math.inf else 0.0
         peaks[r] = peak
-        for column in range(0, size, BLOCK):
-            value = exp(converted(load(begins, (r, t, column)) - peak, ahead.dtype))
+        for column in range(0, size, LANES):
+            value = exp(astype(load(begins, (r, t, column)) - peak, ahead.dtype))
             store(value, ahead, (r, t, column))
             store(value, state, (r, column))
 
@@ -124,13 +123,13 @@ def after(
                 message[r, k], proper = lift(edge, own, place, k, factors, row, tops, line, ahead, r, t)
                 exact[first + r] = exact[first + r] and proper
         few = False
-        for column in range(0, size, BLOCK):
+        for column in range(0, size, LANES):
             mass = load(message, (r, column))
-            value = load(tops, (line, column)) + peaks[r] + converted(log(mass), np.float64)
-            store_first(value, afters, (r, t * size + column), min(BLOCK, size - column))
+            value = load(tops, (line, column)) + peaks[r] + astype(log(mass), np.float64)
+            store(value, afters, (r, t * size + column), min(LANES, size - column))
             enough = mass > limit
             store(select(enough, 1 / mass, 0), leaves, (r, t, column))
-            few = few or not every(enough | (load(LANES, (0,)) > size - 1 - column))
+            few = few or not all_lanes(enough | (lane_numbers() > size - 1 - column))
         rare[r, t] = few
         if few:
             for k in range(size):
@@ -148,5 +147,5 @@ def log_sum(scores, begins):
     if top == -math.inf:
         return top
     for l in range(scores.size):
-        mass += exp_of(scores[l] + begins[l] - top)
+        mass += exp(scores[l] + begins[l] - top)
     return top + math.log(mass)

@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.registers.cpu.product import matmul, workspace
+from lnz.ops.jit.cpu.product import matmul, workspace
 from lnz.ops.semi_markov.cpu.back import TILE, back, room_for_tables, rows_of_labels
 from lnz.ops.semi_markov.cpu.labels import lift_table
 from lnz.ops.semi_markov.cpu.shares import share_widths, start

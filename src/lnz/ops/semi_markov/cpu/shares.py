@@ -10,11 +10,10 @@ import math
 import numpy as np
 from numba import njit
 
-from lnz.ops.math.cpu import exp as exp_of
-from lnz.ops.registers.cpu.lanes import BLOCK
-from lnz.ops.registers.cpu.parts import load_first, store_first, total
-from lnz.ops.registers.cpu.product import multiply
-from lnz.ops.registers.cpu.vectors import converted, load, spread, store
+from lnz.ops.jit.cpu.math import exp
+from lnz.ops.jit.cpu.memory import load, store
+from lnz.ops.jit.cpu.product import multiply
+from lnz.ops.jit.cpu.vectors import LANES, astype, broadcast, sum_lanes
 from lnz.ops.semi_markov.cpu.widths import FLAGS, REPEAT, packing, stretch
 
 OFTEN = 16  # steps after which the sum of all probability is looked at
@@ -47,20 +46,20 @@ def share_widths(lengths, first, count, steps, W, size, t, starts, scales, inver
             continue
         widths = min(W, left)
         row = ((first + r) * steps + t) * W * size
-        for column in range(0, size, BLOCK):
+        for column in range(0, size, LANES):
             blocks, lanes, last = stretch(widths, size, column)
             at, end = row + column, t * size + column
-            wide = converted(load(starts, (r, column)), np.float64) * scales[r]
-            wide = wide * converted(load(inverses, (r, t, column)), np.float64)
+            wide = astype(load(starts, (r, column)), np.float64) * scales[r]
+            wide = wide * astype(load(inverses, (r, t, column)), np.float64)
             if packed > 1:
                 for k in range(packed):
                     store(wide, folds, (REPEAT, k * size))
                 wide = load(folds, (REPEAT, 0))
-            factor = converted(wide, weights.dtype)
+            factor = astype(wide, weights.dtype)
             for i in range(blocks):
                 n = lanes if i < blocks - 1 else last
-                share = load_first(weights, (at + i * stride,), n, 0) * factor
-                store_first(share, weights, (at + i * stride,), n)
+                share = load(weights, (at + i * stride,), n, 0) * factor
+                store(share, weights, (at + i * stride,), n)
                 store(load(ends, (r, end + i * stride)) + share, ends, (r, end + i * stride))
 
 
@@ -98,8 +97,8 @@ def start(
     for r in range(count):
         if t >= lengths[first + r]:
             continue
-        for column in range(0, size, BLOCK):
-            ending = load_first(ends, (r, (t - 1) * size + column), min(BLOCK, size - column), 0)
+        for column in range(0, size, LANES):
+            ending = load(ends, (r, (t - 1) * size + column), min(LANES, size - column), 0)
             share = ending * load(leaves, (r, t, column))
             store(share, leaves, (r, t, column))
             store(share, state, (r, column))
@@ -109,18 +108,18 @@ def start(
         if t >= lengths[first + r]:
             continue
         row = (first + r) * edge.shape[1] + t - 1 if len(kind) == 0 else 0
-        old = new = spread(0.0)
-        for column in range(0, size, BLOCK):
-            n = min(BLOCK, size - column)
-            old += converted(load_first(ends, (r, (t - 1) * size + column), n, 0), np.float64)
+        old = new = broadcast(0.0)
+        for column in range(0, size, LANES):
+            n = min(LANES, size - column)
+            old += astype(load(ends, (r, (t - 1) * size + column), n, 0), np.float64)
             here = load(ahead, (r, t, column))
             if len(kind) > 0:
                 arrived = load(message, (r, column)) * here
             else:
-                arrived = spread(ends.dtype.type(0))
+                arrived = broadcast(ends.dtype.type(0))
                 for k in range(size):
-                    joint = load_first(edges, (row, k, column), n, 0) * leaves[r, t, k] * here
-                    store_first(joint, edges, (row, k, column), n)
+                    joint = load(edges, (row, k, column), n, 0) * leaves[r, t, k] * here
+                    store(joint, edges, (row, k, column), n)
                     arrived += joint
             store(arrived, starts, (r, column))
         if rare[r, t]:
@@ -129,25 +128,25 @@ def start(
                 ending, far = ends[r, (t - 1) * size + k], afters[r, t * size + k]
                 if leaves[r, t, k] == 0 and ending > 0 and far > -math.inf:
                     for l in range(size):
-                        joint = ending * exp_of(edge[own, place, k, l] + begins[r, t, l] - far)
+                        joint = ending * exp(edge[own, place, k, l] + begins[r, t, l] - far)
                         starts[r, l] += joint
                         if len(kind) == 0:
                             edges[row, k, l] = joint
                         else:
                             extra[r, k, l] += joint
-        for column in range(0, size, BLOCK):
-            new += converted(load(starts, (r, column)), np.float64)
+        for column in range(0, size, LANES):
+            new += astype(load(starts, (r, column)), np.float64)
         # what starts is what has ended, but each step rounds; a factor of almost 1 would round to one side in float32
-        mass = total(new)
+        mass = sum_lanes(new)
         if t % OFTEN == 0:
             mass *= under_way(ends, r, t - 1, W, size)
-        scales[r] = total(old) / mass if mass > 0 else 0.0
+        scales[r] = sum_lanes(old) / mass if mass > 0 else 0.0
 
 
 @njit(fastmath=FLAGS)
 def under_way(ends, r, t, W, size):
     """The probability of all segments that end at t or later and have started by then: 1, but for rounding."""
-    mass = spread(0.0)
-    for at in range(t * size, (t + W) * size, BLOCK):
-        mass += converted(load(ends, (r, at)), np.float64)  # zeros after the last
-    return total(mass)
+    mass = broadcast(0.0)
+    for at in range(t * size, (t + W) * size, LANES):
+        mass += astype(load(ends, (r, at)), np.float64)  # zeros after the last
+    return sum_lanes(mass)

@@ -13,9 +13,9 @@ import numpy as np
 from numba import njit
 
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.registers.cpu.lanes import BLOCK
-from lnz.ops.registers.cpu.product import maximise, workspace
-from lnz.ops.registers.cpu.vectors import LANES, load, select, store
+from lnz.ops.jit.cpu.memory import lane_numbers, store
+from lnz.ops.jit.cpu.product import maximise, workspace
+from lnz.ops.jit.cpu.vectors import LANES, select
 from lnz.ops.semi_markov.cpu.back import TILE, rows_of_labels
 from lnz.ops.semi_markov.cpu.widths import FLAGS, room_to_fold, stretch, top_of_widths
 
@@ -74,11 +74,11 @@ def best_widths(segment, lengths, first, count, steps, W, size, t, after, begins
             continue
         widths = min(W, left)
         row = ((first + r) * steps + t) * W * size
-        for column in range(0, size, BLOCK):
+        for column in range(0, size, LANES):
             blocks, lanes, last = stretch(widths, size, column)
             ahead = (t + 1) * size + column
             top = top_of_widths(segment, row + column, after, r, ahead, blocks, size, lanes, last, folds)
-            top = select(load(LANES, (0,)) < size - column, top, -math.inf)
+            top = select(lane_numbers() < size - column, top, -math.inf)
             store(top, begins, (r, t, column))
             store(top, state, (r, column))
 

@@ -13,9 +13,9 @@ import math
 import numpy as np
 from numba import njit
 
-from lnz.ops.registers.cpu.lanes import BLOCK
-from lnz.ops.registers.cpu.parts import every, load_first, store_first
-from lnz.ops.registers.cpu.vectors import converted, exp, load, select, spread, store
+from lnz.ops.jit.cpu.math import exp
+from lnz.ops.jit.cpu.memory import load, store
+from lnz.ops.jit.cpu.vectors import LANES, all_lanes, astype, broadcast, select
 
 FLAGS = {"contract"}
 TOP, SUM, REPEAT = range(3)  # the rows of ``folds``
@@ -23,7 +23,7 @@ TOP, SUM, REPEAT = range(3)  # the rows of ``folds``
 
 @njit
 def room_to_fold():
-    folds = np.zeros((3, 2 * BLOCK))
+    folds = np.zeros((3, 2 * LANES))
     folds[TOP] = -math.inf
     return folds
 
@@ -31,14 +31,14 @@ def room_to_fold():
 @njit(inline="always")
 def packing(size):
     """How many widths a register takes."""
-    return BLOCK // size if size <= BLOCK // 2 else 1
+    return LANES // size if size <= LANES // 2 else 1
 
 
 @njit(inline="always")
 def stretch(widths, size, column):
     """The scores of so many widths, from a column of labels on: how many registers, lanes of each, and of the last."""
     packed = packing(size)
-    blocks, lanes = (widths + packed - 1) // packed, min(BLOCK, packed * size - column)
+    blocks, lanes = (widths + packed - 1) // packed, min(LANES, packed * size - column)
     return blocks, lanes, lanes if packed == 1 else (widths - (blocks - 1) * packed) * size
 
 
@@ -58,11 +58,11 @@ def top_of_widths(segment, at, after, r, ahead, blocks, size, lanes, last, folds
         last: of the last one.
         folds: see above.
     """
-    packed, top = packing(size), spread(-math.inf)
+    packed, top = packing(size), broadcast(-math.inf)
     stride = packed * size
     for i in range(blocks):
         n = lanes if i < blocks - 1 else last
-        score = converted(load_first(segment, (at + i * stride,), n, -math.inf), np.float64)
+        score = astype(load(segment, (at + i * stride,), n, -math.inf), np.float64)
         score += load(after, (r, ahead + i * stride))
         top = select(score > top, score, top)
     if packed > 1:
@@ -104,28 +104,28 @@ def sum_widths(segment, lengths, first, count, steps, W, size, t, after, weights
             continue
         widths = min(W, left)
         row = ((first + r) * steps + t) * W * size
-        for column in range(0, size, BLOCK):
+        for column in range(0, size, LANES):
             blocks, lanes, last = stretch(widths, size, column)
             at, ahead = row + column, (t + 1) * size + column
             top = top_of_widths(segment, at, after, r, ahead, blocks, size, lanes, last, folds)
             top = select(top > -math.inf, top, 0.0)
-            total, proper = spread(0.0), top < math.inf  # in float32, small weights would vanish one by one
+            total, proper = broadcast(0.0), top < math.inf  # in float32, small weights would vanish one by one
             for i in range(blocks):
                 n = lanes if i < blocks - 1 else last
-                score = converted(load_first(segment, (at + i * stride,), n, -math.inf), np.float64)
+                score = astype(load(segment, (at + i * stride,), n, -math.inf), np.float64)
                 score += load(after, (r, ahead + i * stride))
-                below = converted(score - top, segment.dtype)
+                below = astype(score - top, segment.dtype)
                 proper = proper & (below <= 0)
                 weight = exp(below)
-                store_first(weight, weights, (at + i * stride,), n)
-                total += converted(weight, np.float64)
+                store(weight, weights, (at + i * stride,), n)
+                total += astype(weight, np.float64)
             if packed > 1:
                 store(total, folds, (SUM, 0))
                 for k in range(1, packed):
                     total += load(folds, (SUM, k * size))
             store(top, shifts, (r, column))
-            store(converted(total, segment.dtype), sums, (r, column))
-            if not every(proper):
+            store(astype(total, segment.dtype), sums, (r, column))
+            if not all_lanes(proper):
                 exact[first + r] = False
         for i in range(row + widths * size, row + W * size):
             weights[i] = 0

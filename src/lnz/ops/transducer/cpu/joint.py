@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
-from lnz.ops.ctc.cpu.rows import FLAGS, exponentials, fill, highest, scaled_exponentials, total
 from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu.memory import address
+from lnz.ops.jit.cpu.rows import FLAGS, exponentials, fill, highest, scaled_exponentials, total
 
 
 @kernel(fastmath=FLAGS)
@@ -27,7 +28,7 @@ def arcs(x, labels, lengths, sizes, blank, normalise, first, step, at_blank, at_
             inside = t < lengths[b] and u <= sizes[b]
             scales[b, t, u, 0], scales[b, t, u, 1] = 0.0, 1.0
             if inside and normalise:
-                top = highest(x[b, t], u)  # type: ignore[call-arg]
+                top = highest(address(x, (b, t, u)), C)
                 if top == np.inf:
                     shift = np.nan
                 elif top > -np.inf:

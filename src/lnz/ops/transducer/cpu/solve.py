@@ -13,9 +13,9 @@ import math
 import numpy as np
 from numba import njit
 
-from lnz.ops.ctc.cpu.rows import FLAGS, fill
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.math.cpu import exp, log
+from lnz.ops.jit.cpu.math import exp, log
+from lnz.ops.jit.cpu.rows import FLAGS, fill
 
 
 @njit(fastmath=FLAGS)

@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numba import njit
 
-from lnz.ops.ctc.cpu.rows import FLAGS, fill
 from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu.rows import FLAGS, fill
 from lnz.ops.transducer.cpu.solve import band, gather
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from lnz.ops.jit.cpu import kernel
-from lnz.ops.philox.cpu import U64, philox4x32, uniform53
+from lnz.ops.jit.cpu.philox import U64, philox4x32, uniform53
 from lnz.ops.tree_gibbs.cpu.forest import grow
 
 SHUFFLE, DRAW = 0, 1  # what random numbers are for: the second word of their counters

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from lnz.ops.jit.cpu import kernel
+from lnz.ops.jit.cpu.memory import address
 from lnz.ops.trws.cpu.pairs import give, receive, top_of
 
 FLAGS = {"nnan", "nsz"}  # infinities, but never NaN
@@ -70,6 +71,7 @@ def sweep(wiring, scores, nodes, forward, lent, labels):
         longest = max(longest, factor_at[factor + 1] - factor_at[factor])
     belief_of, choice_of, found_of = np.empty(widest), np.empty(widest), np.empty(widest)
     state_of, held_of = np.zeros(longest, dtype=np.int64), np.zeros(longest, dtype=np.bool_)
+    beliefs, choices = address(belief_of, 0), address(choice_of, 0)
     bound = score = 0.0
     for node in nodes:
         start, card = label_at[node], label_at[node + 1] - label_at[node]
@@ -97,9 +99,9 @@ def sweep(wiring, scores, nodes, forward, lent, labels):
                 other = low + 1 - own
                 begin, table = slot_at[other], slot_table[slot]
                 shown = table + labels[slot_node[other]] * card
-                receive(
-                    belief, choice, tables, lent, table, shown, begin, slot_at[other + 1] - begin, mine, card, weight
-                )
+                row, chosen = address(tables, table), address(tables, shown)
+                offered, owed = address(lent, begin), address(lent, mine)
+                receive(beliefs, choices, chosen, row, offered, slot_at[other + 1] - begin, owed, card, weight)
                 continue
             found = found_of[:card]
             state, held = state_of[:arity], held_of[:arity]
@@ -116,7 +118,7 @@ def sweep(wiring, scores, nodes, forward, lent, labels):
             for x in range(card):
                 belief[x] += found[x]
                 lent[mine + x] = -found[x] if found[x] > -np.inf else -np.inf
-        top, best_choice = top_of(belief, card), top_of(choice, card)
+        top, best_choice = top_of(beliefs, card), top_of(choices, card)
         if top == -np.inf:
             return -np.inf, -np.inf
         best = 0
@@ -135,7 +137,7 @@ def sweep(wiring, scores, nodes, forward, lent, labels):
             factor = slot_factor[slot]
             low, high = factor_at[factor], factor_at[factor + 1]
             if slot != (high - 1 if forward else low):
-                give(lent, belief, slot_at[slot], card, share, top)
+                give(address(lent, slot_at[slot]), beliefs, card, share, top)
                 continue
             row = slot_table[low]
             if high - low == 2:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numba import njit
 
-from lnz.ops.math.cpu import exp
+from lnz.ops.jit.cpu.math import exp
 
 FLAGS = {"contract"}
 TOP, INVERSE, LOGARITHM, TIES, MOMENT = range(5)

@@ -1,4 +1,4 @@
-"""Uniform numbers for sixteen nodes at a time, every word of Philox used."""
+"""Uniform numbers for a vector of nodes at a time, every word of Philox used."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import numpy as np
 from numba import njit
 from numba.extending import overload
 
-from lnz.ops.philox.cpu import U64, philox4x32, uniform24, uniform53
-from lnz.ops.registers.cpu.lanes import BLOCK
-from lnz.ops.registers.cpu.vectors import LANES, converted, load, spread, store
+from lnz.ops.jit.cpu.memory import lane_numbers, load, store
+from lnz.ops.jit.cpu.philox import U64, philox4x32, uniform24, uniform53
+from lnz.ops.jit.cpu.vectors import LANES, astype, broadcast
 
 
 def sharing(like):
     """How many blocks of nodes share the words of one call of :func:`ready_words`, as a power of two."""
-    raise NotImplementedError("only for use inside compiled functions")
+    raise TypeError("only for use inside compiled functions")
 
 
 def uniform(words, block, like):
     """Uniform numbers in [0, 1) for a block, in the dtype of ``like``: 24 bits of a word, or 53 bits of two."""
-    raise NotImplementedError("only for use inside compiled functions")
+    raise TypeError("only for use inside compiled functions")
 
 
 @overload(sharing, inline="always")
@@ -38,9 +38,9 @@ def _uniform(words, block, like):
 
 @njit(inline="always")
 def ready_words(words, call, chain, step, k0, k1):
-    """Words at sixteen successive counters into ``words``, ``uint32 [4, 16]``: number 16 · ``call`` and on."""
-    first = converted(load(LANES, (0,)) + call * BLOCK, np.uint64)
-    w0, w1, w2, w3 = philox4x32(first, first >> U64(32), spread(U64(chain)), spread(U64(step)), k0, k1)
+    """Words at successive counters into ``words``, ``uint32 [4, 16]``: number 16 · ``call`` and on."""
+    first = astype(lane_numbers() + call * LANES, np.uint64)
+    w0, w1, w2, w3 = philox4x32(first, first >> U64(32), broadcast(U64(chain)), broadcast(U64(step)), k0, k1)
     store(w0, words, (0, 0))
     store(w1, words, (1, 0))
     store(w2, words, (2, 0))

@@ -1,1 +1,0 @@
-"""Elementary functions that the kernels of several operations share."""

@@ -1,1 +1,0 @@
-"""Vector code for the registers of a processor, which the kernels of several operations share."""
