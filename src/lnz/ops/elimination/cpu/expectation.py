@@ -12,7 +12,7 @@ import numpy as np
 
 from lnz.ops.elimination.cpu.messages import add, centre, column_maxima, kernel
 from lnz.ops.elimination.layout import MESSAGES, WIDTH
-from lnz.ops.math.cpu import exp, log
+from lnz.ops.jit.cpu.math import exp, log
 
 P, Q, BELOW = 0, 1, 2
 """Rows of messages, and of what is added up in a block."""
