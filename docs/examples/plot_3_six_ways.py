@@ -22,7 +22,7 @@ from torch import Tensor
 
 import lnz
 from lnz.inference import BeliefPropagation, Chains, Gibbs, MeanField, TreeReweighted
-from lnz.inference.trws import TRWS
+from lnz.inference.map.trws import TRWS
 from lnz.metrics import hamming, iou
 from lnz.nn import ConvNet, GridMRF
 from lnz.objectives import contrastive_divergence, hinge, label_adjustment, nll, pseudolikelihood

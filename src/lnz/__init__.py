@@ -16,7 +16,7 @@ from lnz.errors import (
     LnzError,
 )
 from lnz.graphs import FactorGraph
-from lnz.inference.bounds import Bounds, bounds
+from lnz.inference.variational.bounds import Bounds, bounds
 from lnz.scores import Weighted
 
 if TYPE_CHECKING:

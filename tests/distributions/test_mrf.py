@@ -317,8 +317,8 @@ def test_after_argmax_every_method_says_how_good_its_answer_is(method: lnz.infer
 
 def test_diagnostics_are_of_the_work_that_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
     searches = []
-    search = lnz.inference.trws.TRWSSolution._find
-    monkeypatch.setattr(lnz.inference.trws.TRWSSolution, "_find", lambda self: searches.append(1) or search(self))
+    search = lnz.inference.map.trws.TRWSSolution._find
+    monkeypatch.setattr(lnz.inference.map.trws.TRWSSolution, "_find", lambda self: searches.append(1) or search(self))
     graph = lnz.FactorGraph.grid(4, 4, 3)
     p = lnz.MRF(graph, (random_scores((16, 3), 0), random_scores((24, 3, 3), 1)), lnz.inference.TRWS())
     p.argmax()

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lnz
-from lnz.inference.elimination import Work, breadth_first, frontier, greedy, interaction_graph, least_width
-from lnz.inference.junction_tree import junction_tree
-from lnz.inference.order_search import Limits, find_order
+from lnz.inference.exact.elimination import Work, breadth_first, frontier, greedy, interaction_graph, least_width
+from lnz.inference.exact.junction_tree import junction_tree
+from lnz.inference.exact.order_search import Limits, find_order
 
 
 def grid_neighbours(height: int, width: int) -> list[set[int]]:

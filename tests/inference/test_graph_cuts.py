@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import maximum_flow
 
 import lnz
 from lnz.inference import Enumeration, GraphCuts
-from lnz.inference.min_cut import min_cut
+from lnz.inference.map.min_cut import min_cut
 from tests.modes import check
 
 

@@ -6,7 +6,7 @@ import torch
 import lnz
 from lnz.errors import ConvergenceWarning
 from lnz.inference import BeliefPropagation, Enumeration
-from lnz.inference.grid_belief_propagation import GridSolution
+from lnz.inference.variational.grid_belief_propagation import GridSolution
 from lnz.ops import backend
 from lnz.scores import Weighted
 

@@ -9,9 +9,9 @@ import torch
 
 import lnz
 from lnz.inference import TRWS, IteratedConditionalModes
-from lnz.inference.blocks import random_block
-from lnz.inference.elimination import interaction_graph
-from lnz.inference.iterated_conditional_modes import best_of
+from lnz.inference.exact.elimination import interaction_graph
+from lnz.inference.map.blocks import random_block
+from lnz.inference.map.iterated_conditional_modes import best_of
 from tests.modes import check, random_model
 
 

@@ -22,7 +22,7 @@ from lnz.inference import (
     effective_sample_size,
     r_hat,
 )
-from lnz.inference.hamiltonian_monte_carlo import relaxation
+from lnz.inference.sampling.hamiltonian_monte_carlo import relaxation
 from lnz.ops.tree_gibbs.blocks import blocks_of, combs, forests
 from tests.suite import random_scores
 

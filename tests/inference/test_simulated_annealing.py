@@ -68,7 +68,7 @@ def recorded(monkeypatch, model, **settings):
         found.append(temperature)
         return labels
 
-    monkeypatch.setattr("lnz.inference.simulated_annealing.gibbs_sweeps", sweeps)
+    monkeypatch.setattr("lnz.inference.map.simulated_annealing.gibbs_sweeps", sweeps)
     lnz.MRF(model.graph, model.scores, SimulatedAnnealing(**settings)).argmax()
     return found
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 import lnz
 from lnz.inference import DiscreteLangevin, Gibbs, GibbsWithGradients, MetropolisHastings, Sampler, SwendsenWang
-from lnz.inference.discrete_langevin import log_proposal
-from lnz.inference.gibbs_with_gradients import changes
-from lnz.inference.swendsen_wang import potts_weights
+from lnz.inference.sampling.discrete_langevin import log_proposal
+from lnz.inference.sampling.gibbs_with_gradients import changes
+from lnz.inference.sampling.swendsen_wang import potts_weights
 from lnz.ops.conditionals.reference import label_scores
 from lnz.ops.conditionals.sites import schedule
 from tests.suite import random_scores

@@ -10,8 +10,8 @@ from torch import Tensor
 
 import lnz
 from lnz.inference import Enumeration
-from lnz.inference.gibbs import Gibbs
-from lnz.inference.sampler import Chains
+from lnz.inference.sampling.gibbs import Gibbs
+from lnz.inference.sampling.sampler import Chains
 from lnz.objectives import contrastive_divergence, nll
 from tests.suite import equal, random_scores
 

@@ -158,7 +158,7 @@ def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="calls: expected a positive integer, got 0"):
         EpsilonSchedule(1.0, 0.1, 0)
     graph = lnz.FactorGraph.grid(2, 2, 2)
-    sampled = lnz.MRF(graph, (torch.zeros(4, 2), torch.zeros(2, 2)), lnz.inference.gibbs.Gibbs())
+    sampled = lnz.MRF(graph, (torch.zeros(4, 2), torch.zeros(2, 2)), lnz.inference.sampling.gibbs.Gibbs())
     with pytest.raises(TypeError, match="Gibbs has no argmax"):
         label_adjustment(sampled, torch.zeros(4, dtype=torch.int64), hamming)
 

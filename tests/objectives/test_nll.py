@@ -8,8 +8,8 @@ import torch
 import lnz
 from lnz.inference import BeliefPropagation, Enumeration, Exact
 from lnz.inference.base import Method
-from lnz.inference.gibbs import Gibbs
-from lnz.inference.plans import plans_of
+from lnz.inference.exact.plans import plans_of
+from lnz.inference.sampling.gibbs import Gibbs
 from lnz.objectives import nll
 from tests.suite import equal, random_scores
 

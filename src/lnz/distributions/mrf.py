@@ -16,7 +16,7 @@ from lnz.distributions.support import Labellings
 from lnz.graphs import FactorGraph
 from lnz.inference import Exact
 from lnz.inference.base import Method, Solution
-from lnz.inference.mode import judged
+from lnz.inference.map.mode import judged
 from lnz.ops.conditionals.latent import latent_label_scores
 from lnz.ops.conditionals.normalised import keep_observed
 from lnz.ops.conditionals.reference import label_scores

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lnz.inference.gibbs import Gibbs
-from lnz.inference.sampler import Chains, Transition
+from lnz.inference.sampling.gibbs import Gibbs
+from lnz.inference.sampling.sampler import Chains, Transition
 from lnz.ops.conditionals.random import uniform
 from lnz.ops.conditionals.sites import Sites, wiring_of
 from lnz.scores import Model

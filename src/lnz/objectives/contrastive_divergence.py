@@ -7,9 +7,9 @@ from torch import Tensor
 
 from lnz.checks import check_integer
 from lnz.distributions.base import StructuredDistribution
-from lnz.inference.gibbs import Gibbs
-from lnz.inference.resumed import resumed
-from lnz.inference.sampler import Chains, Sampler
+from lnz.inference.sampling.gibbs import Gibbs
+from lnz.inference.sampling.resumed import resumed
+from lnz.inference.sampling.sampler import Chains, Sampler
 from lnz.objectives.labels import as_mrf
 from lnz.objectives.reduction import Reduction, check_possible, check_reduction, reduced
 from lnz.ops.conditionals.latent import shared_factor

@@ -11,8 +11,8 @@ from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.ctc import CTC
 from lnz.distributions.mrf import MRF
 from lnz.distributions.transducer import Transducer
-from lnz.inference.sampler import Sampler
-from lnz.inference.sampler_solution import SamplerSolution
+from lnz.inference.sampling.sampler import Sampler
+from lnz.inference.sampling.sampler_solution import SamplerSolution
 from lnz.objectives.reduction import Reduction, check_possible, check_reduction, reduced
 from lnz.scores import as_labelling
 

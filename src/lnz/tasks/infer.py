@@ -14,7 +14,7 @@ from lnz.distributions import MRF
 from lnz.errors import FailedEstimateError, InfeasibleError
 from lnz.inference import Enumeration, Exact
 from lnz.inference.base import Method
-from lnz.inference.sampler import Sampler
+from lnz.inference.sampling.sampler import Sampler
 from lnz.io import NamedModel, assignment_result, marginals_result, partial_assignment_result, partition_result
 from lnz.tasks.marginal_map import marginal_map
 

@@ -13,7 +13,7 @@ from lnz.distributions import MRF
 from lnz.errors import InfeasibleError, IntractableError
 from lnz.graphs import FactorGraph
 from lnz.inference import Enumeration, Exact
-from lnz.inference.enumeration import EnumerationSolution
+from lnz.inference.exact.enumeration import EnumerationSolution
 from lnz.scores import Model
 from lnz.typing import IGNORE
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from lnz import metrics
 from lnz.distributions import MRF
 from lnz.inference import BeliefPropagation, Chains, Gibbs, MeanField, Method, TreeReweighted
-from lnz.inference.trws import TRWS
+from lnz.inference.map.trws import TRWS
 from lnz.objectives import contrastive_divergence, hinge, label_adjustment, nll
 from lnz.typing import IGNORE
 

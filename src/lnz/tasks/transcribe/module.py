@@ -23,13 +23,11 @@ from lnz.tasks.transcribe.augment import spec_augment
 from lnz.tasks.transcribe.data import Recording, TranscribeData
 from lnz.typing import IGNORE
 
-RAREST = 1e-4
-"""The smallest average probability of a class that the prior takes for true."""
+RAREST = 0.01
+"""The smallest average probability of a class that the prior takes for true. A smaller one would give a class that a
+network has not learnt yet so much that it fills the recordings, and then the next: training would go nowhere."""
 KEPT = 0.9
 """What a training step keeps of the average: it forgets a step's share within some ten steps."""
-RISE = 0.5
-"""The share of training over which the prior comes in. From the start on it would be that of a network that knows
-nothing yet, which runs after whatever label was rare: each in turn fills the recordings, and training goes nowhere."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +193,7 @@ class TranscribeModule(TaskModule):
             (labels != IGNORE).sum(-1),
             BLANK,
             zero_infinity=self.zero_infinity,
-            log_prior=None if p.log_prior is None else self._risen() * p.log_prior,
+            log_prior=p.log_prior,
         )
         with torch.no_grad():
             told = self.surprise(p, labels).mean() if self.prior_scale else loss
@@ -203,10 +201,6 @@ class TranscribeModule(TaskModule):
             "train/loss", told, on_step=False, on_epoch=True, sync_dist=True, prog_bar=True, batch_size=len(labels)
         )
         return loss
-
-    def _risen(self) -> float:
-        """The part of the prior that is there at this step, from 0 to 1."""
-        return min(1.0, self.global_step / max(1.0, RISE * float(self.trainer.estimated_stepping_batches)))
 
     @torch.no_grad()
     def _take_in(self, p: CTC) -> None:

@@ -86,11 +86,12 @@ def commit(domain, x, first, n, M, direction, b, h, w, settings, lanes, check):
     labels = M.shape[3]
     if len(domain) == 0 and settings[1] == 0:
         produced, received = address(x, (0, first)), address(M, (direction, b, h, 0, w + first))
-        places = produced, x.shape[1], received, M.shape[4], labels, settings[0]
+        room, line, count = x.shape[1], M.shape[4], settings[0]
         if check:
-            for_blocks(measure_block, n - first, *places, address(lanes, (2, first)))
+            change = address(lanes, (2, first))
+            for_blocks(measure_block, n - first, produced, room, received, line, labels, count, change)
         else:
-            for_blocks(commit_block, n - first, *places)
+            for_blocks(commit_block, n - first, produced, room, received, line, labels, count)
         return
     for damp in range(2 if settings[1] > 0 else 1):
         if damp:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lnz.checks import check_feasible
 from lnz.errors import FailedEstimateError
-from lnz.inference.constraints import starting_part
+from lnz.inference.exact.constraints import starting_part
 from lnz.ops.conditionals.alone import node_scores
 from lnz.ops.conditionals.random import categorical, integers
 from lnz.ops.gibbs.op import gibbs_sweeps

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lnz.checks import check_labels, check_tensor, concrete
-from lnz.inference.acceptance import acceptance, accepted, tallied
-from lnz.inference.sampler import Chains, Sampler, Transition
+from lnz.inference.sampling.acceptance import acceptance, accepted, tallied
+from lnz.inference.sampling.sampler import Chains, Sampler, Transition
 from lnz.ops.conditionals.sites import Order
 from lnz.ops.metropolis.op import metropolis_sweeps
 from lnz.scores import Model

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from lnz.checks import check_generator, check_integer, check_number
 from lnz.inference.base import Method, Solution
-from lnz.inference.resumed import check_model, resumed
-from lnz.inference.sampler_solution import SamplerSolution
-from lnz.inference.starts import starts
+from lnz.inference.sampling.resumed import check_model, resumed
+from lnz.inference.sampling.sampler_solution import SamplerSolution
+from lnz.inference.sampling.starts import starts
 from lnz.scores import Model
 
 

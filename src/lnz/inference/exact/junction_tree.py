@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lnz.inference.elimination import Order
+from lnz.inference.exact.elimination import Order
 
 _BLOCK = 256  # the most joint labels of the nodes that one clique eliminates together
 

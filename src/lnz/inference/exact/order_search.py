@@ -10,8 +10,17 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lnz.inference.elimination import Neighbours, Order, Work, breadth_first, frontier, given_order, greedy, least_width
-from lnz.inference.junction_tree import junction_tree, live_messages
+from lnz.inference.exact.elimination import (
+    Neighbours,
+    Order,
+    Work,
+    breadth_first,
+    frontier,
+    given_order,
+    greedy,
+    least_width,
+)
+from lnz.inference.exact.junction_tree import junction_tree, live_messages
 
 _PAIRS_PER_SECOND = 600_000  # pairs of nodes in the cliques of orders, some of which an idle core finds in a second
 _ORDER_PAIRS = 2_000_000  # at most, in the cliques of one order

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lnz.checks import check_integer, check_number
 from lnz.inference.base import Method
-from lnz.inference.blocks import improved
-from lnz.inference.mode import Found, ModeSolution
+from lnz.inference.map.blocks import improved
+from lnz.inference.map.mode import Found, ModeSolution
 from lnz.ops.icm.op import icm
 from lnz.scores import Model
 from lnz.typing import IGNORE

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lnz.inference.sampler import Chains
+from lnz.inference.sampling.sampler import Chains
 from lnz.ops.conditionals.random import uniform
 
 

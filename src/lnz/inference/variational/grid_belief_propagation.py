@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lnz.checks import concrete
 from lnz.inference.base import check_reverse_mode
-from lnz.inference.bethe import BetheSolution
+from lnz.inference.variational.bethe import BetheSolution
 from lnz.ops.belief.decode import decoded
 from lnz.ops.belief.op import warn_if_outside
 from lnz.ops.belief.reference import factor_beliefs

@@ -11,9 +11,9 @@ import torch
 from lnz.checks import working_dtype
 from lnz.errors import IntractableError
 from lnz.graphs import FactorGraph
-from lnz.inference.elimination import Order, frontier, interaction_graph
-from lnz.inference.junction_tree import all_messages, junction_tree
-from lnz.inference.order_search import Limits, find_order
+from lnz.inference.exact.elimination import Order, frontier, interaction_graph
+from lnz.inference.exact.junction_tree import all_messages, junction_tree
+from lnz.inference.exact.order_search import Limits, find_order
 from lnz.ops.elimination import Program
 
 

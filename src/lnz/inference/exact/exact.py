@@ -19,9 +19,9 @@ from lnz.caching import constant
 from lnz.checks import check_integer, check_positive, concrete, working_dtype
 from lnz.graphs import graph_of
 from lnz.inference.base import Method, Solution
-from lnz.inference.elimination import Order
-from lnz.inference.order_search import Limits
-from lnz.inference.plans import Plan, plan, plans_of, too_many_messages
+from lnz.inference.exact.elimination import Order
+from lnz.inference.exact.order_search import Limits
+from lnz.inference.exact.plans import Plan, plan, plans_of, too_many_messages
 from lnz.ops import elimination
 from lnz.ops.elimination import program_of
 from lnz.scores import Model

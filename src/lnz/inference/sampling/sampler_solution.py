@@ -12,13 +12,13 @@ from torch import Tensor
 from lnz.caching import cached_property
 from lnz.errors import ConvergenceWarning, warn
 from lnz.inference.base import Solution, check_reverse_mode
-from lnz.inference.joint_counts import count, empty_tables, shaped
-from lnz.inference.mixing import Mixing, mixing
+from lnz.inference.sampling.joint_counts import count, empty_tables, shaped
+from lnz.inference.sampling.mixing import Mixing, mixing
 from lnz.ops.conditionals.alone import node_scores
 from lnz.scores import Model
 
 if TYPE_CHECKING:
-    from lnz.inference.sampler import Chains, Sampler
+    from lnz.inference.sampling.sampler import Chains, Sampler
 
 MONITORED = 16
 """R-hat and ESS look at the score and at this many nodes, evenly spread."""

@@ -12,8 +12,8 @@ from torch import Tensor
 from lnz.caching import cached_property
 from lnz.checks import check_integer, check_number, concrete
 from lnz.inference.base import Method, Solution, check_reverse_mode
-from lnz.inference.bethe import BetheSolution
-from lnz.inference.grid_belief_propagation import GridSolution, serves
+from lnz.inference.variational.bethe import BetheSolution
+from lnz.inference.variational.grid_belief_propagation import GridSolution, serves
 from lnz.ops.belief.decode import decoded
 from lnz.ops.belief.op import log_partition, solved, warn_if_outside
 from lnz.ops.belief.reference import factor_beliefs, node_beliefs

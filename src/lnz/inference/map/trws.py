@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from lnz.checks import check_integer, check_number
 from lnz.inference.base import Method
-from lnz.inference.mode import Found, ModeSolution
+from lnz.inference.map.mode import Found, ModeSolution
 from lnz.ops.icm.op import icm
 from lnz.ops.trws.op import solve
 from lnz.scores import Model

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lnz.checks import check_integer, check_number
 from lnz.errors import IntractableError
-from lnz.inference.acceptance import acceptance, accepted, tallied
-from lnz.inference.sampler import Chains, Sampler, Transition
+from lnz.inference.sampling.acceptance import acceptance, accepted, tallied
+from lnz.inference.sampling.sampler import Chains, Sampler, Transition
 from lnz.ops.conditionals.alone import node_scores
 from lnz.ops.conditionals.normalised import keep_observed
 from lnz.ops.conditionals.random import categorical, normal

@@ -15,7 +15,7 @@ from torch import Tensor
 from lnz.checks import check_integer, check_number
 from lnz.errors import IntractableError
 from lnz.inference.base import Method
-from lnz.inference.mode import Found, ModeSolution
+from lnz.inference.map.mode import Found, ModeSolution
 from lnz.ops.icm.op import icm
 from lnz.ops.trws.layout import Floats, Ints, Layout
 from lnz.scores import Model

@@ -10,7 +10,7 @@ from torch import Tensor
 from lnz.errors import IntractableError
 from lnz.graphs import FactorGraph
 from lnz.inference.base import Solution
-from lnz.inference.exact import Exact
+from lnz.inference.exact.exact import Exact
 from lnz.ops.conditionals.alone import node_scores
 from lnz.ops.conditionals.random import categorical
 from lnz.scores import Entry, Model, Weighted

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from lnz.checks import check_positive
-from lnz.inference.acceptance import acceptance, accepted, tallied
-from lnz.inference.gibbs_with_gradients import gains
-from lnz.inference.sampler import Chains, Sampler, Transition
+from lnz.inference.sampling.acceptance import acceptance, accepted, tallied
+from lnz.inference.sampling.gibbs_with_gradients import gains
+from lnz.inference.sampling.sampler import Chains, Sampler, Transition
 from lnz.ops.conditionals.random import categorical
 from lnz.scores import Model
 

@@ -14,10 +14,10 @@ from heapq import heapify, heappop, heappush
 import torch
 from torch import Tensor
 
-from lnz.inference.elimination import Neighbours, Order, interaction_graph
-from lnz.inference.exact import ExactSolution
-from lnz.inference.junction_tree import junction_tree
-from lnz.inference.order_search import Limits
+from lnz.inference.exact.elimination import Neighbours, Order, interaction_graph
+from lnz.inference.exact.exact import ExactSolution
+from lnz.inference.exact.junction_tree import junction_tree
+from lnz.inference.exact.order_search import Limits
 from lnz.ops.elimination import Program
 from lnz.scores import Model
 from lnz.typing import IGNORE

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from lnz.checks import numbers
-from lnz.inference.acceptance import accepted
-from lnz.inference.gibbs import Gibbs
-from lnz.inference.resumed import resumed
-from lnz.inference.sampler import Chains, Sampler, Transition
+from lnz.inference.sampling.acceptance import accepted
+from lnz.inference.sampling.gibbs import Gibbs
+from lnz.inference.sampling.resumed import resumed
+from lnz.inference.sampling.sampler import Chains, Sampler, Transition
 from lnz.scores import Model
 
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import torch
 
-from lnz.inference.sampler import Chains, Sampler, Transition
+from lnz.inference.sampling.sampler import Chains, Sampler, Transition
 from lnz.ops.gibbs.op import gibbs_sweeps
 from lnz.ops.tree_gibbs.blocks import blocks_of
 from lnz.ops.tree_gibbs.op import tree_sweeps

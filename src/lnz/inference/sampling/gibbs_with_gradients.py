@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from lnz.checks import check_integer
-from lnz.inference.acceptance import acceptance, accepted, tallied
-from lnz.inference.sampler import Chains, Sampler, Transition
+from lnz.inference.sampling.acceptance import acceptance, accepted, tallied
+from lnz.inference.sampling.sampler import Chains, Sampler, Transition
 from lnz.ops.conditionals.normalised import keep_observed
 from lnz.ops.conditionals.random import categorical
 from lnz.ops.conditionals.reference import label_scores

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lnz.inference.sampler import Chains, Sampler, Transition
+from lnz.inference.sampling.sampler import Chains, Sampler, Transition
 from lnz.ops.conditionals.alone import node_scores
 from lnz.ops.conditionals.random import categorical, uniform
 from lnz.scores import Entry, Model, Weighted

@@ -14,11 +14,11 @@ from lnz.caching import cached_property
 from lnz.checks import check_integer, numbers
 from lnz.errors import ConvergenceWarning, warn
 from lnz.inference.base import Method, Solution, check_reverse_mode
-from lnz.inference.constraints import starting_part
-from lnz.inference.gibbs import Gibbs
-from lnz.inference.joint_counts import count, empty_tables, shaped
-from lnz.inference.sampler import Chains, Sampler
-from lnz.inference.starts import shared
+from lnz.inference.exact.constraints import starting_part
+from lnz.inference.sampling.gibbs import Gibbs
+from lnz.inference.sampling.joint_counts import count, empty_tables, shaped
+from lnz.inference.sampling.sampler import Chains, Sampler
+from lnz.inference.sampling.starts import shared
 from lnz.scores import Model
 
 FEW = 5

@@ -7,9 +7,9 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 from lnz.inference.base import check_reverse_mode
-from lnz.inference.belief_propagation import BeliefPropagation
-from lnz.inference.mean_field import MeanField
-from lnz.inference.tree_reweighted import TreeReweighted
+from lnz.inference.variational.belief_propagation import BeliefPropagation
+from lnz.inference.variational.mean_field import MeanField
+from lnz.inference.variational.tree_reweighted import TreeReweighted
 from lnz.ops.envelope import evaluated, settled
 from lnz.scores import Model
 

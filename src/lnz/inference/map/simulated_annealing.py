@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lnz.checks import check_integer, check_number
 from lnz.inference.base import Method
-from lnz.inference.iterated_conditional_modes import best_of, random_labellings
-from lnz.inference.mode import Found, ModeSolution
+from lnz.inference.map.iterated_conditional_modes import best_of, random_labellings
+from lnz.inference.map.mode import Found, ModeSolution
 from lnz.ops.conditionals.reference import label_scores
 from lnz.ops.gibbs.op import gibbs_sweeps
 from lnz.ops.icm.op import icm

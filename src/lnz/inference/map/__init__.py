@@ -1,0 +1,1 @@
+"""Best labellings only: searches, cuts and programs that know no marginals."""

@@ -1,0 +1,1 @@
+"""Sampling: Markov chains, how well they mix, and annealed importance sampling."""
