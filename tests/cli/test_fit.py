@@ -289,7 +289,8 @@ class TestEvaluate:
 
     SCENES = ("--data.scenes.size", 8, "--data.scenes.scale", 1, "--data.scenes.val", 5, "--data.batch_size", 2)
 
-    def test_the_data_of_the_run_give_its_numbers(self, run_folder, tmp_path, capsys):
+    def test_the_data_of_the_run_give_its_numbers(self, run_folder, tmp_path, capsys, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "80")  # no number is folded there
         assert evaluate(run_folder / "seed-0/checkpoints/last.ckpt", *self.SCENES, "--json") == 0
         (result,) = json.loads(capsys.readouterr().out)
         kept = results(run_folder)[0]
