@@ -115,7 +115,7 @@ class TestRunFolder:
         output = tmp_path / "run[/b] :smile:"
         assert fit(*TINY, "--trainer.max_epochs", 2, "--output", output) == 0
         lines = capsys.readouterr().out.splitlines()
-        epochs = [line for line in lines if line.startswith("epoch")]
+        epochs = [line for line in lines if line.startswith("epoch ")]
         assert [line.split("  ")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
         assert all(re.search(r"  train/mrf_loss \d\.\d+  .*\(\d+ s\)$", line) for line in epochs)
         assert not any("\r" in line or "it/s" in line for line in lines)

@@ -10,7 +10,8 @@ import torch
 
 import lnz
 from lnz.errors import InfeasibleError
-from lnz.inference import AnnealedImportance, Enumeration, Gibbs, MetropolisHastings, SwendsenWang, constraints
+from lnz.inference import AnnealedImportance, Enumeration, Gibbs, MetropolisHastings, SwendsenWang
+from lnz.inference.exact import constraints
 from lnz.io import read_model
 from tests.sampler_suite import MODELS
 from tests.suite import random_scores
