@@ -41,7 +41,7 @@ test: $(VENV)/.extra-dev ## the fast tests, a few minutes
 	@$(PYTEST) -n auto --maxprocesses 8 --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/.extra-dev ## the slow tests
-	@$(PYTEST) -m slow
+	@$(PYTEST) -n auto --maxprocesses 4 --dist loadfile -m slow
 
 test-all: $(VENV)/.extra-dev ## every test
 	@$(PYTEST)

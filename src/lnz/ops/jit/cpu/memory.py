@@ -200,7 +200,7 @@ def lane_numbers(typing_context: Any, width: Any = WIDTH) -> Any:
     return Vector(types.int64, size)(width), generate
 
 
-@helper()
+@helper(forceinline=True)  # else the address of ``body`` stays in the code, which cannot be kept on disk then
 def for_blocks(body, size, *arguments):
     """``body(at, None, *arguments)`` for every whole block of a row of ``size`` numbers, then ``body(at, n, …)``."""
     whole = size - size % LANES
@@ -210,7 +210,7 @@ def for_blocks(body, size, *arguments):
         body(whole, size - whole, *arguments)
 
 
-@helper()
+@helper(forceinline=True)
 def fold_blocks(body, start, size, *arguments):
     """``start`` after ``value = body(value, at, n, *arguments)`` along the blocks of :func:`for_blocks`."""
     value = start
