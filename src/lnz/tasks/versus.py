@@ -92,8 +92,8 @@ class Versus:
 
     def table(self, title: str, caption: str, results: Sequence[Compared]) -> Table:
         """The table for a terminal."""
-        narrow = {"show_edge": False, "pad_edge": False}  # four measures of several seeds fit in 80 columns
-        shown = Table(title=title, caption=caption, caption_justify="left", **narrow)
+        # without edges, four measures of several seeds fit in 80 columns
+        shown = Table(title=title, caption=caption, caption_justify="left", show_edge=False, pad_edge=False)
         for column, heading in enumerate(["", *self.headings(self.measures(results))]):
             shown.add_column(heading, justify="right" if column else "left")
         for row in self.rows(results):
