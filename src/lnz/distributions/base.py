@@ -209,11 +209,6 @@ class StructuredDistribution(Distribution, ABC):
         if self._validate_args:  # by a sum that is in range wherever it is finite
             check_feasible(self._relative_log_partition(), f"{type(self).__name__}.{what}")
 
-    @property
-    def _marginal_tensors(self) -> tuple[Tensor, ...]:
-        marginals = self.marginals
-        return (marginals,) if isinstance(marginals, Tensor) else tuple(marginals)
-
     def log_prob(self, value: Tensor) -> Tensor:
         """ln P(y) = s(y) − ln Z, ``[*batch]``; −inf where y is impossible.
 

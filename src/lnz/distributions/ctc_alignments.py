@@ -24,7 +24,7 @@ from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.ctc_targets import check_blank, checked_frames, checked_targets, frames_inside
 from lnz.distributions.sequence import without_padding
 from lnz.ops import ctc
-from lnz.ops.chain.reference import accumulator
+from lnz.ops.precision import accumulator
 from lnz.typing import IGNORE
 
 

@@ -31,6 +31,7 @@ from lnz.graphs import FactorGraph
 from lnz.ops import chain
 from lnz.ops.chain import reference
 from lnz.ops.expectation import serves
+from lnz.ops.precision import accumulator
 from lnz.typing import IGNORE, LazyTuple
 
 
@@ -265,7 +266,7 @@ class LinearChain(SequenceDistribution):
         if self._validate_args:
             check_full("y", self._unobserved(y))
         node, edge, lengths = self._flat
-        wide, T = reference.accumulator(node), y.shape[-1]
+        wide, T = accumulator(node), y.shape[-1]
         rows = y.clamp(min=0).expand(*self.batch_shape, T).reshape(-1, T)
         terms = reference.step_log_probs(node.to(wide), edge.to(wide), lengths, rows)
         return terms.reshape(*self.batch_shape, T)

@@ -14,7 +14,7 @@ from lnz.distributions.linear_chain import LinearChain, inside_of
 from lnz.distributions.mrf import MRF
 from lnz.distributions.sequence import SequenceDistribution, centred, gathered, total_over_steps, without_padding
 from lnz.graphs import FactorGraph
-from lnz.ops.chain.reference import accumulator
+from lnz.ops.precision import accumulator
 from lnz.typing import IGNORE, LazyTuple
 
 

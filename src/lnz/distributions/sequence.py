@@ -1,7 +1,7 @@
 """What distributions over sequences share: differences of sums are rounded once, padding is never looked at.
 
 ln Z, s(y) and expectations of scores grow with the number of steps and with any constant on the scores; ln P(y), the
-entropy and divergences do not. So the sums are kept in float64 (:func:`lnz.ops.chain.reference.accumulator`), and what
+entropy and divergences do not. So the sums are kept in float64 (:func:`lnz.ops.precision.accumulator`), and what
 is left of their difference is rounded to the dtype of the scores.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lnz.checks import check_feasible, check_scores, check_tensor, concrete, largest
 from lnz.distributions.base import StructuredDistribution
-from lnz.ops.chain.reference import accumulator
+from lnz.ops.precision import accumulator
 
 
 class SequenceDistribution(StructuredDistribution):

@@ -22,7 +22,7 @@ from lnz.checks import (
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.sequence import without_padding
 from lnz.ops import transducer
-from lnz.ops.chain.reference import accumulator
+from lnz.ops.precision import accumulator
 from lnz.typing import IGNORE
 
 

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from lnz.ops.choices import picked
-from lnz.ops.precision import accumulator  # noqa: F401  (for ops that are still to move)
 from lnz.semirings import Log, Max, Semiring
 from lnz.typing import IGNORE
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lnz.ops import branches
 from lnz.ops.branches import shares
-from lnz.ops.chain.reference import accumulator
 from lnz.ops.ctc.lattice import Lattice
+from lnz.ops.precision import accumulator
 from lnz.semirings import Log, Semiring
 
 
