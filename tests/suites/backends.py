@@ -45,7 +45,9 @@ class Backends(Family):
             assert actual.dtype == torch.float32
             equal(actual.double(), wanted, rtol=1e-4, atol=1e-5)
 
-    @pytest.mark.parametrize("compiler", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+    @pytest.mark.parametrize(
+        "compiler", ["aot_eager", *(pytest.param(name, marks=pytest.mark.slow) for name in ("eager", "inductor"))]
+    )
     def test_compiles_in_one_graph(self, compiler: str) -> None:
         instance = self.example()
         gold = instance.oracle.labellings()[0][0]

@@ -47,7 +47,7 @@ from lnz.ops.chain.cpu.sweep import (
     lift_table,
     tables,
 )
-from lnz.ops.chain.records import Fused, Labelled
+from lnz.ops.chain.records import Ended, Fused
 from lnz.ops.jit import buffers
 from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.memory import address
@@ -64,6 +64,7 @@ class Batch(NamedTuple):
         edge: ``[L, L]``.
         lengths: ``int64 [B]``.
         y: ``int64 [B, T]``; what is beyond the lengths is not looked at.
+        ends: ``[2, L]``, on top of the scores of the first and of the last label.
         weights: ``[B]``, of the gradients of ln P(y).
     """
 
@@ -71,6 +72,7 @@ class Batch(NamedTuple):
     edge: Any
     lengths: Any
     y: Any
+    ends: Any
     weights: Any
 
 
@@ -134,30 +136,32 @@ class Scratch(NamedTuple):
 
 
 @helper()
-def rows_of(node, s):
+def rows_of(node, ends, s):
     """Pointers to the arrays."""
     return Eight(
-        address(node, 0), address(s.at, 0), address(s.counts, 0), address(s.local, 0), address(s.forward, 0),
-        address(s.state, 0), address(s.message, 0), address(s.partial, 0),
+        address(node, 0), address(ends, 0), address(s.at, 0), address(s.counts, 0), address(s.local, 0),
+        address(s.forward, 0), address(s.state, 0), address(s.message, 0), address(s.partial, 0),
         node.shape[2], s.state.shape[1], node.shape[1],
     )  # fmt: skip
 
 
 @helper(fastmath=FLAGS)
-def forward(node, s, longest, delayed, banded, table, shifts):
+def forward(node, ends, s, longest, delayed, banded, table, shifts):
     """α of eight sequences; ln Z, but for the maximum of the edge scores, into ``shifts``."""
     size = node.shape[2]
-    columns, rows = s.state.T, rows_of(node, s)
+    columns, rows = s.state.T, rows_of(node, ends, s)
     factors, tops, masses = np.ones(EIGHT, node.dtype), np.empty(EIGHT, node.dtype), np.ones(EIGHT)
     factors_at, tops_at = address(factors, 0), address(tops, 0)
     masses_at, shifts_at = address(masses, 0), address(shifts, 0)
     proper = True
+    least = span(ends[0])[1], span(ends[1])[1]
     shifts[:] = 0
-    s.message[:] = 1
     for t in range(longest):
         proper = lift(rows, t, tops_at, shifts_at) and proper
         if t:
             matmul(columns, table, s.message, EIGHT, size, size)
+        else:
+            s.message[:] = 1
         for r in range(EIGHT):
             s.into[t, r] = factors[r]
         if not forward_step(rows, t, factors_at, masses_at):
@@ -175,6 +179,7 @@ def forward(node, s, longest, delayed, banded, table, shifts):
                 if t < s.counts[r]:
                     keep_smallest(s.state[r, :size], s.report, r, ALPHA)
                     low = span(node[s.at[r], t])[1] - tops[r]
+                    low += (least[0] if t == 0 else 0) + (least[1] if t == s.counts[r] - 1 else 0)
                     s.report[r, LOCAL] = min(s.report[r, LOCAL], low)
     if delayed:
         s.gains[:] = 1
@@ -185,10 +190,10 @@ def forward(node, s, longest, delayed, banded, table, shifts):
 
 
 @helper(fastmath=FLAGS)
-def backward(node, s, count, longest, delayed, banded, table, weights, at_node):
+def backward(node, ends, s, count, longest, delayed, banded, table, weights, at_node):
     """exp(x_t) β_t of eight sequences; the gradients by the node scores, the factors of those by the edge scores."""
     dtype, size = s.state.dtype, node.shape[2]
-    columns, rows = s.state.T, rows_of(node, s)
+    columns, rows = s.state.T, rows_of(node, ends, s)
     factors, shares, joints = np.ones(EIGHT, dtype), np.empty(EIGHT, dtype), np.full(EIGHT, math.inf, dtype)
     nodes, edges = np.empty(EIGHT, dtype), np.empty(EIGHT, dtype)
     factors_at, shares_at, joints_at = address(factors, 0), address(shares, 0), address(joints, 0)
@@ -245,7 +250,7 @@ def run(batch, first, last, with_edges, limits, scratch, out):
         scratch: ``[2, 8 T, labels rounded up]``, aligned.
         out: :class:`Results`, written.
     """
-    node, edge, lengths, y, weights = batch
+    node, edge, lengths, y, ends, weights = batch
     log_prob, in_range, at_node, total, gold = out
     kind = kind_of(y, lengths, len(edge))
     if kind != FULL:
@@ -285,15 +290,15 @@ def run(batch, first, last, with_edges, limits, scratch, out):
                 report[r, REACH] = reach
                 report[r, BANDED] = 1.0 if banded else 0.0
                 report[r, PROPER] = 1.0 if proper else 0.0
-        forward(node, s, longest, delayed, banded, table, log_z)
+        forward(node, ends, s, longest, delayed, banded, table, log_z)
         for r in range(EIGHT):
             log_z[r] += max(0, counts[r] - 1) * np.float64(top)
         if with_nodes or with_edges:
-            backward(node, s, count, longest, delayed, banded, transposed, own, at_node)
+            backward(node, ends, s, count, longest, delayed, banded, transposed, own, at_node)
         for r in range(count):
             b = begin + r
             in_range[b] = judge(report, log_z, r, limits[0], limits[1])
-            log_prob[b] = score(node, edge, y, b, lengths[b]) - (0.0 if log_z[r] == -math.inf else log_z[r])
+            log_prob[b] = score(batch, b, lengths[b]) - (0.0 if log_z[r] == -math.inf else log_z[r])
             if with_nodes:
                 at_node[b, longest:] = 0
             if in_range[b]:
@@ -306,13 +311,15 @@ def run(batch, first, last, with_edges, limits, scratch, out):
 
 
 @helper()
-def score(node, edge, y, b, n):
+def score(batch, b, n):
     """s(y) of sequence b in float64; −inf where it is impossible."""
-    total = 0.0
+    node, edge, y, ends, total = batch.node, batch.edge, batch.y, batch.ends, 0.0
     for t in range(n):
         total += node[b, t, y[b, t]]
         if t:
             total += edge[y[b, t - 1], y[b, t]]
+    if n:
+        total += np.float64(ends[0, y[b, 0]]) + ends[1, y[b, n - 1]]
     return total
 
 
@@ -335,10 +342,10 @@ def forget(b, r, longest, at_node, local, before, with_nodes):
         before[t, r] = 0
 
 
-def fused_log_prob(given: Labelled, weight: Tensor, wanted: Sequence[bool]) -> Fused | None:
+def fused_log_prob(given: Ended, weight: Tensor, wanted: Sequence[bool]) -> Fused | None:
     """ln P(y) and its gradients times ``weight`` ``[B]``, of one table; ``None`` where y is no full labelling."""
     with_node, with_edge = wanted
-    node, edge, lengths, y, weights = (x.contiguous().numpy() for x in (*given, weight))
+    node, edge, lengths, y, ends, weights = (x.contiguous().numpy() for x in (*given, weight))
     B, T, L = node.shape
     dtype = given.node.dtype
     parts = shares_of(B, threads_for(node.size))
@@ -349,7 +356,7 @@ def fused_log_prob(given: Labelled, weight: Tensor, wanted: Sequence[bool]) -> F
     at_node = buffers.empty(B, T, L, dtype=dtype) if with_node else torch.empty(0, 0, 0, dtype=dtype)
     at_edge = torch.empty(1, 1, L, L, dtype=dtype) if with_edge else None
     totals, golds = np.empty((2, len(parts), L, L) if with_edge else (2, len(parts), 0, 0))
-    batch, limits = Batch(node, edge[0, 0], lengths, y, weights), (WITHIN[dtype], RANGE[dtype])
+    batch, limits = Batch(node, edge[0, 0], lengths, y, ends, weights), (WITHIN[dtype], RANGE[dtype])
     outputs = log_prob.numpy(), in_range.numpy(), at_node.numpy()
     kinds = [FULL] * len(parts)
 

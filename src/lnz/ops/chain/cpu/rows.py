@@ -58,6 +58,18 @@ def _forward_step(total, at, n, message, factor, local, state):
 
 
 @helper(fastmath=FLAGS)
+def plus(a, b, out, size):
+    """``out = a + b``, pointers; returns ``out``."""
+    for_blocks(_plus, size, a, b, out)
+    return out
+
+
+@helper(fastmath=FLAGS)
+def _plus(at, n, a, b, out):
+    store(load(a, at, n) + load(b, at, n), out, at, n)
+
+
+@helper(fastmath=FLAGS)
 def scaled_copy(x, factor, out, size):
     """``out = x · factor``."""
     for_blocks(_scaled_copy, size, x, factor, out)
