@@ -103,7 +103,7 @@ class LinearChain(SequenceDistribution):
     @property
     def _flat(self) -> chain.Chains:
         """Scores and lengths with one batch axis, as :mod:`lnz.ops.chain` takes them; half precision in float32."""
-        return self._with_one_batch_axis(self.node_scores)
+        return self._once("flat", lambda: self._with_one_batch_axis(self.node_scores))
 
     def _with_one_batch_axis(self, node: Tensor) -> chain.Chains:
         (T,), L, B = self.event_shape, self.num_labels, self.batch_shape.numel()
@@ -130,6 +130,9 @@ class LinearChain(SequenceDistribution):
     @property
     def _pass(self) -> chain.Pass:
         return self._once("forward_backward", lambda: chain.forward_backward(self._flat))
+
+    def _total(self) -> Tensor:
+        return self._pass.log_z.reshape(self.batch_shape)
 
     @property
     def _wide_log_partition(self) -> Tensor:
@@ -191,8 +194,8 @@ class LinearChain(SequenceDistribution):
         """ln P(y) = s(y) − ln Z, ``[*batch]``; −inf where y is impossible. Entries of −100 are summed over.
 
         The difference is taken in float64 before it is rounded, where it may be above 0 by a few units in the last
-        place of sums of scores. Of a full labelling, asked for first where edge scores range too far for the kernels
-        (and where there are none), it is a sum of ln P(y_t | y_{t+1}), none of which is positive.
+        place of sums of scores. Of a full labelling, where edge scores range too far for the kernels (and where there are
+        none), it is a sum of ln P(y_t | y_{t+1}), none of which is positive.
         """
         return self._scaled_log_prob(value, 1.0)
 
@@ -201,17 +204,14 @@ class LinearChain(SequenceDistribution):
         y = as_labels("y", y)
         if self._far:
             return _times(scale, super().log_prob(y))
-        if self._known("forward_backward"):
-            return _times(scale, self._log_prob_by_difference(y))
-        if not self._known("fused"):  # of a second labelling, the pass that serves all of them is cheaper
-            log_prob = chain.scaled_log_prob(self._nodes, self.edge_scores, self.lengths, y, scale, self._ends)
-            if log_prob is not None:
-                self._once("fused", lambda: True)
-                return log_prob
+        # whatever has been asked for before, so that the answer is the same to the last digit
+        log_prob = chain.scaled_log_prob(self._nodes, self.edge_scores, self.lengths, y, scale, self._ends)
+        if log_prob is not None:
+            return log_prob
         if not self._is_full(y):
             return _times(scale, self._log_prob_by_difference(y))
-        chains = self._flat
-        log_prob, done = chain.log_probability(chains, y.reshape(chains.node.shape[:2]))
+        chains, known = self._flat, self._pass if self._known("forward_backward") else None
+        log_prob, done = chain.log_probability(chains, y.reshape(chains.node.shape[:2]), known)
         self._once("forward_backward", lambda: done)
         return _times(scale, log_prob.reshape(self.batch_shape)).to(self._dtype)
 
