@@ -130,7 +130,7 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
 
 
 def _skipped(tree: ast.AST) -> Iterator[int]:
-    """Nodes of annotations, decorators (frozen or not, a result is the same), imports, f-strings, raises and assertions: words for people and checkers."""
+    """Nodes of annotations, decorators (frozen or not, a result is the same), imports, f-strings, raises, assertions."""
     for node in ast.walk(tree):
         parts: list[Any] = []
         match node:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import lnz
 from lnz.inference import Enumeration, Exact
+from lnz.inference.exact.plans import _readable
 from lnz.ops import backend
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
@@ -369,3 +370,17 @@ def test_empty_groups_and_isolated_nodes():
     assert p.log_partition.item() == pytest.approx(2 * math.log(2))
     assert p.marginals[0].shape == (0, 2, 2)
     assert p.node_marginals.tolist() == [[0.5, 0.5], [0.5, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (1, "1.0 bytes"),
+        (1023, "1023.0 bytes"),
+        (1024, "1.0 KiB (1024 bytes)"),
+        (3 * 1024**3, "3.0 GiB (3221225472 bytes)"),
+        (1024**5, "about 10^15 bytes"),
+    ],
+)
+def test_sizes_are_told_in_units(size, words):
+    assert words in _readable(size)

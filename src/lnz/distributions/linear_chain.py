@@ -194,8 +194,8 @@ class LinearChain(SequenceDistribution):
         """ln P(y) = s(y) − ln Z, ``[*batch]``; −inf where y is impossible. Entries of −100 are summed over.
 
         The difference is taken in float64 before it is rounded, where it may be above 0 by a few units in the last
-        place of sums of scores. Of a full labelling, where edge scores range too far for the kernels (and where there are
-        none), it is a sum of ln P(y_t | y_{t+1}), none of which is positive.
+        place of sums of scores. Of a full labelling, where edge scores range too far for the kernels (and where there
+        are none), it is a sum of ln P(y_t | y_{t+1}), none of which is positive.
         """
         return self._scaled_log_prob(value, 1.0)
 
