@@ -238,6 +238,22 @@ def factor_graph(cardinalities: Sequence[int], scopes: Sequence[Tensor], tables:
     return Oracle(tuple(batch), (len(cardinalities),), tuple(shapes), per_entry(batch, one))
 
 
+def bayes_net(cardinalities: Sequence[int], parents: Sequence[Sequence[int]], tables: Sequence[Tensor]) -> Oracle:
+    """``tables [*batch, *parents, card]`` of scores, one per variable."""
+    shapes = [tuple(cardinalities[n] for n in (*above, v)) for v, above in enumerate(parents)]
+    batch = torch.broadcast_shapes(*(t.shape[: t.dim() - len(s)] for t, s in zip(tables, shapes, strict=True)))
+    full = [table.expand(*batch, *shape) for table, shape in zip(tables, shapes, strict=True)]
+
+    def one(index: tuple[int, ...]) -> list[Labelling]:
+        found = []
+        for y in itertools.product(*map(range, cardinalities)):
+            parts = tuple((tuple(y[n] for n in (*above, v)),) for v, above in enumerate(parents))
+            found.append(Labelling(y, sum(full[v][(*index, *part)].item() for v, (part,) in enumerate(parts)), parts))
+        return found
+
+    return Oracle(tuple(batch), (len(cardinalities),), tuple(shapes), per_entry(batch, one))
+
+
 def hidden_markov(initial: Tensor, transition: Tensor, emission: Tensor, lengths: Tensor | None) -> Oracle:
     T, K = emission.shape[-2:]
     steps = max(0, T - 1)

@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from lnz import inference, metrics, objectives
-from lnz.distributions import CTC, HMM, MRF, LinearChain, SecondOrderChain, SemiMarkov, Softmax, Transducer
+from lnz.distributions import CTC, HMM, MRF, BayesNet, LinearChain, SecondOrderChain, SemiMarkov, Softmax, Transducer
 from lnz.errors import (
     ConvergenceWarning,
     FailedEstimateError,
@@ -29,6 +29,7 @@ __all__ = [
     "CTC",
     "HMM",
     "MRF",
+    "BayesNet",
     "Bounds",
     "ConvergenceWarning",
     "FactorGraph",

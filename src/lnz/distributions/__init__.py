@@ -1,6 +1,7 @@
 """Families of structured distributions, one per file."""
 
 from lnz.distributions.base import StructuredDistribution
+from lnz.distributions.bayes_net import BayesNet
 from lnz.distributions.ctc import CTC
 from lnz.distributions.ctc_alignments import CTCAlignments
 from lnz.distributions.hmm import HMM
@@ -16,6 +17,7 @@ __all__ = [
     "CTC",
     "HMM",
     "MRF",
+    "BayesNet",
     "CTCAlignments",
     "LinearChain",
     "SecondOrderChain",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,12 +15,11 @@ from lnz.checks import (
     check_lengths,
     check_same_kind,
     check_scores,
-    concrete,
     joint_batch_shape,
-    plain,
     promoted,
 )
 from lnz.distributions.linear_chain import LinearChain, inside_of
+from lnz.distributions.log_probabilities import check_rows
 from lnz.distributions.mrf import MRF
 from lnz.distributions.sequence import SequenceDistribution, without_padding
 from lnz.ops import hmm
@@ -81,9 +79,9 @@ class HMM(SequenceDistribution):
         self.lengths = lengths
         self.normalised = normalised
         if normalised and values:
-            _check_rows("initial", initial)
+            check_rows("initial", initial)
             shared = lengths is None or transition.dim() == 2 or transition.shape[-3] == 1
-            _check_rows("transition", self.transition, None if shared else self._chain.inside[..., 1:, None])
+            check_rows("transition", self.transition, None if shared else self._chain.inside[..., 1:, None])
 
     @property
     def scores(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -331,27 +329,3 @@ def _joint_batch_shape(initial: Tensor, transition: Tensor, emission: Tensor, le
         check_lengths(lengths, T)
         shapes["lengths"] = lengths.shape
     return joint_batch_shape(**shapes)
-
-
-def _check_rows(name: str, scores: Tensor, used: Tensor | None = None) -> None:
-    """Raise unless each row that is ``used`` is a distribution, up to what rounding logarithms does to its sum."""
-    if not concrete(scores):
-        return
-    tolerance = 1e-3 if torch.finfo(scores.dtype).eps < 1e-6 else 0.1
-    if plain(scores) and scores.dtype in (torch.float32, torch.float64):  # as in lnz.checks.largest
-        sums = np.exp(scores.detach().numpy().astype(np.float64)).sum(-1)
-        if used is None and np.abs(sums - 1).max(initial=0) <= tolerance:
-            return
-        totals = torch.as_tensor(sums)
-    else:
-        totals = scores.detach().double().exp().sum(-1)
-    bad = (totals - 1).abs() > tolerance
-    if used is not None:
-        bad = bad & used
-    if bad.any():
-        where = bad.nonzero()[0].tolist()
-        total = totals.expand_as(bad)[tuple(where)].item()
-        raise ValueError(
-            f"{name}: expected log-probabilities, each row of which sums to 1, got a sum of {total:.6g}"
-            f"{f' in row {where}' if where else ''}; log_softmax(-1) makes them, normalised=False admits any scores"
-        )

@@ -2,6 +2,7 @@
 
 from lnz.io.atomic import atomic_write
 from lnz.io.bif import read_bif
+from lnz.io.bif_writer import write_bif
 from lnz.io.evidence import parse_evidence, read_evidence
 from lnz.io.files import read_bytes
 from lnz.io.formats import read_model
@@ -28,5 +29,6 @@ __all__ = [
     "read_model",
     "read_uai",
     "read_variables",
+    "write_bif",
     "write_uai",
 ]
