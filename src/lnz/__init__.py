@@ -6,7 +6,19 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from lnz import inference, metrics, objectives
-from lnz.distributions import CTC, HMM, MRF, BayesNet, LinearChain, SecondOrderChain, SemiMarkov, Softmax, Transducer
+from lnz.distributions import (
+    CTC,
+    HMM,
+    MRF,
+    BayesNet,
+    LinearChain,
+    SecondOrderChain,
+    SemiMarkov,
+    Softmax,
+    Transducer,
+    latent_class,
+    naive_bayes,
+)
 from lnz.errors import (
     ConvergenceWarning,
     FailedEstimateError,
@@ -46,7 +58,9 @@ __all__ = [
     "Weighted",
     "bounds",
     "inference",
+    "latent_class",
     "metrics",
+    "naive_bayes",
     "objectives",
 ]
 

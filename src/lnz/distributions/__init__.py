@@ -5,6 +5,7 @@ from lnz.distributions.bayes_net import BayesNet
 from lnz.distributions.ctc import CTC
 from lnz.distributions.ctc_alignments import CTCAlignments
 from lnz.distributions.hmm import HMM
+from lnz.distributions.latent_class import latent_class, naive_bayes
 from lnz.distributions.linear_chain import LinearChain
 from lnz.distributions.mrf import MRF
 from lnz.distributions.second_order_chain import SecondOrderChain
@@ -26,4 +27,6 @@ __all__ = [
     "StructuredDistribution",
     "Transducer",
     "TransducerAlignments",
+    "latent_class",
+    "naive_bayes",
 ]

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from lnz.checks import (
-    check_full,
     check_integer,
     check_scores,
     check_tensor,
@@ -22,9 +21,9 @@ from lnz.checks import (
 )
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.families import Families, families
+from lnz.distributions.learns_tables import LearnsTables
 from lnz.distributions.log_probabilities import check_rows
 from lnz.distributions.mrf import MRF
-from lnz.distributions.statistics import counted, expected
 from lnz.distributions.variable_names import VariableNames
 from lnz.graphs import FactorGraph
 from lnz.inference.base import Method
@@ -33,7 +32,7 @@ from lnz.scores import Model
 from lnz.typing import IGNORE, LazyTuple
 
 
-class BayesNet(StructuredDistribution):
+class BayesNet(LearnsTables, StructuredDistribution):
     """P(v) = Π_i Q(v_i | parents of i): N discrete variables, and a table of log-probabilities for each.
 
     As long as nothing is observed Z is 1, and ``log_prob`` of a full row is a sum of N numbers. Of a row with −100
@@ -183,7 +182,7 @@ class BayesNet(StructuredDistribution):
 
     def condition(self, y: Tensor) -> Self:
         new = self.__class__.__new__(self.__class__)
-        mrf = self._mrf.condition(y)
+        mrf = self._mrf.condition(self.labelling(y))
         new._init(self.families, self.log_cpts, self._names, mrf, False, self._validate_args)
         return new
 
@@ -244,48 +243,6 @@ class BayesNet(StructuredDistribution):
             tables[variable] = tables[variable] + row.reshape(*row.shape[:-1], *between, row.shape[-1])
         return self._with(tables)
 
-    # Learning ----------------------------------------------------------------------------------------------------
-
-    def expected_statistics(self, data: Tensor, reduce: bool = False) -> list[Tensor]:
-        """How often each entry of each table is used, given rows ``data [R, N]`` with −100 for what is missing.
-
-        E[1[(v_i, parents) = ṽ] | row], without gradients: one tensor ``[R, *parents, card]`` per variable, or their
-        sums over the rows with ``reduce=True``. One plan serves all rows, whatever is missing in each; rows are worked
-        on in blocks, so that memory beyond the answer does not grow with R. O(R) times one inference.
-
-        Raises:
-            InfeasibleError: rows of probability 0, by their numbers.
-        """
-        return expected(self, data, reduce)[1]
-
-    def fit(self, data: Tensor, pseudocount: float = 0.0, weights: Tensor | None = None) -> Self:
-        """The network with the tables of highest likelihood of full rows ``data [R, N]``: their relative frequencies.
-
-        Args:
-            data: rows without holes; :func:`lnz.objectives.em` learns from rows with −100.
-            pseudocount: added to the count of every entry. Rows of parents that never occur are uniform.
-            weights: ``[R]``, how often each row counts.
-
-        Raises:
-            ValueError: no rows, rows with holes, a negative pseudocount or weight.
-        """
-        y = self.labelling(data)
-        if y.dim() != 2 or not len(y):
-            raise ValueError(f"data: expected rows [R, {len(self.cardinalities)}], got {list(y.shape)}")
-        check_full("data", self._unobserved(y), "; lnz.objectives.em learns from rows with holes")
-        return self.maximised(counted(self.families, y, weights), pseudocount)
-
-    def maximised(self, statistics: Sequence[Tensor], pseudocount: float = 0.0) -> Self:
-        """The network with tables proportional to ``statistics`` plus ``pseudocount``; uniform where all are 0."""
-        if not pseudocount >= 0:
-            raise ValueError(f"pseudocount: expected a number of at least 0, got {pseudocount}")
-        tables = []
-        for counts in statistics:
-            total = counts.sum(-1, keepdim=True) + pseudocount * counts.shape[-1]
-            rows = torch.where(total > 0, (counts + pseudocount) / total, 1 / counts.shape[-1])
-            tables.append(rows.log().to(self._dtype))
-        return self._with(tables, joint=True)
-
     # The rest of the interface -----------------------------------------------------------------------------------
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
@@ -335,7 +292,8 @@ class BayesNet(StructuredDistribution):
 
     @property
     def _centred(self) -> Self:
-        return self._once("centred", lambda: self._with(self.families.by_variable(self._mrf._centred.model.entries)))
+        groups = [entry for entry in self._mrf._centred.model.entries if isinstance(entry, Tensor)]
+        return self._once("centred", lambda: self._with(self.families.by_variable(groups)))
 
     def _relative_log_partition(self, y: Tensor | None = None) -> Tensor:
         return self._mrf._relative_log_partition(y)

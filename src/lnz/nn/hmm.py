@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lnz.checks import as_integers, check_feasible, check_lengths
 from lnz.distributions import HMM
-from lnz.nn.hmm_emissions import Emission, Emissions, dirichlet, draw, set_logits
+from lnz.nn.hmm_emissions import Emission, Emissions, dirichlet, draw, draw_logits, free_logits, set_logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,9 +103,7 @@ class HiddenMarkovModel(nn.Module):
 
     # The two steps of EM -------------------------------------------------------------------------------------------
 
-    def expected_statistics(
-        self, data: Tensor, lengths: Tensor | Sequence[int] | None = None
-    ) -> tuple[Tensor, HMMStatistics]:
+    def e_step(self, data: Tensor, lengths: Tensor | Sequence[int] | None = None) -> tuple[Tensor, HMMStatistics]:
         """The summed log evidence of observations ``[*batch, T, …]``, and the expected counts (E step).
 
         The counts are the gradient of the log evidence by the log-probabilities (Fisher's identity).
@@ -113,26 +111,36 @@ class HiddenMarkovModel(nn.Module):
         Raises:
             InfeasibleError: observations of probability 0, naming the batch entries.
         """
+        return self.expected_statistics(data, lengths)  # which a subclass may have overridden
+
+    def expected_statistics(
+        self, data: Tensor, lengths: Tensor | Sequence[int] | None = None
+    ) -> tuple[Tensor, HMMStatistics]:
+        """:meth:`e_step`, as it was once called."""
         with torch.no_grad():
             p = self(data, lengths)
         leaves = [scores.detach().requires_grad_() for scores in p.scores]
         with torch.enable_grad():
             evidence = HMM(*leaves, lengths=lengths, validate_args=False).log_evidence
-            check_feasible(evidence, "HiddenMarkovModel.expected_statistics", "observations of probability 0")
+            check_feasible(evidence, "HiddenMarkovModel.e_step", "observations of probability 0")
             initial, transition, states = torch.autograd.grad(evidence.sum(), leaves)
         return evidence.detach().sum(), HMMStatistics(initial, transition, _without_padding(data, lengths), states)
 
-    @torch.no_grad()
-    def maximised(self, statistics: HMMStatistics, pseudocount: float = 0.0) -> Self:
+    def m_step(self, statistics: HMMStatistics, pseudocount: float = 0.0) -> Self:
         """Itself, with the parameters that maximise the expected log-joint and the log prior (M step).
 
         Args:
-            statistics: of :meth:`expected_statistics`.
+            statistics: of :meth:`e_step`.
             pseudocount: added to every possible first state, transition and symbol; see the emissions for theirs.
 
         Raises:
             TypeError: emissions without an M step.
         """
+        return self.maximised(statistics, pseudocount)  # which a subclass may have overridden
+
+    @torch.no_grad()
+    def maximised(self, statistics: HMMStatistics, pseudocount: float = 0.0) -> Self:
+        """:meth:`m_step`, as it was once called."""
         if not isinstance(self.emissions, Emission):
             raise TypeError(
                 f"emissions: expected an Emission, which has an M step, got {_name(self.emissions)}; NeuralEmission "
@@ -142,6 +150,30 @@ class HiddenMarkovModel(nn.Module):
         set_logits(self.transition, statistics.transition, pseudocount)
         self.emissions.maximise(statistics.x, statistics.states, pseudocount)
         return self
+
+    @torch.no_grad()
+    def drawn(self, data: Tensor, generator: torch.Generator | None = None) -> Self:
+        """Itself, with a random start for observations ``[*batch, T, …]``: what is impossible stays so.
+
+        Raises:
+            TypeError: emissions without a random start.
+        """
+        if not isinstance(self.emissions, Emission):
+            raise TypeError(f"emissions: expected an Emission, which can be drawn anew, got {_name(self.emissions)}")
+        draw_logits(self.initial, generator)
+        draw_logits(self.transition, generator)
+        self.emissions.draw_parameters(data, generator)
+        return self
+
+    def num_parameters(self) -> int:
+        """Free parameters: of first states, transitions and emissions; −inf and frozen ones are not."""
+        own = free_logits(self.initial) + free_logits(self.transition)
+        return own + self.emissions.num_parameters() if isinstance(self.emissions, Emission) else own
+
+    @staticmethod
+    def num_observations(data: Tensor, lengths: Tensor | Sequence[int] | None = None) -> float:
+        """The number of frames."""
+        return float(torch.as_tensor(lengths).sum()) if lengths is not None else float(data.shape[:2].numel())
 
     def log_prior(self, pseudocount: float) -> Tensor:
         """ln of the prior density of the parameters, up to a constant; 0 where ``pseudocount`` is 0."""

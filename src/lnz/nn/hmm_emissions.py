@@ -38,6 +38,18 @@ class Emission(nn.Module, ABC):
     def sample(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """One observation of each of the states ``z`` ``[*shape]``: ``[*shape, …]``."""
 
+    def draw_parameters(self, x: Tensor, generator: torch.Generator | None = None) -> None:
+        """Set the parameters to a random start for observations ``[R, …]``.
+
+        Raises:
+            TypeError: emissions that have none.
+        """
+        raise TypeError(f"restarts: {type(self).__name__} has no random start; draw its parameters and run em on each")
+
+    def num_parameters(self) -> int:
+        """How many free parameters there are; frozen ones are not."""
+        return sum(each.numel() for each in self.parameters() if each.requires_grad)
+
 
 class CategoricalEmission(Emission):
     """One of V symbols: p(x = v | z = k) is the softmax of ``logits[k]``; observations are integers ``[*batch, T]``.
@@ -75,6 +87,13 @@ class CategoricalEmission(Emission):
 
     def sample(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return draw(self.logits.softmax(-1)[z], generator)
+
+    def draw_parameters(self, x: Tensor, generator: torch.Generator | None = None) -> None:
+        """Symbols of each state uniformly from all distributions over those that are possible."""
+        draw_logits(self.logits, generator)
+
+    def num_parameters(self) -> int:
+        return free_logits(self.logits)
 
     def extra_repr(self) -> str:
         return f"{self.logits.shape[0]} states, {self.logits.shape[1]} symbols"
@@ -195,6 +214,25 @@ class GaussianEmission(Emission):
             return self.mean[z] + self.factor.exp()[z] * noise
         return self.mean[z] + (self._cholesky[z] @ noise.unsqueeze(-1)).squeeze(-1)
 
+    @torch.no_grad()
+    def draw_parameters(self, x: Tensor, generator: torch.Generator | None = None) -> None:
+        """Means at observations drawn from the data, covariances those of all the data."""
+        x = x.reshape(-1, self.mean.shape[1])
+        device = x.device if generator is None else generator.device
+        if self.mean.requires_grad:
+            some = torch.randperm(len(x), generator=generator, device=device)[: len(self.mean)].to(x.device)
+            self.mean.data = x[some.repeat(-(-len(self.mean) // len(some)))[: len(self.mean)]].to(self.mean)
+        if self.factor.requires_grad:
+            away = x - x.mean(0)
+            spread = away.square().mean(0) if self.form == "diagonal" else away.T @ away / len(x)
+            if (spread if self.form == "diagonal" else spread.diagonal()).min() > 0:
+                self._set_covariance(spread.to(self.factor).expand_as(self.factor).clone())
+
+    def num_parameters(self) -> int:
+        D = self.mean.shape[1]
+        of_factor = self.factor.numel() if self.form == "diagonal" else len(self.mean) * D * (D + 1) // 2
+        return self.mean.numel() * self.mean.requires_grad + of_factor * self.factor.requires_grad
+
     def extra_repr(self) -> str:
         return f"{self.mean.shape[0]} states, {self.mean.shape[1]} dimensions, {self.form} covariance"
 
@@ -281,6 +319,20 @@ def set_logits(logits: nn.Parameter, counts: Tensor, pseudocount: float) -> None
     counts = (counts + pseudocount).masked_fill(torch.isneginf(logits), 0.0)
     total = counts.sum(-1, keepdim=True)
     logits.data = torch.where(total > 0, (counts / total).log(), logits)
+
+
+@torch.no_grad()
+def draw_logits(logits: nn.Parameter, generator: torch.Generator | None) -> None:
+    """Draw rows uniformly from all distributions over their possible outcomes. Nothing, if ``logits`` is frozen."""
+    if logits.requires_grad:
+        noise = torch.empty_like(logits).exponential_(generator=generator)
+        logits.data = noise.log().masked_fill(torch.isneginf(logits), -torch.inf).log_softmax(-1)
+
+
+def free_logits(logits: nn.Parameter) -> int:
+    """The possible outcomes of all rows, less one per row; 0, if ``logits`` is frozen."""
+    possible = (~torch.isneginf(logits.detach())).sum(-1)
+    return int((possible - 1).clamp(min=0).sum()) if logits.requires_grad else 0
 
 
 def dirichlet(logits: Tensor, pseudocount: float) -> Tensor:

@@ -2,60 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from lnz.checks import check_integer, check_tensor
+from lnz.checks import check_generator, check_integer, check_tensor
 from lnz.errors import ConvergenceWarning, warn
-
-
-@runtime_checkable
-class Learner(Protocol):
-    """What :func:`em` asks of a model: its E step and its M step."""
-
-    def expected_statistics(self, data: Tensor, lengths: Tensor | Sequence[int] | None = None) -> tuple[Tensor, Any]:
-        """The log evidence of ``data``, summed over its rows, and the expected counts given it (E step)."""
-        ...
-
-    def maximised(self, statistics: Any, pseudocount: float) -> Self:
-        """The model with the parameters that maximise the expected log-joint, given those counts (M step)."""
-        ...
-
-    def log_prior(self, pseudocount: float) -> Tensor:
-        """ln of the prior density of the parameters, up to a constant; 0 where ``pseudocount`` is 0."""
-        ...
-
+from lnz.objectives.learner import EMResult, Learner, OldNames
 
 Model = TypeVar("Model", bound=Learner)
-
-
-@dataclass(frozen=True)
-class EMResult(Generic[Model]):
-    """What :func:`em` returns.
-
-    Attributes:
-        model: with its last parameters. A module is changed in place, and is this same object.
-        log_evidence: Σ ln p(x) before the first iteration and after each one.
-        objective: the same plus the log prior of the parameters: what EM maximises, and never lowers.
-        converged: the last iteration raised the objective by no more than the tolerance (and did not lower it by more
-            than rounding). That is a stationary point to this accuracy, a local optimum or a saddle; it says nothing of
-            other starts.
-    """
-
-    model: Model
-    log_evidence: tuple[float, ...]
-    objective: tuple[float, ...]
-    converged: bool
-
-    @property
-    def iterations(self) -> int:
-        """How many M steps were made."""
-        return len(self.objective) - 1
+_ROUNDING = 1e-9  # how far it may lower an objective of size 1 in float64
+_SLOWER = 0.7  # step t of minibatches moves the statistics by (t + 2)^−that (Cappé & Moulines 2009: above .5, below 1)
 
 
 def em(
@@ -66,6 +27,12 @@ def em(
     max_iterations: int = 100,
     tolerance: float = 1e-7,
     pseudocount: float = 0.0,
+    restarts: int = 1,
+    tied: Sequence[Sequence[int]] | None = None,
+    weights: Tensor | None = None,
+    batch_size: int | None = None,
+    generator: torch.Generator | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
 ) -> EMResult[Model]:
     """Maximise Σ ln p(x) over the parameters of a model with hidden variables z.
 
@@ -75,20 +42,32 @@ def em(
     lowers the objective (Dempster, Laird & Rubin 1977; Neal & Hinton 1998).
 
     EM finds a local optimum, that of where it starts, and others may be far better: states that start equal stay equal,
-    so start from parameters drawn at random, and take the best evidence of several starts. Close to a saddle point it
+    so start from parameters drawn at random, and take the best of several ``restarts``. Close to a saddle point it
     is slow: dozens of iterations may each raise the objective by less than a millionth before it leaves.
+
+    With ``batch_size`` an iteration is a pass over the data in minibatches, each of which moves running averages of the
+    expected counts and is followed by an M step (stepwise EM: Cappé & Moulines 2009; Neal & Hinton 1998 for its kin).
+    It takes fewer passes over many rows; the objective may fall on the way.
 
     A ``torch.nn.Module`` is in float64 while it learns, where the device has it, and gets its dtypes back at the end:
     in float32, the steps close to an optimum are smaller than the rounding of data far from 0.
 
     Args:
-        model: :class:`lnz.nn.HiddenMarkovModel`, or any :class:`Learner`. Parameters with ``requires_grad=False`` stay.
-        data: the observations; ``[*batch, T, …]`` for a hidden Markov model.
+        model: :class:`lnz.BayesNet`, :class:`lnz.nn.HiddenMarkovModel`, or any
+            :class:`~lnz.objectives.learner.Learner`. Parameters with ``requires_grad=False`` stay.
+        data: the observations: rows ``[R, N]`` of a network, −100 for what is missing; ``[*batch, T, …]`` for a hidden
+            Markov model.
         lengths: integers ``[*batch]``, of sequences that are padded to T.
         max_iterations: M steps at most.
         tolerance: stop once an iteration raises the objective by no more than this share of its size (of 1, below 1).
         pseudocount: a count added for every possible outcome, as if it had been observed so often: the posterior mode
             under a Dirichlet prior of pseudocount + 1 (what it means for other families, they say).
+        restarts: how many starts: the model as it is given, and others drawn at random; the best objective is kept.
+        tied: groups of variables of a network whose tables are one and the same.
+        weights: ``[R]``, how often each row counts.
+        batch_size: rows of a minibatch; ``None``, all of them at once.
+        generator: of random starts and of the order of minibatches; ``None`` is torch's default one.
+        progress: called after every iteration with the number of the start, of the iteration, and the objective.
 
     Raises:
         InfeasibleError: observations of probability 0 under the model, naming the batch entries.
@@ -99,55 +78,187 @@ def em(
         ConvergenceWarning: an iteration lowered the objective by more than rounding, which EM never does: the M step
             did not maximise. It stops there, not converged.
     """
-    if not isinstance(model, Learner):
-        raise TypeError(
-            f"model: expected one with an E step and an M step, such as lnz.nn.HiddenMarkovModel, got "
-            f"{type(model).__name__}; a distribution holds the scores of its data, not the parameters behind them"
-        )
+    learner: Any = model if isinstance(model, Learner) else _of_old_names(model)
     check_tensor("data", data)
+    check_generator(generator)
     if not data.numel():
         raise ValueError(f"data: expected observations to learn from, got none, of shape {list(data.shape)}")
     check_integer("max_iterations", max_iterations)
+    check_integer("restarts", restarts)
+    if batch_size is not None:
+        check_integer("batch_size", batch_size)
     for name, value in (("tolerance", tolerance), ("pseudocount", pseudocount)):
         if not value >= 0:
             raise ValueError(f"{name}: expected a number of at least 0, got {value}")
+    for name, wanted, method in (
+        ("restarts", restarts > 1, "drawn"),
+        ("tied", tied is not None, "tied"),
+        ("batch_size", batch_size is not None, "combined"),
+        ("weights", weights is not None, "combined"),
+    ):
+        if wanted and not hasattr(learner, method):
+            raise TypeError(f"{name}: {type(model).__name__} has no {method}(), which this needs")
+    settings = {} if weights is None else {"weights": weights}
+    count = getattr(learner, "num_parameters", None)  # before any of them becomes 0
+    parameters = None if count is None else count(*([tied] if tied is not None else []))
+    module = isinstance(model, nn.Module)
+    narrow = None if module or not hasattr(learner, "to") else learner.dtype
+    learner = learner if narrow is None else learner.to(torch.float64)
+    with torch.no_grad(), _in_double(model, data) as (x, least):
+        runs, rounding = [], least if narrow is None else _ROUNDING
+        for start in range(restarts):
+            # a module is changed in place: the given one by the first start, copies by the others
+            first = copy.deepcopy(learner) if module and start else learner
+            first = first.drawn(x, generator) if start else first
+            steps = _Steps(first, lengths, pseudocount, tied, settings)
+
+            def told(iteration: int, objective: float, start: int = start) -> None:
+                if progress is not None:
+                    progress(start, iteration, objective)
+
+            if batch_size is None:
+                runs.append(_iterate(steps, x, max_iterations, tolerance, rounding, told))
+            else:
+                runs.append(_stepwise(steps, x, batch_size, max_iterations, tolerance, generator, told))
+        best = max(runs, key=lambda run: run.objective[-1])
+        if module and best is not runs[0]:
+            model.load_state_dict(best.model.state_dict())  # pyright: ignore[reportAttributeAccessIssue]
+        found: Any = model if module else best.model
+    found = found.model if isinstance(found, OldNames) else found if narrow is None else found.to(narrow)
+    seen = getattr(found, "num_observations", None)
+    return EMResult(
+        found,
+        best.log_evidence,
+        best.objective,
+        best.converged,
+        tuple(run.log_evidence[-1] for run in runs),
+        parameters,
+        None if seen is None else seen(data, lengths, **settings),
+    )
+
+
+def _of_old_names(model: object) -> OldNames:
+    if all(hasattr(model, name) for name in ("expected_statistics", "maximised", "log_prior")):
+        return OldNames(model)
+    raise TypeError(
+        f"model: expected one with an E step and an M step, such as lnz.BayesNet or lnz.nn.HiddenMarkovModel, got "
+        f"{type(model).__name__}; a distribution holds the scores of its data, not the parameters behind them"
+    )
+
+
+class _Steps:
+    """The two steps of one start, with what they are told."""
+
+    def __init__(
+        self,
+        model: Any,
+        lengths: Tensor | Sequence[int] | None,
+        pseudocount: float,
+        tied: Sequence[Sequence[int]] | None,
+        settings: dict[str, Any],
+    ) -> None:
+        self.model, self.lengths, self.pseudocount, self.tied, self.settings = (
+            model,
+            lengths,
+            pseudocount,
+            tied,
+            settings,
+        )
+
+    def expect(self, data: Tensor, rows: Tensor | None = None) -> tuple[float, Any]:
+        """The log evidence and the statistics of the data, or of some rows of theirs."""
+        if rows is None:
+            evidence, statistics = self.model.e_step(data, self.lengths, **self.settings)
+        else:
+            lengths = None if self.lengths is None else torch.as_tensor(self.lengths)[rows]
+            settings = {name: value[rows] for name, value in self.settings.items()}
+            evidence, statistics = self.model.e_step(data[rows], lengths, **settings)
+        return float(evidence), statistics
+
+    def maximise(self, statistics: Any) -> None:
+        if self.tied is not None:
+            statistics = self.model.tied(statistics, self.tied)
+        self.model = self.model.m_step(statistics, self.pseudocount)
+
+    @property
+    def log_prior(self) -> float:
+        return float(self.model.log_prior(self.pseudocount))
+
+
+def _iterate(
+    steps: _Steps,
+    data: Tensor,
+    max_iterations: int,
+    tolerance: float,
+    rounding: float,
+    told: Callable[[int, float], None],
+) -> EMResult[Any]:
     log_evidence: list[float] = []
     objective: list[float] = []
     converged = False
-    with torch.no_grad(), _in_double(model, data) as (x, rounding):
-        while True:
-            evidence, statistics = model.expected_statistics(x, lengths)
-            log_evidence.append(float(evidence))
-            objective.append(float(evidence) + float(model.log_prior(pseudocount)))
-            if len(objective) > 1:
-                raised, size = objective[-1] - objective[-2], max(1.0, abs(objective[-1]))
-                converged = -max(tolerance, rounding) * size <= raised <= tolerance * size
-                if raised < 0 and not converged:
-                    warn(
-                        f"em: iteration {len(objective) - 1} lowered the objective from {objective[-2]:.6g} to "
-                        f"{objective[-1]:.6g}, by more than rounding: an M step that does not maximise",
-                        ConvergenceWarning,
-                    )
-                    break
-            if converged or len(objective) > max_iterations:
+    while True:
+        evidence, statistics = steps.expect(data)
+        log_evidence.append(evidence)
+        objective.append(evidence + steps.log_prior)
+        told(len(objective) - 1, objective[-1])
+        if len(objective) > 1:
+            raised, size = objective[-1] - objective[-2], max(1.0, abs(objective[-1]))
+            converged = -max(tolerance, rounding) * size <= raised <= tolerance * size
+            if raised < 0 and not converged:
+                warn(
+                    f"em: iteration {len(objective) - 1} lowered the objective from {objective[-2]:.6g} to "
+                    f"{objective[-1]:.6g}, by more than rounding: an M step that does not maximise",
+                    ConvergenceWarning,
+                )
                 break
-            model = model.maximised(statistics, pseudocount)
-    return EMResult(model, tuple(log_evidence), tuple(objective), converged)
+        if converged or len(objective) > max_iterations:
+            break
+        steps.maximise(statistics)
+    return EMResult(steps.model, tuple(log_evidence), tuple(objective), converged)
+
+
+def _stepwise(
+    steps: _Steps,
+    data: Tensor,
+    batch_size: int,
+    max_iterations: int,
+    tolerance: float,
+    generator: torch.Generator | None,
+    told: Callable[[int, float], None],
+) -> EMResult[Any]:
+    """Minibatches move running averages of the statistics, each by less than the one before."""
+    device = "cpu" if generator is None else generator.device
+    running, moves = None, 0
+    log_evidence = [steps.expect(data)[0]]
+    objective = [log_evidence[0] + steps.log_prior]
+    converged = False
+    while not converged and len(objective) <= max_iterations:
+        for rows in torch.randperm(len(data), generator=generator, device=device).to(data.device).split(batch_size):
+            share = (moves + 2) ** -_SLOWER if moves else 1.0
+            some = share * len(data) / len(rows), steps.expect(data, rows)[1]
+            running = steps.model.combined([some] if running is None else [(1 - share, running), some])
+            steps.maximise(running)
+            moves += 1
+        log_evidence.append(steps.expect(data)[0])
+        objective.append(log_evidence[-1] + steps.log_prior)
+        told(len(objective) - 1, objective[-1])
+        converged = abs(objective[-1] - objective[-2]) <= tolerance * max(1.0, abs(objective[-1]))
+    return EMResult(steps.model, tuple(log_evidence), tuple(objective), converged)
 
 
 @contextmanager
-def _in_double(model: Learner, data: Tensor) -> Iterator[tuple[Tensor, float]]:
+def _in_double(model: object, data: Tensor) -> Iterator[tuple[Tensor, float]]:
     """The data in float64, and the model too for as long; and how far rounding may lower an objective of size 1."""
     tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
     narrow = [each for each in tensors if each.is_floating_point() and each.dtype != torch.float64]
     if not isinstance(model, nn.Module) or any(each.device.type == "mps" for each in (data, *tensors)):
-        yield data, 1e-9 if data.dtype == torch.float64 else 1e-4
+        yield data, _ROUNDING if data.dtype == torch.float64 else 1e-4
         return
     dtypes = [each.dtype for each in narrow]
     try:
         for each in narrow:
             each.data = each.data.double()
-        yield data.double() if data.is_floating_point() else data, 1e-9
+        yield data.double() if data.is_floating_point() else data, _ROUNDING
     finally:
         for each, dtype in zip(narrow, dtypes, strict=True):
             each.data = each.data.to(dtype)

@@ -1,0 +1,166 @@
+"""Learning the tables of a directed model: by counting full rows, and the two steps of EM for rows with holes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Self, cast
+
+import torch
+from torch import Tensor
+
+from lnz.checks import check_full
+from lnz.distributions.families import Families
+from lnz.distributions.statistics import counted, expected
+from lnz.ops.conditionals.random import uniform
+
+if TYPE_CHECKING:
+    from lnz.distributions.bayes_net import BayesNet
+
+
+class LearnsTables:
+    """What :class:`~lnz.BayesNet` learns by."""
+
+    families: Families
+    log_cpts: tuple[Tensor, ...]
+    _dtype: torch.dtype
+
+    @abstractmethod
+    def _with(self, tables: Iterable[Tensor], *, joint: bool = False) -> Self:
+        """The same network with other tables."""
+
+    @abstractmethod
+    def labelling(self, y: Tensor) -> Tensor:
+        """Rows as ``int64``, checked."""
+
+    @abstractmethod
+    def _unobserved(self, y: Tensor) -> Tensor:
+        """Which rows have holes."""
+
+    def expected_statistics(self, data: Tensor, reduce: bool = False) -> list[Tensor]:
+        """How often each entry of each table is used, given rows ``data [R, N]`` with −100 for what is missing.
+
+        E[1[(v_i, parents) = ṽ] | row], without gradients: one tensor ``[R, *parents, card]`` per variable, or their
+        sums over the rows, in float64, with ``reduce=True``. One plan serves all rows, whatever is missing in each;
+        rows are worked on in blocks, so that memory beyond the answer does not grow with R. O(R) times one inference.
+
+        Raises:
+            InfeasibleError: rows of probability 0, by their numbers.
+        """
+        return expected(cast("BayesNet", self), data, reduce)[1]
+
+    def fit(self, data: Tensor, pseudocount: float = 0.0, weights: Tensor | None = None) -> Self:
+        """The network with the tables of highest likelihood of full rows ``data [R, N]``: their relative frequencies.
+
+        Args:
+            data: rows without holes; :func:`lnz.objectives.em` learns from rows with −100.
+            pseudocount: added to the count of every entry that is possible. Rows of parents that never occur are
+                uniform.
+            weights: ``[R]``, how often each row counts.
+
+        Raises:
+            ValueError: no rows, rows with holes, a negative pseudocount.
+        """
+        y = self.labelling(data)
+        if y.dim() != 2 or not len(y):
+            raise ValueError(f"data: expected rows [R, {len(self.families.parents)}], got {list(y.shape)}")
+        check_full("data", self._unobserved(y), "; lnz.objectives.em learns from rows with holes")
+        return self.m_step(counted(self.families, y, weights), pseudocount)
+
+    # The two steps of EM -----------------------------------------------------------------------------------------
+
+    def e_step(
+        self, data: Tensor, lengths: object = None, weights: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The log evidence of rows ``[R, N]``, summed, and the expected counts, both times the ``weights [R]``.
+
+        Raises:
+            InfeasibleError: rows of probability 0, by their numbers.
+            ValueError: lengths, which rows have not.
+        """
+        if lengths is not None:
+            raise ValueError("lengths: expected none for rows of a network")
+        evidence, counts = expected(cast("BayesNet", self), data, True, weights)
+        return (evidence.double() if weights is None else evidence.double() * weights).sum(), counts
+
+    def m_step(self, statistics: Sequence[Tensor], pseudocount: float = 0.0) -> Self:
+        """The network with tables proportional to counts plus ``pseudocount``; uniform where all are 0.
+
+        What is impossible, −inf, stays so.
+        """
+        if not pseudocount >= 0:
+            raise ValueError(f"pseudocount: expected a number of at least 0, got {pseudocount}")
+        tables = []
+        for counts, table in zip(statistics, self.log_cpts, strict=True):
+            possible = ~torch.isneginf(table)
+            raised = torch.where(possible, counts + pseudocount, 0.0)
+            total = raised.sum(-1, keepdim=True)
+            share = torch.where(total > 0, raised / total, possible / possible.sum(-1, keepdim=True).clamp(min=1))
+            tables.append(share.log().to(self._dtype))
+        return self._with(tables, joint=True)
+
+    def log_prior(self, pseudocount: float) -> Tensor:
+        """ln of the Dirichlet density of all rows of all tables, up to a constant; 0 where ``pseudocount`` is 0."""
+        total = torch.zeros((), dtype=torch.float64)
+        if pseudocount:
+            for table in self.log_cpts:
+                total = total + pseudocount * table.double().masked_fill(torch.isneginf(table), 0.0).sum()
+        return total
+
+    def drawn(self, data: Tensor, generator: torch.Generator | None = None) -> Self:
+        """The network with rows drawn uniformly from all distributions: a random start. What is impossible stays so."""
+        tables = []
+        for table in self.log_cpts:
+            weights = -torch.log1p(-uniform(table.shape, table, generator))  # of Dirichlet(1, …, 1)
+            scores = weights.clamp(min=torch.finfo(table.dtype).tiny).log()
+            tables.append(scores.masked_fill(torch.isneginf(table), -torch.inf).log_softmax(-1))
+        return self._with(tables, joint=True)
+
+    def tied(self, statistics: Sequence[Tensor], groups: Sequence[Sequence[int]]) -> list[Tensor]:
+        """The counts of each group of variables, summed: they share one table.
+
+        Raises:
+            ValueError: a variable out of range or in two groups, or variables whose tables differ in shape.
+        """
+        found, seen = list(statistics), set()
+        for number, group in enumerate(groups):
+            shapes = {self.families.shape(v) for v in group if 0 <= v < len(found)}
+            if len(shapes) != 1 or seen & set(group) or not all(0 <= v < len(found) for v in group):
+                raise ValueError(
+                    f"tied[{number}]: expected variables with tables of one shape, each in one group, got {list(group)}"
+                )
+            seen |= set(group)
+            total = torch.stack([statistics[v] for v in group]).sum(0)
+            for variable in group:
+                found[variable] = total
+        return found
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the tables."""
+        return self._dtype
+
+    def to(self, dtype: torch.dtype) -> Self:
+        """The network with tables of another dtype."""
+        return self._with([table.to(dtype) for table in self.log_cpts], joint=True)
+
+    @staticmethod
+    def combined(parts: Sequence[tuple[float, Sequence[Tensor]]]) -> list[Tensor]:
+        """Σ share · statistics."""
+        scaled = [[share * counts for counts in statistics] for share, statistics in parts]
+        return [torch.stack(each).sum(0) for each in zip(*scaled, strict=True)]
+
+    def num_parameters(self, tied: Sequence[Sequence[int]] = ()) -> int:
+        """Free parameters: the entries of tables that are possible, less one per row, those of tied tables once."""
+        copies = {variable for group in tied for variable in list(group)[1:]}
+        count = 0
+        for variable, table in enumerate(self.log_cpts):
+            if variable not in copies:
+                possible = (~torch.isneginf(table)).sum(-1)
+                count += int((possible - 1).clamp(min=0).sum())
+        return count
+
+    @staticmethod
+    def num_observations(data: Tensor, lengths: object = None, weights: Tensor | None = None) -> float:
+        """The number of rows, or the sum of their weights."""
+        return float(len(data)) if weights is None else float(weights.sum())
