@@ -11,7 +11,17 @@ from torch import Tensor, nn
 
 from lnz.checks import as_integers, check_feasible, check_lengths
 from lnz.distributions import HMM
-from lnz.nn.hmm_emissions import Emission, Emissions, dirichlet, draw, draw_logits, free_logits, set_logits
+from lnz.nn.hmm_emissions import (
+    Emission,
+    Emissions,
+    GaussianEmission,
+    dirichlet,
+    draw,
+    draw_logits,
+    free_logits,
+    set_logits,
+)
+from lnz.nn.hmm_estimator import EstimatesSequences
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +41,7 @@ class HMMStatistics:
     states: Tensor
 
 
-class HiddenMarkovModel(nn.Module):
+class HiddenMarkovModel(EstimatesSequences, nn.Module):
     """A Markov chain of K hidden states, each of which emits an observation.
 
     ``forward`` gives the :class:`~lnz.HMM` of observations. Train it by gradient, minimising
@@ -163,6 +173,23 @@ class HiddenMarkovModel(nn.Module):
         draw_logits(self.initial, generator)
         draw_logits(self.transition, generator)
         self.emissions.draw_parameters(data, generator)
+        return self
+
+    @torch.no_grad()
+    def clustered(self, data: Tensor, generator: torch.Generator | None = None) -> Self:
+        """Itself, with states that are clusters of the frames ``data [R, D]``, and any state after any.
+
+        Raises:
+            TypeError: emissions that are not Gaussian.
+        """
+        if not isinstance(self.emissions, GaussianEmission):
+            raise TypeError(
+                f"init: expected a GaussianEmission for 'kmeans', got {_name(self.emissions)}; try 'random'"
+            )
+        self.emissions.cluster(data, generator)
+        for logits in (self.initial, self.transition):
+            if logits.requires_grad:
+                logits.data = torch.zeros_like(logits).masked_fill(torch.isneginf(logits), -torch.inf)
         return self
 
     def num_parameters(self) -> int:

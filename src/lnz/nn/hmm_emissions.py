@@ -7,14 +7,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
+from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
 from lnz.checks import as_labels, check_integer, check_labels, check_positive, check_scores, concrete
 
 
 class Emission(nn.Module, ABC):
-    """The emissions of K states. Parameters with ``requires_grad=False`` stay as they are in the M step of EM."""
+    """The emissions of K states. Parameters with ``requires_grad=False`` stay as they are in the M step of EM.
+
+    Attributes:
+        event_axes: how many axes one observation has: 0 for a symbol, 1 for a vector.
+    """
+
+    event_axes = 1
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -59,6 +67,8 @@ class CategoricalEmission(Emission):
     Args:
         logits: ``[K, V]``; −inf for symbols that a state never emits, which holds in training too.
     """
+
+    event_axes = 0
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
@@ -227,6 +237,29 @@ class GaussianEmission(Emission):
             spread = away.square().mean(0) if self.form == "diagonal" else away.T @ away / len(x)
             if (spread if self.form == "diagonal" else spread.diagonal()).min() > 0:
                 self._set_covariance(spread.to(self.factor).expand_as(self.factor).clone())
+
+    @torch.no_grad()
+    def cluster(self, x: Tensor, generator: torch.Generator | None = None) -> None:
+        """Means and covariances of the clusters of observations ``[R, D]`` (k-means, by SciPy); frozen ones stay."""
+        device = x.device if generator is None else generator.device
+        seed = int(torch.randint(2**31, (), generator=generator, device=device))
+        K, points = len(self.mean), x.double().cpu().numpy()
+        means, nearest = kmeans2(points, K, minit="++", rng=np.random.default_rng(seed))
+        if self.mean.requires_grad:
+            self.mean.data = torch.from_numpy(means).to(self.mean)
+        if self.factor.requires_grad:
+            every = (
+                points.var(0) if self.form == "diagonal" else np.cov(points.T, bias=True).reshape(2 * points.shape[1:])
+            )
+            found = []
+            for k in range(K):
+                away = points[nearest == k] - means[k]
+                spread = every if len(away) <= points.shape[1] else self._scatter_of(away)
+                found.append(spread + 1e-3 * every)  # of a cluster that is a point, too
+            self._set_covariance(torch.from_numpy(np.stack(found)).to(self.factor))
+
+    def _scatter_of(self, away: np.ndarray) -> np.ndarray:
+        return (away**2).mean(0) if self.form == "diagonal" else away.T @ away / len(away)
 
     def num_parameters(self) -> int:
         D = self.mean.shape[1]
