@@ -92,3 +92,47 @@ def test_likelihoods_are_those_of_hmmlearn() -> None:
     assert model.fit(x, lengths, max_iterations=7, tolerance=0.0) is model
     assert model.training_result is not None
     assert model.training_result.log_evidence[:7] == pytest.approx(list(theirs.monitor_.history)[:7], rel=1e-9)
+
+
+def with_holes(seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.cat(data())
+    x = x.masked_fill(torch.rand(x.shape, generator=generator) < 0.3, torch.nan)
+    x[5] = torch.nan  # a whole frame
+    return x
+
+
+def rotated(form: str) -> HiddenMarkovModel:
+    mean = 3 * random_scores((3, 2), 2)
+    covariance = torch.tensor([[2.0, 0.9], [0.9, 1.0]]).double().expand(3, 2, 2)
+    given = covariance if form == "full" else covariance.diagonal(dim1=1, dim2=2)
+    return HiddenMarkovModel(random_scores((3,), 0), random_scores((3, 3), 1), GaussianEmission(mean, given))
+
+
+@pytest.mark.parametrize("form", ["diagonal", "full"])
+def test_what_is_missing_in_a_frame_is_integrated_out(form: str) -> None:
+    model, x = rotated(form), with_holes(0)
+    log_density = model.emissions(x)
+    for frame, found in zip(x, log_density, strict=True):
+        there = ~frame.isnan()
+        for k in range(3):
+            full = model.emissions.covariance[k]
+            full = full if form == "full" else full.diag()
+            if not there.any():
+                assert found[k] == 0
+                continue
+            part = torch.distributions.MultivariateNormal(model.emissions.mean[k, there], full[there][:, there])
+            equal(found[k], part.log_prob(frame[there]))
+
+
+@pytest.mark.parametrize("form", ["diagonal", "full"])
+def test_em_with_missing_numbers_never_lowers_the_likelihood_and_ends_where_its_gradient_is_0(form: str) -> None:
+    model, x = rotated(form), with_holes(1)
+    model.fit(x, max_iterations=2000, tolerance=1e-13)
+    assert model.training_result is not None
+    assert (torch.tensor(model.training_result.log_evidence).diff() >= -1e-9).all()
+    loss = -model(x[None]).log_evidence.sum()
+    gradients = torch.autograd.grad(loss, [model.transition, model.emissions.mean, model.emissions.factor])
+    assert max(gradient.abs().max() for gradient in gradients) < 1e-3
+    again = rotated(form).fit(x, init="kmeans", pseudocount=0.1, generator=torch.Generator().manual_seed(0))
+    assert again.score(x) > rotated(form).score(x)

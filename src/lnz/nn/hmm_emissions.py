@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -112,6 +112,9 @@ class CategoricalEmission(Emission):
 class GaussianEmission(Emission):
     """A vector of D numbers with a mean and a covariance per state; observations are ``[*batch, T, D]``.
 
+    NaN in the observations is *missing*: whole frames, or some of their dimensions. Densities are those of what is
+    there, and EM takes the expectations of the rest.
+
     Args:
         mean: ``[K, D]``.
         covariance: ``[K, D]``, variances of independent dimensions, or ``[K, D, D]``, full covariances; ``None`` is 1
@@ -151,13 +154,31 @@ class GaussianEmission(Emission):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-1:] != self.mean.shape[1:]:
             raise ValueError(f"x: expected shape [*batch, T, {self.mean.shape[1]}], got {list(x.shape)}")
-        away = x.unsqueeze(-2) - self.mean  # [*batch, T, K, D]
+        seen = ~x.isnan()
+        if self.form == "full" and concrete(x) and not seen.all():
+            return self._of_patterns(x, seen)
+        away = torch.where(seen, x, 0.0).unsqueeze(-2) - self.mean  # [*batch, T, K, D]
         if self.form == "diagonal":
-            scaled, log_scale = away * (-self.factor).exp(), self.factor
-        else:
-            scaled = torch.linalg.solve_triangular(self._cholesky, away.unsqueeze(-1), upper=False).squeeze(-1)
-            log_scale = self.factor.diagonal(dim1=-2, dim2=-1)
-        return -0.5 * (scaled.square() + math.log(2 * math.pi)).sum(-1) - log_scale.sum(-1)
+            terms = (away * (-self.factor).exp()).square() / 2 + self.factor + math.log(2 * math.pi) / 2
+            return -torch.where(seen.unsqueeze(-2), terms, 0.0).sum(-1)
+        return self._density(away, self._cholesky)
+
+    @staticmethod
+    def _density(away: Tensor, cholesky: Tensor) -> Tensor:
+        """ln of the normal densities ``[…, K]`` of ``away [..., K, D]`` from their means."""
+        scaled = torch.linalg.solve_triangular(cholesky, away.unsqueeze(-1), upper=False).squeeze(-1)
+        log_scale = cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return -0.5 * (scaled.square() + math.log(2 * math.pi)).sum(-1) - log_scale
+
+    def _of_patterns(self, x: Tensor, seen: Tensor) -> Tensor:
+        """:meth:`forward`, for each set of dimensions that are there together."""
+        rows, found = x.reshape(-1, x.shape[-1]), self.mean.new_zeros(x.shape[:-1].numel(), len(self.mean))
+        for at, there in _patterns(seen.reshape(-1, x.shape[-1])):
+            if len(there):
+                part = self.covariance[:, there][:, :, there]
+                away = rows[at][:, there].unsqueeze(-2) - self.mean[:, there]
+                found = found.index_put((at,), self._density(away, torch.linalg.cholesky(part)))
+        return found.reshape(*x.shape[:-1], -1)
 
     if TYPE_CHECKING:
         __call__ = forward
@@ -167,17 +188,43 @@ class GaussianEmission(Emission):
         total = weights.sum(0)[:, None]  # [K, 1]
         used = total > 0
         per = total.clamp(min=torch.finfo(total.dtype).tiny)
+        filled, spread = self._filled(x, weights)
         if self.mean.requires_grad:
-            self.mean.data = torch.where(used, weights.T @ x / per, self.mean.data)
+            means = torch.stack([w @ each for w, each in zip(weights.T, filled, strict=True)]) / per
+            self.mean.data = torch.where(used, means, self.mean.data)
         if not self.factor.requires_grad:
             return
-        spread = torch.stack([self._scatter(x - mean, w) for mean, w in zip(self.mean, weights.T, strict=True)])
+        away = [each - mean for each, mean in zip(filled, self.mean, strict=True)]
+        spread = spread + torch.stack([self._scatter(each, w) for each, w in zip(away, weights.T, strict=True)])
         prior = pseudocount * self.prior_variance * torch.ones_like(self.mean)
         strength = (per + pseudocount).reshape(-1, *[1] * (spread.dim() - 1))
         found = (spread + (prior if self.form == "diagonal" else prior.diag_embed())) / strength
         keep = ~(used.flatten() | (pseudocount > 0))
         found[keep] = self.covariance[keep]
         self._set_covariance(found, pseudocount)
+
+    def _filled(self, x: Tensor, weights: Tensor) -> tuple[Sequence[Tensor], Tensor]:
+        """Observations ``[R, D]`` for each state, what is missing as that state expects it; and Σ weight · its
+        covariance, of the shape of :attr:`covariance`.
+        """
+        seen, covariance = ~x.isnan(), self.covariance.detach()
+        if seen.all():
+            return [x] * len(self.mean), torch.zeros_like(covariance)
+        if self.form == "diagonal":
+            filled = [torch.where(seen, x, mean) for mean in self.mean.detach()]
+            return filled, (weights.T @ (~seen).to(x)) * covariance
+        filled, extra = [x.clone() for _ in self.mean], torch.zeros_like(covariance)
+        for at, there in _patterns(seen):
+            lost = torch.tensor([d for d in range(x.shape[1]) if d not in there.tolist()], device=x.device)
+            if not len(lost):
+                continue
+            for k, (mean, table) in enumerate(zip(self.mean.detach(), covariance, strict=True)):
+                gain = torch.linalg.solve(table[there][:, there], table[there][:, lost]).T  # of no seen dimension, too
+                rows = mean[lost] + (x[at][:, there] - mean[there]) @ gain.T
+                filled[k][at[:, None], lost] = rows
+                rest = table[lost][:, lost] - gain @ table[there][:, lost]
+                extra[k][lost[:, None], lost] += weights[at, k].sum() * rest
+        return filled, extra
 
     def _scatter(self, away: Tensor, w: Tensor) -> Tensor:
         return w @ away.square() if self.form == "diagonal" else (w[:, None] * away).T @ away
@@ -227,7 +274,7 @@ class GaussianEmission(Emission):
     @torch.no_grad()
     def draw_parameters(self, x: Tensor, generator: torch.Generator | None = None) -> None:
         """Means at observations drawn from the data, covariances those of all the data."""
-        x = x.reshape(-1, self.mean.shape[1])
+        x = _completed(x.reshape(-1, self.mean.shape[1]))
         device = x.device if generator is None else generator.device
         if self.mean.requires_grad:
             some = torch.randperm(len(x), generator=generator, device=device)[: len(self.mean)].to(x.device)
@@ -243,7 +290,7 @@ class GaussianEmission(Emission):
         """Means and covariances of the clusters of observations ``[R, D]`` (k-means, by SciPy); frozen ones stay."""
         device = x.device if generator is None else generator.device
         seed = int(torch.randint(2**31, (), generator=generator, device=device))
-        K, points = len(self.mean), x.double().cpu().numpy()
+        K, points = len(self.mean), _completed(x).double().cpu().numpy()
         means, nearest = kmeans2(points, K, minit="++", rng=np.random.default_rng(seed))
         if self.mean.requires_grad:
             self.mean.data = torch.from_numpy(means).to(self.mean)
@@ -335,6 +382,18 @@ class NeuralEmission(Emission):
         raise TypeError(
             "NeuralEmission has no sample: a network says how likely an observation is, not how to draw one"
         )
+
+
+def _patterns(seen: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of rows ``bool [R, D]``: which rows are alike, and which dimensions are there in these."""
+    kinds, which = seen.unique(dim=0, return_inverse=True)
+    for number, kind in enumerate(kinds):
+        yield (which == number).nonzero()[:, 0], kind.nonzero()[:, 0]
+
+
+def _completed(x: Tensor) -> Tensor:
+    """Rows ``[R, D]`` with the means of the dimensions where numbers are missing."""
+    return torch.where(x.isnan(), x.nanmean(0), x)
 
 
 Emissions = Emission | Callable[[Tensor], Tensor]
