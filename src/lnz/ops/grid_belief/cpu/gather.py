@@ -9,7 +9,8 @@ from lnz.ops.grid_belief.cpu.arguments import ROOM, TILE
 from lnz.ops.grid_belief.cpu.domain import times
 from lnz.ops.grid_belief.cpu.reweighted import gather_powers
 from lnz.ops.jit.cpu import helper
-from lnz.ops.jit.cpu.memory import address, for_blocks, load, store
+from lnz.ops.jit.cpu.memory import address, load, store
+from lnz.ops.jit.cpu.vectors import LANES
 
 
 @helper()
@@ -23,15 +24,16 @@ def gather(domain, powers, n, received, scratch, below, wide):
     for l in range(received.labels):
         sent[l * ROOM] = sent[l * ROOM + TILE]  # from the tile before
     to = sent, address(sent, size), address(sent, 2 * size), address(sent, 3 * size)
-    if len(powers) == 0:
-        for_blocks(gather_block, n, domain, received, to, below, wide)
-    else:
-        for_blocks(gather_powers, n, domain, powers, received, to, below, wide, scratch)
+    for at in range(0, n, LANES):
+        if len(powers) == 0:
+            gather_block(at, n - at, domain, received, to, below, wide)
+        else:
+            gather_powers(at, n - at, domain, powers, received, to, below, wide, scratch)
 
 
 @helper()
 def gather_block(at, n, domain, received, to, below, wide):
-    """Pixels ``at …``: n of them, or ``None`` for a whole block."""
+    """n pixels ``at …``: all blocks are masked, for that costs nothing in loads, and one form is compiled."""
     labels, line, scores, from_left, from_right, from_up, from_down = received
     right, left, down, up = to
     for l in range(labels):
