@@ -16,7 +16,7 @@ from lnz.checks import has_no_values
 from lnz.scores import Entry, Model, Weighted
 
 EXP: tuple[()] = ()
-LOG, MAX = (0,), (0, 0)
+LOG, MAX = (0,), (1,)
 """The domains of messages: probabilities, their logarithms (sum-product), max-marginals in logarithms."""
 
 TABLE, POTTS, WEIGHTED, FULL = 0, 1, 2, 3

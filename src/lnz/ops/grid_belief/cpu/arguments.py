@@ -1,7 +1,7 @@
 """What the kernels of grids take: arrays and numbers in named tuples, and pointers into them.
 
 Shapes: B images, H rows, W columns, L labels, rounded up to P, a multiple of 4. Some fields are tuples whose length
-alone counts: the compiler knows it, so that each length gets a kernel of its own, without the other's branches.
+counts: the compiler knows it, so that each length gets a kernel of its own, without the other's branches.
 """
 
 from __future__ import annotations
@@ -96,14 +96,14 @@ class Rule(NamedTuple):
     Attributes:
         limit: the most iterations.
         tolerance: the residual to stop at; 0 where there is none.
-        damping: ``(damping, 1 − damping)``; in ``EXP``, an empty tuple where it is 0.
+        damping: ``(damping, 1 − damping)``.
         floor: ``[B]``, in logarithms: the least that a message says of a possible label.
         joins: 0; or 1, where only the edges between bands are served.
     """
 
     limit: int
     tolerance: float
-    damping: tuple[float, ...]
+    damping: tuple[float, float]
     floor: Any
     joins: int
 

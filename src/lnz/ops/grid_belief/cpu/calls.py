@@ -24,7 +24,7 @@ from lnz.ops.grid_belief.cpu.arguments import (
 from lnz.ops.grid_belief.cpu.collect import collect
 from lnz.ops.grid_belief.cpu.pairs import OwnSums, SharedSums
 from lnz.ops.grid_belief.cpu.sweep import sweep
-from lnz.ops.grid_belief.forms import FULL, TABLE, Side
+from lnz.ops.grid_belief.forms import EXP, FULL, MAX, TABLE, Side
 from lnz.ops.grid_belief.prepared import Collected, Prepared, Settings, Sums, Wanted
 from lnz.ops.jit.cpu.vectors import LANES
 from lnz.ops.jit.threads import partition
@@ -47,7 +47,8 @@ class Images:
         logarithms = bool(domain) or prepared.rho is not None
         node = prepared.node - prepared.top[..., None]
         node = (node if logarithms else node.exp_()).reshape(-1, height, width, labels).mT.contiguous()
-        self.form = OWN if any(side.kind != TABLE or side.choice is not None for side in sides) else SHARED
+        alike = all(side.kind == TABLE and side.choice is None for side in sides)
+        self.form = SHARED if alike and domain == EXP else OWN  # in logarithms, one kernel serves all
         first = torch.zeros_like(prepared.which)
         chosen_rho, *rho = (first,) if prepared.rho is None else prepared.rho
         which = torch.stack([w[chosen] for w in (prepared.which, sides[0].which, sides[1].which, chosen_rho)])
@@ -80,7 +81,7 @@ class Images:
     def start(self) -> Tensor:
         """Uniform messages; what arrives across the border says nothing and never changes."""
         height, width, labels = self.prepared.height, self.prepared.width, self.labels
-        even, certain = (1.0, 1.0) if not self.domain else (0.0 if len(self.domain) > 1 else -np.log(labels), 0.0)
+        even, certain = (1.0, 1.0) if not self.domain else (0.0 if self.domain == MAX else -np.log(labels), 0.0)
         messages = self.prepared.node.new_empty(4, self.count, height, labels, width).fill_(even)
         for border in (messages[0, ..., 0], messages[1, ..., -1], messages[2, :, 0], messages[3, :, -1]):
             border.fill_(certain)
@@ -91,8 +92,9 @@ class Images:
         limit, tolerance, damping = settings
         grid, bands = self.grid._replace(messages=messages.numpy()), self.bands
         dtype, columns = grid.messages.dtype, -(-self.prepared.width // TILE) * TILE
-        held = (float(damping), 1.0 - damping) if self.domain or damping else ()
-        rule = Rule(limit, float(tolerance), held, self.prepared.floor[self.chosen].numpy(), 0)
+        rule = Rule(
+            limit, float(tolerance), (float(damping), 1.0 - damping), self.prepared.floor[self.chosen].numpy(), 0
+        )
         everyone = np.arange(self.count)
         iterations, residual = np.zeros((self.count, bands), np.int64), np.zeros((self.count, bands))
         if bands == 1:

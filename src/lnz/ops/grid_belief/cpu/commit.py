@@ -13,19 +13,26 @@ from lnz.ops.jit.cpu.vectors import absolute, maximum, select
 
 
 @helper()
-def commit_block(at, n, domain, damping, floor, x, messages, line, labels, change):
-    """Store ``x [L, ROOM]``, scaled to mean one (in logarithms: to 0), as the messages that arrive at edges ``at …``.
+def hold_block(at, n, domain, damping, floor, x, messages, line, labels):
+    """Normalise the messages ``x [L, ROOM]`` that n edges ``at …`` bring, bound them, mix them with the old ones."""
+    scale = inverse(domain, total(domain, x, at, labels), labels if len(domain) == 0 else 1)
+    for l in range(labels):
+        new = bounded(domain, times(domain, load(x, l * ROOM + at), scale), floor)
+        if damping[0] > 0:
+            new = mixed(domain, damping, new, load(messages, l * line + at, n))
+        store(new, x, l * ROOM + at)
 
-    ``change`` becomes the largest change of a probability so far, a vector.
+
+@helper()
+def commit_block(at, n, domain, done, x, messages, line, labels, change):
+    """Store ``x [L, ROOM]``, the messages that edges ``at …`` bring, scaled to mean one.
+
+    In logarithms they are scaled to 0, unless that is ``done``. ``change``, a vector, becomes the largest change of a
+    probability so far.
     """
-    count = labels if len(domain) == 0 else 1
-    scale = inverse(domain, total(domain, x, at, labels), count)
-    if len(damping) > 0:
-        for l in range(labels):
-            new = bounded(domain, times(domain, load(x, l * ROOM + at), scale), floor)
-            store(mixed(domain, damping, new, load(messages, l * line + at, n)), x, l * ROOM + at)
-        again = damping[0] > 0
-        scale = inverse(domain, total(domain, x, at, labels), count) if again else full_like(x, 0)
+    scale = inverse(domain, total(domain, x, at, labels), labels if len(domain) == 0 else 1)
+    if len(domain) > 0 and done:
+        scale = full_like(x, 0)
     largest = load(change, 0)
     for l in range(labels):
         new, old = times(domain, load(x, l * ROOM + at), scale), load(messages, l * line + at, n)
@@ -45,8 +52,6 @@ def bounded(domain, x, floor):
 @helper()
 def mixed(domain, damping, new, old):
     """new^(1 − damping) · old^damping."""
-    if damping[0] == 0:
-        return new
     if len(domain) == 0:
         return exp(damping[1] * log(new) + damping[0] * log(old))
     return damping[1] * new + damping[0] * old

@@ -1,6 +1,7 @@
 """Products and sums in the domain of the messages, a vector of pixels at a time.
 
-``EXP`` has products and sums, ``LOG`` sums and ln Σ exp, ``MAX`` sums and maxima. Rows of scratch lie ``ROOM`` apart.
+``EXP`` has products and sums, ``LOG`` sums and ln Σ exp, ``MAX`` sums and maxima. The compiler knows the length of a
+domain, which is 0 for ``EXP``; ``LOG`` and ``MAX`` share a kernel. Rows of scratch lie ``ROOM`` apart.
 """
 
 from __future__ import annotations
@@ -58,11 +59,11 @@ def total(domain, x, at, labels):
     for l in range(labels):
         value = load(x, l * ROOM + at)
         result = result + value if len(domain) == 0 else maximum(value, result)
-    if len(domain) == 1:
+    if len(domain) > 0 and domain[0] == 0:
         rest = full_like(x, 0)
         for l in range(labels):
             rest += exp(load(x, l * ROOM + at) - result)
-        return result + log(rest)
+        result += log(rest)
     return result
 
 

@@ -9,7 +9,7 @@ rows can be swept side by side; the edges between bands are served last. The res
 from __future__ import annotations
 
 from lnz.ops.grid_belief.cpu.arguments import ROOM, TILE, received, scratch
-from lnz.ops.grid_belief.cpu.commit import commit_block
+from lnz.ops.grid_belief.cpu.commit import commit_block, hold_block
 from lnz.ops.grid_belief.cpu.gather import gather
 from lnz.ops.grid_belief.cpu.reweighted import powers_of
 from lnz.ops.grid_belief.cpu.transfer import tables_of, transfer
@@ -36,6 +36,7 @@ def sweep(grid, tasks, rule, waiting, iterations, residual):
     limit, tolerance, damping, floor, joins = rule
     labels, width, bands, wide = node.shape[2], node.shape[3], len(cuts) - 1, waiting.shape[4]
     space, count = scratch(work, labels), labels if len(domain) == 0 else 1
+    held = len(domain) > 0 or damping[0] > 0
     change = address(space.lanes, ROOM)  # the first row is gather's
     for task in range(first, last):
         b, band = images[task // bands], task % bands
@@ -68,8 +69,12 @@ def sweep(grid, tasks, rule, waiting, iterations, residual):
                             at = (row, column) if end else (h, w + begin)
                             arriving = address(messages, (2 * side + end, b, at[0], 0, at[1]))
                             new = address(made, end * space.size)
+                            if held:
+                                for k in range(0, n - begin, LANES):
+                                    m = n - begin - k
+                                    hold_block(k, m, domain, damping, floor[b], new, arriving, width, labels)
                             for_blocks(
-                                commit_block, n - begin, domain, damping, floor[b], new, arriving, width, labels, change
+                                commit_block, n - begin, domain, damping[0] == 0, new, arriving, width, labels, change
                             )
             largest = max_lanes(load(change, 0)) / count
             iterations[b, band] = step + 1

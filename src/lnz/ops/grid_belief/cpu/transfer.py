@@ -8,12 +8,12 @@ import numpy as np
 
 from lnz.ops.grid_belief.cpu.arguments import ROOM
 from lnz.ops.grid_belief.cpu.domain import nothing, plus, times, total
-from lnz.ops.grid_belief.forms import FULL, POTTS, TABLE
+from lnz.ops.grid_belief.forms import FULL, LOG, POTTS, TABLE
 from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.math import exp, log
-from lnz.ops.jit.cpu.memory import address, for_blocks, full_like, gather, load, store
+from lnz.ops.jit.cpu.memory import address, full_like, gather, load, store
 from lnz.ops.jit.cpu.product import best, matmul
-from lnz.ops.jit.cpu.vectors import astype, broadcast, maximum
+from lnz.ops.jit.cpu.vectors import LANES, astype, broadcast, maximum
 
 
 class Shared(NamedTuple):
@@ -84,18 +84,24 @@ def entry_block(at, n, domain, form, tables, labels, i, j):
 
 @helper()
 def transfer(domain, form, tables, n, labels, sent, made, size):
-    """What n edges make of what their ends have ``sent``, into ``made``: onwards, and ``size`` further on, back."""
+    """What n edges make of what their ends have ``sent``, into ``made``: onwards, and ``size`` further on, back.
+
+    In logarithms the largest first, and then, but for ``MAX``, sums next to it.
+    """
     if len(form) == 0:
-        if len(domain) == 1:
-            for_blocks(transfer_block, n, domain, form, tables, labels, sent, made, size)
-        else:
-            multiply(domain, tables.onward, tables.back, tables.line, sent, made, size, labels, n)
-    elif tables.kind == TABLE and len(domain) != 1:
+        multiply(domain, tables.onward, tables.back, tables.line, sent, made, size, labels, n)
+    elif tables.kind == TABLE:
         multiply_runs(domain, tables, n, labels, sent, made, size)
-    elif tables.kind == POTTS and len(domain) != 1:
-        for_blocks(potts_block, n, domain, tables, labels, sent, made, size)
     else:
-        for_blocks(transfer_block, n, domain, form, tables, labels, sent, made, size)
+        shares_totals = tables.kind == POTTS and domain != LOG
+        for at in range(0, n, LANES):
+            if shares_totals:
+                potts_block(at, n - at, domain, tables, labels, sent, made, size)
+            else:
+                transfer_block(at, n - at, domain, form, tables, labels, sent, made, size)
+    if len(domain) > 0 and domain[0] == 0:
+        for at in range(0, n, LANES):
+            add_exponentials(at, n - at, domain, form, tables, labels, sent, made, size)
 
 
 @helper()
@@ -140,11 +146,9 @@ def potts_block(at, n, domain, tables, labels, sent, made, size):
 
 @helper()
 def transfer_block(at, n, domain, form, tables, labels, sent, made, size):
-    """Σ or max over the labels of one end, for each of the other; in logarithms the largest, then sums next to it."""
+    """Σ or max over the labels of one end, for each of the other."""
     for l in range(labels):
         store(nothing(domain, made), made, l * ROOM + at)
-        if len(domain) == 1:
-            store(full_like(made, 0), made, 2 * size + l * ROOM + at)
     for i in range(labels):
         early, back = load(sent, i * ROOM + at), nothing(domain, made)
         for j in range(labels):
@@ -153,12 +157,13 @@ def transfer_block(at, n, domain, form, tables, labels, sent, made, size):
             store(plus(domain, times(domain, table, early), load(made, there)), made, there)
             back = plus(domain, times(domain, table, late), back)
         store(back, made, size + i * ROOM + at)
-    if len(domain) == 1:
-        add_exponentials(at, n, domain, form, tables, labels, sent, made, size)
 
 
 @helper()
 def add_exponentials(at, n, domain, form, tables, labels, sent, made, size):
+    """From the largest of each sum to its logarithm."""
+    for l in range(labels):
+        store(full_like(made, 0), made, 2 * size + l * ROOM + at)
     for i in range(labels):
         early, top = load(sent, i * ROOM + at), load(made, size + i * ROOM + at)
         rest = full_like(made, 0)
