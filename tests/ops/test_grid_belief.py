@@ -116,6 +116,25 @@ def test_infeasible_image_is_minus_infinity_and_leaves_the_others_alone():
     assert (grad[0] == 0).all()
 
 
+@pytest.mark.parametrize("scale", [1.0, 300.0])  # 300: in logarithms
+def test_directions_of_different_forms(scale):
+    graph = lnz.FactorGraph.grid(HEIGHT, WIDTH, LABELS, by_direction=True)
+    g = torch.Generator().manual_seed(2)
+    sizes = (HEIGHT * WIDTH, LABELS), (2, 1, LABELS, LABELS), ((HEIGHT - 1) * WIDTH, LABELS, LABELS)
+    node, across, down = (torch.randn(*size, generator=g, dtype=torch.float64) for size in sizes)
+    _check(checked_model(graph, (scale * node, across, down)))
+
+
+def test_another_backend_may_differentiate():
+    model = _model(_edges("shared"), grad=True)
+    z = _Solved(model, RUN).log_partition
+    expected = torch.autograd.grad(z.sum(), model.tensors, retain_graph=True)
+    with backend("reference"):
+        ours = torch.autograd.grad(z.sum(), model.tensors)
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
 def test_batches_broadcast_and_directions_have_tables_of_their_own():
     graph = lnz.FactorGraph.grid(HEIGHT, WIDTH, LABELS, by_direction=True)
     g = torch.Generator().manual_seed(2)

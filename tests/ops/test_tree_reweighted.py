@@ -366,3 +366,16 @@ def test_bound_and_its_gradient_do_not_depend_on_the_backend(by_direction: bool)
             results.append((value, *slopes, *curvature, *answers, *(d for ds in derivatives for d in ds)))
     for ours, expected in zip(*results, strict=True):
         assert_same(ours.detach(), expected.detach(), atol=1e-10)
+
+
+def test_another_backend_may_differentiate_and_answer() -> None:
+    model = grid_model("shared")
+    nodes = [entry.requires_grad_() for entry in model.tensors]
+    p, q = (lnz.MRF(model.graph, nodes, TreeReweighted(20, 0.0)) for _ in range(2))
+    value = p.log_partition.sum()
+    expected = torch.autograd.grad(value, nodes, retain_graph=True)
+    with backend("reference"):
+        for ours, known in zip(torch.autograd.grad(value, nodes), expected, strict=True):
+            assert_same(ours, known, atol=1e-9)
+        pairs = p.marginals[1]
+    assert_same(pairs, q.marginals[1], atol=1e-9)

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from lnz.graphs import FactorGraph
-from lnz.ops.belief.spec import assembled, taken_apart
 from lnz.ops.dispatch import is_eager
 from lnz.ops.scaffold.autograd import Replay, Value, applied, one_by_one
+from lnz.ops.variational import flatten, model_of
 from lnz.scores import Model
 
 State = tuple[Tensor, ...]
@@ -88,7 +88,7 @@ def answered(functional: Answering, model: Model, state: State, which: int | Non
 
 
 def spec_of(model: Model) -> Spec:
-    return model.graph, *taken_apart(model)[1:]
+    return model.graph, *flatten(model)[1:]
 
 
 def _applied(function: Any, *inputs: Any) -> Any:
@@ -101,7 +101,7 @@ def constants(compute: Callable[[Model, State], State], model: Model, state: Sta
     spec, tensors = spec_of(model), [tensor.detach() for tensor in model.tensors]
     if torch.compiler.is_compiling() or is_eager(*tensors):
         with torch.no_grad():
-            return compute(assembled(tensors, model.observed, *spec), state)
+            return compute(model_of(tensors, model.observed, *spec), state)
     return Constants.apply(compute, spec, len(state), model.observed, *state, *tensors)  # type: ignore[return-value]
 
 
@@ -111,7 +111,7 @@ class Constants(torch.autograd.Function):
     @staticmethod
     def forward(compute: Any, spec: Spec, size: int, observed: Tensor | None, *rest: Tensor) -> State:
         with torch.no_grad():
-            return compute(assembled(rest[size:], observed, *spec), rest[:size])
+            return compute(model_of(rest[size:], observed, *spec), rest[:size])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: State) -> None:
@@ -154,7 +154,7 @@ class Held:
         return _applied(Replay, HeldGradient(self.functional, self.spec, self.scores), None, *grads, *flat[:-1])
 
     def models(self, flat: Sequence[Any]) -> tuple[Model, State]:
-        return assembled(flat[: self.scores], flat[self.scores], *self.spec), tuple(flat[self.scores + 1 :])
+        return model_of(flat[: self.scores], flat[self.scores], *self.spec), tuple(flat[self.scores + 1 :])
 
 
 class HeldGradient(Held):

@@ -19,9 +19,9 @@ from lnz.graphs import graph_of
 from lnz.ops.belief.gradient import pulled_back
 from lnz.ops.belief.reference import Passing, bethe, factor_beliefs, log_sum, node_beliefs
 from lnz.ops.belief.schedule import Outcome, Run, iterated, unrolled
-from lnz.ops.belief.spec import advice, put_together, taken_apart, warn_unless_converged
 from lnz.ops.dispatch import is_eager
 from lnz.ops.envelope import Answering, State
+from lnz.ops.variational import advice, flatten, unflatten, warn_unless_converged
 from lnz.scores import Model
 
 
@@ -41,12 +41,12 @@ class Bethe(Answering):
             return settle(model, self.run, self.maximise)
         run = self.run
         settings = run.max_iterations, run.tolerance, run.damping, run.schedule, self.maximise
-        return _messages(model.tensors, model.observed, *taken_apart(model), *settings)
+        return _messages(model.tensors, model.observed, *flatten(model), *settings)
 
     def value(self, model: Model, state: State) -> Tensor:
         if is_eager(*model.tensors):
             return bethe(Passing(model, log_sum), state[0])
-        return _partition(model.tensors, model.observed, state[0], *taken_apart(model))
+        return _partition(model.tensors, model.observed, state[0], *flatten(model))
 
     def gradient(self, model: Model, state: State, grad: Tensor) -> list[Tensor]:
         return pulled_back(model, state[0], grad)
@@ -54,7 +54,7 @@ class Bethe(Answering):
     def pulled(self, model: Model, state: State, grad: Tensor) -> list[Tensor]:
         if is_eager(*model.tensors):
             return pulled_back(model, state[0], grad)
-        return _gradient(model.tensors, model.observed, state[0], grad, *taken_apart(model))
+        return _gradient(model.tensors, model.observed, state[0], grad, *flatten(model))
 
     def replayed(self, model: Model, state: State) -> State:
         return unrolled(model, self.run, Outcome(*state[:4])), *state[1:]
@@ -96,7 +96,7 @@ def _messages(
     maximise: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     run = Run(max_iterations, tolerance, damping, schedule)  # type: ignore[arg-type]
-    return settle(put_together(tensors, observed, graph, weighted, batch), run, maximise)
+    return settle(unflatten(tensors, observed, graph, weighted, batch), run, maximise)
 
 
 @_messages.register_fake
@@ -122,7 +122,7 @@ def _partition(
     weighted: Sequence[bool],
     batch: Sequence[int],
 ) -> Tensor:
-    model = put_together(tensors, observed, graph, weighted, batch)
+    model = unflatten(tensors, observed, graph, weighted, batch)
     return bethe(Passing(model, log_sum), messages)
 
 
@@ -141,7 +141,7 @@ def _gradient(
     weighted: Sequence[bool],
     batch: Sequence[int],
 ) -> list[Tensor]:
-    return pulled_back(put_together(tensors, observed, graph, weighted, batch), messages, grad)
+    return pulled_back(unflatten(tensors, observed, graph, weighted, batch), messages, grad)
 
 
 @_gradient.register_fake

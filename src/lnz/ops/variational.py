@@ -15,23 +15,26 @@ Spec = tuple[str, list[bool], list[int]]
 """A model but for its tensors: the graph's handle, which entries are ``Weighted``, the batch shape."""
 
 
-def taken_apart(model: Model) -> Spec:
+def flatten(model: Model) -> Spec:
+    """What an operator of torch needs to know of a model beside ``model.tensors`` and ``model.observed``."""
     return model.graph.handle, [isinstance(entry, Weighted) for entry in model.entries], list(model.batch_shape)
 
 
-def put_together(
+def unflatten(
     tensors: Sequence[Tensor], observed: Tensor | None, graph: str, weighted: Sequence[bool], batch: Sequence[int]
 ) -> Model:
-    return assembled(tensors, observed, graph_of(graph), weighted, batch)
+    """The inverse of :func:`flatten`."""
+    return model_of(tensors, observed, graph_of(graph), weighted, batch)
 
 
-def assembled(
+def model_of(
     tensors: Sequence[Tensor],
     observed: Tensor | None,
     graph: FactorGraph,
     weighted: Sequence[bool],
     batch: Sequence[int],
 ) -> Model:
+    """A model with these tensors."""
     rest = iter(tensors)
     entries = tuple(Weighted(next(rest), next(rest)) if pair else next(rest) for pair in weighted)
     model = Model(graph, entries, observed)
