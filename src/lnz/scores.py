@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lnz.checks import (
     as_labels,
+    broadcast_shapes,
     check_broadcast,
     check_event_shape,
     check_labels,
@@ -77,7 +78,7 @@ class Model:
         shapes = [_batch_shape(entry, labels) for entry, labels in zip(self.entries, self.graph.labels, strict=True)]
         if self.observed is not None:
             shapes.append(self.observed.shape[:-1])
-        object.__setattr__(self, "batch_shape", torch.broadcast_shapes(*shapes))
+        object.__setattr__(self, "batch_shape", broadcast_shapes(*shapes))
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -119,7 +120,7 @@ class Model:
 
     def expand(self, batch_shape: Sequence[int]) -> Model:
         """The model with its batch shape broadcast with ``batch_shape``; nothing is copied."""
-        shape = torch.broadcast_shapes(torch.Size(batch_shape), self.batch_shape)
+        shape = broadcast_shapes(batch_shape, self.batch_shape)
         if shape == self.batch_shape:
             return self
         model = Model(self.graph, self.entries, self.observed)
@@ -185,7 +186,7 @@ class Model:
 
     def precise_score(self, labelling: Tensor) -> Tensor:
         """:meth:`score` in float64, as it is added up."""
-        batch = torch.broadcast_shapes(labelling.shape[:-1], self.batch_shape)
+        batch = broadcast_shapes(labelling.shape[:-1], self.batch_shape)
         total = torch.zeros(batch, dtype=torch.float64, device=self.device)
         for group, entry in enumerate(self.entries):
             terms = _gather(entry, labelling[..., self.graph.scopes[group].to(labelling.device)])
@@ -317,8 +318,8 @@ def _gather(entry: Entry, labels: Tensor) -> Tensor:
     if entry.dim() == k:
         return entry[joint] if k else entry.expand(labels.shape[:-1])
     if k == 0:
-        return entry.expand(torch.broadcast_shapes(entry.shape, labels.shape[:-1]))
-    shape = torch.broadcast_shapes(entry.shape[:-k], labels.shape[:-1])
+        return entry.expand(broadcast_shapes(entry.shape, labels.shape[:-1]))
+    shape = broadcast_shapes(entry.shape[:-k], labels.shape[:-1])
     index = torch.zeros(labels.shape[:-1], dtype=torch.int64, device=labels.device)
     for label, size in zip(joint, entry.shape[-k:], strict=True):
         index = index * size + label

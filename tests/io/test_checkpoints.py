@@ -135,3 +135,13 @@ def test_an_archive_that_claims_to_span_disks(tmp_path):
     path.write_bytes(data[:end] + locator + data[end:])
     with pytest.raises(FormatError, match=r"a\.ckpt: cannot be read as a checkpoint"):
         load_checkpoint(path)
+
+
+def test_one_compressed_part_is_enough_to_refuse(tmp_path):
+    path, changed = tmp_path / "a.ckpt", tmp_path / "b.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": torch.ones(20)}}, path)
+    with zipfile.ZipFile(path) as given, zipfile.ZipFile(changed, "w") as made:
+        for number, name in enumerate(given.namelist()):
+            made.writestr(name, given.read(name), zipfile.ZIP_DEFLATED if number == 1 else zipfile.ZIP_STORED)
+    with pytest.raises(FormatError, match="expected parts that are not compressed"):
+        load_checkpoint(changed)

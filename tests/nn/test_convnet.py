@@ -37,3 +37,12 @@ def test_one_channel_is_enough() -> None:
     assert net(torch.zeros(2, 3, 4, 5)).shape[:2] == (2, 1)
     with pytest.raises(ValueError, match="width: expected a positive integer, got 0"):
         ConvNet(3, width=0)
+
+
+def test_each_layer_adds_to_what_comes_before() -> None:
+    torch.manual_seed(0)
+    net, image = ConvNet(3, 4, (1, 2, 1)).eval(), torch.randn(2, 3, 6, 5)
+    wanted = net.layers[0](image)
+    for layer in list(net.layers)[1:]:
+        wanted = wanted + layer(wanted)
+    torch.testing.assert_close(net(image), wanted)

@@ -81,12 +81,12 @@ def test_backward_outlives_the_graph() -> None:
 def test_opcheck() -> None:
     graph, scores = cycle()
     with torch.no_grad():
-        outcome = lnz.MRF(graph, scores, BeliefPropagation()).solution._outcome
+        state = lnz.MRF(graph, scores, BeliefPropagation()).solution._state
     spec = (graph.handle, [False, False], [2])
     ops = torch.ops.lnz
     torch.library.opcheck(ops.belief_messages, (scores, None, *spec, 50, 1e-6, 0.0, "flooding", False))
-    torch.library.opcheck(ops.belief_partition, (scores, None, outcome.messages, *spec))
-    torch.library.opcheck(ops.belief_gradient, (scores, None, outcome.messages, torch.ones(2).double(), *spec))
+    torch.library.opcheck(ops.belief_partition, (scores, None, state[0], *spec))
+    torch.library.opcheck(ops.belief_gradient, (scores, None, state[0], torch.ones(2).double(), *spec))
 
 
 def test_graphs_are_copied_and_pickled_with_handles_of_their_own() -> None:

@@ -18,11 +18,13 @@ from lnz.ops.belief.reference import beliefs as factors
 from lnz.ops.belief.reference import factor_beliefs, node_beliefs
 from lnz.ops.belief.schedule import Run, iterate
 from lnz.ops.grid_belief.forms import fits_reweighted
-from lnz.ops.grid_belief.solve import pairs, pull_back, slots_of, solve
+from lnz.ops.grid_belief.prepared import Prepared, Settings
+from lnz.ops.grid_belief.solve import Found, pairs, parts_of, pull_back, slots_of, solve
 from lnz.ops.tree_reweighted import kernel
 from lnz.ops.tree_reweighted.appearance import components, forest, packed, resistances, uniform
+from lnz.ops.tree_reweighted.exponential import ExponentialReweighted
 from lnz.ops.tree_reweighted.polytope import shortfall
-from lnz.ops.tree_reweighted.reference import ExponentialReweighted, Reweighted, upper_bound
+from lnz.ops.tree_reweighted.reference import Reweighted, upper_bound
 from lnz.scores import Model, checked_model, observe
 from tests.inference.test_belief_propagation import assert_same
 from tests.inference.test_bounds import GRAPHS, complete, cycle, mixed, random_model
@@ -160,13 +162,20 @@ def test_exponential_domain_is_the_reference(name: str) -> None:
     assert_same(messages[0].exp(), messages[1].exp(), atol=1e-10)
 
 
+def solved(prepared: Prepared, limit: int, tolerance: float = 0.0, damping: float = 0.0) -> Found:
+    return solve(prepared, parts_of(prepared), Settings(limit, tolerance, damping))
+
+
 def assert_kernel_is_the_reference(model: Model, run: Run, rho: Tensor, atol: float = 1e-12) -> None:
     """Messages, the bound (relative to its size), beliefs of nodes and edges, and the gradient in every form."""
     assert kernel.serves(model, run)
     prepared = kernel.reweighted(model, rho)
-    value, beliefs, messages, iterations, residual = solve(
-        model, prepared, run.max_iterations, run.tolerance, run.damping
-    )
+    assert run.damping is not None
+    found = solved(prepared, run.max_iterations, run.tolerance, run.damping)
+    value, beliefs, messages, iterations, residual = found
+    batch = model.batch_shape
+    value, iterations, residual = value.reshape(batch), iterations.reshape(batch), residual.reshape(batch)
+    beliefs = beliefs.reshape(*batch, *beliefs.shape[1:])
     passing = Reweighted(model, rho)
     expected = iterate(passing, run)
     assert_same(slots_of(model, prepared, messages).exp(), expected.messages.exp(), atol=atol)
@@ -231,7 +240,7 @@ def test_grid_kernel_stops_each_image_by_itself_and_shares_rows() -> None:
                 assert_kernel_is_the_reference(shared, Run(12, 1e-4, 0.0, "flooding"), rho)
     finally:
         torch.set_num_threads(threads)
-    iterations = solve(model, kernel.reweighted(model, rho), 12, 1e-4, 0.0)[3]
+    iterations = solved(kernel.reweighted(model, rho), 12, 1e-4).iterations
     assert iterations[0] > iterations[1]
 
 
@@ -287,7 +296,7 @@ def test_impossible_images_are_the_reference_and_leave_the_others_alone() -> Non
     model = grid_model("per image")
     model.entries[0][0, 3] = -torch.inf  # type: ignore[index]
     prepared, passing = kernel.reweighted(model, uniform(model.graph)), Reweighted(model, uniform(model.graph))
-    value, beliefs, messages, *_ = solve(model, prepared, 6, 0.0, 0.0)
+    value, beliefs, messages, *_ = solved(prepared, 6)
     expected = iterate(passing, Run(6, 0.0, 0.0, "flooding")).messages
     assert torch.isneginf(value[0])
     assert_same(value, upper_bound(passing, expected), atol=1e-10)
@@ -300,10 +309,10 @@ def test_impossible_images_are_the_reference_and_leave_the_others_alone() -> Non
 
 def test_buffers_need_not_be_clean(monkeypatch: pytest.MonkeyPatch) -> None:
     model = grid_model("weighted")
-    clean = solve(model, kernel.reweighted(model, uniform(model.graph)), 5, 0.0, 0.0)
+    clean = solved(kernel.reweighted(model, uniform(model.graph)), 5)
     new_empty = Tensor.new_empty
     monkeypatch.setattr(Tensor, "new_empty", lambda self, *a, **k: new_empty(self, *a, **k).fill_(torch.nan))
-    again = solve(model, kernel.reweighted(model, uniform(model.graph)), 5, 0.0, 0.0)
+    again = solved(kernel.reweighted(model, uniform(model.graph)), 5)
     assert all(torch.equal(a, b) for a, b in zip(clean, again, strict=True))
 
 
@@ -357,3 +366,16 @@ def test_bound_and_its_gradient_do_not_depend_on_the_backend(by_direction: bool)
             results.append((value, *slopes, *curvature, *answers, *(d for ds in derivatives for d in ds)))
     for ours, expected in zip(*results, strict=True):
         assert_same(ours.detach(), expected.detach(), atol=1e-10)
+
+
+def test_another_backend_may_differentiate_and_answer() -> None:
+    model = grid_model("shared")
+    nodes = [entry.requires_grad_() for entry in model.tensors]
+    p, q = (lnz.MRF(model.graph, nodes, TreeReweighted(20, 0.0)) for _ in range(2))
+    value = p.log_partition.sum()
+    expected = torch.autograd.grad(value, nodes, retain_graph=True)
+    with backend("reference"):
+        for ours, known in zip(torch.autograd.grad(value, nodes), expected, strict=True):
+            assert_same(ours, known, atol=1e-9)
+        pairs = p.marginals[1]
+    assert_same(pairs, q.marginals[1], atol=1e-9)

@@ -5,7 +5,8 @@ import pytest
 from numba import njit
 
 from lnz.ops.jit.cpu.math import exp, log
-from lnz.ops.jit.cpu.memory import gather, load, store
+from lnz.ops.jit.cpu.memory import address, first_lanes, gather, load, scatter, store
+from lnz.ops.jit.cpu.product import best, matmul
 from lnz.ops.jit.cpu.vectors import all_lanes, astype, broadcast, max_lanes, select, sum_lanes
 
 
@@ -133,3 +134,39 @@ def test_parts_of_vectors_equal_numpy(dtype, n):
     assert (out[0] == wanted).all()
     assert (out[1] == np.where(np.arange(16) < n, wanted, 0)).all()
     assert results == (wanted.sum(), wanted.max(), n == 16, True)
+
+
+@njit
+def _scattered(x, index, n, out):
+    places = load(index, 0)
+    scatter(load(x, 0), address(out, 0), places, first_lanes(n) & (places > 0))
+    store(select(first_lanes(None), load(x, 0), 0), x, 0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_scatter_touches_only_what_it_is_asked_for(dtype):
+    x, index = np.arange(16, dtype=dtype) + 1, np.arange(16)[::-1].copy() * 3
+    out = np.zeros(64, dtype)
+    _scattered(x, index, 15, out)
+    expected = np.zeros(64, dtype)
+    expected[index[:15]] = x[:15]
+    assert (out == expected).all()
+    assert (x == np.arange(16) + 1).all()
+
+
+@njit
+def _products(table, x, sums, tops):
+    rows, inner, n = table.shape[1], table.shape[0], x.shape[1]
+    at = address(table, 0), rows
+    matmul(at, (address(x, 0), n), (address(sums, 0), n), rows, inner, n)
+    best(at, (address(x, 0), n), (address(tops, 0), n), rows, inner, n)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_products_take_pointers(dtype):
+    generator = np.random.default_rng(0)
+    table, x = generator.normal(size=(5, 12)).astype(dtype), generator.normal(size=(5, 48)).astype(dtype)
+    sums, tops = np.empty((2, 12, 48), dtype)
+    _products(table, x, sums, tops)
+    np.testing.assert_allclose(sums, table.T @ x, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(tops, (table[:, :, None] + x[:, None]).max(0), rtol=1e-5)

@@ -17,7 +17,7 @@ def read_variables(path: Source, model: NamedModel, encoding: str | None = None)
     words = Words(path, read_text(path, encoding))
     count = words.integer("the number of query variables", 1)
     nodes: dict[int, None] = {}
-    for _ in range(min(count, len(words))):
+    for _ in range(count):  # a missing one is an error of its own
         node = words.integer(f"a variable in [0, {model.graph.num_nodes})", 0, model.graph.num_nodes)
         if node in nodes:
             words.fail("each variable once", at=words.at - 1)

@@ -1,24 +1,31 @@
-"""The autograd of a variational value of ln Z: a functional of scores and a state, where the state is held.
+"""Derivatives of a variational value of ln Z: a functional of scores and a state, where the state is held.
 
 A variational method finds a state (messages, or the marginals of a product) and evaluates a functional there. The first
 derivative to the scores is taken with the state held: at a stationary point that is the whole derivative (the envelope
-theorem), elsewhere it is the derivative of the functional at this state. The second derivative goes through the
-iterations that lead to the state. ``vmap`` runs the models of its axis one by one: the batch shape of a model is the
-fast way.
+theorem), elsewhere it is the derivative of the functional at this state. The second derivative, and that of any other
+answer, goes through the iterations that lead to the state. The functions of :mod:`lnz.ops.scaffold.autograd` do both.
+``vmap`` runs the models of its axis one by one: the batch shape of a model is the fast way.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lnz.ops.belief.spec import Spec, hold_graph, one_by_one, put_together, taken_apart
+from lnz.graphs import FactorGraph
+from lnz.ops.dispatch import is_eager
+from lnz.ops.scaffold.autograd import Replay, Value, applied, one_by_one
+from lnz.ops.variational import flatten, model_of
 from lnz.scores import Model
 
 State = tuple[Tensor, ...]
+Spec = tuple[FactorGraph, list[bool], list[int]]
+"""A model but for its tensors: the graph, which entries are ``Weighted``, the batch shape."""
 
 
 class Functional(ABC):
@@ -45,20 +52,6 @@ class Functional(ABC):
         """The state once more, with the tape of the iterations that lead to it."""
 
 
-def settled(functional: Functional, model: Model) -> State:
-    """The state of ``functional``, held constant in every derivative."""
-    if not model.tensors:
-        return functional.state(model)
-    return _State.apply(functional, taken_apart(model), model.observed, *model.tensors)  # type: ignore[return-value]
-
-
-def evaluated(functional: Functional, model: Model, state: State) -> Tensor:
-    """The value at ``state``, float64 ``[*batch]``, differentiable as said above."""
-    if not model.tensors:
-        return functional.value(model, state)
-    return _Value.apply(functional, taken_apart(model), len(state), model.observed, *state, *model.tensors)  # type: ignore[return-value]
-
-
 class Answering(Functional):
     """A functional with answers besides its value, which are differentiated through the iterations."""
 
@@ -71,19 +64,54 @@ class Answering(Functional):
         """The same at a replayed state, in plain torch."""
 
 
+def settled(functional: Functional, model: Model) -> State:
+    """The state of ``functional``, held constant in every derivative."""
+    return constants(lambda model, _: functional.state(model), model, ())
+
+
+def evaluated(functional: Functional, model: Model, state: State) -> Tensor:
+    """The value at ``state``, float64 ``[*batch]``, differentiable as said above."""
+    (value,) = constants(lambda model, state: (functional.value(model, state),), model, state)
+    if not model.tensors:
+        return value
+    held = Held(functional, spec_of(model), len(model.tensors))
+    return _applied(Value, held, *model.tensors, model.observed, *state, value)
+
+
 def answered(functional: Answering, model: Model, state: State, which: int | None) -> Tensor:
     """An answer at ``state``; its derivative goes through the iterations, once it is asked for."""
     if not model.tensors:
         return functional.answer(model, state, which)
-    spec = (taken_apart(model), len(state), which)
-    return _Answer.apply(functional, spec, model.observed, *state, *model.tensors)  # type: ignore[return-value]
+    held = HeldAnswer(functional, spec_of(model), len(model.tensors))
+    (found,) = _applied(Replay, held, which, *model.tensors, model.observed, *state)
+    return found
 
 
-class _State(torch.autograd.Function):
-    @staticmethod
-    def forward(functional: Functional, spec: Spec, observed: Tensor | None, *tensors: Tensor) -> State:
+def spec_of(model: Model) -> Spec:
+    return model.graph, *flatten(model)[1:]
+
+
+def _applied(function: Any, *inputs: Any) -> Any:
+    """``function.apply``, whose ``vmap`` rule is needed without gradients too: what it computes has no other."""
+    return applied(function, *inputs) if torch.compiler.is_compiling() else function.apply(*inputs)
+
+
+def constants(compute: Callable[[Model, State], State], model: Model, state: State) -> State:
+    """``compute(model, state)``, without derivatives."""
+    spec, tensors = spec_of(model), [tensor.detach() for tensor in model.tensors]
+    if torch.compiler.is_compiling() or is_eager(*tensors):
         with torch.no_grad():
-            return functional.state(put_together(tensors, observed, *spec))
+            return compute(model_of(tensors, model.observed, *spec), state)
+    return Constants.apply(compute, spec, len(state), model.observed, *state, *tensors)  # type: ignore[return-value]
+
+
+class Constants(torch.autograd.Function):
+    """What :func:`constants` gives, to those who transform or trace."""
+
+    @staticmethod
+    def forward(compute: Any, spec: Spec, size: int, observed: Tensor | None, *rest: Tensor) -> State:
+        with torch.no_grad():
+            return compute(model_of(rest[size:], observed, *spec), rest[:size])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: State) -> None:
@@ -96,88 +124,62 @@ class _State(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
-        return one_by_one(_State, info.batch_size, in_dims, inputs)
+        return one_by_one(Constants.apply, info.batch_size, in_dims, inputs)
 
 
-class _Value(torch.autograd.Function):
-    @staticmethod
-    def forward(functional: Functional, spec: Spec, size: int, observed: Tensor | None, *rest: Tensor) -> Tensor:
-        return functional.value(put_together(rest[size:], observed, *spec), rest[:size])
+@dataclass(frozen=True)
+class Held:
+    """What :class:`~lnz.ops.scaffold.autograd.Value` asks: the value of a model at a state.
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.functional, ctx.spec, ctx.size, *tensors = inputs
-        hold_graph(ctx)
-        ctx.save_for_backward(*tensors)
+    ``flat`` are the tensors of the model, so many of which are ``scores``; what was observed; the state; the value.
+    """
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        observed, *rest = ctx.saved_tensors
-        gradients = _Gradient.apply(ctx.functional, ctx.spec, ctx.size, observed, grad, *rest)
-        return (None,) * (4 + ctx.size) + tuple(gradients)  # type: ignore[arg-type]
+    functional: Any
+    spec: Spec
+    scores: int
+    separate = True
 
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
-        return one_by_one(_Value, info.batch_size, in_dims, inputs)
+    def values_of(self, flat: Sequence[Any]) -> Sequence[Tensor]:
+        return flat[-1:]
 
+    def held(self, flat: Sequence[Any]) -> object:
+        """Nothing more: the graph is part of this."""
+        return None
 
-class _Gradient(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        functional: Functional, spec: Spec, size: int, observed: Tensor | None, grad: Tensor, *rest: Tensor
-    ) -> tuple[Tensor, ...]:
-        return tuple(functional.pulled(put_together(rest[size:], observed, *spec), rest[:size], grad))
+    def pull_back(
+        self, grads: Sequence[Tensor], flat: Sequence[Any], wanted: Sequence[bool]
+    ) -> tuple[Tensor | None, ...]:
+        if not any(wanted):
+            return (None,) * self.scores
+        return _applied(Replay, HeldGradient(self.functional, self.spec, self.scores), None, *grads, *flat[:-1])
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.functional, ctx.spec, ctx.size, *tensors = inputs
-        hold_graph(ctx)
-        ctx.save_for_backward(*tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *vectors: Tensor) -> tuple[Tensor | None, ...]:
-        observed, grad, *rest = ctx.saved_tensors
-        state = tuple(rest[: ctx.size])
-
-        def gradient(grad: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-            model = put_together(tensors, observed, *ctx.spec)
-            return tuple(ctx.functional.gradient(model, ctx.functional.replayed(model, state), grad))
-
-        pull = torch.func.vjp(gradient, grad, *rest[ctx.size :])[1]
-        to_grad, *to_tensors = pull(vectors)
-        return None, None, None, None, to_grad, *(None,) * ctx.size, *to_tensors
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
-        return one_by_one(_Gradient, info.batch_size, in_dims, inputs)
+    def models(self, flat: Sequence[Any]) -> tuple[Model, State]:
+        return model_of(flat[: self.scores], flat[self.scores], *self.spec), tuple(flat[self.scores + 1 :])
 
 
-class _Answer(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        functional: Answering, spec: tuple[Spec, int, int | None], observed: Tensor | None, *rest: Tensor
-    ) -> Tensor:
-        of, size, which = spec
-        return functional.answer(put_together(rest[size:], observed, *of), rest[:size], which)
+class HeldGradient(Held):
+    """What :class:`~lnz.ops.scaffold.autograd.Replay` asks: a weight, before the others, times the gradient."""
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.functional, (ctx.spec, ctx.size, ctx.which), *tensors = inputs
-        hold_graph(ctx)
-        ctx.save_for_backward(*tensors)
+    def compute(self, which: None, weight: Tensor, *flat: Any) -> tuple[Tensor, ...]:
+        return tuple(self.functional.pulled(*self.models(flat), weight))
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        observed, *rest = ctx.saved_tensors
-        state = tuple(rest[: ctx.size])
+    def plain(self, which: None, weight: Tensor, *flat: Any) -> tuple[Tensor, ...]:
+        model, state = self.models(flat)
+        return tuple(self.functional.gradient(model, self.functional.replayed(model, state), weight))
 
-        def plain(*tensors: Tensor) -> Tensor:
-            model = put_together(tensors, observed, *ctx.spec)
-            return ctx.functional.plain(model, ctx.functional.replayed(model, state), ctx.which)
+    def differentiable(self) -> Sequence[int]:
+        return range(1 + self.scores)
 
-        pull = torch.func.vjp(plain, *rest[ctx.size :])[1]
-        return (None,) * (3 + ctx.size) + tuple(pull(grad))
 
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
-        return one_by_one(_Answer, info.batch_size, in_dims, inputs)
+class HeldAnswer(Held):
+    """What :class:`~lnz.ops.scaffold.autograd.Replay` asks: the answer ``which``."""
+
+    def compute(self, which: int | None, *flat: Any) -> tuple[Tensor, ...]:
+        return (self.functional.answer(*self.models(flat), which),)
+
+    def plain(self, which: int | None, *flat: Any) -> tuple[Tensor, ...]:
+        model, state = self.models(flat)
+        return (self.functional.plain(model, self.functional.replayed(model, state), which),)
+
+    def differentiable(self) -> Sequence[int]:
+        return range(self.scores)

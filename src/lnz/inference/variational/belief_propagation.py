@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, get_args
 
 import torch
@@ -13,11 +13,11 @@ from lnz.caching import cached_property
 from lnz.checks import check_integer, check_number, concrete
 from lnz.inference.base import Method, Solution, check_reverse_mode
 from lnz.inference.variational.bethe import BetheSolution
-from lnz.inference.variational.grid_belief_propagation import GridSolution, serves
 from lnz.ops.belief.decode import decoded
-from lnz.ops.belief.op import log_partition, solved, warn_if_outside
-from lnz.ops.belief.reference import factor_beliefs, node_beliefs
-from lnz.ops.belief.schedule import Outcome, Run, Schedule, unrolled
+from lnz.ops.belief.op import Bethe, warn_if_outside
+from lnz.ops.belief.schedule import Run, Schedule
+from lnz.ops.envelope import State, answered, evaluated, settled
+from lnz.ops.grid_belief.op import GridBethe, serves
 from lnz.scores import Model
 from lnz.typing import LazyTuple
 
@@ -75,15 +75,15 @@ class BeliefPropagation(Method):
     def solve(self, model: Model) -> Solution:
         """The general message passing, or the same from the kernel of 4-neighbour grids where that serves."""
         run = self.run(model.dtype)
-        return GridSolution(model, run) if serves(model, run) else BeliefSolution(model, run)
+        return BeliefSolution(model, (GridBethe if serves(model, run) else Bethe)(run))
 
 
 class BeliefSolution(BetheSolution):
     """Beliefs at the final messages, and the Bethe ln Z of which they are the gradient."""
 
-    def __init__(self, model: Model, run: Run) -> None:
+    def __init__(self, model: Model, functional: Bethe) -> None:
         super().__init__(model)
-        self.run = run
+        self.functional = functional
         self._compared = False  # with what bounds ln Z
 
     @property
@@ -92,9 +92,9 @@ class BeliefSolution(BetheSolution):
         return self.model.graph.is_forest
 
     @cached_property
-    def _outcome(self) -> Outcome:
+    def _state(self) -> State:
         check_reverse_mode(self.method, self.model)
-        return solved(self.centred[0], self.run)
+        return settled(self.functional, self.centred[0])
 
     @property
     def log_partition(self) -> Tensor:
@@ -102,47 +102,49 @@ class BeliefSolution(BetheSolution):
 
     @property
     def centred_log_partition(self) -> Tensor:
-        value = log_partition(self.centred[0], self.run, self._outcome)
+        value = evaluated(self.functional, self.centred[0], self._state)
         if not self._compared and concrete(value):
             self._compared = True
-            if self.run.tolerance and not self._outcome.converged.all():
+            if self.functional.run.tolerance and not self._state[3].all():
                 warn_if_outside(self.centred[0], value.detach(), self.centred[1])
         return value
 
     @cached_property
     def _messages(self) -> Tensor:
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.centred[0].tensors):
-            return unrolled(self.centred[0], self.run, self._outcome)
-        return self._outcome.messages
+        model, state = self.centred[0], self._state
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in model.tensors):
+            return self.functional.replayed(model, state)[0]
+        return self.functional.ended(model, state)[0]
 
     @cached_property
     def marginals(self) -> tuple[Tensor, ...]:
         def belief(group: int) -> Callable[[], Tensor]:
-            return lambda: factor_beliefs(self._passing, self._messages, group).to(self.model.dtype)
+            return lambda: answered(self.functional, self.centred[0], self._state, group)
 
         return LazyTuple([belief(group) for group in range(self.model.graph.num_groups)])
 
     @cached_property
     def node_marginals(self) -> Tensor:
-        return node_beliefs(self._passing, self._messages).to(self.model.dtype)
+        return answered(self.functional, self.centred[0], self._state, None)
 
     def argmax(self) -> Tensor:
         """The labelling decoded from max-product messages: a best one on forests, in general a good one."""
-        return decoded(self.centred[0], self._maximised.messages)
+        model, functional = self.centred[0], replace(self.functional, maximise=True)
+        return decoded(model, functional.ended(model, self._maximised)[0])
 
     @cached_property
-    def _maximised(self) -> Outcome:
+    def _maximised(self) -> State:
         check_reverse_mode(self.method, self.model)
-        return solved(self.centred[0], self.run, maximise=True)
+        return settled(replace(self.functional, maximise=True), self.centred[0])
 
     @property
     def diagnostics(self) -> dict[str, Any]:
-        only_maximised = "_maximised" in vars(self) and "_outcome" not in vars(self)
-        outcome = self._maximised if only_maximised else self._outcome  # of what was run
+        only_maximised = "_maximised" in vars(self) and "_state" not in vars(self)
+        _, iterations, residual, converged, *_ = self._maximised if only_maximised else self._state  # of what was run
         return {
-            "iterations": outcome.iterations,
-            "residual": outcome.residual,
-            "converged": outcome.converged,
-            "damping": self.run.damping_for(self.centred[0]),
-            "schedule": self.run.schedule,
+            "iterations": iterations,
+            "residual": residual,
+            "converged": converged,
+            "damping": self.functional.run.damping_for(self.centred[0]),
+            "schedule": self.functional.run.schedule,
         }

@@ -14,10 +14,10 @@ from lnz.checks import check_feasible, check_integer, check_number, concrete
 from lnz.errors import ConvergenceWarning, FailedEstimateError, warn
 from lnz.inference.base import Method, Solution, check_reverse_mode
 from lnz.inference.exact.constraints import contradicted
-from lnz.ops.belief.spec import advice, warn_unless_converged
 from lnz.ops.envelope import State, evaluated, settled
 from lnz.ops.mean_field.op import MeanFieldFunctional, Schedule, hardened
 from lnz.ops.mean_field.reference import product
+from lnz.ops.variational import advice, warn_unless_converged
 from lnz.scores import Model
 from lnz.typing import LazyTuple
 

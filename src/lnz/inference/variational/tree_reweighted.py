@@ -13,11 +13,11 @@ from lnz.caching import cached_property
 from lnz.checks import check_integer, check_number, concrete
 from lnz.inference.base import Method, Solution, check_reverse_mode
 from lnz.ops.belief.schedule import Run
-from lnz.ops.belief.spec import advice, warn_unless_converged
 from lnz.ops.envelope import State, answered, evaluated, settled
 from lnz.ops.tree_reweighted.grid import GridTreeReweighting
 from lnz.ops.tree_reweighted.kernel import serves
 from lnz.ops.tree_reweighted.op import Appearance, TreeReweighting
+from lnz.ops.variational import advice, warn_unless_converged
 from lnz.scores import Model
 from lnz.typing import LazyTuple
 

@@ -1,4 +1,4 @@
-"""The sum-product update in the exponential domain: products and sums where the reference has sums and ``ln Σ exp``.
+"""The backend "cpu": the sum-product update in the exponential domain, products and sums for sums and ``ln Σ exp``.
 
 Tables and messages are shifted to have maximum 1. Where the smallest product that can occur is a normal number, no sum
 loses an addend and the result is as accurate as in the log domain; where it may not be, the log domain is used.

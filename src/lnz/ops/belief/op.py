@@ -1,14 +1,13 @@
-"""Registration and autograd of belief propagation.
+"""Belief propagation as a functional of messages: the Bethe ln Z, whose derivative is the beliefs at these messages.
 
-``lnz::belief_messages`` runs to the stopping rule, ``lnz::belief_partition`` is the Bethe ln Z at given messages, and
-``lnz::belief_gradient`` its derivative, the beliefs, without a tape over the iterations; the second derivative is
-taken through the iterations, unrolled in ``reference.py``'s terms. ``vmap`` runs the models of its axis one by one:
-the batch shape of a model is the fast way.
+Where somebody traces, ``lnz::belief_messages`` runs to the stopping rule, ``lnz::belief_partition`` is ln Z at given
+messages, and ``lnz::belief_gradient`` its derivative, without a tape over the iterations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,18 +17,69 @@ from lnz.checks import common_dtype, working_dtype
 from lnz.errors import ConvergenceWarning, warn
 from lnz.graphs import graph_of
 from lnz.ops.belief.gradient import pulled_back
-from lnz.ops.belief.reference import Passing, bethe, log_sum
+from lnz.ops.belief.reference import Passing, bethe, factor_beliefs, log_sum, node_beliefs
 from lnz.ops.belief.schedule import Outcome, Run, iterated, unrolled
-from lnz.ops.belief.spec import (
-    Spec,
-    advice,
-    hold_graph,
-    one_by_one,
-    put_together,
-    taken_apart,
-    warn_unless_converged,
-)
+from lnz.ops.dispatch import is_eager
+from lnz.ops.envelope import Answering, State
+from lnz.ops.variational import advice, flatten, unflatten, warn_unless_converged
 from lnz.scores import Model
+
+
+@dataclass(frozen=True)
+class Bethe(Answering):
+    """The state is messages ``[*batch, M, L]``, and ``[*batch]`` iterations, residual and whether they converged.
+
+    With ``maximise``, it is that of max-product, which has no value.
+    """
+
+    run: Run
+    maximise: bool = False
+
+    def state(self, model: Model) -> State:
+        """Warns, once, where messages have not converged."""
+        if is_eager(*model.tensors):
+            return settle(model, self.run, self.maximise)
+        run = self.run
+        settings = run.max_iterations, run.tolerance, run.damping, run.schedule, self.maximise
+        return _messages(model.tensors, model.observed, *flatten(model), *settings)
+
+    def value(self, model: Model, state: State) -> Tensor:
+        if is_eager(*model.tensors):
+            return bethe(Passing(model, log_sum), state[0])
+        return _partition(model.tensors, model.observed, state[0], *flatten(model))
+
+    def gradient(self, model: Model, state: State, grad: Tensor) -> list[Tensor]:
+        return pulled_back(model, state[0], grad)
+
+    def pulled(self, model: Model, state: State, grad: Tensor) -> list[Tensor]:
+        if is_eager(*model.tensors):
+            return pulled_back(model, state[0], grad)
+        return _gradient(model.tensors, model.observed, state[0], grad, *flatten(model))
+
+    def replayed(self, model: Model, state: State) -> State:
+        return unrolled(model, self.run, Outcome(*state[:4])), *state[1:]
+
+    def answer(self, model: Model, state: State, which: int | None) -> Tensor:
+        """Beliefs of the factors of a group ``[*batch, F, L1, …, Lk]``, or (``None``) of nodes ``[*batch, N, L]``."""
+        return self.plain(model, state, which)
+
+    def plain(self, model: Model, state: State, which: int | None) -> Tensor:
+        passing = Passing(model, log_sum)
+        found = node_beliefs(passing, state[0]) if which is None else factor_beliefs(passing, state[0], which)
+        return found.to(model.dtype)
+
+    def ended(self, model: Model, state: State) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Messages, iterations, residual and whether they converged."""
+        messages, iterations, residual, converged, *_ = state
+        return messages, iterations, residual, converged
+
+
+def settle(model: Model, run: Run, maximise: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The state of :class:`Bethe`."""
+    outcome = iterated(model, run, maximise=maximise)
+    ended = outcome.iterations, outcome.residual, outcome.converged
+    warn_unless_at_rest(model, run, *ended, maximise=maximise)
+    return outcome.messages, *ended
 
 
 @torch.library.custom_op("lnz::belief_messages", mutates_args=())
@@ -45,22 +95,8 @@ def _messages(
     schedule: str,
     maximise: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    model = put_together(tensors, observed, graph, weighted, batch)
     run = Run(max_iterations, tolerance, damping, schedule)  # type: ignore[arg-type]
-    outcome = iterated(model, run, maximise=maximise)
-    state = outcome.iterations, outcome.residual, outcome.converged
-    warn_unless_at_rest(model, run, *state, maximise=maximise)
-    return outcome.messages, *state
-
-
-def warn_unless_at_rest(
-    model: Model, run: Run, iterations: Tensor, residual: Tensor, converged: Tensor, *, maximise: bool
-) -> None:
-    """Warn of batch entries that have not converged."""
-    what = f"BeliefPropagation, {'max' if maximise else 'sum'}-product"
-    others = [name for name in ("sequential", "residual") if name != run.schedule]
-    advised = advice(run.damping_for(model), *(f"schedule={name!r}" for name in others[:1]))
-    warn_unless_converged(converged, iterations, residual, run.tolerance, what, advised)
+    return settle(unflatten(tensors, observed, graph, weighted, batch), run, maximise)
 
 
 @_messages.register_fake
@@ -86,7 +122,7 @@ def _partition(
     weighted: Sequence[bool],
     batch: Sequence[int],
 ) -> Tensor:
-    model = put_together(tensors, observed, graph, weighted, batch)
+    model = unflatten(tensors, observed, graph, weighted, batch)
     return bethe(Passing(model, log_sum), messages)
 
 
@@ -105,12 +141,22 @@ def _gradient(
     weighted: Sequence[bool],
     batch: Sequence[int],
 ) -> list[Tensor]:
-    return pulled_back(put_together(tensors, observed, graph, weighted, batch), messages, grad)
+    return pulled_back(unflatten(tensors, observed, graph, weighted, batch), messages, grad)
 
 
 @_gradient.register_fake
 def _(tensors: Sequence[Tensor], *_: Any) -> list[Tensor]:
     return [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in tensors]
+
+
+def warn_unless_at_rest(
+    model: Model, run: Run, iterations: Tensor, residual: Tensor, converged: Tensor, *, maximise: bool
+) -> None:
+    """Warn of batch entries that have not converged."""
+    what = f"BeliefPropagation, {'max' if maximise else 'sum'}-product"
+    others = [name for name in ("sequential", "residual") if name != run.schedule]
+    advised = advice(run.damping_for(model), *(f"schedule={name!r}" for name in others[:1]))
+    warn_unless_converged(converged, iterations, residual, run.tolerance, what, advised)
 
 
 def outside(model: Model, value: Tensor) -> Tensor:
@@ -131,118 +177,3 @@ def warn_if_outside(model: Model, value: Tensor, shift: Tensor) -> None:
             f"{beyond.numel()} models is no estimate: whatever its interactions, ln Z lies in [{low:.6g}, {high:.6g}]",
             ConvergenceWarning,
         )
-
-
-class _Messages(torch.autograd.Function):
-    """Messages, iterations, residual and whether they converged, held constant in every derivative."""
-
-    @staticmethod
-    def forward(spec: Spec, run: tuple[Any, ...], observed: Tensor | None, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return _messages(tensors, observed, *spec, *run)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(*output)
-        ctx.inputs = len(inputs)
-
-    @staticmethod
-    def backward(ctx: Any, *_: Tensor) -> tuple[None, ...]:
-        return (None,) * ctx.inputs
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
-        return one_by_one(_Messages, info.batch_size, in_dims, inputs)
-
-
-class _LogPartition(torch.autograd.Function):
-    """ln Z at given messages."""
-
-    @staticmethod
-    def forward(
-        spec: Spec, run: Any, observed: Tensor | None, messages: Tensor, iterations: Tensor, *tensors: Tensor
-    ) -> Tensor:
-        return _partition(tensors, observed, messages, *spec)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.spec, ctx.run, *tensors = inputs
-        hold_graph(ctx)
-        ctx.save_for_backward(*tensors)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        observed, messages, iterations, *tensors = ctx.saved_tensors
-        gradients = _apply(_Gradient, ctx.spec, ctx.run, observed, messages, iterations, grad, *tensors)
-        return None, None, None, None, None, *gradients
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
-        return one_by_one(_LogPartition, info.batch_size, in_dims, inputs)
-
-
-class _Gradient(torch.autograd.Function):
-    """``grad`` times the beliefs at given messages; its own derivative goes through the iterations that led to them."""
-
-    @staticmethod
-    def forward(
-        spec: Spec,
-        run: Any,
-        observed: Tensor | None,
-        messages: Tensor,
-        iterations: Tensor,
-        grad: Tensor,
-        *tensors: Tensor,
-    ) -> tuple[Tensor, ...]:
-        return tuple(_gradient(tensors, observed, messages, grad, *spec))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.spec, ctx.run, *tensors = inputs
-        hold_graph(ctx)
-        ctx.save_for_backward(*tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *vectors: Tensor) -> tuple[Tensor | None, ...]:
-        observed, messages, iterations, grad, *tensors = ctx.saved_tensors
-
-        def gradient(grad: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-            model = put_together(tensors, observed, *ctx.spec)
-            outcome = Outcome(messages, iterations, messages, messages)
-            return tuple(pulled_back(model, unrolled(model, Run(*ctx.run[:-1]), outcome), grad))
-
-        pull = torch.func.vjp(gradient, grad, *tensors)[1]
-        return None, None, None, None, None, *pull(vectors)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
-        return one_by_one(_Gradient, info.batch_size, in_dims, inputs)
-
-
-def _apply(function: Any, *inputs: Any) -> Any:
-    """``function.apply``, or its forward where that is all it takes: torch.compile fails on ``*tensors`` there."""
-    tracked = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
-    return function.apply(*inputs) if tracked or not torch.compiler.is_compiling() else function.forward(*inputs)
-
-
-def solved(model: Model, run: Run, *, maximise: bool = False) -> Outcome:
-    """Messages at the stopping rule; warns, once, where they have not converged."""
-    settings = (run.max_iterations, run.tolerance, run.damping, run.schedule, maximise)
-    if not model.tensors:
-        return iterated(model, run, maximise=maximise)
-    return Outcome(*_apply(_Messages, taken_apart(model), settings, model.observed, *model.tensors))
-
-
-def log_partition(model: Model, run: Run, outcome: Outcome) -> Tensor:
-    """The Bethe ln Z of sum-product messages, float64 ``[*batch]``; its gradient is the beliefs at these messages."""
-    if not model.tensors:
-        return bethe(Passing(model, log_sum), outcome.messages)
-    settings = (run.max_iterations, run.tolerance, run.damping, run.schedule, False)
-    return _apply(
-        _LogPartition,
-        taken_apart(model),
-        settings,
-        model.observed,
-        outcome.messages,
-        outcome.iterations,
-        *model.tensors,
-    )

@@ -10,14 +10,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lnz.ops import use_kernels
-from lnz.ops.belief.exponential import ExponentialPassing
 from lnz.ops.belief.reference import Passing, Reduce, disagreement, log_max, log_sum, normalised
 from lnz.ops.belief.wiring import Step
+from lnz.ops.dispatch import Kernels
 from lnz.scores import Model, Weighted
 
 Schedule = Literal["flooding", "residual", "sequential"]
 
+KERNELS = Kernels("belief")
+KERNELS.register("cpu", "lnz.ops.belief.exponential", devices=("cpu",), dtypes=(torch.float32, torch.float64))
 
 CONSTRAINED_DAMPING = 0.5
 """Where factors of several nodes hold −inf, messages rarely settle without."""
@@ -55,7 +56,7 @@ def iterated(model: Model, run: Run, *, maximise: bool = False) -> Outcome:
     if maximise:
         passing = Passing(model, log_max)
     else:
-        passing = (ExponentialPassing if use_kernels(*model.tensors) else Passing)(model, log_sum)
+        passing = (KERNELS.find("ExponentialPassing", *model.tensors) or Passing)(model, log_sum)
     if not passing.wiring.is_forest and run.schedule == "residual":
         return _by_residual(model, run, maximise)
     return iterate(passing, run)

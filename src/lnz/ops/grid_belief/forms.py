@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lnz.ops import use_kernels
+from lnz.checks import has_no_values
 from lnz.scores import Entry, Model, Weighted
+
+EXP: tuple[()] = ()
+LOG, MAX = (0,), (1,)
+"""The domains of messages: probabilities, their logarithms (sum-product), max-marginals in logarithms."""
 
 TABLE, POTTS, WEIGHTED, FULL = 0, 1, 2, 3
 
@@ -45,42 +48,8 @@ class Side:
     choice: Tensor | None = None
 
 
-class Grid(NamedTuple):
-    """A model and its messages, as kernels read them.
-
-    Attributes:
-        domain: ``EXP``, ``LOG`` or ``MAX`` of :mod:`lnz.ops.grid_belief.cpu.lanes`; tables come in it.
-        node: ``[entries, H, L, W]``, largest of each pixel 1 (in logarithms 0); in logarithms where there is ``rho``.
-        which: ``int64 [6, B]``: the node, horizontal, vertical and ``rho`` entry that each image reads, and the entries
-            of horizontal and vertical edges that its beliefs count for.
-        edges: of the horizontal and of the vertical edges ``(kind, square [entries, 2, L, L rounded up to 4]
-            (transposed the second time), weight [entries, rows, columns], full [entries, rows, L, L, columns],
-            (least, greatest), choice [entries, rows, columns])``; the last says which square table edges have, where
-            not all of an entry have one.
-        rho: how much messages count at nodes where that is not once: ``across [entries, H, W + 1]`` and ``down
-            [entries, H + 1, W]``, by the edges before and after each pixel, 0 on the border. Empty otherwise.
-        messages: ``[4, B, H, L, W]``.
-    """
-
-    domain: tuple[int, ...]
-    node: Any
-    which: Any
-    edges: tuple[Any, Any]
-    rho: tuple[Any, Any]
-    messages: Any
-
-
-class Part(NamedTuple):
-    """Images first … last − 1, of each the rows top … bottom − 1."""
-
-    first: int
-    last: int
-    top: int
-    bottom: int
-
-
 def covers(model: Model) -> bool:
-    """Whether grid kernels can read a model: a 4-neighbour grid, not a chain, one dtype, and kernels allowed.
+    """Whether grid kernels could read a model: a 4-neighbour grid, not a chain, one dtype, scores with values.
 
     While ``torch.compile`` traces, it is left to the general path: which backend is chosen cannot be read there.
     """
@@ -91,7 +60,7 @@ def covers(model: Model) -> bool:
         and min(grid.height, grid.width) > 1
         and len({tensor.dtype for tensor in model.tensors}) == 1
         and not torch.compiler.is_compiling()
-        and use_kernels(*model.tensors)
+        and not any(map(has_no_values, model.tensors))
     )
 
 

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from lnz.ops import use_kernels
 from lnz.ops.grid_belief.forms import covers
 from lnz.ops.jit.threads import side_by_side
 from lnz.ops.mean_field.layout import laid, layout_for, read
@@ -20,7 +21,7 @@ _SHARED = 2**13
 
 def serves(model: Model) -> bool:
     """Whether the kernels cover a model: a 4-neighbour grid without −inf in the scores of edges."""
-    if not covers(model):
+    if not (use_kernels(*model.tensors) and covers(model)):
         return False
     tables = [entry.table if isinstance(entry, Weighted) else entry for entry in model.entries[1:]]
     return not any(bool(torch.isneginf(table.detach()).any()) for table in tables)

@@ -30,6 +30,8 @@ class Answer(Generic[In, Out]):
         hold: as of :class:`Differentiable`.
     """
 
+    separate = False
+
     def __init__(
         self,
         name: str,

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -47,6 +48,20 @@ def handed_over(result: Tensor) -> Tensor:
     return result.view_as(result) if forward_ad._current_level < 0 else result.clone()
 
 
+def one_by_one(
+    function: Callable[..., Any], size: int, in_dims: Sequence[Any], inputs: Sequence[Any]
+) -> tuple[Any, Any]:
+    """The ``vmap`` rule of a function whose inputs have no batch axis in common: sample after sample."""
+    results = [
+        function(*(x.select(d, i) if isinstance(d, int) else x for x, d in zip(inputs, in_dims, strict=True)))
+        for i in range(size)
+    ]
+    if isinstance(results[0], Tensor):
+        return torch.stack(results), 0
+    columns = tuple(torch.stack(column) for column in zip(*results, strict=True))
+    return columns, (0,) * len(columns)
+
+
 class Value(torch.autograd.Function):
     """What a pass has computed, as functions of the scores: ``(op, *inputs, *outputs)``."""
 
@@ -69,6 +84,8 @@ class Value(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], op: Differentiable[Any, Any], *flat: Any) -> tuple[Any, Any]:
+        if op.separate:
+            return one_by_one(partial(applied, Value), info.batch_size, in_dims, (op, *flat))
         folded, batch, _ = op.fold(info.batch_size, in_dims[1:], flat)
         values = applied(Value, op, *folded)
         if isinstance(values, Tensor):
@@ -80,7 +97,12 @@ class Replayable(Protocol):
     """What :class:`Replay` differentiates: tensors computed fast, and once more in plain torch.
 
     ``which`` says what of it is asked for; ``flat`` are tensors, ``None`` and settings, the same for all methods.
+
+    Attributes:
+        separate: whether samples of ``vmap`` are computed one by one, without :meth:`vmap`.
     """
+
+    separate: bool
 
     def compute(self, which: Any, *flat: Any) -> tuple[Tensor, ...]: ...
 
@@ -127,6 +149,8 @@ class Replay(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], what: Replayable, which: Any, *flat: Any) -> tuple[Any, Any]:
+        if what.separate:
+            return one_by_one(partial(applied, Replay), info.batch_size, in_dims, (what, which, *flat))
         folded, unfold = what.vmap(info.batch_size, in_dims[2:], which, *flat)
         results = unfold(applied(Replay, what, which, *folded))
         return results, (0,) * len(results)

@@ -39,6 +39,7 @@ class Differentiable(Generic[In, Out]):
     """
 
     values = 1
+    separate = False
 
     def __init__(
         self,

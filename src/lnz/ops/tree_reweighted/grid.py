@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from lnz.ops.envelope import State
-from lnz.ops.grid_belief.kernel import Prepared
-from lnz.ops.grid_belief.solve import converge, pairs, pull_back, slots_of
+from lnz.ops.grid_belief.prepared import Prepared
+from lnz.ops.grid_belief.solve import KERNELS, converge, pairs, pull_back, slots_of
 from lnz.ops.tree_reweighted import kernel
 from lnz.ops.tree_reweighted.op import TreeReweighting
 from lnz.scores import Model
@@ -25,19 +25,24 @@ class GridTreeReweighting(TreeReweighting):
 
     def state(self, model: Model) -> State:
         rho = self.probabilities(model.graph)
-        run = self.run
-        value, beliefs, messages, *ended = converge(model, kernel.reweighted(model, rho), run)
-        return messages, rho.to(messages), *ended, value, beliefs
+        found, converged = converge(model, kernel.reweighted(model, rho), self.run)
+        batch, nodes = model.batch_shape, found.beliefs.shape[1:]
+        ended = (x.reshape(batch) for x in (found.iterations, found.residual, converged, found.log_z))
+        return found.messages, rho.to(found.messages), *ended, found.beliefs.reshape(*batch, *nodes)
 
     def value(self, model: Model, state: State) -> Tensor:
         return state[5].clone()
 
     def pulled(self, model: Model, state: State, grad: Tensor) -> list[Tensor]:
+        if KERNELS.find("Images", *model.tensors) is None:  # no longer
+            return super().gradient(model, (self.messages(model, state), *state[1:]), grad)
         return pull_back(model, self._prepared(model, state), state[0], grad)
 
     def answer(self, model: Model, state: State, which: int | None) -> Tensor:
         if which is None or which == 0:
             return state[6].clone()
+        if KERNELS.find("Images", *model.tensors) is None:
+            return super().plain(model, (self.messages(model, state), *state[1:]), which)
         return pairs(model, self._prepared(model, state), state[0], which)
 
     def messages(self, model: Model, state: State) -> Tensor:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from lnz.ops.belief.schedule import Run
 from lnz.ops.grid_belief.forms import FULL, POTTS, TABLE, WEIGHTED, Side, covers, is_potts, which_entry
-from lnz.ops.grid_belief.kernel import Prepared, message_floor, prepared_for
+from lnz.ops.grid_belief.prepared import Prepared, message_floor, prepared_for
+from lnz.ops.grid_belief.solve import KERNELS
 from lnz.ops.tree_reweighted.reference import Reweighted
 from lnz.scores import Model
 
@@ -26,7 +27,7 @@ RUN = 4
 
 def serves(model: Model, run: Run) -> bool:
     """Whether the kernel covers a model and a schedule."""
-    return run.schedule == "flooding" and covers(model)
+    return run.schedule == "flooding" and covers(model) and KERNELS.find("Images", *model.tensors) is not None
 
 
 def reweighted(model: Model, appearance: Tensor) -> Prepared:

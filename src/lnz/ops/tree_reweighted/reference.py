@@ -27,10 +27,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lnz.ops import use_kernels
-from lnz.ops.belief.exponential import ExponentialPassing
 from lnz.ops.belief.reference import Passing, all_but_one, beliefs, length, log_sum, shifted
+from lnz.ops.dispatch import Kernels
 from lnz.scores import Model
+
+KERNELS = Kernels("tree_reweighted")
+KERNELS.register("cpu", "lnz.ops.tree_reweighted.exponential", devices=("cpu",), dtypes=(torch.float32, torch.float64))
 
 
 class Reweighted(Passing):
@@ -79,13 +81,9 @@ class Reweighted(Passing):
         return sums.index_add(-2, self.wiring.slot_node, messages * self.at_slots)
 
 
-class ExponentialReweighted(Reweighted, ExponentialPassing):
-    """The same without gradients, in the exponential domain where its range allows."""
-
-
 def reweighted(model: Model, appearance: Tensor) -> Reweighted:
     """The fastest update without gradients."""
-    return (ExponentialReweighted if use_kernels(*model.tensors) else Reweighted)(model, appearance)
+    return (KERNELS.find("ExponentialReweighted", *model.tensors) or Reweighted)(model, appearance)
 
 
 def upper_bound(passing: Reweighted, messages: Tensor) -> Tensor:

@@ -2,183 +2,150 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any, NamedTuple
+
 import numpy as np
 
-from lnz.ops.grid_belief.cpu.edges import pair, transfer
-from lnz.ops.grid_belief.cpu.lanes import (
-    FLAGS,
-    combine,
-    dot,
-    include,
-    invert,
-    logarithm,
-    scaled_add,
-    sum_out,
-)
-from lnz.ops.grid_belief.cpu.reweighted import excess, log_totals
-from lnz.ops.grid_belief.cpu.sweep import COLUMNS, TILE, gather
+from lnz.ops.grid_belief.cpu.arguments import ROOM, TILE, received, scratch
+from lnz.ops.grid_belief.cpu.domain import inverse, logarithm, probability, times, total
+from lnz.ops.grid_belief.cpu.gather import gather, multiply_block
+from lnz.ops.grid_belief.cpu.pairs import Joint, edge_beliefs, sums_of
+from lnz.ops.grid_belief.cpu.reweighted import Arrival, excess, powers_of
+from lnz.ops.grid_belief.cpu.transfer import tables_of, transfer
 from lnz.ops.jit.cpu import helper, kernel
-from lnz.ops.jit.cpu.math import exp
-from lnz.ops.jit.cpu.rows import copy, fill
+from lnz.ops.jit.cpu.memory import address, first_lanes, full_like, load, store
+from lnz.ops.jit.cpu.vectors import LANES, astype, maximum, select
 
 
-@helper(fastmath=FLAGS)
-def account(z, scale, first, n, value):
-    """Add ``scale · z`` of each lane to ``value[0]``; ``value[1]`` counts the lanes where nothing is possible."""
-    for k in range(first, n):
-        if z[k] > -np.inf:
-            value[0] += np.float64(scale[k]) * z[k]
-        else:
-            value[1] += 1
-
-
-@helper(fastmath=FLAGS)
-def node_products(domain, u, M, b, h, w, n, x):
-    """Scores and all incoming messages of n nodes."""
-    for l in range(u.shape[0]):
-        copy(x[l, :n], u[l, w : w + n])
-        for direction in range(4):
-            include(domain, x[l, :n], M[direction, b, h, l, w : w + n])
-
-
-@helper(fastmath=FLAGS)
-def node_beliefs(domain, x, h, w, n, lanes, beliefs):
-    """The products ``x`` of n nodes over their totals ``lanes[0]``, into ``beliefs [H, W, L]``."""
-    labels, total, t = beliefs.shape[2], lanes[1, :n], lanes[3, :n]
-    copy(total, lanes[0, :n])
-    invert(domain, total, x.dtype.type(1))
-    for l in range(labels):
-        combine(domain, t, x[l, :n], total)
-        if len(domain) > 0:
-            for k in range(n):
-                t[k] = exp(t[k])
-        for k in range(n):
-            beliefs[h, w + k, l] = t[k]
-
-
-@helper(fastmath=FLAGS)
-def edge_totals(domain, labels, later, first, n, out, lanes):
-    """Σ over joint labels, into ``lanes[5]``: of what edges make of their earlier ends, times what ``later`` send."""
-    for l in range(labels):
-        include(domain, out[0, l, first:n], later[l, first:n])
-    sum_out(domain, out[0], labels, n, lanes[5], lanes[1])
-
-
-@helper(fastmath=FLAGS)
-def edge_beliefs(domain, edges, entry, own, row, column, ends, side, first, n, grad, lanes, sums):
-    """``grad`` times the beliefs into ``sums``, given their totals in ``lanes[5]``.
-
-    ``sums``: ``counts [L, L]`` summed over edges, each times its ``given [entries, rows, columns]`` weight; ``weights
-    [rows, columns]`` times the table, summed over labels; and ``beliefs [entries, rows, columns, L, L]`` themselves;
-    ``own`` is the entry of these and of what is given.
-    """
-    counts, weights, beliefs, given = sums
-    labels = edges[1].shape[2]
-    a, later = ends[2 * side], ends[2 * side + 1]
-    invert(domain, lanes[5, first:n], grad[0] * 0 + 1)
-    t, ones = lanes[3, first:n], lanes[4]
-    fill(ones, 1)
-    if given.size:
-        copy(ones[first:n], given[own, row, column + first : column + n])
-    if weights.size:
-        fill(weights[row, column + first : column + n], 0)
-    for i in range(labels):
-        for j in range(labels):
-            pair(domain, edges, entry, row, column + first, i, j, t)
-            include(domain, t, a[i, first:n])
-            include(domain, t, later[j, first:n])
-            include(domain, t, lanes[5, first:n])
-            if len(domain) > 0:
-                for k in range(t.size):
-                    t[k] = exp(t[k])
-            if counts.size:
-                counts[i, j] += grad[0] * dot(t, ones[first:n])
-            if weights.size and grad[1 + i * labels + j] > -np.inf:
-                scaled_add(weights[row, column + first : column + n], t, grad[0] * grad[1 + i * labels + j])
-            if beliefs.size:
-                for k in range(t.size):
-                    beliefs[own, row, column + first + k, i, j] += grad[0] * t[k]
-
-
-@kernel(fastmath=FLAGS)
-def collect(grid, first, last, cuts, grad, value, beliefs, sums):
-    """ln Z and beliefs, added up band by band: tasks first … last − 1, of which each image has one per band of rows.
-
-    With ``MAX``, max-marginals take the place of beliefs.
+@kernel()
+def collect(grid, tasks, rows, share, grad, value, shown, sums):
+    """ln Z and beliefs, added up band by band.
 
     Args:
-        grid: a :class:`~lnz.ops.grid_belief.forms.Grid`, not changed; where ``rho`` is not empty, ln Z is the upper
-            bound.
-        first: the first task: image ``first // bands``, band ``first % bands``.
-        last: the task after the last.
-        cuts: ``int64 [bands + 1]``, the rows at which bands begin and end.
-        grad: for the horizontal and the vertical edges ``[B, 1 + L·L]``: what beliefs are multiplied with, then the
-            table that weights scale.
-        value: float64 ``[B, bands, 2]``, added to: ln Z, and the number of nodes and edges where nothing is possible.
-        beliefs: ``[B, H, W, L]``, written.
-        sums: for the horizontal and the vertical edges ``(counts [B, bands, L, L], weights [B, rows, columns], beliefs
-            [entries, rows, columns, L, L], given [entries, rows, columns])``, added to where not empty; the last are
-            the weights that tables were given with.
+        grid: a :class:`~.arguments.Grid` in ``EXP`` or ``LOG``, not changed; where ``rho`` is not empty, ln Z is the
+            upper bound.
+        tasks: a :class:`~.arguments.Tasks`.
+        rows: scratch of the thread, ``[L + 2, columns]``, the columns rounded up to tiles and a vector more.
+        share: ``[H, W]``, how often each node counts: one less than it has neighbours, negative; with ``rho``, once.
+        grad: ``[B]``, what beliefs of edges are multiplied with.
+        value: float64 ``[B, bands, 2, LANES]``, added to: ln Z, and how many nodes and edges have nothing possible.
+        shown: beliefs of nodes ``[B, H, L, W]``, written.
+        sums: :class:`SharedSums` or :class:`OwnSums` of the horizontal and the vertical edges.
     """
-    domain, node, which, edges, rho, M = grid
-    (counts0, weights0, full0, given0), (counts1, weights1, full1, given1) = sums
-    bands, labels, width = len(cuts) - 1, node.shape[2], node.shape[3]
-    height, padded, reweighted = node.shape[1], (labels + 3) // 4 * 4, rho[0].size > 0
-    ends = np.zeros((4, padded, COLUMNS), node.dtype)
-    out = np.zeros((4, padded, COLUMNS), node.dtype)
-    x = np.zeros((padded, COLUMNS), node.dtype)
-    lanes = np.zeros((6, COLUMNS), node.dtype)
-    across = (width + TILE - 1) // TILE * TILE
-    below = np.zeros((labels, across), node.dtype)  # sent down by the row above
-    totals = np.zeros((2, across + 1), node.dtype)  # of nodes of a row and of the row above, a column late
+    domain, form, node, which, edges, rho, messages = grid
+    first, last, images, cuts, work = tasks
+    labels, width, bands, wide = node.shape[2], node.shape[3], len(cuts) - 1, rows.shape[1]
+    space, below = scratch(work, labels), address(rows, 0)
     for task in range(first, last):
-        b, band = task // bands, task % bands
-        own = (counts0[b, band], weights0[b], full0, given0), (counts1[b, band], weights1[b], full1, given1)
-        u, top, bottom = node[which[0, b]], cuts[band], cuts[band + 1]
-        added, shown, weight = value[b, band], beliefs[b], (grad[0][b], grad[1][b])
-        for h in range(max(top - 1, 0), bottom):  # of the row above, only what it sends down
-            here, above = totals[h & 1], totals[1 - (h & 1)]
+        b, band = images[task // bands], task % bands
+        tally = address(value, (b, band))
+        for h in range(cuts[band] - 1 if band else 0, cuts[band + 1]):  # of the row above, only what it sends down
+            here, above = address(rows, labels + (h & 1)), address(rows, labels + 1 - (h & 1))  # a column late
             for w in range(0, width, TILE):
-                n = min(TILE, width - w)
-                gather(domain, u[h], M, rho, which[3, b], b, h, w, n, ends, below, x, lanes[2])
-                if reweighted:
-                    sum_out(domain, x, labels, n, lanes[0], lanes[1])
-                    copy(here[w + 1 : w + 1 + n], lanes[0, :n])
-                if h < top:
-                    continue
-                if reweighted:
-                    log_totals(domain, lanes[1, :n], lanes[0, :n], lanes[2, :n])
-                    fill(lanes[4], 1)
-                else:
-                    node_products(domain, u[h], M, b, h, w, n, x)
-                    sum_out(domain, x, labels, n, lanes[0], lanes[1])
-                    copy(lanes[1, :n], lanes[0, :n])
-                    logarithm(domain, lanes[1, :n])
-                    for k in range(n):  # 1 − degree
-                        lanes[4, k] = 1 - (h > 0) - (h < height - 1) - (w + k > 0) - (w + k < width - 1)
-                account(lanes[1], lanes[4], 0, n, added)
-                node_beliefs(domain, x, h, w, n, lanes, shown)
-                for side in range(2 if h > 0 else 1):
-                    begin = 1 if side == 0 and w == 0 else 0
-                    row, column = (h - 1, w) if side else (h, w - 1)
-                    counts, weights, full, _ = own[side]
-                    entry, wanted = which[1 + side, b], counts.size + weights.size + full.size > 0
-                    transfer(domain, edges[side], entry, row, column, ends, side, begin, n, out, lanes)
-                    if reweighted:
-                        earlier = above[w + 1 + begin : w + 1 + n] if side else here[w + begin : w + n]
-                        senders = (earlier, here[w + 1 + begin : w + 1 + n])
-                        excess(domain, M, b, h, w, row, column, side, begin, n, ends, out, senders, lanes)
-                        times = rho[side][which[3, b], h, w : w + n]
-                        account(lanes[5], times, begin, n, added)
-                    if wanted or not reweighted:
-                        edge_totals(domain, labels, ends[2 * side + 1], begin, n, out, lanes)
-                    if not reweighted:
-                        copy(lanes[1, begin:n], lanes[5, begin:n])
-                        logarithm(domain, lanes[1, begin:n])
-                        fill(lanes[4], 1)
-                        account(lanes[1], lanes[4], begin, n, added)
-                    if wanted:
-                        edge_beliefs(
-                            domain, edges[side], entry, which[4 + side, b], row, column, ends, side, begin, n,
-                            weight[side], lanes, own[side],
-                        )  # fmt: skip
+                n = width - w if width - w < TILE else TILE
+                arrived = received(node, messages, which[0, b], b, h, w)
+                powers = powers_of(rho, which[3, b], h, w)
+                gather(domain, powers, n, arrived, space, address(below, w), wide)
+                totals, own = address(here, w + 1), address(shown, (b, h, 0, w))
+                nodes = Nodes(labels, space.products, space.lanes, totals, address(share, (h, w)), own, width)
+                for at in range(0, n, LANES):
+                    if len(rho) == 0:
+                        multiply_block(at, n - at, domain, arrived, space.products)
+                    node_block(at, n - at, domain, powers, nodes, tally, h >= cuts[band])
+                for side in range(0 if h >= cuts[band] else 2, 2 if h > 0 else 1):
+                    begin = 1 if side == 0 and w == 0 else 0  # of a row: no edge
+                    row, column = (h - 1, w) if side else (h, w - 1 + begin)
+                    tables = tables_of(form, edges[side], which[1 + side, b], row, column)
+                    early, made = address(space.sent, 2 * side * space.size + begin), address(space.made, begin)
+                    late, back = address(early, space.size), address(made, space.size)
+                    transfer(domain, form, tables, n - begin, labels, early, made, space.size)
+                    at_early = address(messages, (2 * side + 1, b, row, 0, column))
+                    at_late = address(messages, (2 * side, b, h, 0, w + begin))
+                    sender = address(above if side else here, w + begin + side)
+                    ends = (
+                        Arrival(made, at_late, width, late, sender),
+                        Arrival(back, at_early, width, early, address(totals, begin)),
+                    )
+                    power, into = power_of(powers, side, begin), sums_of(form, sums[side], b, band, row, column)
+                    for at in range(0, n - begin, LANES):  # all masked: one form of each function to compile
+                        edge_block(at, n - begin - at, domain, power, ends, labels, tally)
+                    if into.wanted:
+                        joint = Joint(labels, tables, early, late, grad[b])
+                        edge_beliefs(domain, form, joint, n - begin, into)
+
+
+class Nodes(NamedTuple):
+    """Consecutive pixels, as pointers.
+
+    Attributes:
+        labels: how many.
+        products: of scores and all incoming messages, ``[L, ROOM]``.
+        top: the logarithm of what they were divided by, where messages are reweighted.
+        totals: their sums, written.
+        share: how often each counts.
+        shown: beliefs ``[L, line]``, written.
+        line: as there.
+    """
+
+    labels: int
+    products: Any
+    top: Any
+    totals: Any
+    share: Any
+    shown: Any
+    line: int
+
+
+@helper()
+def node_block(at, n, domain, powers, nodes, tally, counted):
+    """The totals of pixels ``at …``; if they are ``counted``, their beliefs and values as well."""
+    labels, products, top, totals, share, shown, line = nodes
+    whole = total(domain, products, at, labels)
+    store(whole, totals, at)
+    if counted:
+        scale = inverse(domain, whole, 1)
+        for l in range(labels):
+            product = times(domain, load(products, l * ROOM + at), scale)
+            store(probability(domain, product), shown, l * line + at, n)
+        value = logarithm(domain, whole)
+        if len(powers) > 0:
+            value += load(top, at)
+        account(tally, n, value, load(share, at, n))
+
+
+@helper()
+def account(tally, n, value, share):
+    """Add ``share · value`` of the first n lanes to ``tally``; the numbers after it count where nothing is possible."""
+    inside, possible, one = first_lanes(n), value > -math.inf, full_like(tally, 1)
+    exact = astype(select(inside & possible, value, 0), np.float64) * astype(share, np.float64)
+    store(load(tally, 0) + exact, tally, 0)
+    store(load(tally, LANES) + select(inside, select(possible, 0, one), 0), tally, LANES)
+
+
+@helper()
+def power_of(powers, side, begin):
+    """How much messages count that come over consecutive edges, as a pointer; nothing where that is once."""
+    if len(powers) == 0:
+        return ()
+    return (address(powers[2 * side], begin),)
+
+
+@helper()
+def edge_block(at, n, domain, power, ends, labels, tally):
+    """The value of edges ``at …``. What their later ends sent is divided by their total, which beliefs then sum to."""
+    onward, back = ends
+    made, late = onward.new, onward.sent
+    if len(power) > 0:
+        most = maximum(excess(at, n, domain, onward, labels), excess(at, n, domain, back, labels))
+        account(tally, n, most, load(power[0], at, n))
+    for l in range(labels):
+        there = l * ROOM + at
+        store(times(domain, load(made, there), load(late, there)), made, there)
+    whole = total(domain, made, at, labels)
+    if len(power) == 0:
+        account(tally, n, logarithm(domain, whole), 1)
+    scale = inverse(domain, whole, 1)
+    for l in range(labels):
+        there = l * ROOM + at
+        store(times(domain, load(late, there), scale), late, there)

@@ -132,17 +132,49 @@ def gather(typing_context: Any, x: Any, index: Any, where: Any, other: Any) -> A
         value, places, mask, rest = arguments
         start = _pointer(context, builder, x, value, types.intp, ir.Constant(INT, 0))
         align = x.dtype.bitwidth // 8
-        pointers = builder.add(
-            splat(builder, builder.ptrtoint(start, INT), kind.width),
-            builder.mul(places, ir.Constant(ir.VectorType(INT, kind.width), [align] * kind.width)),
-        )
-        pointers = builder.inttoptr(pointers, ir.VectorType(start.type, kind.width))
+        pointers = _lanes_at(builder, start, places, kind.width, align)
         rest = as_vector(context, builder, other, rest, kind)
         name = f"llvm.masked.gather.v{kind.width}{_lane(x.dtype)}.v{kind.width}p0"
         arguments = [pointers, ir.Constant(ir.IntType(32), align), mask, rest]
         return call(builder, name, llvm_type(context, kind), arguments)
 
     return kind(x, index, where, other), generate
+
+
+@intrinsic
+def scatter(typing_context: Any, vector: Any, x: Any, index: Any, where: Any) -> Any:
+    """Put lanes at ``x[index]`` of a pointer, at ``int64`` indices, where ``where`` is true; the inverse of gather."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, start, places, mask = arguments
+        align, width = x.dtype.bitwidth // 8, vector.width
+        pointers = _lanes_at(builder, start, places, width, align)
+        name = f"llvm.masked.scatter.v{width}{_lane(x.dtype)}.v{width}p0"
+        call(builder, name, ir.VoidType(), [value, pointers, ir.Constant(ir.IntType(32), align), mask])
+        return context.get_dummy_value()
+
+    return types.void(vector, x, index, where), generate
+
+
+def _lanes_at(builder: Any, start: Any, places: Any, width: int, size: int) -> Any:
+    """Pointers to numbers of ``size`` bytes at places after a pointer."""
+    bytes_after = builder.mul(places, ir.Constant(ir.VectorType(INT, width), [size] * width))
+    addresses = builder.add(splat(builder, builder.ptrtoint(start, INT), width), bytes_after)
+    return builder.inttoptr(addresses, ir.VectorType(start.type, width))
+
+
+@intrinsic
+def first_lanes(typing_context: Any, n: Any, width: Any = WIDTH) -> Any:
+    """Which lanes are among the first n; for ``None`` all, as :func:`load` and :func:`store` have it."""
+    size = literal(width)
+    if size is None:
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        mask = _mask(context, builder, signature.args[0], arguments[0], size)
+        return ir.Constant(ir.VectorType(ir.IntType(1), size), [1] * size) if mask is None else mask
+
+    return Vector(types.boolean, size)(n, width), generate
 
 
 @intrinsic

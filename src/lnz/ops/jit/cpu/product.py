@@ -1,7 +1,8 @@
 """The matrix product of small tables with long rows: a few rows by a few cache lines of columns in registers.
 
-Also in the (max, +) semiring, where it is the step of Viterbi. A block keeps 16 sums where there are 32 registers of a
-cache line each (AVX-512), so that the arithmetic hides the loads; 8 registers of half a line elsewhere.
+A matrix is an array, or a pair: a pointer to its first number, and how far apart rows begin. Products are there in the
+(max, +) semiring too, where they are the step of Viterbi. A block keeps 16 sums where there are 32 registers of a cache
+line each (AVX-512), so that the arithmetic hides the loads; 8 registers of half a line elsewhere.
 """
 
 from __future__ import annotations
@@ -32,31 +33,41 @@ def workspace(rows, columns, dtype):
     return memory[skipped : skipped + rows * columns].reshape(rows, columns)
 
 
+def _numbers_of(kind: Any) -> Any:
+    """The type of the array or pointer that a matrix is."""
+    return kind[0] if isinstance(kind, types.Tuple) else kind
+
+
 class _Block:
     """Blocks of ``rows`` × ``lines`` sums in registers, in one semiring."""
 
     def __init__(self, context: Any, builder: Any, kinds: tuple[Any, ...], values: tuple[Any, ...], maximise: bool):
         self.builder, self.maximise = builder, maximise
-        self.kinds = kinds
-        self.arrays = [context.make_array(k)(context, builder, v) for k, v in zip(kinds, values, strict=True)]
-        self.size = kinds[0].dtype.bitwidth // 8
+        dtype = _numbers_of(kinds[0]).dtype
+        self.size = dtype.bitwidth // 8
         self.lanes = _LINE // self.size
-        self.vector = ir.VectorType(context.get_value_type(kinds[0].dtype), self.lanes)
+        self.vector = ir.VectorType(context.get_value_type(dtype), self.lanes)
         self.index = ir.IntType(64)
         self.start = ir.Constant(self.vector, [-math.inf if maximise else 0.0] * self.lanes)
-        self.strides = [
-            [builder.sdiv(stride, self.number(self.size)) for stride in cgutils.unpack_tuple(builder, array.strides)]
-            for array in self.arrays
-        ]
+        self.matrices = [self.matrix(context, kind, value) for kind, value in zip(kinds, values, strict=True)]
+
+    def matrix(self, context: Any, kind: Any, value: Any) -> tuple[Any, Any, Any]:
+        """The address of the first number, and how many numbers rows and columns lie apart."""
+        if isinstance(kind, types.Tuple):
+            pointer, line = cgutils.unpack_tuple(self.builder, value)
+            return pointer, context.cast(self.builder, line, kind.types[1], types.intp), self.number(1)
+        array = context.make_array(kind)(context, self.builder, value)
+        strides = cgutils.unpack_tuple(self.builder, array.strides)
+        return array.data, *(self.builder.sdiv(stride, self.number(self.size)) for stride in strides)
 
     def number(self, value: int) -> Any:
         return ir.Constant(self.index, value)
 
-    def place(self, array: int, line: Any, column: Any) -> Any:
+    def place(self, matrix: int, line: Any, column: Any) -> Any:
         """The address of an entry; columns of the others than the first are neighbours."""
-        at = column if array else self.builder.mul(column, self.strides[array][1])
-        at = self.builder.add(self.builder.mul(line, self.strides[array][0]), at)
-        return self.builder.gep(self.arrays[array].data, [at])
+        first, between_rows, between_columns = self.matrices[matrix]
+        at = column if matrix else self.builder.mul(column, between_columns)
+        return self.builder.gep(first, [self.builder.add(self.builder.mul(line, between_rows), at)])
 
     def line(self, address: Any) -> Any:
         return self.builder.bitcast(address, self.vector.as_pointer())

@@ -1,51 +1,45 @@
-"""What the ops of belief propagation share: models as arguments, graphs as long as tapes, vmap and warnings."""
+"""What the ops of variational methods share: models as arguments, and warnings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lnz.errors import ConvergenceWarning, warn
-from lnz.graphs import graph_of
+from lnz.graphs import FactorGraph, graph_of
 from lnz.scores import Model, Weighted
 
 Spec = tuple[str, list[bool], list[int]]
 """A model but for its tensors: the graph's handle, which entries are ``Weighted``, the batch shape."""
 
 
-def taken_apart(model: Model) -> Spec:
+def flatten(model: Model) -> Spec:
+    """What an operator of torch needs to know of a model beside ``model.tensors`` and ``model.observed``."""
     return model.graph.handle, [isinstance(entry, Weighted) for entry in model.entries], list(model.batch_shape)
 
 
-def put_together(
+def unflatten(
     tensors: Sequence[Tensor], observed: Tensor | None, graph: str, weighted: Sequence[bool], batch: Sequence[int]
 ) -> Model:
+    """The inverse of :func:`flatten`."""
+    return model_of(tensors, observed, graph_of(graph), weighted, batch)
+
+
+def model_of(
+    tensors: Sequence[Tensor],
+    observed: Tensor | None,
+    graph: FactorGraph,
+    weighted: Sequence[bool],
+    batch: Sequence[int],
+) -> Model:
+    """A model with these tensors."""
     rest = iter(tensors)
     entries = tuple(Weighted(next(rest), next(rest)) if pair else next(rest) for pair in weighted)
-    model = Model(graph_of(graph), entries, observed)
+    model = Model(graph, entries, observed)
     object.__setattr__(model, "batch_shape", torch.Size(batch))  # may be larger than that of the scores
     return model
-
-
-def hold_graph(ctx: Any) -> None:
-    """Keep the graph alive as long as the tape: a handle does not, and the caller may have dropped it by then."""
-    if not torch.compiler.is_compiling():
-        ctx.graph = graph_of(ctx.spec[0])
-
-
-def one_by_one(function: Any, size: int, in_dims: tuple[Any, ...], inputs: tuple[Any, ...]) -> Any:
-    """The vmap rule: stopping is a matter of each model."""
-    results = [
-        function.apply(*(x.select(d, i) if isinstance(d, int) else x for x, d in zip(inputs, in_dims, strict=True)))
-        for i in range(size)
-    ]
-    if isinstance(results[0], Tensor):
-        return torch.stack(results), 0
-    columns = tuple(torch.stack(column) for column in zip(*results, strict=True))
-    return columns, (0,) * len(columns)
 
 
 def advice(damping: float, *others: str) -> str:
