@@ -99,9 +99,7 @@ def _given(
     family: Family, part: Tensor, edge: Tensor, lengths: Tensor, function: Function
 ) -> tuple[Any, Any, list[tuple[int, int]]]:
     """Arguments of the kernels, and the ranges of the batch that threads share."""
-    kernels, dtype = family.kernels(), torch.promote_types(part.dtype, torch.float32)
-    if function is not None:
-        dtype = torch.promote_types(dtype, function[0].dtype)
+    kernels, dtype = family.kernels(), torch.float64  # in which they compute: they need not be compiled for others
     scores = part.to(dtype), edge.to(dtype)
     values = scores if function is None else (function[0].to(dtype), function[1].to(dtype))
     B, threads = len(part), torch.get_num_threads() if part.numel() * part.shape[-1] >= _SHARED else 1
