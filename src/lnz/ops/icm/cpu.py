@@ -1,4 +1,4 @@
-"""Iterated conditional modes over a model laid out flat (:mod:`lnz.ops.trws.layout`)."""
+"""Iterated conditional modes over a model laid out flat (:mod:`lnz.ops.layout`)."""
 
 from __future__ import annotations
 

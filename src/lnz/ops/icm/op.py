@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lnz.ops import use_kernels
 from lnz.ops.icm import reference
-from lnz.ops.trws.layout import Layout
+from lnz.ops.layout import Layout
 from lnz.scores import Model
 
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from lnz.checks import concrete
 from lnz.ops import use_kernels
-from lnz.ops.gibbs.images import key_from
+from lnz.ops.layout import Layout
+from lnz.ops.philox import key_from
 from lnz.ops.tree_gibbs import reference
 from lnz.ops.tree_gibbs.blocks import blocks_of
-from lnz.ops.trws.layout import Layout
 from lnz.scores import Model
 from lnz.typing import IGNORE
 
@@ -61,7 +61,7 @@ def _run(
 
     if labels.numel() == 0 or not blocks:
         return labels.clone()
-    key = key_from(generator).numpy().view("uint64")
+    key = key_from(generator)
     layout, batch = Layout(model), model.batch_shape.numel()
     moved = labels.clone(memory_format=torch.contiguous_format)
     chains = moved.reshape(-1, batch, model.graph.num_nodes).numpy()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lnz.ops import use_kernels
-from lnz.ops.trws.layout import Ints, Layout
+from lnz.ops.layout import Ints, Layout
 from lnz.ops.trws.reference import Messages
 from lnz.scores import Model
 

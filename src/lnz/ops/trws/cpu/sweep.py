@@ -1,4 +1,4 @@
-"""One pass of sequential message passing over a model laid out flat (:mod:`lnz.ops.trws.layout`).
+"""One pass of sequential message passing over a model laid out flat (:mod:`lnz.ops.layout`).
 
 ``lent[slot_at[s] :]`` is what the node of slot s has lent to the table of its factor, per label; −inf at labels that
 cannot be part of any possible labelling. See :mod:`lnz.ops.trws.reference` for what is computed.
