@@ -87,7 +87,7 @@ def slopes(
 
     def worker() -> Callable[[int, int], None]:
         room = np.empty((T // every + 3, 4, wide)), np.empty((every, 4, wide))
-        return lambda first, last: kernel(*arguments, *given, every, first, last, *room, out)
+        return lambda first, last: kernel(*arguments, *given, first, last, *room, out)
 
     _share(worker, len(x), x.numel(), 4)
     return _laid_out(out, x)
@@ -97,11 +97,9 @@ def viterbi(x: Tensor, of: Lattice) -> tuple[Tensor, Tensor]:
     """Best alignments ``int64 [B, T]`` and their scores ``[B]``; −100 and −inf where there is none."""
     from lnz.ops.ctc.cpu.viterbi import viterbi as kernel
 
-    flat, strides = rows(x)
-    B, T, _ = x.shape
+    B, T, C = x.shape
     best, scores = torch.empty(B, T, dtype=torch.int64), torch.empty(B, dtype=torch.float64)
-    arguments = (flat.numpy(), strides, *_arrays(of), of.blank, of.stays)
-    results = (best.numpy(), scores.numpy())
+    arguments, results = _arguments(x, x.new_zeros(C), of, False), (best.numpy(), scores.numpy())
     _share(lambda: lambda first, last: kernel(*arguments, first, last, *results), B, x.numel(), 4)
     return best, scores
 
