@@ -50,7 +50,7 @@ def marginals(given: Given) -> tuple[Tensor, Tensor]:
 
 SHARED = {"b": Axis(shared=True)}
 SUM = Differentiable(
-    "test_sum", Given, Left, scores=2, solve=solve, fake=fake, gradient=gradient, marginals=marginals, axes=SHARED
+    Operator("test_sum", solve, fake, Given, Left, SHARED), scores=2, gradient=gradient, marginals=marginals
 )
 
 
@@ -68,14 +68,16 @@ def product(given: Pair) -> Product:
 
 
 PRODUCT = Answer(
-    "test_product",
-    Pair,
-    Product,
+    Operator(
+        "test_product",
+        product,
+        lambda given: Product(given.x.new_empty(2, *given.x.shape)),
+        Pair,
+        Product,
+        SHARED | {"by_rank": Axis(1)},
+    ),
+    product,
     scores=2,
-    compute=product,
-    fake=lambda given: Product(given.x.new_empty(2, *given.x.shape)),
-    plain=product,
-    axes=SHARED | {"by_rank": Axis(1)},
 )
 
 X, KEPT = random_scores((3, 4), 0), torch.tensor([[True] * 4, [True, False, True, True], [True] * 4])
