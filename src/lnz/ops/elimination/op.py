@@ -18,7 +18,7 @@ from lnz.ops.scaffold.batch import Axis
 from lnz.semirings import KMax, Log, Max
 
 KERNELS = Kernels("elimination")
-KERNELS.register("cpu", "lnz.ops.elimination.sharing", devices=("cpu",), dtypes=(torch.float32, torch.float64))
+KERNELS.register("cpu", "lnz.ops.elimination.cpu", devices=("cpu",), dtypes=(torch.float32, torch.float64))
 
 
 class Rows(NamedTuple):
