@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
+
+MODES: dict[str, Sequence[Literal["hot", "cold"]]] = {"both": ("hot", "cold"), "hot": ("hot",), "cold": ("cold",)}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,7 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     import torch
 
     torch.set_num_threads(options.threads)
-    setting = runner.Setting(repeats=options.repeats, threads=options.threads, max_seconds=options.max_seconds)
+    setting = runner.Setting(
+        repeats=options.repeats, threads=options.threads, max_seconds=options.max_seconds, modes=MODES[options.mode]
+    )
     print(f"{setting.machine}; {setting.threads} threads; {setting.repeats} repeats", flush=True)
     red = []
     measured: list[runner.Row] = []
@@ -63,6 +69,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=_positive, default=2, metavar="N", help="for all contenders (default 2)")
     parser.add_argument(
         "--max-seconds", type=float, default=30.0, metavar="S", help="per contender and shape (default 30)"
+    )
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        default="both",
+        help="hot: a call again and again; cold: after other work, as in a step of training (default: both)",
     )
     parser.add_argument("--list", action="store_true", help="name the cases and shapes and stop")
     parser.add_argument("--out", type=Path, metavar="FILE", help="CSV file to update, or the page that --render writes")

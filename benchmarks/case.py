@@ -51,7 +51,8 @@ class Workload:
         contenders: builders by name, :data:`OURS` among them; built one by one, in order.
         reference: the right numbers, computed in another way than by the contender ``lnz``.
         tolerance: the largest ``max |a − b| / max(1, max |b|)`` against the reference, over all numbers.
-        targets: how many times as fast as a contender lnz is meant to be.
+        targets: how many times as fast as a contender lnz is meant to be, called again and again.
+        cold_targets: the same after other work, as in a step of training.
         note: what a reader of the results must know about this shape.
         tolerances: what peers known to be less exact are held to instead; their errors are in the table.
     """
@@ -62,6 +63,7 @@ class Workload:
     targets: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
     tolerances: Mapping[str, float] = field(default_factory=dict)
+    cold_targets: Mapping[str, float] = field(default_factory=dict)
 
 
 class Case(Protocol):

@@ -6,7 +6,7 @@ import datetime
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from benchmarks.case import OURS, AbsentError, Builder, Case, Contender, Numbers, version
-from benchmarks.timing import Spread, busy_seconds, interleave, ratios
+from benchmarks.timing import OtherWork, Spread, alternate, busy_seconds, interleave, ratios
 
 Status = Literal["ok", "wrong", "failed", "absent", "untimed"]
 Log = Callable[[str], None]
@@ -23,7 +23,8 @@ Log = Callable[[str], None]
 @dataclass
 class Row:
     """One contender at one shape: a line of the CSV file. Times are in milliseconds, ratios are its time over ours;
-    ``others`` is how many processors other processes kept busy meanwhile, so that a disturbed measurement shows.
+    ``cold`` ones are of single calls after other work; ``others`` is how many processors other processes kept busy
+    meanwhile, so that a disturbed measurement shows.
     """
 
     case: str
@@ -45,6 +46,14 @@ class Row:
     ratio_q1: float | None = None
     ratio_q3: float | None = None
     target: float | None = None
+    cold_repeats: int = 0
+    cold_ms: float | None = None
+    cold_q1_ms: float | None = None
+    cold_q3_ms: float | None = None
+    cold_ratio: float | None = None
+    cold_ratio_q1: float | None = None
+    cold_ratio_q3: float | None = None
+    cold_target: float | None = None
     others: float | None = None
     threads: int = 0
     date: str = ""
@@ -74,6 +83,7 @@ class Setting:
     repeats: int = 15
     threads: int = 2
     max_seconds: float = 30.0
+    modes: Sequence[Literal["hot", "cold"]] = ("hot", "cold")
     date: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).date().isoformat())
     machine: str = field(default_factory=processor)
 
@@ -89,6 +99,7 @@ def run(case: Case, shape: str, setting: Setting, log: Log) -> list[Row]:
             name,
             tolerance=workload.tolerances.get(name, workload.tolerance),
             target=workload.targets.get(name),
+            cold_target=workload.cold_targets.get(name),
             threads=setting.threads,
             date=setting.date,
             machine=setting.machine,
@@ -164,27 +175,40 @@ def _gate(row: Row, build: Builder, reference: Numbers) -> Contender | None:
 def _time(rows: Mapping[str, Row], calls: Mapping[str, Callable[[], Any]], setting: Setting, log: Log) -> None:
     start, before = time.perf_counter(), busy_seconds()
 
-    def progress(done: int) -> None:
-        if done == setting.repeats or done % 5 == 0:
-            log(f"  timing {done}/{setting.repeats} rounds, {time.perf_counter() - start:.0f} s")
+    samples: dict[str, dict[str, list[float]]] = {}
+    for mode in setting.modes:
 
-    samples = interleave(calls, setting.repeats, max_seconds=setting.max_seconds, progress=progress)
+        def progress(done: int, mode: str = mode) -> None:
+            if done == setting.repeats or done % 5 == 0:
+                log(f"  timing {mode} {done}/{setting.repeats} rounds, {time.perf_counter() - start:.0f} s")
+
+        if mode == "hot":
+            taken = interleave(calls, setting.repeats, max_seconds=setting.max_seconds, progress=progress)
+        else:
+            taken = alternate(calls, setting.repeats, OtherWork(), max_seconds=setting.max_seconds, progress=progress)
+        samples[mode] = taken
     after, seconds = busy_seconds(), time.perf_counter() - start
     others = None
     if before and after:
         others = max(0.0, (after[0] - before[0]) - (after[1] - before[1])) / seconds
         log(f"  other processes kept {others:.2f} processors busy")
-    for name, taken in samples.items():
-        row, times = rows[name], Spread.of([seconds * 1e3 for seconds in taken])
-        row.status, row.repeats, row.others = "ok", len(taken), others
-        row.median_ms, row.q1_ms, row.q3_ms = times.median, times.q1, times.q3
-        row.min_ms, row.max_ms = times.low, times.high
-        relative = Spread.of(ratios(taken, samples[OURS]))
-        row.ratio, row.ratio_q1, row.ratio_q3 = relative.median, relative.q1, relative.q3
-        goal = ""
-        if row.target is not None:
-            goal = f", target {row.target:g}: {'met' if relative.median >= row.target else 'MISSED'}"
-        log(f"  {name}: {times.median:.3f} ms, {relative.median:.2f} × lnz{goal}")
+    for name in calls:
+        row = rows[name]
+        row.status, row.others = "ok", others
+        for mode, taken in samples.items():
+            times = Spread.of([seconds * 1e3 for seconds in taken[name]])
+            relative = Spread.of(ratios(taken[name], taken[OURS]))
+            if mode == "hot":
+                row.repeats, target = len(taken[name]), row.target
+                row.median_ms, row.q1_ms, row.q3_ms = times.median, times.q1, times.q3
+                row.min_ms, row.max_ms = times.low, times.high
+                row.ratio, row.ratio_q1, row.ratio_q3 = relative.median, relative.q1, relative.q3
+            else:
+                row.cold_repeats, target = len(taken[name]), row.cold_target
+                row.cold_ms, row.cold_q1_ms, row.cold_q3_ms = times.median, times.q1, times.q3
+                row.cold_ratio, row.cold_ratio_q1, row.cold_ratio_q3 = relative.median, relative.q1, relative.q3
+            goal = "" if target is None else f", target {target:g}: {'met' if relative.median >= target else 'MISSED'}"
+            log(f"  {mode:4} {name}: {times.median:.3f} ms, {relative.median:.2f} × lnz{goal}")
 
 
 def _described(error: Exception) -> str:

@@ -14,7 +14,7 @@ from benchmarks.runner import Row
 
 _FIELDS = [field.name for field in dataclasses.fields(Row)]
 _NUMBERS = {field.name for field in dataclasses.fields(Row) if "float" in str(field.type)}
-_COUNTS = {"repeats", "threads"}
+_COUNTS = {"repeats", "cold_repeats", "threads"}
 
 _INTRODUCTION = """\
 # Speed against the field
@@ -22,7 +22,9 @@ _INTRODUCTION = """\
 Every contender computes the same numbers from the same inputs; they are compared with a reference first, and nobody is
 timed whose numbers are wrong (where lnz's are, nobody at all). Repeats are interleaved in one process (A B A B …) after
 warm-up, so that a machine whose speed drifts treats all alike; compilation and the building of graphs are left out.
-Times are medians with their quartiles; "× lnz" is the contender's time over lnz's of the same round, again median and
+*Hot* calls are repeated at once. *Cold* ones are single calls, each after the same other work (a matrix product on
+torch's threads, and 64 MB written), which is how a layer is called in a step of training. Times are medians with their
+quartiles; "× lnz" is the contender's time over lnz's of the same round, again median and
 quartiles, so above 1 lnz is faster. "Error" is the largest deviation from the reference, relative to the largest number
 where that is above 1.
 
@@ -67,8 +69,8 @@ def render(rows: Sequence[Row], cases: Iterable[Case], source: str, target: str)
 def _section(case: Case, rows: list[Row]) -> str:
     lines = [f"## {case.title}", "", case.summary, ""]
     lines += [
-        "| shape | contender | ms (quartiles) | best | × lnz (quartiles) | error | remarks |",
-        "|---|---|--:|--:|--:|--:|---|",
+        "| shape | contender | hot ms (quartiles) | × lnz | cold ms (quartiles) | × lnz | error | remarks |",
+        "|---|---|--:|--:|--:|--:|--:|---|",
     ]
     for shape, block in groupby(rows, key=lambda row: row.shape):
         lines += [_line(row, shape if first else "") for first, row in _first(block)]
@@ -83,25 +85,32 @@ def _section(case: Case, rows: list[Row]) -> str:
 
 def _line(row: Row, shape: str) -> str:
     if row.status == "ok":
-        best = _short(row.min_ms)
-        time = f"{_short(row.median_ms)} ({_short(row.q1_ms)}–{_short(row.q3_ms)})"
-        ratio = "1" if row.contender == OURS else f"{_short(row.ratio)} ({_short(row.ratio_q1)}–{_short(row.ratio_q3)})"
+        times = _spread(row.median_ms, row.q1_ms, row.q3_ms), _spread(row.cold_ms, row.cold_q1_ms, row.cold_q3_ms)
+        hot = _spread(row.ratio, row.ratio_q1, row.ratio_q3)
+        cold = _spread(row.cold_ratio, row.cold_ratio_q1, row.cold_ratio_q3)
+        if row.contender == OURS:
+            hot, cold = "1" if hot else "", "1" if cold else ""
     else:
-        time = {"wrong": "wrong numbers", "untimed": "not timed"}.get(row.status, row.status)
-        best = ratio = ""
+        times = {"wrong": "wrong numbers", "untimed": "not timed"}.get(row.status, row.status), ""
+        hot = cold = ""
     error = "" if row.error is None else f"{row.error:.0e}"
     remarks = [row.note] if row.note else []
-    if row.target is not None and row.ratio is not None:
-        remarks.append(f"target {_short(row.target)}{'' if row.ratio >= row.target else ': missed'}")
+    for mode, target, ratio in (("hot", row.target, row.ratio), ("cold", row.cold_target, row.cold_ratio)):
+        if target is not None and ratio is not None:
+            remarks.append(f"{mode} target {_short(target)}{'' if ratio >= target else ': missed'}")
     if 0 < row.repeats < 5:
         remarks.append(f"{row.repeats} repeats")
     name = " ".join(word for word in (row.contender, row.version) if word)
-    cells = (shape, name, time, best, ratio, error, "; ".join(remarks))
+    cells = (shape, name, times[0], hot, times[1], cold, error, "; ".join(remarks))
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _first(rows: Iterable[Row]) -> Iterable[tuple[bool, Row]]:
     return ((position == 0, row) for position, row in enumerate(rows))
+
+
+def _spread(median: float | None, low: float | None, high: float | None) -> str:
+    return "" if median is None else f"{_short(median)} ({_short(low)}–{_short(high)})"
 
 
 def _short(value: float | None) -> str:

@@ -1,4 +1,8 @@
-"""Interleaved timing: A B A B …, so that a machine whose speed drifts treats all contenders alike."""
+"""Interleaved timing: A B A B …, so that a machine whose speed drifts treats all contenders alike.
+
+Hot (:func:`interleave`): a call is repeated, with its data in the cache and its threads awake. Cold
+(:func:`alternate`): before every single call comes :class:`OtherWork`, as the rest of a network does in training.
+"""
 
 from __future__ import annotations
 
@@ -83,6 +87,56 @@ def interleave(
             for _ in range(loops[name]):
                 call()
             taken.append((clock() - start) / loops[name])
+        progress(done + 1)
+    return samples
+
+
+class OtherWork:
+    """A matrix product on torch's threads, and memory of ``megabytes`` written: neither is timed."""
+
+    def __init__(self, size: int = 768, megabytes: int = 64) -> None:
+        import torch
+
+        generator = torch.Generator().manual_seed(0)
+        self.left, self.right = (torch.randn(size, size, generator=generator) for _ in range(2))
+        self.out, self.memory = torch.empty(size, size), torch.zeros(megabytes * 2**17, dtype=torch.float64)
+
+    def __call__(self) -> None:
+        import torch
+
+        torch.mm(self.left, self.right, out=self.out)
+        self.memory.add_(1.0)
+
+
+def alternate(
+    calls: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    between: Callable[[], Any],
+    *,
+    max_seconds: float = 30.0,
+    clock: Callable[[], float] = time.perf_counter,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, list[float]]:
+    """Seconds of single calls, one per contender and round, each right after ``between``.
+
+    Args:
+        calls: the contenders, already called.
+        repeats: the number of rounds.
+        between: what is done before every call, the same before all.
+        max_seconds: as of :func:`interleave`.
+        clock: a monotonic clock in seconds.
+        progress: told the number of finished rounds.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    for done in range(repeats):
+        for name, call in calls.items():
+            taken = samples[name]
+            if len(taken) >= 2 and sum(taken) > max_seconds:
+                continue
+            between()
+            start = clock()
+            call()
+            taken.append(clock() - start)
         progress(done + 1)
     return samples
 

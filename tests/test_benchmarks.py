@@ -15,7 +15,7 @@ import torch
 from benchmarks import __main__ as command
 from benchmarks import cases, runner, table
 from benchmarks.case import OURS, AbsentError, Builder, Contender, Numbers, Workload, require
-from benchmarks.timing import Spread, busy_seconds, interleave, ratios
+from benchmarks.timing import OtherWork, Spread, alternate, busy_seconds, interleave, ratios
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SETTING = runner.Setting(repeats=3, threads=1, date="2026-01-02", machine="a machine")
@@ -186,6 +186,24 @@ def test_a_slow_contender_leaves_after_two_samples_and_the_others_go_on() -> Non
     assert ratios(samples["slow"], samples["fast"]) == [50.0, 50.0]
 
 
+def test_cold_calls_are_single_and_each_follows_the_other_work() -> None:
+    clock, log = FakeClock(), []
+    calls = {"a": clock.taking(0.004, log, "a"), "slow": clock.taking(50.0, log, "slow")}
+    samples = alternate(calls, 3, clock.taking(7.0, log, "other"), max_seconds=30.0, clock=clock)
+    assert log == ["other", "a", "other", "slow"] * 2 + ["other", "a"]
+    assert samples["a"] == pytest.approx([0.004] * 3)
+    assert samples["slow"] == pytest.approx([50.0] * 2)
+
+
+def test_other_work_writes_its_memory_and_multiplies() -> None:
+    work = OtherWork(size=8, megabytes=1)
+    work()
+    work()
+    assert work.memory.nbytes == 2**20
+    assert (work.memory == 2).all()
+    torch.testing.assert_close(work.out, work.left @ work.right)
+
+
 def test_spread() -> None:
     assert Spread.of([4.0, 1.0, 2.0, 3.0, 5.0]) == Spread(3.0, 2.0, 4.0, 1.0, 5.0)
     assert Spread.of([7.0]) == Spread(7.0, 7.0, 7.0, 7.0, 7.0)
@@ -219,18 +237,22 @@ def test_the_page_shows_times_ratios_and_what_is_missing() -> None:
     case = Toy(lnz=returning(1.0, 2.0))
     rows = [
         runner.Row("toy", "small", OURS, "0.1", "ok", median_ms=2.0, q1_ms=1.9, q3_ms=2.1, min_ms=1.8, ratio=1.0,
+                   cold_ms=4.0, cold_q1_ms=3.9, cold_q3_ms=4.1, cold_ratio=1.0,
                    error=0.0, repeats=9, date="2026-01-02", machine="a machine", threads=2, others=0.5),
         runner.Row("toy", "small", "peer", "3", "ok", median_ms=123.4, q1_ms=120.0, q3_ms=125.0, min_ms=119.0,
-                   ratio=61.7, ratio_q1=60.0, ratio_q3=62.0, target=70.0, error=1.5e-6, repeats=2, date="2026-01-02",
+                   ratio=61.7, ratio_q1=60.0, ratio_q3=62.0, target=70.0, cold_ms=80.0, cold_q1_ms=79.0,
+                   cold_q3_ms=81.0, cold_ratio=20.0,
+                   cold_ratio_q1=19.0, cold_ratio_q3=21.0, cold_target=15.0, error=1.5e-6, repeats=2, date="2026-01-02",
                    machine="a machine", threads=2),
         runner.Row("toy", "small", "other", status="absent", note="other is not installed (pip install other)",
                    date="2026-01-02", machine="a machine", threads=2),
     ]  # fmt: skip
     page = table.render(rows, [case], "results.csv", "page.md")
     assert "## A toy" in page
-    assert "| small | lnz 0.1 | 2 (1.9–2.1) | 1.8 | 1 | 0e+00 |  |" in page
-    assert "|  | peer 3 | 123 (120–125) | 119 | 61.7 (60–62) | 2e-06 | target 70: missed; 2 repeats |" in page
-    assert "|  | other | absent |  |  |  | other is not installed (pip install other) |" in page
+    assert "| small | lnz 0.1 | 2 (1.9–2.1) | 1 | 4 (3.9–4.1) | 1 | 0e+00 |  |" in page
+    assert "|  | peer 3 | 123 (120–125) | 61.7 (60–62) | 80 (79–81) | 20 (19–21) | 2e-06 |" in page
+    assert "| hot target 70: missed; cold target 15; 2 repeats |" in page
+    assert "|  | other | absent |  |  |  |  | other is not installed (pip install other) |" in page
     assert "2 threads" in page
     assert "Other processes kept up to 0.5 processors busy" in page
 

@@ -18,6 +18,8 @@ SHAPES = {
     "32x512x64": (32, 512, 64),
     "16x256x256": (16, 256, 256),
 }
+LAYER = "lnz.nn.LinearChainCRF"
+COLD = {"32x128x16": 35.0, "256x64x32": 28.0, "32x512x64": 70.0, "16x256x256": 60.0}
 TARGETS = {"32x128x16": 40.0, "256x64x32": 25.0, "32x512x64": 45.0, "16x256x256": 50.0}  # against pytorch-crf
 
 
@@ -26,8 +28,9 @@ class ChainNLL:
     title = "Chain likelihood, forward and backward"
     summary = (
         "B chains of T steps and L labels (BxTxL), one shared L × L table of edge scores, float32: the summed negative "
-        "log-likelihood, its gradient by the node scores and by the table. The start and end scores that pytorch-crf "
-        "also has are zero; torch-struct gets node and edge scores merged, as its interface asks."
+        "log-likelihood, its gradient by the node scores and by the table. The start and end scores that the "
+        "layers also have are zero, lnz's own layer being the drop-in for pytorch-crf's; torch-struct gets node and "
+        "edge scores merged, as its interface asks."
     )
 
     @property
@@ -43,12 +46,14 @@ class ChainNLL:
         return Workload(
             contenders={
                 OURS: partial(_lnz, nodes, table, gold),
+                LAYER: partial(_lnz_crf, nodes, table, gold),
                 "pytorch-crf": partial(_pytorch_crf, nodes, table, gold),
                 "torch-struct": partial(_torch_struct, nodes, table, gold),
             },
             reference=lambda: _reference(nodes.detach().double(), table.detach().double(), gold),
             tolerance=1e-3,
             targets={"pytorch-crf": TARGETS[shape], "torch-struct": 8.0},
+            cold_targets={"pytorch-crf": COLD[shape]},
         )
 
 
@@ -69,6 +74,22 @@ def _lnz(nodes: Tensor, table: Tensor, gold: Tensor) -> Contender:
         return loss
 
     return Contender(call, lambda loss: _answers(loss, nodes, table), "lnz")
+
+
+def _lnz_crf(nodes: Tensor, table: Tensor, gold: Tensor) -> Contender:
+    crf = lnz.nn.LinearChainCRF(table.shape[0], batch_first=True)
+    with torch.no_grad():
+        crf.start_transitions.zero_()
+        crf.end_transitions.zero_()
+        crf.transitions.copy_(table)
+
+    def call() -> Tensor:
+        nodes.grad = crf.transitions.grad = None
+        loss = -crf(nodes, gold, reduction="sum")
+        loss.backward()
+        return loss
+
+    return Contender(call, lambda loss: _answers(loss, nodes, crf.transitions), "lnz")
 
 
 def _pytorch_crf(nodes: Tensor, table: Tensor, gold: Tensor) -> Contender:

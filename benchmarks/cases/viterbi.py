@@ -14,8 +14,9 @@ from torch import Tensor
 
 import lnz
 from benchmarks.case import OURS, Contender, Numbers, Workload, require
-from benchmarks.cases.chain_nll import SHAPES
+from benchmarks.cases.chain_nll import LAYER, SHAPES
 
+COLD = {"32x128x16": 25.0, "256x64x32": 35.0, "32x512x64": 40.0, "16x256x256": 40.0}
 TARGETS = {"pytorch-crf": 35.0, "crfsuite": 6.0}
 
 
@@ -40,12 +41,14 @@ class Viterbi:
         return Workload(
             contenders={
                 OURS: partial(_lnz, nodes, table),
+                LAYER: partial(_lnz_crf, nodes, table),
                 "pytorch-crf": partial(_pytorch_crf, nodes, table),
                 "crfsuite": partial(_crfsuite, nodes, table),
             },
             reference=lambda: {"score": _best_scores(nodes.double(), table.double()).numpy()},
             tolerance=1e-5,
             targets=TARGETS,
+            cold_targets={"pytorch-crf": COLD[shape]},
         )
 
 
@@ -58,6 +61,15 @@ def _scores(nodes: Tensor, table: Tensor, y: Any) -> Numbers:
 
 def _lnz(nodes: Tensor, table: Tensor) -> Contender:
     return Contender(lambda: lnz.LinearChain(nodes, table).argmax(), lambda y: _scores(nodes, table, y), "lnz")
+
+
+def _lnz_crf(nodes: Tensor, table: Tensor) -> Contender:
+    crf = lnz.nn.LinearChainCRF(table.shape[0], batch_first=True)
+    with torch.no_grad():
+        crf.start_transitions.zero_()
+        crf.end_transitions.zero_()
+        crf.transitions.copy_(table)
+    return Contender(lambda: crf.decode(nodes), lambda y: _scores(nodes, table, y), "lnz")
 
 
 def _pytorch_crf(nodes: Tensor, table: Tensor) -> Contender:

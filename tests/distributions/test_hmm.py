@@ -349,3 +349,10 @@ def test_infeasible_entries_are_named() -> None:
             lnz.InfeasibleError, match=r"HMM\.\w+: no labelling has a finite score in batch entries \[1"
         ):
             call()
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 0), ()])
+def test_emissions_without_steps_or_states_are_refused(shape: tuple[int, ...]) -> None:
+    states = shape[-1] if shape else 1
+    with pytest.raises(ValueError, match=r"emission: expected shape \[\*batch, T, K\] with K > 0, got"):
+        lnz.HMM(torch.zeros(states), torch.zeros(states, states), torch.zeros(shape), normalised=False)

@@ -202,6 +202,19 @@ def test_kl_needs_the_same_factors() -> None:
         torch.distributions.kl_divergence(p, q)
 
 
+@pytest.mark.parametrize("method", [lnz.inference.Exact(), lnz.inference.BeliefPropagation()])
+def test_kl_is_infinite_where_the_other_has_observed_what_is_not_sure(method: lnz.inference.Method) -> None:
+    """One label of one node is enough; what both have observed, or what is certain in the first, rules nothing out."""
+    graph = lnz.FactorGraph.pairwise(3, 2, torch.tensor([[0, 1], [1, 2]]))
+    scores = (random_scores((3, 2), 0), random_scores((2, 2), 1))
+    p = lnz.MRF(graph, scores, method)
+    seen = torch.tensor([-100, 1, -100])
+    q = p.condition(seen)
+    assert torch.distributions.kl_divergence(p, q) == torch.inf
+    equal(torch.distributions.kl_divergence(q, p.condition(seen)), torch.zeros((), dtype=torch.float64))
+    assert torch.distributions.kl_divergence(q, p).isfinite()
+
+
 def test_kl_of_equal_graphs_built_apart() -> None:
     scores = [(random_scores((4, 2), seed), random_scores((4, 2, 2), seed + 1)) for seed in (0, 5)]
     same = lnz.FactorGraph.grid(2, 2, 2)

@@ -80,7 +80,7 @@ def test_max_table_decides_for_the_narrow_order():
 
 
 def test_the_best_order_is_found_where_none_keeps_the_limits():
-    found = find_order(grid_neighbours(20, 8), [2] * 160, range(160), Limits(2**8))
+    found = find_order(grid_neighbours(20, 8), [2] * 160, range(160), Limits(2**8, seconds=0.5))
     assert found is not None
     assert found.order.width == 8
     assert found.excess == 2

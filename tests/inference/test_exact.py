@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import lnz
 from lnz.inference import Enumeration, Exact
+from lnz.inference.exact.plans import _readable
 from lnz.ops import backend
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
@@ -256,7 +257,9 @@ def test_messages_are_limited_and_refusals_state_the_best_order():
     found = lnz.MRF(graph, scores).diagnostics
     once, every = found["message_entries_at_once"], found["message_entries"]
     assert once < every < found["total_entries"]
-    tight = lnz.MRF(graph, (torch.zeros(2, requires_grad=True), scores[1]), Exact(max_messages=once))
+    tight = lnz.MRF(
+        graph, (torch.zeros(2, requires_grad=True), scores[1]), Exact(max_messages=once, search_seconds=0.1)
+    )
     with torch.no_grad():
         assert tight.log_partition.item() == pytest.approx(36 * math.log(2))
     for call in (lambda: tight.log_partition, lambda: tight.marginals, tight.argmax, lambda: tight.sample((1,))):
@@ -265,7 +268,7 @@ def test_messages_are_limited_and_refusals_state_the_best_order():
     with pytest.raises(
         lnz.IntractableError, match=r"best one found \(breadth first\) has treewidth 6 and needs a table"
     ):
-        _ = lnz.MRF(graph, scores, Exact(max_messages=8)).log_partition
+        _ = lnz.MRF(graph, scores, Exact(max_messages=8, search_seconds=0.1)).log_partition
     with pytest.raises(ValueError, match="max_messages: expected a positive integer, got 0"):
         Exact(max_messages=0)
 
@@ -367,3 +370,17 @@ def test_empty_groups_and_isolated_nodes():
     assert p.log_partition.item() == pytest.approx(2 * math.log(2))
     assert p.marginals[0].shape == (0, 2, 2)
     assert p.node_marginals.tolist() == [[0.5, 0.5], [0.5, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (1, "1.0 bytes"),
+        (1023, "1023.0 bytes"),
+        (1024, "1.0 KiB (1024 bytes)"),
+        (3 * 1024**3, "3.0 GiB (3221225472 bytes)"),
+        (1024**5, "about 10^15 bytes"),
+    ],
+)
+def test_sizes_are_told_in_units(size, words):
+    assert words in _readable(size)

@@ -140,3 +140,13 @@ def test_a_round_is_over_when_every_label_has_failed_since_the_last_gain(labels)
     one = lnz.MRF(graph, p.scores, GraphCuts(max_rounds=1))
     assert one.argmax().tolist() == [labels - 1, labels - 1]
     assert one.diagnostics["cuts"] == labels
+
+
+@pytest.mark.parametrize("offset", [-1e6, 1e6])
+def test_a_bound_is_never_below_the_score_that_it_bounds(offset):
+    """By as much as sums of this size are rounded, and not by more."""
+    p = attractive(7)
+    q = lnz.MRF(p.graph, (p.scores[0] + offset, p.scores[1]), GraphCuts())
+    q.argmax()
+    found = q.diagnostics
+    assert 0 <= found["bound"] - found["score"] <= 2e-9 * found["score"].abs()

@@ -10,7 +10,7 @@ import torch
 import lnz
 from lnz.inference import TRWS, IteratedConditionalModes
 from lnz.inference.exact.elimination import interaction_graph
-from lnz.inference.map.blocks import random_block
+from lnz.inference.map.blocks import improved, random_block
 from lnz.inference.map.iterated_conditional_modes import best_of
 from tests.modes import check, random_model
 
@@ -115,3 +115,16 @@ def test_patience_counts_blocks_that_gain_nothing():
         q.argmax()
         assert q.diagnostics["optimal"]
         assert q.diagnostics["blocks"] == patience
+
+
+def test_patience_counts_blocks_that_gain_nothing_in_any_batch_entry():
+    """Beside an entry that is best already, another one goes on as it would alone."""
+    graph, generator = lnz.FactorGraph.grid(4, 5, 3), torch.Generator().manual_seed(0)
+    node = torch.randn(20, 3, generator=generator, dtype=torch.float64)
+    p = lnz.MRF(graph, (node, torch.randn(3, 3, generator=generator, dtype=torch.float64)))
+    best, start = p.argmax(), torch.zeros(20, dtype=torch.int64)
+    alone, tried = improved(p.model, start, 27, 3, 0)
+    labels, both = improved(p.model.expand((2,)), torch.stack((best, start)), 27, 3, 0)
+    assert tried > 3
+    assert both == tried
+    assert torch.equal(labels, torch.stack((best, alone)))

@@ -23,6 +23,7 @@ from lnz.inference import (
     r_hat,
 )
 from lnz.inference.sampling.hamiltonian_monte_carlo import relaxation
+from lnz.inference.sampling.mixing import mixing
 from lnz.ops.tree_gibbs.blocks import blocks_of, combs, forests
 from tests.suite import random_scores
 
@@ -341,3 +342,31 @@ def test_what_a_method_lacks_it_says_who_has() -> None:
     p = lnz.MRF(p.graph, scores, lnz.inference.MeanField())
     with pytest.raises(TypeError, match=r"MeanField has no sample; .* Gibbs\(\) and the other samplers"):
         p.sample((2,))
+
+
+def test_each_model_is_judged_by_its_own_statistics(generator: torch.Generator) -> None:
+    """The worst R-hat and the least sample size over K statistics, for each of a batch of models that is no square."""
+    draws = torch.randn(200, 4, 2, 5, generator=generator).double()
+    draws[:, :2, 1, 3] += 3.0  # two of the four chains of the second model are elsewhere
+    walk = draws[..., 0, 4].cumsum(0)  # and one statistic of the first hardly moves
+    draws[..., 0, 4] = walk
+    judged = mixing(draws, torch.ones(2, 5, dtype=torch.bool), 1.01)
+    each, effective = lnz.inference.r_hat(draws), lnz.inference.effective_sample_size(draws)
+    assert each.shape == effective.shape == (2, 5)
+    assert torch.equal(judged.r_hat, torch.stack((each[0].max(), each[1].max())))
+    assert torch.equal(judged.ess, torch.stack((effective[0].min(), effective[1].min())))
+    assert judged.ess[0] == effective[0, 4]
+    assert not judged.mixed.any()
+
+
+def test_coarse_steps_of_hamiltonian_monte_carlo_are_corrected() -> None:
+    """Steps whose energy is far from kept are refused as often as the Metropolis rule says: the draws stay right."""
+    graph = lnz.FactorGraph.pairwise(2, 2, torch.tensor([[0, 1]]))
+    scores = torch.tensor([[0.0, 2.0], [1.0, 0.0]]), torch.tensor([[1.5, 0.0], [0.0, 1.5]])
+    p = lnz.MRF(graph, tuple(entry.double() for entry in scores))
+    sampler = HamiltonianMonteCarlo(1.9, 4, chains=4000, warmup=30, sweeps=30)
+    chains = sampler.init(p.model, 4000, torch.Generator().manual_seed(0))
+    chains = sampler.step(p.model, chains, 60, torch.Generator().manual_seed(1))
+    joint = torch.bincount(chains.labels[:, 0] * 2 + chains.labels[:, 1], minlength=4) / 4000
+    wanted = p.marginals[1].reshape(-1)
+    assert ((joint - wanted).abs() < 4 * (wanted * (1 - wanted) / 4000).sqrt()).all(), (joint, wanted)

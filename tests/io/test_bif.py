@@ -176,3 +176,15 @@ def test_tables_agree_with_pyagrum(shared_data, tmp_path, name):
         theirs = network.cpt(scope[-1])
         ours = table.permute([scope.index(axis) for axis in reversed(theirs.names)])
         torch.testing.assert_close(ours, torch.from_numpy(theirs.toarray()), rtol=0, atol=1e-7)  # theirs are float32
+
+
+def test_a_variable_of_one_state_is_a_constant(tmp_path):
+    model = read(
+        tmp_path,
+        "network n { } variable a { type discrete [ 1 ] { always }; } variable b { type discrete [ 2 ] { yes, no }; }\n"
+        "probability ( a ) { table 1.0; } probability ( b | a ) { (always) 0.25, 0.75; }",
+    )
+    p = lnz.MRF(model.graph, model.scores)
+    assert p.node_marginals.tolist() == [pytest.approx([1.0, 0.0]), pytest.approx([0.25, 0.75])]
+    with pytest.raises(lnz.errors.FormatError, match="number of states of a"):
+        read(tmp_path, "network n { } variable a { type discrete [ 0 ] { }; } probability ( a ) { table; }")

@@ -286,6 +286,8 @@ def test_starts_are_one_row_per_chain(machine):
     assert machine.init_chains(4, V[0]).labels[:, :5].tolist() == [V[0].tolist()] * 4
     with pytest.raises(ValueError, match=r"v: expected one row per chain, shape \[4, 5\], got \[3, 5\]"):
         machine.init_chains(4, V)
+    with pytest.raises(ValueError, match=r"v: expected one row per chain, shape \[4, 5\], got \[1, 1, 5\]"):
+        machine.init_chains(4, V[:1, None])
 
 
 def test_wrong_widths_are_named():

@@ -128,7 +128,7 @@ def test_what_is_handed_over_is_not_kept_and_what_is_kept_is_not_handed_over(red
     while made is not None and not hasattr(made, "saved_tensors"):
         made = made.next_functions[0][0]
     assert made is not None
-    kept = made.saved_tensors[4].data_ptr()
+    kept = made.saved_tensors[5].data_ptr()
     loss.backward(retain_graph=True)
     assert node.grad is not None
     assert edge.grad is not None
@@ -196,3 +196,34 @@ def test_long_chains_in_float32() -> None:
     assert (single[1] - double[1]).abs().max() < 2e-5
     equal(single[2].double(), double[2], rtol=1e-4, atol=1e-2)
     assert fused_nll.FEWEST <= 4
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1e4])
+@pytest.mark.parametrize("banded", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ends_are_as_good_as_among_the_node_scores(scale: float, banded: bool, dtype: torch.dtype) -> None:
+    """ln P(y), its gradients, those of these and a best labelling: of lengths 0 and 1 too, on every rung."""
+    B, T, L = 11, 7, 19
+    node, edge = scale * random_scores((B, T, L), 0).to(dtype), scale * random_scores((L, L), 1).to(dtype)
+    ends = scale * random_scores((2, L), 2).to(dtype)
+    ends[0, 3] = ends[1, 5] = -torch.inf
+    if banded:
+        edge = edge.masked_fill((torch.arange(L)[:, None] - torch.arange(L)).abs() > 9, -torch.inf)
+    lengths = torch.arange(B) % (T + 1)
+    y = torch.full((B, T), 4) + torch.arange(B)[:, None]
+    answers = []
+    for kept in (True, False):
+        leaves = [x.clone().requires_grad_() for x in (node, edge, ends)]
+        given = lnz.LinearChain(leaves[0], leaves[1], lengths)
+        p = given.with_boundary_scores(*leaves[2])
+        if not kept:
+            p = lnz.LinearChain(p.node_scores, leaves[1], lengths)
+        log_prob = p.log_prob(y)
+        weight = torch.linspace(-1, 2, B, dtype=dtype)
+        first = torch.autograd.grad((log_prob * weight).sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(sum((x * x.detach().sign()).sum() for x in first), leaves)
+        best, score = p.topk(1)
+        answers.append([log_prob, *first, *second, best, score, p.node_scores, p.argmax()])
+    for actual, right in zip(*answers, strict=True):
+        rtol = 1e-5 if dtype == torch.float32 else 1e-11
+        equal(actual, right, rtol=rtol, atol=rtol * scale * 10)

@@ -120,10 +120,13 @@ def test_no_label_of_weight_0_is_drawn() -> None:
     assert picked(weights.expand(4, 5), uniform).tolist() == [1, 1, 3, 3]
 
 
+ENDS = torch.linspace(-1, 2, 2 * NODE.shape[2], dtype=torch.float64).reshape(2, -1)
+
+
 def test_opcheck() -> None:
     for edge in (EDGES[0][None, None], EDGES[1]):
         for k in (1, 3):
-            torch.library.opcheck(TOPK.op, (NODE, edge, LENGTHS, k), raise_exception=True)
+            torch.library.opcheck(TOPK.op, (NODE, edge, LENGTHS, ENDS, k), raise_exception=True)
         for of_edges in (False, True):
             torch.library.opcheck(MAX_MARGINALS.op, (NODE, edge, LENGTHS, of_edges), raise_exception=True)
         uniform = torch.rand(2, 3, 4, dtype=torch.float64)

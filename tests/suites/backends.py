@@ -45,7 +45,30 @@ class Backends(Family):
             assert actual.dtype == torch.float32
             equal(actual.double(), wanted, rtol=1e-4, atol=1e-5)
 
-    @pytest.mark.parametrize("compiler", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+    @given(st.data())
+    def test_answers_do_not_depend_on_what_was_asked_before(self, data: st.DataObject) -> None:
+        instance = self.feasible(data).map(Tensor.float)  # float32, whose last digits would show it
+        gold = instance.p.argmax()
+
+        def answers(first: str) -> list[Tensor]:
+            leaves, p = instance.with_gradient()
+            if first == "ln Z":
+                _ = p.log_partition, tensors(p.marginals), p.entropy()
+            elif first == "ln P":
+                _ = p.log_prob(gold)
+            log_prob = p.log_prob(gold)
+            gradients = torch.autograd.grad(log_prob.sum(), leaves, allow_unused=True)
+            found = [log_prob, p.log_partition, p.entropy(), *tensors(p.marginals)]
+            return [*found, *(g for g in gradients if g is not None)]
+
+        alone = answers("nothing")
+        for first in ("ln Z", "ln P"):
+            for actual, wanted in zip(answers(first), alone, strict=True):
+                assert torch.equal(actual, wanted), (actual, wanted)
+
+    @pytest.mark.parametrize(
+        "compiler", ["aot_eager", *(pytest.param(name, marks=pytest.mark.slow) for name in ("eager", "inductor"))]
+    )
     def test_compiles_in_one_graph(self, compiler: str) -> None:
         instance = self.example()
         gold = instance.oracle.labellings()[0][0]

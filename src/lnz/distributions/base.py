@@ -167,6 +167,9 @@ class StructuredDistribution(Distribution, ABC):
     @property
     def _working_dtype(self) -> torch.dtype:
         """What scores are added up in: float32 or wider, float64 where they are large."""
+        return self._once("working_dtype", self._find_working_dtype)
+
+    def _find_working_dtype(self) -> torch.dtype:
         dtype = working_dtype(self._dtype)
         return torch.float64 if dtype == torch.float32 and self._far else dtype
 
@@ -206,8 +209,12 @@ class StructuredDistribution(Distribution, ABC):
         return (name, torch.is_grad_enabled()) in self._cache
 
     def _require_feasible(self, what: str) -> None:
-        if self._validate_args:  # by a sum that is in range wherever it is finite
-            check_feasible(self._relative_log_partition(), f"{type(self).__name__}.{what}")
+        if self._validate_args:
+            check_feasible(self._total(), f"{type(self).__name__}.{what}")
+
+    def _total(self) -> Tensor:
+        """A sum over all labellings, −inf where none is possible and only there: it is in range where it is finite."""
+        return self._relative_log_partition()
 
     def log_prob(self, value: Tensor) -> Tensor:
         """ln P(y) = s(y) − ln Z, ``[*batch]``; −inf where y is impossible.

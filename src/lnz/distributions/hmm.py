@@ -106,8 +106,14 @@ class HMM(SequenceDistribution):
     @property
     def _offset(self) -> Tensor:
         """By how much a score is more than that of the chain, wide ``[*batch]``."""
+        return self._once("offset", self._find_offset)
+
+    def _find_offset(self) -> Tensor:
         offset = hmm.offset(self.initial, self.emission)
         return (offset if self.lengths is None else offset * (self.lengths > 0)).expand(self.batch_shape)
+
+    def _total(self) -> Tensor:
+        return self._chain._total()
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -331,11 +337,14 @@ def _check_rows(name: str, scores: Tensor, used: Tensor | None = None) -> None:
     """Raise unless each row that is ``used`` is a distribution, up to what rounding logarithms does to its sum."""
     if not concrete(scores):
         return
+    tolerance = 1e-3 if torch.finfo(scores.dtype).eps < 1e-6 else 0.1
     if plain(scores) and scores.dtype in (torch.float32, torch.float64):  # as in lnz.checks.largest
-        totals = torch.from_numpy(np.exp(scores.detach().numpy().astype(np.float64)).sum(-1, keepdims=True)).squeeze(-1)
+        sums = np.exp(scores.detach().numpy().astype(np.float64)).sum(-1)
+        if used is None and np.abs(sums - 1).max(initial=0) <= tolerance:
+            return
+        totals = torch.as_tensor(sums)
     else:
         totals = scores.detach().double().exp().sum(-1)
-    tolerance = 1e-3 if torch.finfo(scores.dtype).eps < 1e-6 else 0.1
     bad = (totals - 1).abs() > tolerance
     if used is not None:
         bad = bad & used

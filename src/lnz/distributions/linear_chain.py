@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Self
 
 import torch
@@ -74,23 +75,39 @@ class LinearChain(SequenceDistribution):
             if inside is None or edge_scores.dim() == 2 or edge_scores.shape[-3] != T - 1
             else lambda: inside()[..., 1:, None, None]
         )
-        self.node_scores = without_padding("node_scores", node_scores, nodes, values=values, axes=2)
+        self._nodes = without_padding("node_scores", node_scores, nodes, values=values, axes=2)
+        self._ends: Tensor | None = None  # [2, L], on top of the scores of the first and of the last label
         self.edge_scores = without_padding("edge_scores", edge_scores, edges, values=values, axes=3)
         self.lengths = lengths
+
+    @property
+    def node_scores(self) -> Tensor:
+        """x ``[*batch, T, L]``, with :meth:`with_boundary_scores`."""
+        if self._ends is None:
+            return self._nodes
+        ends = self._ends
+        return self._once("node_scores", lambda: chain.with_ends(self._nodes, self.lengths, *ends))
 
     @property
     def scores(self) -> tuple[Tensor, Tensor]:
         return self.node_scores, self.edge_scores
 
     @property
+    def _score_tensors(self) -> tuple[Tensor, ...]:
+        return (self._nodes, self.edge_scores) if self._ends is None else (self._nodes, self.edge_scores, self._ends)
+
+    @property
     def num_labels(self) -> int:
-        return self.node_scores.shape[-1]
+        return self._nodes.shape[-1]
 
     @property
     def _flat(self) -> chain.Chains:
         """Scores and lengths with one batch axis, as :mod:`lnz.ops.chain` takes them; half precision in float32."""
+        return self._once("flat", lambda: self._with_one_batch_axis(self.node_scores))
+
+    def _with_one_batch_axis(self, node: Tensor) -> chain.Chains:
         (T,), L, B = self.event_shape, self.num_labels, self.batch_shape.numel()
-        node, scores = (each.to(self._working_dtype) for each in self.scores)
+        node, scores = (each.to(self._working_dtype) for each in (node, self.edge_scores))
         if node.shape != (B, T, L):
             node = node.expand(*self.batch_shape, T, L).reshape(B, T, L)
         if scores.dim() == 2:
@@ -114,13 +131,16 @@ class LinearChain(SequenceDistribution):
     def _pass(self) -> chain.Pass:
         return self._once("forward_backward", lambda: chain.forward_backward(self._flat))
 
+    def _total(self) -> Tensor:
+        return self._pass.log_z.reshape(self.batch_shape)
+
     @property
     def _wide_log_partition(self) -> Tensor:
         return chain.log_partition(self._flat, self._pass).reshape(self.batch_shape)
 
     @property
     def _dtype(self) -> torch.dtype:
-        return self.node_scores.dtype
+        return self._nodes.dtype
 
     @property
     def node_marginals(self) -> Tensor:
@@ -174,8 +194,8 @@ class LinearChain(SequenceDistribution):
         """ln P(y) = s(y) − ln Z, ``[*batch]``; −inf where y is impossible. Entries of −100 are summed over.
 
         The difference is taken in float64 before it is rounded, where it may be above 0 by a few units in the last
-        place of sums of scores. Of a full labelling, asked for first where edge scores range too far for the kernels
-        (and where there are none), it is a sum of ln P(y_t | y_{t+1}), none of which is positive.
+        place of sums of scores. Of a full labelling, where edge scores range too far for the kernels (and where there
+        are none), it is a sum of ln P(y_t | y_{t+1}), none of which is positive.
         """
         return self._scaled_log_prob(value, 1.0)
 
@@ -184,17 +204,14 @@ class LinearChain(SequenceDistribution):
         y = as_labels("y", y)
         if self._far:
             return _times(scale, super().log_prob(y))
-        if self._known("forward_backward"):
-            return _times(scale, self._log_prob_by_difference(y))
-        if not self._known("fused"):  # of a second labelling, the pass that serves all of them is cheaper
-            log_prob = chain.scaled_log_prob(*self.scores, self.lengths, y, scale)
-            if log_prob is not None:
-                self._once("fused", lambda: True)
-                return log_prob
+        # whatever has been asked for before, so that the answer is the same to the last digit
+        log_prob = chain.scaled_log_prob(self._nodes, self.edge_scores, self.lengths, y, scale, self._ends)
+        if log_prob is not None:
+            return log_prob
         if not self._is_full(y):
             return _times(scale, self._log_prob_by_difference(y))
-        chains = self._flat
-        log_prob, done = chain.log_probability(chains, y.reshape(chains.node.shape[:2]))
+        chains, known = self._flat, self._pass if self._known("forward_backward") else None
+        log_prob, done = chain.log_probability(chains, y.reshape(chains.node.shape[:2]), known)
         self._once("forward_backward", lambda: done)
         return _times(scale, log_prob.reshape(self.batch_shape)).to(self._dtype)
 
@@ -296,18 +313,13 @@ class LinearChain(SequenceDistribution):
             check_event_shape(name, scores.shape, (L,))
             check_broadcast(name, scores.shape[:-1], shape)
             shape = torch.broadcast_shapes(scores.shape[:-1], shape)
-        if T == 0:
-            for scores in (start, end):
-                node = (
-                    node if scores is None else node + scores.to(node.dtype).unsqueeze(-2)
-                )  # of no step: for gradients of 0
-            return self._with(node.expand(*shape, T, L), self.edge_scores)
-        last = torch.as_tensor(T if self.lengths is None else self.lengths, device=node.device) - 1
-        steps = torch.zeros_like(last), last.clamp(min=0)  # over the padding of an empty sequence, which is ignored
         added = [node.new_zeros(L) if scores is None else scores.to(node.dtype) for scores in (start, end)]
-        at = torch.stack([step.expand(shape) for step in steps], -1).unsqueeze(-1).expand(*shape, 2, L)
-        values = torch.stack([scores.expand(*shape, L) for scores in added], -2)
-        return self._with(node.expand(*shape, T, L).scatter_add(-2, at, values), self.edge_scores)
+        shared = T > 0 and self._ends is None and all(ends.dim() == 1 and plain(ends) for ends in added)
+        if not shared:
+            return self._with(chain.with_ends(node, self.lengths, *added).expand(*shape, T, L), self.edge_scores)
+        joined = copy(self)
+        joined._ends = torch.stack(added)  # for kernels that take them as they are; nothing is copied for these
+        return joined
 
     def max_marginals(self) -> LazyTuple:
         """The largest score of a labelling with each label, and with each pair of neighbouring ones.
@@ -326,7 +338,11 @@ class LinearChain(SequenceDistribution):
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         check_integer("k", k)
         with torch.no_grad():
-            labels, scores = chain.topk(self._flat, k)
+            if k > 1 or self._ends is None:
+                labels, scores = chain.topk(self._flat, k)
+            else:
+                chains = self._with_one_batch_axis(self._nodes)
+                labels, scores = chain.topk(chains, k, self._ends.to(chains.node.dtype))
         labels = labels.reshape(k, *self.batch_shape, *self.event_shape)
         return labels, scores.reshape(k, *self.batch_shape).to(self._dtype)
 

@@ -15,7 +15,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from lnz.checks import check_feasible, check_scores, check_tensor, concrete, largest
+from lnz.checks import check_scores, check_tensor, concrete, largest
 from lnz.distributions.base import StructuredDistribution
 from lnz.ops.precision import accumulator
 
@@ -84,9 +84,8 @@ class SequenceDistribution(StructuredDistribution):
         ln Z of Q less expected scores; or where these are large, ``by_conditionals`` of Q, at O(T L²) memory.
         """
 
-    def _require_feasible(self, what: str) -> None:
-        if self._validate_args:
-            check_feasible(self._wide_log_partition, f"{type(self).__name__}.{what}")
+    def _total(self) -> Tensor:
+        return self._wide_log_partition
 
 
 def without_padding(

@@ -137,30 +137,39 @@ class LinearChainCRF(nn.Module):
         chain = self._chain(emissions, mask, order)
         dtype, chain = chain._dtype, chain._wide  # rounded once, after it is known to be possible
         gold, tags = tags, tags if order is None else tags.gather(1, order)
-        likelihood = chain.log_prob(tags) if self.class_weights is None else self._weighted(chain, tags)
-        impossible = torch.isneginf(likelihood)
+        size = self._size(reduction, chain, tags)
+        if self.class_weights is not None:
+            terms = self._weighted(chain, tags) / size
+        elif isinstance(size, Tensor):  # not known yet: a function is being traced
+            terms = chain.log_prob(tags) / size
+        else:  # of terms of the loss, gradients are made with them
+            terms = -chain._scaled_log_prob(tags, -1 / size)
+        impossible = torch.isneginf(terms)
         if zero_infinity:
-            likelihood = likelihood.masked_fill(impossible, 0.0)
-        elif concrete(likelihood) and impossible.any():
+            terms = terms.masked_fill(impossible, 0.0)
+        elif concrete(terms) and impossible.any():
             raise self._impossible(impossible.nonzero().flatten().tolist(), emissions, gold, mask)
         if reduction == "none":
-            return likelihood.to(dtype)
-        if reduction == "mean":
-            return likelihood.mean().to(dtype)
-        total = likelihood.sum()
-        if reduction == "sum":
-            return total.to(dtype)
-        weights = self.class_weights
-        if weights is not None:
-            number = torch.where(chain.inside, weights[tags.clamp(min=0)], 0.0).sum()
-        else:
-            number = tags.numel() if mask is None else mask.sum()
-        if concrete(total) and not number > 0:
-            raise ValueError("mask: expected a step to average over, for reduction='token_mean', got none")
-        return (total / number).to(dtype)
+            return terms.to(dtype)
+        return (terms.mean() if reduction == "mean" and not len(terms) else terms.sum()).to(dtype)
 
     if TYPE_CHECKING:
         __call__ = forward
+
+    def _size(self, reduction: Reduction, chain: LinearChain, tags: Tensor) -> Tensor | float:
+        """What the sum over the batch is divided by; a tensor where its value is not known."""
+        if reduction != "token_mean":
+            return max(1, len(tags)) if reduction == "mean" else 1
+        weights = self.class_weights
+        if weights is None:
+            number = torch.tensor(tags.numel()) if chain.lengths is None else chain.lengths.sum()
+        else:
+            number = torch.where(chain.inside, weights[tags.clamp(min=0)], 0.0).sum()
+        if not concrete(number, tags):
+            return number
+        if not number > 0:
+            raise ValueError("mask: expected a step to average over, for reduction='token_mean', got none")
+        return number.item()
 
     def _impossible(self, entries: list[int], emissions: Tensor, tags: Tensor, mask: Tensor | None) -> InfeasibleError:
         scores = TagScores(emissions.detach(), *(each.detach() for each in self._scores))

@@ -18,7 +18,7 @@ from lnz.ops.chain.expectation import expectation, log_conditionals, surprisal
 from lnz.ops.chain.fused_nll import scaled_log_prob
 from lnz.ops.chain.log_prob import is_full, log_probability
 from lnz.ops.chain.op import edge_marginals, forward_backward, log_partition, node_marginals
-from lnz.ops.chain.records import Chains, Pass
+from lnz.ops.chain.records import Chains, Pass, with_ends
 from lnz.ops.chain.reference import entropy
 
 __all__ = [
@@ -39,4 +39,5 @@ __all__ = [
     "scaled_log_prob",
     "surprisal",
     "topk",
+    "with_ends",
 ]

@@ -18,7 +18,7 @@ from torch import Tensor
 from lnz.ops import precision
 from lnz.ops.chain import reference
 from lnz.ops.chain.op import KERNELS, SHARED
-from lnz.ops.chain.records import Chains
+from lnz.ops.chain.records import Chains, with_ends
 from lnz.ops.chain.reference import forward, scores_into
 from lnz.ops.choices import ranked
 from lnz.ops.precision import accumulator
@@ -28,12 +28,14 @@ from lnz.semirings import KMax
 from lnz.typing import IGNORE
 
 RANKED = Axis(1)
+ENDS = {"ends": Axis(None)}  # the same for all chains
 
 
 class _TopK(NamedTuple):
     node: Tensor
     edge: Tensor
     lengths: Tensor
+    ends: Tensor
     k: int
 
 
@@ -42,17 +44,24 @@ class _Best(NamedTuple):
     scores: Tensor
 
 
-def topk(chains: Chains, k: int) -> tuple[Tensor, Tensor]:
-    """The k best labellings ``int64 [k, B, T]`` and their scores ``[k, B]``; beyond the possible ones −100 and −inf."""
-    return TOPK(_TopK(*chains, k))
+def topk(chains: Chains, k: int, ends: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The k best labellings ``int64 [k, B, T]`` and their scores ``[k, B]``; beyond the possible ones −100 and −inf.
+
+    ``ends [2, L]`` are on top of the scores of the first and of the last label.
+    """
+    if ends is None:  # one for all samples of vmap, as new_zeros would not be
+        ends = torch.zeros(2, chains.node.shape[-1], dtype=chains.node.dtype, device=chains.node.device)
+    return TOPK(_TopK(*chains, ends, k))
 
 
 def _topk(given: _TopK) -> _Best:
     chains, k = Chains(*given[:3]), given.k
     viterbi = KERNELS.find("viterbi", *chains[:2]) if k == 1 and chains.has_steps else None
     if viterbi is not None:
-        labels, scores = viterbi(chains)
+        labels, scores = viterbi(chains, given.ends)
         return _Best(labels.unsqueeze(0), scores.unsqueeze(0).to(chains.node.dtype))
+    if given.ends.any():
+        chains = chains._replace(node=with_ends(chains.node, chains.lengths, *given.ends))
     several = KERNELS.find("topk", *chains[:2]) if chains.has_steps else None
     labels, scores = (several or topk_by_reference)(chains, k)
     return _Best(labels, scores.to(chains.node.dtype))
@@ -72,7 +81,9 @@ def _topk_fake(given: _TopK) -> _Best:
     return _Best(given.lengths.new_empty(given.k, B, T), given.node.new_empty(given.k, B))
 
 
-TOPK = Operator("chain_topk", _topk, _topk_fake, _TopK, _Best, axes=SHARED | {"labels": RANKED, "scores": RANKED})
+TOPK = Operator(
+    "chain_topk", _topk, _topk_fake, _TopK, _Best, axes=SHARED | ENDS | {"labels": RANKED, "scores": RANKED}
+)
 
 
 class _Uniform(NamedTuple):

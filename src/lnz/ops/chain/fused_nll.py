@@ -19,13 +19,20 @@ from lnz.checks import plain
 from lnz.ops import precision
 from lnz.ops.chain import log_prob
 from lnz.ops.chain.op import KERNELS
-from lnz.ops.chain.records import Fused, Labelled
+from lnz.ops.chain.records import Ended, Fused
 from lnz.ops.dispatch import is_eager
 
 FEWEST = 4  # sequences that are worth rows for eight
 
 
-def scaled_log_prob(node: Tensor, edge: Tensor, lengths: Tensor | None, y: Tensor, scale: float = 1.0) -> Tensor | None:
+def scaled_log_prob(
+    node: Tensor,
+    edge: Tensor,
+    lengths: Tensor | None,
+    y: Tensor,
+    scale: float = 1.0,
+    ends: Tensor | None = None,
+) -> Tensor | None:
     """``scale`` · ln P(y) ``[*batch]`` of full labellings; ``None`` where y is none, or this is not served here.
 
     Args:
@@ -34,31 +41,47 @@ def scaled_log_prob(node: Tensor, edge: Tensor, lengths: Tensor | None, y: Tenso
         lengths: ``int64 [*batch]`` or ``None``.
         y: ``[*batch, T]``.
         scale: such as −1 / B for the terms of a mean loss, whose gradients are then made only once.
+        ends: ``[2, L]``, on top of the scores of the first and of the last label; or ``None``.
     """
-    if not _serves(node, edge, lengths, y):
+    if not _serves(node, edge, ends, lengths, y):
         return None
     *batch, T, L = node.shape
     B = math.prod(batch)
     counts = torch.full((B,), T) if lengths is None else lengths.reshape(B)
-    given = Labelled(node.detach().reshape(B, T, L), edge.detach()[None, None], counts, y.reshape(B, T))
-    wanted = (node.requires_grad, edge.requires_grad) if torch.is_grad_enabled() else (False, False)
+    added = node.new_zeros(2, L) if ends is None else ends
+    given = Ended(node.detach().reshape(B, T, L), edge.detach()[None, None], counts, y.reshape(B, T), added.detach())
+    grad = torch.is_grad_enabled()
+    wanted = grad and (node.requires_grad or added.requires_grad), grad and edge.requires_grad
     done = fused(given, node.new_full((B,), scale), wanted)
     if done is None:
         return None
     value = (done.log_prob if scale == 1 else done.log_prob * scale).view(batch)
     if not any(wanted):
         return value
-    made = _shaped(done.at_node, node), _shaped(done.at_edge, edge)
-    return FusedLogProb.apply(node, edge, given, made, value, scale)
+    return FusedLogProb.apply(
+        node, edge, added, given, _shaped(done, given, node, edge, grad and added.requires_grad), value, scale
+    )
 
 
-def _shaped(made: Tensor | None, like: Tensor) -> Tensor | None:
-    return None if made is None else made.reshape(like.shape)
+def _shaped(done: Fused, given: Ended, node: Tensor, edge: Tensor, with_ends: bool) -> list[Tensor | None]:
+    """The gradients by ``node``, ``edge`` and, if asked for, the ends, in their shapes."""
+    at_node = None if done.at_node is None else done.at_node.reshape(node.shape)
+    at_edge = None if done.at_edge is None else done.at_edge.reshape(edge.shape)
+    if done.at_node is None or not with_ends:
+        return [at_node, at_edge, None]
+    return [at_node, at_edge, _at_ends(done.at_node, given.lengths)]
 
 
-def _serves(node: Tensor, edge: Tensor, lengths: Tensor | None, y: Tensor) -> bool:
+def _at_ends(at_node: Tensor, lengths: Tensor) -> Tensor:
+    """What of ``at_node [B, T, L]`` is that of the first and of the last label, summed: ``[2, L]``."""
+    last = (lengths - 1).clamp(min=0)  # of an empty sequence it is 0
+    return torch.stack([at_node[:, 0].sum(0), at_node[torch.arange(len(last)), last].sum(0)])
+
+
+def _serves(node: Tensor, edge: Tensor, ends: Tensor | None, lengths: Tensor | None, y: Tensor) -> bool:
     return (
         edge.dim() == 2
+        and (ends is None or plain(ends))
         and isinstance(y, Tensor)
         and y.shape == node.shape[:-1]
         and y.dtype == torch.int64
@@ -70,7 +93,7 @@ def _serves(node: Tensor, edge: Tensor, lengths: Tensor | None, y: Tensor) -> bo
     )
 
 
-def fused(given: Labelled, weight: Tensor, wanted: Sequence[bool]) -> Fused | None:
+def fused(given: Ended, weight: Tensor, wanted: Sequence[bool]) -> Fused | None:
     """ln P(y) and its gradients times ``weight`` ``[B]``; ``None`` where y is no full labelling."""
     run = KERNELS.find("fused_log_prob", given.node, given.edge)
     done = None if run is None else run(given, weight, wanted)
@@ -79,10 +102,10 @@ def fused(given: Labelled, weight: Tensor, wanted: Sequence[bool]) -> Fused | No
     return done
 
 
-def _add_wide(given: Labelled, weight: Tensor, done: Fused) -> None:
+def _add_wide(given: Ended, weight: Tensor, done: Fused) -> None:
     """Compute the sequences that left the range of the dtype, in place."""
     which = (~done.in_range).nonzero()[:, 0]
-    some, share = precision.entries(given, which), weight[which]
+    some, share = precision.entries(given.folded(), which), weight[which]
     passed = log_prob.solve(some)
     done.log_prob[which] = passed.log_prob
     wanted = done.at_node is not None, done.at_edge is not None
@@ -94,44 +117,47 @@ def _add_wide(given: Labelled, weight: Tensor, done: Fused) -> None:
 
 
 class FusedLogProb(torch.autograd.Function):
-    """``scale`` · ln P(y), which has been computed, as a function of the scores ``[*batch, T, L]`` and ``[L, L]``."""
+    """``scale`` · ln P(y), which has been computed, as a function of nodes ``[*batch, T, L]``, edges and ends."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any,
         node: Tensor,
         edge: Tensor,
-        given: Labelled,
-        made: tuple[Tensor | None, Tensor | None],
+        ends: Tensor,
+        given: Ended,
+        made: Sequence[Tensor | None],
         value: Tensor,
         scale: float,
     ) -> Tensor:
-        ctx.save_for_backward(node, edge, given.lengths, given.y, *made)
+        ctx.save_for_backward(node, edge, ends, given.lengths, given.y, *made)
         ctx.scale = scale
         return value
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        node, edge, lengths, y, *made = ctx.saved_tensors
+        node, edge, ends, lengths, y, *made = ctx.saved_tensors
         weight = grad.reshape(-1)
         if torch.is_grad_enabled() or not is_eager(grad):
-            given = Labelled(node.reshape(*y.shape, -1), edge[None, None], lengths, y)
-            at_node, at_edge = _differentiable(given, weight * ctx.scale, ctx.needs_input_grad)
-            gradients = _shaped(at_node, node), _shaped(at_edge, edge)
+            given = Ended(node.reshape(*y.shape, -1), edge[None, None], lengths, y, ends)
+            found = _differentiable(given, weight * ctx.scale, [x is not None for x in made[:2]])
+            gradients = _shaped(found, given, node, edge, made[2] is not None)
         elif (upstream := weight.numpy()).min() == (factor := float(upstream.max())):
             # what was made is handed over as the very tensors that are saved: autograd copies them if it must
             gradients = made if factor == 1 else [None if x is None else x * factor for x in made]
         else:
-            given = Labelled(node.detach().reshape(*y.shape, -1), edge.detach()[None, None], lengths, y)
-            done = fused(given, weight * ctx.scale, [x is not None for x in made])
+            given = Ended(node.detach().reshape(*y.shape, -1), edge.detach()[None, None], lengths, y, ends.detach())
+            done = fused(given, weight * ctx.scale, [x is not None for x in made[:2]])
             assert done is not None  # of labels that have been looked at
-            gradients = _shaped(done.at_node, node), _shaped(done.at_edge, edge)
-        return *gradients, None, None, None, None
+            gradients = _shaped(done, given, node, edge, made[2] is not None)
+        wanted = ctx.needs_input_grad[:3]
+        return *(x if needed else None for x, needed in zip(gradients, wanted, strict=True)), None, None, None, None
 
 
-def _differentiable(given: Labelled, weight: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
+def _differentiable(given: Ended, weight: Tensor, wanted: Sequence[bool]) -> Fused:
     """The gradients, as functions of the scores and of ``weight``."""
-    done = log_prob.LOG_PROB.solve(given)
-    found = iter(log_prob.LOG_PROB.gradient(weight, given, done, wanted[:2]))
-    at_node, at_edge = (next(found) if needed else None for needed in wanted[:2])
-    return [at_node, at_edge]
+    labelled = given.folded()
+    done = log_prob.LOG_PROB.solve(labelled)
+    found = iter(log_prob.LOG_PROB.gradient(weight, labelled, done, wanted))
+    at_node, at_edge = (next(found) if needed else None for needed in wanted)
+    return Fused(done.log_prob, at_node, at_edge, given.lengths >= 0)

@@ -16,16 +16,21 @@ from lnz.ops.chain import op, reference
 from lnz.ops.chain.numerator import edge_indicators
 from lnz.ops.chain.op import KERNELS, SHARED, add_wide_edges, empty_pass
 from lnz.ops.chain.records import Chains, Labelled, LabelledPass, Pass
+from lnz.ops.dispatch import is_eager
 from lnz.ops.scaffold import Differentiable, Operator
 
 
 def solve(given: Labelled) -> LabelledPass:
-    """ln P(y) and the pass.
+    """ln P(y) and the pass."""
+    return after(given, op.solve(given.chains))
+
+
+def after(given: Labelled, done: Pass) -> LabelledPass:
+    """ln P(y), after the pass.
 
     s(y) − ln Z is taken in float64, before it is rounded, with an error of their rounding there; in logarithms ln P(y)
     is a sum of conditionals.
     """
-    done = op.solve(given.chains)
     difference = KERNELS.find("log_prob", given.node, given.edge) if given.chains.has_steps else None
     log_prob = torch.empty_like(done.log_z) if difference is None else difference(given, done.log_z)
     for level, which in precision.rungs_above(done.rung):
@@ -85,10 +90,16 @@ LOG_PROB = Differentiable(
 )
 
 
-def log_probability(chains: Chains, y: Tensor) -> tuple[Tensor, Pass]:
-    """ln P(y) ``[B]`` of full labellings y ``[B, T]``, of gradient gold − marginals; and the pass that it took."""
+def log_probability(chains: Chains, y: Tensor, known: Pass | None = None) -> tuple[Tensor, Pass]:
+    """ln P(y) ``[B]`` of full labellings y ``[B, T]``, of gradient gold − marginals; and the pass that it took.
+
+    A ``known`` pass over the same chains is used again where nothing is being traced or transformed.
+    """
     given = Labelled(*chains, y)
-    done = LOG_PROB.solve(given)
+    if known is not None and is_eager(*given):
+        done = after(Labelled(*(x.detach() for x in given)), known)
+    else:
+        done = LOG_PROB.solve(given)
     return LOG_PROB.value(given, done), done.done
 
 

@@ -79,6 +79,37 @@ class Labelled(NamedTuple):
         return Chains(*self[:3])
 
 
+class Ended(NamedTuple):
+    """Labelled chains that share one table, with scores ``ends [2, L]`` on top of those of first and of last labels."""
+
+    node: Tensor
+    edge: Tensor
+    lengths: Tensor
+    y: Tensor
+    ends: Tensor
+
+    def folded(self) -> Labelled:
+        """With the ends among the node scores."""
+        return Labelled(with_ends(self.node, self.lengths, *self.ends), self.edge, self.lengths, self.y)
+
+
+def with_ends(node: Tensor, lengths: Tensor | None, start: Tensor, end: Tensor) -> Tensor:
+    """Node scores ``[*batch, T, L]`` plus ``start`` and ``end [*batch, L]`` at the first and the last label of each.
+
+    ``lengths`` are ``[*batch]``, ``None`` is T; what is shared may be left out of the batch shapes. An empty sequence
+    has neither. Differentiable.
+    """
+    T, L = node.shape[-2:]
+    lengths = torch.as_tensor(T if lengths is None else lengths, device=node.device)
+    shape = torch.broadcast_shapes(node.shape[:-2], lengths.shape, start.shape[:-1], end.shape[:-1])
+    if T == 0:  # of no step: for gradients of 0
+        return (node + start.unsqueeze(-2) + end.unsqueeze(-2)).expand(*shape, T, L)
+    steps = torch.zeros_like(lengths), (lengths - 1).clamp(min=0)  # over the padding of an empty sequence
+    at = torch.stack([step.expand(shape) for step in steps], -1).unsqueeze(-1).expand(*shape, 2, L)
+    values = torch.stack([scores.expand(*shape, L) for scores in (start, end)], -2)
+    return node.expand(*shape, T, L).scatter_add(-2, at, values)
+
+
 class LabelledPass(NamedTuple):
     """ln P(y) ``[B]``, and the :class:`Pass` that it took."""
 

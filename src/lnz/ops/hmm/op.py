@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lnz.checks import constant
+from lnz.checks import constant, joint_batch_shape, plain
 from lnz.ops import precision
 from lnz.ops.chain import Chains, Pass
 from lnz.ops.chain.op import KERNELS, SHARED
@@ -26,7 +27,7 @@ def joined(initial: Tensor, emission: Tensor) -> Tensor:
 
     There the largest of either is taken away, as a constant, before they are added: :func:`offset`.
     """
-    batch = torch.broadcast_shapes(initial.shape[:-1], emission.shape[:-2])
+    batch = joint_batch_shape(initial=initial.shape[:-1], emission=emission.shape[:-2])
     if not emission.shape[-2]:
         return emission + initial.unsqueeze(-2)  # of no step: for gradients of 0
     if constant(initial, emission) and emission.dtype in (torch.float32, torch.float64):
@@ -48,6 +49,10 @@ def offset(initial: Tensor, emission: Tensor) -> Tensor:
 
 
 def _largest(scores: Tensor) -> Tensor:
+    if plain(scores) and scores.dtype in (torch.float32, torch.float64):  # as in lnz.checks.largest
+        tops = scores.detach().numpy().max(-1, keepdims=True)
+        tops[tops == -np.inf] = 0
+        return torch.from_numpy(tops)
     top = scores.detach().amax(-1, keepdim=True)
     return top.masked_fill(torch.isneginf(top), 0.0)
 

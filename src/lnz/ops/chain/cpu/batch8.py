@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lnz.ops.chain.cpu.rows import FLAGS, LARGE, SMALL, climb
+from lnz.ops.chain.cpu.rows import FLAGS, LARGE, SMALL, climb, plus
 from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.math import exp
 from lnz.ops.jit.cpu.memory import address, fold_blocks, for_blocks, full_like, load, store
@@ -26,6 +26,7 @@ class Eight(NamedTuple):
 
     Attributes:
         x: node scores ``[B, T, L]``.
+        ends: ``[2, L]``, on top of those of the first and of the last label.
         at: ``int64 [8]``, the sequence of each row.
         counts: ``int64 [8]``, its length; 0 for a row that is none.
         local: ``[T, 8, line]``, exp(x − max x).
@@ -39,6 +40,7 @@ class Eight(NamedTuple):
     """
 
     x: Any
+    ends: Any
     at: Any
     counts: Any
     local: Any
@@ -55,6 +57,17 @@ class Eight(NamedTuple):
 def _row(e, r, t):
     """How far into ``[B, T, L]`` the row of sequence r at step t lies."""
     return (e.at[r] * e.steps + t) * e.size
+
+
+@helper(fastmath=FLAGS)
+def _scores(e, r, t):
+    """A pointer to the scores of sequence r at step t; where an end adds to them, to the sum, in its message row."""
+    scores, sums = address(e.x, _row(e, r, t)), address(e.message, r * e.line)
+    if t == 0:
+        scores = plus(scores, address(e.ends, 0), sums, e.size)
+    if t == e.counts[r] - 1:
+        scores = plus(scores, address(e.ends, e.size), sums, e.size)
+    return scores
 
 
 @helper()
@@ -91,11 +104,11 @@ def _vectors(e, which):
 def lift(e, t, tops, shifts):
     """``tops = max x[at, t]``, ``local[t] = exp(x[at, t] − tops)``; ``shifts`` (float64) grow by ``tops``.
 
-    Returns whether all of x is a number.
+    Returns whether all of x is a number. What is in ``message`` is lost.
     """
     for r in range(EIGHT):
         if t < e.counts[r]:
-            top = fold_blocks(climb, full_like(e.x, -math.inf), e.size, address(e.x, _row(e, r, t)))
+            top = fold_blocks(climb, full_like(e.x, -math.inf), e.size, _scores(e, r, t))
         else:
             top = full_like(e.x, 0)
         store(top, e.partial, _partial(e, 0, r))
@@ -107,7 +120,7 @@ def lift(e, t, tops, shifts):
     for r in range(EIGHT):
         row = address(e.local, (t * EIGHT + r) * e.line)
         if t < e.counts[r]:
-            proper = fold_blocks(_exp_shifted, proper, e.size, address(e.x, _row(e, r, t)), tops[r], row)
+            proper = fold_blocks(_exp_shifted, proper, e.size, _scores(e, r, t), tops[r], row)
         else:
             for column in range(0, e.size, LANES):
                 store(full_like(e.x, 1), row, column)

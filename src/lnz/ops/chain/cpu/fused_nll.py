@@ -31,8 +31,8 @@ from lnz.ops.chain.cpu.batch8 import (
 )
 from lnz.ops.chain.cpu.forward_backward import RANGE
 from lnz.ops.chain.cpu.forward_backward import REACH as WITHIN
-from lnz.ops.chain.cpu.numerator import FULL, IGNORE, LATENT, PRODUCTS, ROWS, WRONG, flush, merge
-from lnz.ops.chain.cpu.rows import FLAGS, LARGE, SMALL, shrink, span
+from lnz.ops.chain.cpu.numerator import PRODUCTS, ROWS, flush
+from lnz.ops.chain.cpu.rows import FLAGS, LARGE, SMALL, fill, scaled_copy, smallest, span
 from lnz.ops.chain.cpu.sweep import (
     ALPHA,
     BANDED,
@@ -43,15 +43,12 @@ from lnz.ops.chain.cpu.sweep import (
     REACH,
     START,
     judge,
-    keep_smallest,
-    lift_table,
-    tables,
 )
-from lnz.ops.chain.records import Fused, Labelled
+from lnz.ops.chain.records import Ended, Fused
 from lnz.ops.jit import buffers
 from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.memory import address
-from lnz.ops.jit.cpu.product import add_matmul, matmul, workspace
+from lnz.ops.jit.cpu.product import SPLITS, add_matmul, matmul
 from lnz.ops.jit.cpu.vectors import LANES
 from lnz.ops.jit.work import on_threads, shares_of, threads_for
 
@@ -64,6 +61,7 @@ class Batch(NamedTuple):
         edge: ``[L, L]``.
         lengths: ``int64 [B]``.
         y: ``int64 [B, T]``; what is beyond the lengths is not looked at.
+        ends: ``[2, L]``, on top of the scores of the first and of the last label.
         weights: ``[B]``, of the gradients of ln P(y).
     """
 
@@ -71,6 +69,7 @@ class Batch(NamedTuple):
     edge: Any
     lengths: Any
     y: Any
+    ends: Any
     weights: Any
 
 
@@ -93,132 +92,217 @@ class Results(NamedTuple):
     gold: Any
 
 
-@helper()
-def kind_of(y, lengths, labels):
-    """``FULL``, ``LATENT`` or ``WRONG``, as :func:`lnz.ops.chain.cpu.numerator.inspect`."""
-    latent, wrong = 0, 0
-    for b in range(len(y)):
-        for t in range(lengths[b]):
-            label = y[b, t]
-            latent |= label == IGNORE
-            wrong |= (label != IGNORE) & ((label < 0) | (label >= labels))
-    return WRONG if wrong else LATENT if latent else FULL
+class Table(NamedTuple):
+    """What is known of the table of edge scores.
+
+    Attributes:
+        top: the largest edge score; 0 where all are −inf.
+        reach: ``top`` less the smallest that is not −inf.
+        banded: whether there is −inf.
+        proper: whether all are numbers.
+        delayed: whether states are divided by their sums one step late, see :mod:`lnz.ops.chain.cpu.sweep`.
+    """
+
+    top: float
+    reach: float
+    banded: bool
+    proper: bool
+    delayed: bool
 
 
 class Scratch(NamedTuple):
     """Arrays of one group of eight sequences, which stay in the cache.
 
     Attributes:
-        at: ``int64 [8]``, the sequence of each row.
-        counts: ``int64 [8]``, its length.
-        local: ``[T, 8, line]``.
-        forward: ``[T, 8, line]``.
-        state: ``[8, line]``.
-        message: ``[8, line]``.
+        places: ``int64 [2, 8]``, the sequence of each row, and its length.
+        rows: ``[2, T, 8, line]``, see :class:`~lnz.ops.chain.cpu.batch8.Eight`.
+        state: ``[2, 8, line]``: states and messages, 0 beyond the labels.
+        steps: ``[2, T, 8]``, see :class:`Lanes`.
+        lanes: ``[39, 8]``: partial sums, and numbers of each row.
+        sums: ``[line, line]``, 0; or ``[0, line]``.
+        wide: float64 ``[2 + 7, 8]``, see :class:`Lanes`.
+    """
+
+    places: Any
+    rows: Any
+    state: Any
+    steps: Any
+    lanes: Any
+    sums: Any
+    wide: Any
+
+
+class Lanes(NamedTuple):
+    """Pointers to numbers of the eight rows.
+
+    Attributes:
+        factors: by which to multiply what arrives next.
+        tops: the largest score of a step.
+        shares: 1 over the sum of joint weights of a step.
+        joints: the smallest of these sums.
+        nodes: weights of node marginals.
+        edges: weights of backward states.
+        weights: of the gradients of ln P(y).
         into: ``[T, 8]``, the factor by which each message into a step was multiplied.
         gains: ``[T, 8]``, that of each state after it, where it is normalised at once.
-        partial: ``[2, 8, 16]``.
+        masses: float64, products of sums whose logarithm is not taken yet.
+        log_z: float64.
         report: float64 ``[8, 7]``, of :mod:`lnz.ops.chain.cpu.sweep`.
     """
 
-    at: Any
-    counts: Any
-    local: Any
-    forward: Any
-    state: Any
-    message: Any
+    factors: Any
+    tops: Any
+    shares: Any
+    joints: Any
+    nodes: Any
+    edges: Any
+    weights: Any
     into: Any
     gains: Any
-    partial: Any
+    masses: Any
+    log_z: Any
     report: Any
 
 
+FIELDS = len(START)
+FIRST = 2 * LANES  # of the rows of ``lanes``, after the partial sums of two reductions
+
+
 @helper()
-def rows_of(node, s):
-    """Pointers to the arrays."""
-    return Eight(
-        address(node, 0), address(s.at, 0), address(s.counts, 0), address(s.local, 0), address(s.forward, 0),
-        address(s.state, 0), address(s.message, 0), address(s.partial, 0),
-        node.shape[2], s.state.shape[1], node.shape[1],
+def pointers(batch, s):
+    """What the functions below go by."""
+    lanes, T = s.lanes, batch.node.shape[1]
+    e = Eight(
+        address(batch.node, 0), address(batch.ends, 0), address(s.places, 0), address(s.places, 1), address(s.rows, 0),
+        address(s.rows, 1), address(s.state, 0), address(s.state, 1), address(lanes, 0), batch.node.shape[2],
+        s.state.shape[2], T,
     )  # fmt: skip
+    v = Lanes(
+        address(lanes, FIRST), address(lanes, FIRST + 1), address(lanes, FIRST + 2), address(lanes, FIRST + 3),
+        address(lanes, FIRST + 4), address(lanes, FIRST + 5), address(lanes, FIRST + 6), address(s.steps, 0),
+        address(s.steps, 1), address(s.wide, 0), address(s.wide, 1), address(s.wide, 2),
+    )  # fmt: skip
+    return e, v
 
 
-@helper(fastmath=FLAGS)
-def forward(node, s, longest, delayed, banded, table, shifts):
-    """α of eight sequences; ln Z, but for the maximum of the edge scores, into ``shifts``."""
-    size = node.shape[2]
-    columns, rows = s.state.T, rows_of(node, s)
-    factors, tops, masses = np.ones(EIGHT, node.dtype), np.empty(EIGHT, node.dtype), np.ones(EIGHT)
-    factors_at, tops_at = address(factors, 0), address(tops, 0)
-    masses_at, shifts_at = address(masses, 0), address(shifts, 0)
-    proper = True
-    shifts[:] = 0
-    s.message[:] = 1
-    for t in range(longest):
-        proper = lift(rows, t, tops_at, shifts_at) and proper
-        if t:
-            matmul(columns, table, s.message, EIGHT, size, size)
-        for r in range(EIGHT):
-            s.into[t, r] = factors[r]
-        if not forward_step(rows, t, factors_at, masses_at):
-            for r in range(EIGHT):
-                if not SMALL < masses[r] < LARGE:
-                    shifts[r] += math.log(masses[r]) if masses[r] > 0 else -math.inf
-                    masses[r] = 1
-        if not delayed:
-            for r in range(EIGHT):
-                shrink(s.state, r, size, factors[r])
-                s.gains[t, r] = factors[r]
-                factors[r] = 1
-        if banded:
-            for r in range(EIGHT):
-                if t < s.counts[r]:
-                    keep_smallest(s.state[r, :size], s.report, r, ALPHA)
-                    low = span(node[s.at[r], t])[1] - tops[r]
-                    s.report[r, LOCAL] = min(s.report[r, LOCAL], low)
-    if delayed:
-        s.gains[:] = 1
+@helper()
+def begin(e, v, lengths, weights, at, last, table):
+    """Sequences ``at`` … ``at + 7``, as far as there are such before ``last``; returns the length of the longest."""
+    longest = 0
     for r in range(EIGHT):
-        shifts[r] += math.log(masses[r]) if masses[r] > 0 else -math.inf
-        if not proper:
-            s.report[r, PROPER] = 0
+        there = at + r < last
+        count = lengths[at + r] if there else 0
+        e.at[r] = at + r if there else last - 1
+        e.counts[r] = count
+        v.weights[r] = weights[at + r] if there else 0
+        longest = count if count > longest else longest
+        for k in range(FIELDS):
+            v.report[FIELDS * r + k] = START[k]
+        if count > 1:
+            v.report[FIELDS * r + REACH] = table.reach
+            v.report[FIELDS * r + BANDED] = 1.0 if table.banded else 0.0
+            v.report[FIELDS * r + PROPER] = 1.0 if table.proper else 0.0
+    return longest
 
 
 @helper(fastmath=FLAGS)
-def backward(node, s, count, longest, delayed, banded, table, weights, at_node):
-    """exp(x_t) β_t of eight sequences; the gradients by the node scores, the factors of those by the edge scores."""
-    dtype, size = s.state.dtype, node.shape[2]
-    columns, rows = s.state.T, rows_of(node, s)
-    factors, shares, joints = np.ones(EIGHT, dtype), np.empty(EIGHT, dtype), np.full(EIGHT, math.inf, dtype)
-    nodes, edges = np.empty(EIGHT, dtype), np.empty(EIGHT, dtype)
-    factors_at, shares_at, joints_at = address(factors, 0), address(shares, 0), address(joints, 0)
-    nodes_at, edges_at, out, with_nodes = address(nodes, 0), address(edges, 0), address(at_node, 0), at_node.size > 0
-    shortest = longest
-    for r in range(count):
-        shortest = min(shortest, s.counts[r])
-    s.state[:] = 0
+def forward(e, v, longest, table, scores, columns, messages):
+    """α of eight sequences, by exp ``scores [L, L]``, from ``columns`` into ``messages``; and ln Z."""
+    proper = True
+    for r in range(EIGHT):
+        v.factors[r] = 1
+        v.masses[r] = 1
+        v.log_z[r] = 0
+    for t in range(longest):
+        proper = lift(e, t, v.tops, v.log_z) and proper
+        if t:
+            matmul(columns, scores, messages, EIGHT, e.size, e.size)
+        else:
+            fill(e.message, 1, EIGHT * e.line)
+        for r in range(EIGHT):
+            v.into[t * EIGHT + r] = v.factors[r]
+        if not forward_step(e, t, v.factors, v.masses):
+            rescale(v)
+        if not table.delayed:
+            normalise(e, v, address(v.gains, t * EIGHT))
+        if table.banded:
+            look_below(e, v, t)
+    if table.delayed:
+        fill(v.gains, 1, longest * EIGHT)
+    for r in range(EIGHT):
+        v.log_z[r] += math.log(v.masses[r]) if v.masses[r] > 0 else -math.inf
+        if e.counts[r] > 1:
+            v.log_z[r] += (e.counts[r] - 1) * np.float64(table.top)
+        if not proper:
+            v.report[FIELDS * r + PROPER] = 0
+
+
+@helper()
+def rescale(v):
+    """Take logarithms of products of sums that have come near an end of their range."""
+    for r in range(EIGHT):
+        if not SMALL < v.masses[r] < LARGE:
+            v.log_z[r] += math.log(v.masses[r]) if v.masses[r] > 0 else -math.inf
+            v.masses[r] = 1
+
+
+@helper(fastmath=FLAGS)
+def normalise(e, v, gains):
+    """Multiply the states by ``factors`` at once; ``gains`` keeps these."""
+    for r in range(EIGHT):
+        row = address(e.state, r * e.line)
+        scaled_copy(row, v.factors[r], row, e.size)
+        gains[r] = v.factors[r]
+        v.factors[r] = 1
+
+
+@helper(fastmath=FLAGS)
+def look_below(e, v, t):
+    """Report the smallest state of each row, and how far its smallest score lies below the largest."""
+    for r in range(EIGHT):
+        if t < e.counts[r]:
+            report = address(v.report, FIELDS * r)
+            report[ALPHA] = smallest(address(e.state, r * e.line), report[ALPHA], e.size)
+            low = span(address(e.x, (e.at[r] * e.steps + t) * e.size), e.size)[1] - v.tops[r]
+            low += span(address(e.ends, 0), e.size)[1] if t == 0 else 0
+            low += span(address(e.ends, e.size), e.size)[1] if t == e.counts[r] - 1 else 0
+            report[LOCAL] = low if low < report[LOCAL] else report[LOCAL]
+
+
+@helper(fastmath=FLAGS)
+def backward(e, v, count, longest, table, scores, columns, messages, out):
+    """exp(x_t) β_t of eight sequences; the gradients by the node scores into ``out [B, T, L]`` where that is not empty,
+    and the factors of those by the edge scores. ``scores`` is transposed.
+    """
+    shortest, with_nodes, nodes = longest, out.size > 0, address(out, 0)
+    for r in range(EIGHT):
+        shortest = e.counts[r] if r < count and e.counts[r] < shortest else shortest
+        v.factors[r] = 1
+        v.joints[r] = math.inf
+    fill(e.state, 0, EIGHT * e.line)
     for t in range(longest - 1, -1, -1):
-        matmul(columns, table, s.message, EIGHT, size, size)
+        matmul(columns, scores, messages, EIGHT, e.size, e.size)
         if t >= shortest - 1:
             for r in range(EIGHT):
-                if t == s.counts[r] - 1:
-                    s.message[r] = 1
-                    factors[r] = 1
-        backward_step(rows, t, factors_at, joints_at, shares_at)
+                if t == e.counts[r] - 1:
+                    fill(address(e.message, r * e.line), 1, e.size)
+                    v.factors[r] = 1
+        backward_step(e, t, v.factors, v.joints, v.shares)
+        gains = address(v.gains, t * EIGHT)
         for r in range(EIGHT):
-            nodes[r] = -weights[r] * shares[r]
-            edges[r] = nodes[r] * s.into[t, r]
-        emit_gradients(rows, t, Gradients(address(s.gains, t), nodes_at, edges_at, count, out, with_nodes))
-        if not delayed:
+            v.nodes[r] = -v.weights[r] * v.shares[r]
+            v.edges[r] = v.nodes[r] * v.into[t * EIGHT + r]
+        emit_gradients(e, t, Gradients(gains, v.nodes, v.edges, count, nodes, with_nodes))
+        if not table.delayed:
+            normalise(e, v, v.tops)  # which nobody asks for any more
+        if table.banded:
             for r in range(EIGHT):
-                shrink(s.state, r, size, factors[r])
-                factors[r] = 1
-        if banded:
-            for r in range(EIGHT):
-                if t < s.counts[r]:
-                    keep_smallest(s.state[r, :size], s.report, r, BETA)
+                if t < e.counts[r]:
+                    report = address(v.report, FIELDS * r)
+                    report[BETA] = smallest(address(e.state, r * e.line), report[BETA], e.size)
     for r in range(EIGHT):
-        s.report[r, JOINT] = min(s.report[r, JOINT], joints[r]) if joints[r] == joints[r] else math.nan
+        joint, report = np.float64(v.joints[r]), address(v.report, FIELDS * r)
+        report[JOINT] = report[JOINT] if joint >= report[JOINT] else joint  # NaN too
 
 
 @helper(fastmath=FLAGS)
@@ -226,140 +310,156 @@ def pairs(alphas, states, steps, size, sums, total):
     """``total [L, L]`` += Σ alphas[t] ⊗ states[t + 1] over the rows ``[T · 8, labels]`` of the first ``steps``."""
     last = (steps - 1) * EIGHT
     for products, row in enumerate(range(0, last, ROWS)):
-        add_matmul(alphas[row:], states[row + EIGHT :], sums, size, min(ROWS, last - row), size)
+        count = ROWS if row + ROWS < last else last - row
+        add_matmul(alphas[row:], states[row + EIGHT :], sums, size, count, size)
         if products % PRODUCTS == PRODUCTS - 1:
             flush(sums, total, 1.0)
     flush(sums, total, 1.0)
 
 
 @kernel(fastmath=FLAGS)
-def run(batch, first, last, with_edges, limits, scratch, out):
-    """Sequences first … last − 1; ``FULL``, or what else y is, and then nothing is done.
+def run(batch, first, last, with_edges, limits, table, tables, s, out):
+    """Sequences first … last − 1.
 
     Args:
-        batch: a :class:`Batch`.
+        batch: a :class:`Batch`, whose y are full labellings.
         first: of the sequences.
         last: the one after the last.
         with_edges: whether the gradient by the edge scores is asked for.
         limits: of :func:`lnz.ops.chain.cpu.sweep.judge`.
-        scratch: ``[2, 8 T, labels rounded up]``, aligned.
-        out: :class:`Results`, written.
+        table: a :class:`Table`.
+        tables: ``[2, ≥ L, ≥ L]``, exp(edge − top) and its transpose.
+        s: :class:`Scratch`.
+        out: :class:`Results`, written; ``total`` and ``gold`` are added to.
     """
-    node, edge, lengths, y, weights = batch
+    node, edge, lengths, y, ends, weights = batch
     log_prob, in_range, at_node, total, gold = out
-    kind = kind_of(y, lengths, len(edge))
-    if kind != FULL:
-        return kind
     T, size = node.shape[1:]
-    dtype = node.dtype
-    table, transposed = tables(size, dtype), tables(size, dtype)
-    line = scratch.shape[2]
-    local, before = scratch[0].reshape(T, EIGHT, line), scratch[1].reshape(T, EIGHT, line)
-    at, counts, report = np.empty(EIGHT, np.int64), np.empty(EIGHT, np.int64), np.empty((EIGHT, len(START)))
-    s = Scratch(
-        at, counts, local, before, workspace(EIGHT, line, dtype), workspace(EIGHT, line, dtype),
-        np.empty((T, EIGHT), dtype), np.empty((T, EIGHT), dtype), np.empty((2, EIGHT, LANES), dtype), report,
-    )  # fmt: skip
-    sums = workspace(line if with_edges else 0, line, dtype)
-    own, log_z = np.empty(EIGHT, dtype), np.empty(EIGHT)
-    with_nodes = at_node.size > 0
-    top, reach, banded, proper = lift_table(edge, table, False)
-    if with_nodes or with_edges:
-        lift_table(edge, transposed, True)
-    delayed = not banded and 3 * reach < limits[0]
-    if with_edges:
-        total[:] = 0
-        gold[:] = 0
-    for begin in range(first, last, EIGHT):
-        count = min(EIGHT, last - begin)
-        longest = 0
-        for r in range(EIGHT):
-            there = r < count
-            at[r] = begin + r if there else last - 1
-            counts[r] = lengths[begin + r] if there else 0
-            own[r] = weights[begin + r] if there else 0
-            longest = max(longest, counts[r])
-            for k in range(len(START)):
-                report[r, k] = START[k]
-            if counts[r] > 1:
-                report[r, REACH] = reach
-                report[r, BANDED] = 1.0 if banded else 0.0
-                report[r, PROPER] = 1.0 if proper else 0.0
-        forward(node, s, longest, delayed, banded, table, log_z)
-        for r in range(EIGHT):
-            log_z[r] += max(0, counts[r] - 1) * np.float64(top)
-        if with_nodes or with_edges:
-            backward(node, s, count, longest, delayed, banded, transposed, own, at_node)
+    columns, messages, report = s.state[0].T, s.state[1], s.wide[2:].reshape(-1, FIELDS)
+    e, v = pointers(batch, s)
+    for at in range(first, last, EIGHT):
+        count = EIGHT if at + EIGHT < last else last - at
+        longest = begin(e, v, address(lengths, 0), address(weights, 0), at, last, table)
+        forward(e, v, longest, table, tables[0], columns, messages)
+        if at_node.size or with_edges:
+            backward(e, v, count, longest, table, tables[1], columns, messages, at_node)
         for r in range(count):
-            b = begin + r
-            in_range[b] = judge(report, log_z, r, limits[0], limits[1])
-            log_prob[b] = score(node, edge, y, b, lengths[b]) - (0.0 if log_z[r] == -math.inf else log_z[r])
-            if with_nodes:
-                at_node[b, longest:] = 0
-            if in_range[b]:
-                add_gold(y, b, lengths[b], own[r], at_node, gold, with_nodes, with_edges)
+            b, n = at + r, lengths[at + r]
+            in_range[b] = judge(report, s.wide[1], r, limits[0], limits[1])
+            log_prob[b] = score(node[b], edge, ends, y[b], n) - (0.0 if v.log_z[r] == -math.inf else v.log_z[r])
+            if at_node.size:
+                fill(address(at_node, (b, longest)), 0, (T - longest) * size)
+            if not in_range[b]:
+                forget(e, v, r, longest, at_node, b)
             else:
-                forget(b, r, longest, at_node, local, before, with_nodes)
+                add_gold(y[b], n, weights[b], at_node, b, gold, with_edges)
         if with_edges and longest > 1:
-            pairs(local.reshape(-1, line), before.reshape(-1, line), longest, size, sums, total)
-    return FULL
+            alphas, states = s.rows[0].reshape(-1, e.line), s.rows[1].reshape(-1, e.line)
+            pairs(alphas, states, longest, size, s.sums, total)
 
 
 @helper()
-def score(node, edge, y, b, n):
-    """s(y) of sequence b in float64; −inf where it is impossible."""
+def score(node, edge, ends, y, n):
+    """s(y) of one sequence in float64; −inf where it is impossible."""
     total = 0.0
     for t in range(n):
-        total += node[b, t, y[b, t]]
+        total += node[t, y[t]]
         if t:
-            total += edge[y[b, t - 1], y[b, t]]
+            total += edge[y[t - 1], y[t]]
+    if n:
+        total += np.float64(ends[0, y[0]]) + ends[1, y[n - 1]]
     return total
 
 
 @helper()
-def add_gold(y, b, n, weight, at_node, gold, with_nodes, with_edges):
+def add_gold(y, n, weight, at_node, b, gold, with_edges):
+    """The indicators of y."""
     for t in range(n):
-        if with_nodes:
-            at_node[b, t, y[b, t]] += weight
+        if at_node.size:
+            at_node[b, t, y[t]] += weight
         if with_edges and t:
-            gold[y[b, t - 1], y[b, t]] += weight
+            gold[y[t - 1], y[t]] += weight
 
 
 @helper()
-def forget(b, r, longest, at_node, local, before, with_nodes):
+def forget(e, v, r, longest, at_node, b):
     """Take a sequence out of all gradients."""
     for t in range(longest):
-        if with_nodes:
-            at_node[b, t] = 0
-        local[t, r] = 0
-        before[t, r] = 0
+        if at_node.size:
+            fill(address(at_node, (b, t)), 0, e.size)
+        fill(address(e.local, (t * EIGHT + r) * e.line), 0, e.line)
+        fill(address(e.forward, (t * EIGHT + r) * e.line), 0, e.line)
 
 
-def fused_log_prob(given: Labelled, weight: Tensor, wanted: Sequence[bool]) -> Fused | None:
+def lifted(edge: np.ndarray, limit: float) -> tuple[Table, np.ndarray]:
+    """What is known of the table ``[L, L]``, and ``tables``; ``limit`` is the first one of ``judge``."""
+    size, dtype = len(edge), edge.dtype
+    finite = edge > -math.inf
+    banded = not finite.all()
+    top = edge.max() if finite.any() else dtype.type(0)
+    low = edge.min(where=finite, initial=top) if banded else edge.min()
+    values = np.exp(edge - top)
+    both = aligned(2, -(-size // SPLITS) * SPLITS, width(size), dtype=dtype)
+    both[0, :size, :size], both[1, :size, :size] = values, values.T
+    reach, proper = float(top) - float(low), bool(top < math.inf)  # which NaN is not
+    return Table(float(top), reach, bool(banded), proper, bool(not banded and 3 * reach < limit)), both
+
+
+def width(labels: int) -> int:
+    """The columns of a table of so many labels: a line more than needed, or rows of a power of two share cache sets."""
+    return -(-labels // 16) * 16 + 16
+
+
+def aligned(*shape: int, dtype: Any) -> np.ndarray:
+    """Zeros from a multiple of a cache line on: loads across two lines take twice as long."""
+    count = math.prod(shape)
+    memory = np.zeros(count + LANES, dtype)
+    skipped = -memory.ctypes.data % 64 // memory.itemsize
+    return memory[skipped : skipped + count].reshape(shape)
+
+
+def scratch(T: int, labels: int, with_edges: bool, dtype: torch.dtype) -> Scratch:
+    """Room for groups of eight sequences of T steps."""
+    columns = -(-labels // 16) * 16
+    line = columns if columns <= 64 else columns + 16  # or rows of a power of two share cache sets
+    rows = buffers.empty(2, T, EIGHT, line, dtype=dtype).numpy()
+    return Scratch(
+        np.empty((2, EIGHT), np.int64), rows, aligned(2, EIGHT, line, dtype=rows.dtype),
+        np.empty((2, T, EIGHT), rows.dtype), np.empty((FIRST + 7, EIGHT), rows.dtype),
+        aligned(line if with_edges else 0, line, dtype=rows.dtype), np.empty((2 + FIELDS, EIGHT)),
+    )  # fmt: skip
+
+
+def are_full(y: np.ndarray, lengths: np.ndarray, labels: int) -> bool:
+    """Whether all of y ``[B, T]`` before ``lengths`` are labels."""
+    if lengths.min() < y.shape[1]:
+        y = np.where(np.arange(y.shape[1]) < lengths[:, None], y, 0)
+    return y.min() >= 0 and y.max() < labels
+
+
+def fused_log_prob(given: Ended, weight: Tensor, wanted: Sequence[bool]) -> Fused | None:
     """ln P(y) and its gradients times ``weight`` ``[B]``, of one table; ``None`` where y is no full labelling."""
     with_node, with_edge = wanted
-    node, edge, lengths, y, weights = (x.contiguous().numpy() for x in (*given, weight))
+    node, edge, lengths, y, ends, weights = (x.contiguous().numpy() for x in (*given, weight))
     B, T, L = node.shape
+    if not are_full(y, lengths, L):
+        return None
     dtype = given.node.dtype
     parts = shares_of(B, threads_for(node.size))
-    columns = -(-L // 16) * 16
-    line = columns if columns <= 64 else columns + 16  # or rows of a power of two share cache sets
-    scratch = buffers.empty(len(parts), 2, EIGHT * T, line, dtype=dtype).numpy()
     log_prob, in_range = torch.empty(B, dtype=dtype), torch.empty(B, dtype=torch.bool)
     at_node = buffers.empty(B, T, L, dtype=dtype) if with_node else torch.empty(0, 0, 0, dtype=dtype)
-    at_edge = torch.empty(1, 1, L, L, dtype=dtype) if with_edge else None
-    totals, golds = np.empty((2, len(parts), L, L) if with_edge else (2, len(parts), 0, 0))
-    batch, limits = Batch(node, edge[0, 0], lengths, y, weights), (WITHIN[dtype], RANGE[dtype])
-    outputs = log_prob.numpy(), in_range.numpy(), at_node.numpy()
-    kinds = [FULL] * len(parts)
+    totals, golds = np.zeros((2, len(parts), L, L) if with_edge else (2, len(parts), 0, 0))
+    batch, limits = Batch(node, edge[0, 0], lengths, y, ends, weights), (WITHIN[dtype], RANGE[dtype])
+    (table, tables), outputs = lifted(batch.edge, limits[0]), (log_prob.numpy(), in_range.numpy(), at_node.numpy())
+    rooms = [scratch(T, L, with_edge, dtype) for _ in parts]
 
     def task(part: int, first: int, last: int) -> None:
         out = Results(*outputs, totals[part], golds[part])
-        kinds[part] = run(batch, first, last, with_edge, limits, scratch[part], out)
+        run(batch, first, last, with_edge, limits, table, tables, rooms[part], out)
 
     on_threads(task, parts)
-    if kinds != [FULL] * len(parts):
-        return None
-    if at_edge is not None:
-        merge(edge[0, 0], totals, golds, at_edge.numpy()[0, 0])
+    at_edge = None
+    if with_edge:
+        sums = golds.sum(0) + totals.sum(0) * tables[0, :L, :L]
+        at_edge = torch.from_numpy(sums.astype(node.dtype))[None, None]
     return Fused(log_prob, at_node if with_node else None, at_edge, in_range)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lnz.ops.chain.cpu.rows import FLAGS, exponentiate, scaled_copy, span
+from lnz.ops.chain.cpu.rows import FLAGS, exp_shifted, largest, scaled_copy
 from lnz.ops.chain.records import Labelled, Pass, with_a_table
 from lnz.ops.jit import buffers
 from lnz.ops.jit.cpu import helper, kernel
@@ -162,14 +162,12 @@ def run_gradient(given, first, last, wanted, out):
 @kernel(fastmath=FLAGS)
 def merge(edge, totals, golds, out):
     """``out [L, L]`` = Σ golds + exp(edge − max) Σ totals, both float64 ``[parts, L, L]``."""
-    high = edge.dtype.type(-math.inf)
-    for row in edge:
-        high = max(high, span(row)[0])
+    high = largest(address(edge, 0), edge.size)
     if high == -math.inf:
         high = edge.dtype.type(0)
     factor = np.empty(len(edge), edge.dtype)
     for k in range(len(edge)):
-        exponentiate(factor, edge[k], high)
+        exp_shifted(address(edge, k), high, address(factor, 0), len(edge))
         for l in range(len(edge)):
             total, gold = 0.0, 0.0
             for part in range(len(totals)):

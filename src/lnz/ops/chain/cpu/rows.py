@@ -11,7 +11,7 @@ import math
 from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.math import exp
 from lnz.ops.jit.cpu.memory import fold_blocks, for_blocks, full_like, load, store
-from lnz.ops.jit.cpu.vectors import all_lanes, max_lanes, maximum, sum_lanes
+from lnz.ops.jit.cpu.vectors import all_lanes, max_lanes, maximum, min_lanes, minimum, select, sum_lanes
 
 FLAGS = {"contract"}
 # products of sums in float64 whose logarithm is not taken yet: one more sum, of at least e^−637, leaves none of them 0
@@ -57,6 +57,29 @@ def _forward_step(total, at, n, message, factor, local, state):
     return total + product
 
 
+@helper()
+def fill(x, value, size):
+    """``x = value``."""
+    for_blocks(_fill, size, x, value)
+
+
+@helper()
+def _fill(at, n, x, value):
+    store(full_like(x, value), x, at, n)
+
+
+@helper(fastmath=FLAGS)
+def plus(a, b, out, size):
+    """``out = a + b``, pointers; returns ``out``."""
+    for_blocks(_plus, size, a, b, out)
+    return out
+
+
+@helper(fastmath=FLAGS)
+def _plus(at, n, a, b, out):
+    store(load(a, at, n) + load(b, at, n), out, at, n)
+
+
 @helper(fastmath=FLAGS)
 def scaled_copy(x, factor, out, size):
     """``out = x · factor``."""
@@ -93,36 +116,29 @@ def _write_marginals(at, n, forward_factor, backward_factor, local, at_node, at_
 
 
 @helper(fastmath=FLAGS)
-def shrink(state, r, size, factor):
-    """``state[r] *= factor``."""
-    for l in range(size):
-        state[r, l] *= factor
-
-
-@helper(fastmath=FLAGS)
-def exponentiate(out, x, top):
-    """``out = exp(x − top)`` of arrays; whether all of x is a number of at most ``top``."""
-    numbers = 0
-    for l in range(out.size):
-        numbers += 1 if x[l] <= top else 0
-        out[l] = exp(x[l] - top)
-    return numbers == out.size
-
-
-@helper(fastmath=FLAGS)
-def smallest(x, lowest):
+def smallest(x, lowest, size):
     """The smallest of x and ``lowest``, exact zeros left out."""
-    for l in range(x.size):
-        lowest = x[l] if 0 < x[l] < lowest else lowest
-    return lowest
+    least = min_lanes(fold_blocks(_smallest, full_like(x, math.inf), size, x))
+    return least if least < lowest else lowest
 
 
 @helper(fastmath=FLAGS)
-def span(x):
+def _smallest(least, at, n, x):
+    values = load(x, at, n)
+    return select(values > 0, minimum(values, least), least)
+
+
+@helper(fastmath=FLAGS)
+def span(x, size):
     """The largest and the smallest score, −inf left out, and whether there is one that was left out."""
-    high, low, infinite = -math.inf, math.inf, 0
-    for l in range(x.size):
-        high = x[l] if x[l] > high else high
-        low = x[l] if -math.inf < x[l] < low else low
-        infinite += 1 if x[l] == -math.inf else 0
-    return high, low, infinite > 0
+    none = full_like(x, 0)
+    least, left_out = fold_blocks(_span, (full_like(x, math.inf), none), size, x)
+    return largest(x, size), min_lanes(least), max_lanes(left_out) > 0
+
+
+@helper(fastmath=FLAGS)
+def _span(found, at, n, x):
+    least, left_out = found
+    values = load(x, at, n, math.inf)
+    infinite = values == -math.inf
+    return select(infinite, least, minimum(values, least)), select(infinite, 1, left_out)

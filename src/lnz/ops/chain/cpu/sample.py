@@ -11,6 +11,7 @@ from lnz.ops.chain.cpu.rows import FLAGS
 from lnz.ops.chain.cpu.sweep import FORWARD, JUDGE, LIFT, lift_table
 from lnz.ops.chain.records import Chains
 from lnz.ops.jit.cpu import helper, kernel
+from lnz.ops.jit.cpu.memory import address
 from lnz.ops.jit.work import on_threads, shares_of, threads_for
 
 IGNORE = -100
@@ -57,7 +58,7 @@ def run(nodes, before, edge, lengths, first, last, uniform, labels):
         labels[:, b, n:] = IGNORE
         for t in range(n - 1, -1, -1):
             if t < n - 1 and (several or t == n - 2):
-                lift_table(edge[own, t if several else 0], columns, True)
+                lift_table(address(edge, (own, t if several else 0)), columns, size, True)
             for m in range(len(labels)):
                 column = columns[labels[m, b, t + 1]] if t < n - 1 else ones
                 weigh(weights, before[b, t], nodes[b, t], column)

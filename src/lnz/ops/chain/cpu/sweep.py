@@ -35,12 +35,10 @@ from lnz.ops.chain.cpu.rows import (
     LARGE,
     SMALL,
     exp_shifted,
-    exponentiate,
     forward_step,
     largest,
     overlap,
     scaled_copy,
-    shrink,
     smallest,
     span,
     write_marginals,
@@ -69,25 +67,22 @@ def tables(size, dtype):
 
 
 @helper(fastmath=FLAGS)
-def lift_table(scores, table, transposed):
-    """``table [L, ≥ L] = exp(scores − max)``, or its transpose; max, reach, whether there is −inf and only numbers."""
-    high, low, banded, proper = -math.inf, math.inf, False, True
-    size = len(scores)
-    for i in range(size):
-        h, l, infinite = span(scores[i])
-        high, low, banded = max(high, h), min(low, l), banded or infinite
+def lift_table(scores, table, size, transposed):
+    """``table [L, ≥ L] = exp(scores − max)``, or its transpose; max, reach, whether there is −inf and only numbers.
+
+    ``scores`` is a pointer to ``[L, L]``.
+    """
+    high, low, banded = span(scores, size * size)
     if high == -math.inf:
-        high, low = 0.0, 0.0
-    if not transposed:
+        high, low = table.dtype.type(0), table.dtype.type(0)
+    proper = high < math.inf
+    for i in range(size):
+        proper = exp_shifted(address(scores, i * size), high, address(table, i), size) and proper
+    if transposed:
         for i in range(size):
-            proper = exponentiate(table[i, :size], scores[i], high) and proper
-    else:
-        line = np.empty(size, scores.dtype)
-        for i in range(size):
-            proper = exponentiate(line, scores[i], high) and proper
-            for j in range(size):
-                table[j, i] = line[j]
-    return high, high - low, banded, proper and high < math.inf
+            for j in range(i):
+                table[i, j], table[j, i] = table[j, i], table[i, j]
+    return high, high - low, banded, proper
 
 
 @helper(fastmath=FLAGS)
@@ -103,12 +98,13 @@ def lift(node, b, n, part, banded, out):
         if not (exp_shifted(scores, top, address(nodes, (b, t)), node.shape[2]) and top < math.inf):
             report[b, PROPER] = 0
         if banded:
-            report[b, LOCAL] = min(report[b, LOCAL], span(node[b, t])[1] - top)
+            report[b, LOCAL] = min(report[b, LOCAL], span(scores, node.shape[2])[1] - top)
 
 
 @helper(fastmath=FLAGS)
-def keep_smallest(values, report, b, place):
-    report[b, place] = smallest(values, values.dtype.type(report[b, place]))
+def keep_smallest(values, size, report, b, place):
+    """The smallest of ``values``, a pointer, and of those before into ``report[b, place]``."""
+    report[b, place] = smallest(values, report[b, place], size)
 
 
 @helper(fastmath=FLAGS)
@@ -125,7 +121,8 @@ def forward(chains, tile, out, work, top):
     alone = len(edge) > 1 or several
     for t in range(longest):
         if alone and (t == 1 or (t > 1 and several)):
-            top, reach, infinite, proper = lift_table(edge[own, t - 1 if several else 0], table, False)
+            scores = address(edge, (own, t - 1 if several else 0))
+            top, reach, infinite, proper = lift_table(scores, table, size, False)
             for r in range(count):
                 if t < lengths[first + r]:
                     note(report, first + r, reach, infinite, proper)
@@ -143,13 +140,13 @@ def forward(chains, tile, out, work, top):
                 if delayed:
                     factors[r] = inverse
                 else:
-                    shrink(state, r, size, inverse)
+                    scaled_copy(states, inverse, states, size)
                 sums[r] *= total
                 if not SMALL < sums[r] < LARGE:
                     totals[r] += math.log(sums[r]) if sums[r] > 0 else -math.inf
                     sums[r] = 1
                 if alone or report[b, BANDED]:
-                    keep_smallest(state[r, :size], report, b, ALPHA)
+                    keep_smallest(states, size, report, b, ALPHA)
                 if alone and t:
                     totals[r] += top
     for r in range(count):
@@ -182,7 +179,7 @@ def backward(chains, tile, out, work):
     for t in range(longest - 1, -1, -1):
         if t < longest - 1:
             if alone and (several or t == longest - 2):
-                lift_table(edge[own, t if several else 0], table, True)
+                lift_table(address(edge, (own, t if several else 0)), table, size, True)
             multiply(columns, table, message, count, size)
         for r in range(count):
             b = first + r
@@ -196,10 +193,10 @@ def backward(chains, tile, out, work):
                 if delayed:
                     factors[r] = inverse
                 else:
-                    shrink(state, r, size, inverse)
+                    scaled_copy(states, inverse, states, size)
                 out.scales[b, t] = total
                 if alone or report[b, BANDED]:
-                    keep_smallest(state[r, :size], report, b, BETA)
+                    keep_smallest(states, size, report, b, BETA)
 
 
 @helper(fastmath=FLAGS)
@@ -261,9 +258,9 @@ def run(stages, chains, part, out):
     top, reach, infinite, proper = node.dtype.type(0), node.dtype.type(0), not shared, True
     if shared:
         if stages & (LIFT | FORWARD):
-            top, reach, infinite, proper = lift_table(edge[0, 0], table, False)
+            top, reach, infinite, proper = lift_table(address(edge, 0), table, size, False)
         if stages & BACKWARD:
-            top, reach, infinite, proper = lift_table(edge[0, 0], transposed, True)
+            top, reach, infinite, proper = lift_table(address(edge, 0), transposed, size, True)
     delayed = not infinite and 2 * reach < limits[0]
     for at in range(part.first, part.last, rows):
         count = min(rows, part.last - at)

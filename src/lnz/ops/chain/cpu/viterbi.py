@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lnz.ops.chain.cpu.rows import FLAGS, largest
+from lnz.ops.chain.cpu.rows import FLAGS, largest, plus
 from lnz.ops.chain.cpu.sweep import TILE
 from lnz.ops.chain.records import Chains, with_a_table
 from lnz.ops.jit.cpu import helper, kernel
@@ -66,17 +66,18 @@ def first_of_largest(values):
 
 
 @kernel(fastmath=FLAGS)
-def run(node, edge, lengths, first, last, labels, scores):
+def run(node, edge, lengths, ends, first, last, labels, scores):
     """Of sequences first … last − 1: ``labels int64 [B, T]``, −100 beyond, and float64 ``scores [B]``, both written.
 
-    ``node [B, T, L]``, ``edge [B or 1, T − 1 or 1, L, L]``. An impossible chain gets −100 and −inf.
+    ``node [B, T, L]``, ``edge [B or 1, T − 1 or 1, L, L]``, ``ends [2, L]``, on top of the node scores of the first and
+    of the last label. An impossible chain gets −100 and −inf.
     """
     T, size = node.shape[1:]
     padded, inner = (size + 15) // 16 * 16, (size + SPLITS - 1) // SPLITS * SPLITS
     several, rows = edge.shape[1] > 1, TILE if len(edge) == 1 else 1
     table, into = workspace(inner, padded + 16, node.dtype), workspace(size, padded, node.dtype)
     state, message = workspace(TILE, padded, node.dtype), workspace(TILE, padded, node.dtype)
-    columns = state.T
+    columns, line = state.T, workspace(1, padded, node.dtype)
     values, copied = np.empty((rows, T, size), node.dtype), -1
     for at in range(first, last, rows):
         count, own, longest = min(rows, last - at), at if len(edge) > 1 else 0, 0
@@ -97,6 +98,10 @@ def run(node, edge, lengths, first, last, labels, scores):
             for r in range(count):
                 if t < lengths[at + r]:
                     row, states, kept = address(node, (at + r, t)), address(state, r), address(values, (r, t))
+                    if t == 0:
+                        row = plus(row, address(ends, 0), address(line, 0), size)
+                    if t == lengths[at + r] - 1:
+                        row = plus(row, address(ends, 1), address(line, 0), size)
                     relative(address(message, r), row, states, kept, size)
         for r in range(count):
             b, n = at + r, lengths[at + r]
@@ -104,7 +109,8 @@ def run(node, edge, lengths, first, last, labels, scores):
             scores[b] = 0.0
             if n == 0:
                 continue
-            label, total = first_of_largest(values[r, n - 1]), 0.0
+            label = first_of_largest(values[r, n - 1])
+            total = np.float64(ends[1, label])
             for t in range(n - 1, -1, -1):
                 labels[b, t] = label
                 total += node[b, t, label]
@@ -114,16 +120,21 @@ def run(node, edge, lengths, first, last, labels, scores):
                     previous = maximiser(address(values, (r, t - 1)), address(into, label), size)
                     total += into[label, previous]
                     label = previous
+            total += ends[0, label]
             scores[b] = total
             if total == -math.inf:
                 labels[b, :] = IGNORE
 
 
-def viterbi(chains: Chains) -> tuple[Tensor, Tensor]:
-    """A best labelling ``int64 [B, T]`` and its score, float64 ``[B]``; −100 and −inf where there is none."""
+def viterbi(chains: Chains, ends: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """A best labelling ``int64 [B, T]`` and its score, float64 ``[B]``; −100 and −inf where there is none.
+
+    ``ends [2, L]`` are on top of the scores of the first and of the last label.
+    """
     B, T, _ = chains.node.shape
     labels, scores = torch.empty(B, T, dtype=torch.int64), torch.empty(B, dtype=torch.float64)
-    inputs, outputs = arrays(*with_a_table(chains)), (labels.numpy(), scores.numpy())
+    ends = chains.node.new_zeros(2, chains.node.shape[2]) if ends is None else ends
+    inputs, outputs = arrays(*with_a_table(chains), ends), (labels.numpy(), scores.numpy())
     threads = threads_for(chains.node.numel())
     on_threads(lambda _, first, last: run(*inputs, first, last, *outputs), shares_of(B, threads))
     return labels, scores
