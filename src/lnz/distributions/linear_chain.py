@@ -31,7 +31,7 @@ from lnz.distributions.sequence import SequenceDistribution, centred, expected_s
 from lnz.graphs import FactorGraph
 from lnz.ops import chain
 from lnz.ops.chain import reference
-from lnz.ops.expectation import serves
+from lnz.ops.chain.expectation import serves
 from lnz.ops.precision import accumulator
 from lnz.typing import IGNORE, LazyTuple
 

@@ -11,7 +11,9 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
+from lnz.ops.jit import expectation as shared
 from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.columns import (
     FLAGS,
@@ -25,6 +27,7 @@ from lnz.ops.jit.cpu.columns import (
 )
 from lnz.ops.jit.cpu.math import exp
 from lnz.ops.jit.cpu.rows import top_of
+from lnz.ops.jit.expectation import Recursion
 
 
 class Inputs(NamedTuple):
@@ -60,12 +63,12 @@ class State(NamedTuple):
     until: Any
 
 
-def expectation(sequences: Inputs, function: Function, first: int, last: int, value: np.ndarray) -> None:
+def _value(sequences: Inputs, function: Function, first: int, last: int, value: np.ndarray) -> None:
     """E[f] of sequences first … last − 1 into ``value [B]``."""
     _run(sequences, function, first, last, value, Gradient(value[:0], sequences.segment[:0], sequences.edge[:0]))
 
 
-def gradient(sequences: Inputs, function: Function, first: int, last: int, result: Gradient) -> None:
+def _slopes(sequences: Inputs, function: Function, first: int, last: int, result: Gradient) -> None:
     """The gradient of Σ weight_b · E[f] of sequences first … last − 1."""
     _run(sequences, function, first, last, np.empty_like(result.weight), result)
 
@@ -230,3 +233,18 @@ def _backward(sequences, function, b, state, scores, columns, mean, result):
                     starts[t - w, c] += p
                     from_start[t - w, c] += p * onward
                     result.segment[b, t - w, w, c] = weight * p * (state.before[t - w, c] + onward)
+
+
+RECURSION = Recursion(Inputs, Function, Gradient, _value, _slopes)
+
+
+def expectation(part: Tensor, edge: Tensor, lengths: Tensor, function: tuple[Tensor, Tensor] | None) -> Tensor:
+    """E[f] ``[B]``, float64; see :mod:`lnz.ops.expectation`."""
+    return shared.expectation(RECURSION, part, edge, lengths, function)
+
+
+def covariances(
+    part: Tensor, edge: Tensor, lengths: Tensor, function: tuple[Tensor, Tensor] | None, grad: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Σ_b grad_b ∂ E[f] / ∂ scores."""
+    return shared.covariances(RECURSION, part, edge, lengths, function, grad)
