@@ -331,9 +331,6 @@ def _quantifier(verb: str) -> Any:
 all_lanes = _quantifier("and")
 """Whether all lanes are true."""
 
-any_lanes = _quantifier("or")
-"""Whether any lane is true."""
-
 
 def _rows(operation: str) -> Any:
     """Reduce each row of a tuple of vectors; halves of rows are merged, so that all rows share the last steps."""
