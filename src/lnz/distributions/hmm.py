@@ -21,7 +21,8 @@ from lnz.checks import (
     plain,
     promoted,
 )
-from lnz.distributions.linear_chain import LinearChain, inside_of
+from lnz.distributions.chain_scores import inside_of
+from lnz.distributions.linear_chain import LinearChain
 from lnz.distributions.mrf import MRF
 from lnz.distributions.sequence import SequenceDistribution, without_padding
 from lnz.ops import hmm

@@ -115,7 +115,7 @@ def greedy(
 
 
 class _Elimination:
-    """Nodes eliminated one after the other, as long as their cliques are within limits; :func:`greedy` explains them."""
+    """Nodes eliminated one after the other, as long as cliques are within limits; :func:`greedy` explains them."""
 
     def __init__(
         self,

@@ -48,6 +48,8 @@ class Differentiable(Generic[In, Out]):
     ) -> None:
         self.solve, self.scores, self._compute_gradient, self._marginals = solve, scores, gradient, marginals
         self._hold, self._room = hold, room
+        if solve.given.nested:
+            raise TypeError(f"{solve.name}: expected fields that are tensors or settings, got a named tuple in one")
         given, made = self.solve.given, self.solve.made
         self._inputs, self._outputs = len(given.names), made.tensors
         weights = ", ".join(f"Tensor? weight_{i}" for i in range(self.values))
