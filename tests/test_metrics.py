@@ -158,3 +158,8 @@ def test_wrong_arguments(call: object, kind: type[Exception], message: str) -> N
     assert callable(call)
     with pytest.raises(kind, match=message):
         call()
+
+
+def test_one_label_is_right_wherever_anything_is_observed() -> None:
+    gold = torch.tensor([[0, -100], [-100, -100]])
+    assert iou(1)(gold, torch.zeros_like(gold)).tolist() == [0.0, 0.0]

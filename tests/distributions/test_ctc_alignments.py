@@ -208,3 +208,11 @@ def test_ctc_gives_them_and_its_log_prob_is_their_partition_less_the_frames(data
     frames = p.scores.logsumexp(-1).masked_fill(~inside, 0.0).sum(-1)
     wanted = (p.log_partition - frames).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
     equal(q.log_prob(p.targets, p.target_lengths), wanted)
+
+
+def test_a_blank_beyond_the_number_of_frames_is_a_class_all_the_same() -> None:
+    """Two frames of five classes, the last of which is the blank."""
+    scores = random_scores((2, 5), 0)
+    p = lnz.distributions.CTCAlignments(scores, torch.tensor([1]), torch.tensor(1), blank=4)
+    wanted = torch.stack([scores[0, a] + scores[1, b] for a, b in ((1, 1), (1, 4), (4, 1))]).logsumexp(0)
+    equal(p.log_partition, wanted)

@@ -356,3 +356,5 @@ def test_emissions_without_steps_or_states_are_refused(shape: tuple[int, ...]) -
     states = shape[-1] if shape else 1
     with pytest.raises(ValueError, match=r"emission: expected shape \[\*batch, T, K\] with K > 0, got"):
         lnz.HMM(torch.zeros(states), torch.zeros(states, states), torch.zeros(shape), normalised=False)
+    with pytest.raises(ValueError, match=r"initial: expected shape \[\*batch, 2\], got"):
+        lnz.HMM(torch.zeros(shape[:1]).sum(), torch.zeros(2, 2), torch.zeros(3, 2), normalised=False)

@@ -358,3 +358,12 @@ def test_one_function_compiles_for_graphs_of_several_sizes(method: Method) -> No
         graph = lnz.FactorGraph.grid(height, width, 2)
         scores = torch.randn(graph.num_nodes, 2), torch.randn(2, 2)
         torch.testing.assert_close(compiled(graph, *scores), loss(graph, *scores))
+
+
+def test_a_model_without_nodes_has_one_labelling_of_no_labels() -> None:
+    graph = lnz.FactorGraph((), (torch.zeros(1, 0, dtype=torch.int64),))
+    for method in (Enumeration(), Exact()):
+        p = lnz.MRF(graph, (torch.tensor([[1.5], [-2.0]]),), method)
+        assert p.argmax().shape == p.sample().shape == (2, 0)
+        assert p.topk(2)[0].shape == (2, 2, 0)
+        assert p.log_partition.tolist() == [1.5, -2.0]

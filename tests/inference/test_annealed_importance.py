@@ -163,3 +163,16 @@ def test_no_possible_labelling_is_minus_infinity() -> None:
     assert p.diagnostics["dead"] == 1
     with pytest.raises(InfeasibleError):
         _ = p.node_marginals
+
+
+@pytest.mark.parametrize("part", [[True, True, True], [False, False, False], [True, False, True]])
+@pytest.mark.parametrize("form", ["own", "shared", "weighted"])
+def test_annealing_multiplies_the_scores_of_the_rest_alone(part: list[bool], form: str) -> None:
+    """Factors of one group may be on either side, however their scores are given."""
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(3, 2, 2, generator=generator) if form == "own" else torch.randn(2, 2, generator=generator)
+    entry = lnz.Weighted(torch.rand(3, generator=generator) + 0.5, table) if form == "weighted" else table
+    kept = torch.tensor(part)
+    scaled = constraints._scaled(entry, kept, 2, 0.25)
+    given, made = (e.expand() if isinstance(e, lnz.Weighted) else e.expand(3, 2, 2) for e in (entry, scaled))
+    torch.testing.assert_close(made, torch.where(kept[:, None, None], given, 0.25 * given))

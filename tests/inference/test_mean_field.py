@@ -288,3 +288,9 @@ def test_independent_nodes_are_exact() -> None:
     p, q = (lnz.MRF(graph, scores, method) for method in (MeanField(), Enumeration()))
     assert_same(p.log_partition, q.log_partition)
     assert_same(p.node_marginals, q.node_marginals)
+
+
+def test_the_tolerance_is_that_of_the_dtype_unless_it_is_given() -> None:
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-10)):
+        assert MeanField().functional(dtype).tolerance == tolerance
+        assert MeanField(tolerance=1e-3).functional(dtype).tolerance == 1e-3

@@ -370,3 +370,8 @@ def test_coarse_steps_of_hamiltonian_monte_carlo_are_corrected() -> None:
     joint = torch.bincount(chains.labels[:, 0] * 2 + chains.labels[:, 1], minlength=4) / 4000
     wanted = p.marginals[1].reshape(-1)
     assert ((joint - wanted).abs() < 4 * (wanted * (1 - wanted) / 4000).sqrt()).all(), (joint, wanted)
+
+
+def test_chains_may_start_without_a_warm_up() -> None:
+    p = lnz.MRF(lnz.FactorGraph.grid(2, 2, 2), (torch.zeros(2), torch.zeros(2, 2)), Gibbs(warmup=0, sweeps=50))
+    assert ((p.node_marginals - 0.5).abs() < 0.2).all()

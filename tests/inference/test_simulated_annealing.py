@@ -7,6 +7,7 @@ import torch
 
 import lnz
 from lnz.inference import TRWS, SimulatedAnnealing
+from lnz.inference.map import simulated_annealing
 from tests.modes import check, random_model, solved
 
 
@@ -91,3 +92,25 @@ def test_the_range_of_a_node_is_over_its_possible_labels(monkeypatch):
     graph = lnz.FactorGraph((3,), (torch.tensor([[0]]),))
     p = lnz.MRF(graph, (torch.tensor([[0.0, -torch.inf, 6.0]]).double(),))
     assert recorded(monkeypatch, p, sweeps=1, hottest=1.0) == pytest.approx([6.0])
+
+
+@pytest.mark.parametrize("sweeps", [1, 2, 3, 10])
+def test_temperatures_fall_geometrically_from_the_hottest_to_the_coldest(
+    sweeps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = lnz.FactorGraph.pairwise(2, 2, torch.tensor([[0, 1]]))
+    p = lnz.MRF(
+        graph, (torch.zeros(2, 2), torch.tensor([[0.0, 4.0], [4.0, 0.0]])), SimulatedAnnealing(sweeps, 2.0, 0.5)
+    )
+    seen: list[float] = []
+    right = simulated_annealing.gibbs_sweeps
+
+    def recorded(*args: object, temperature: float, **kwargs: object) -> torch.Tensor:
+        seen.append(float(temperature))
+        return right(*args, temperature=temperature, **kwargs)
+
+    monkeypatch.setattr(simulated_annealing, "gibbs_sweeps", recorded)
+    p.argmax()
+    ratios = torch.tensor(seen) / seen[0]
+    wanted = 0.25 ** (torch.arange(sweeps) / max(sweeps - 1, 1))
+    torch.testing.assert_close(ratios, wanted.to(ratios))

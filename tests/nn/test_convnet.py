@@ -30,3 +30,10 @@ def test_bad_arguments():
         ConvNet(1, 4, (1, 0))
     with pytest.raises(ValueError, match=r"image: expected shape \[B, 3, H, W\], got \[2, 1, 4, 4\]"):
         ConvNet(3, 4)(torch.zeros(2, 1, 4, 4))
+
+
+def test_one_channel_is_enough() -> None:
+    net = ConvNet(3, width=1, dilations=(1,))
+    assert net(torch.zeros(2, 3, 4, 5)).shape[:2] == (2, 1)
+    with pytest.raises(ValueError, match="width: expected a positive integer, got 0"):
+        ConvNet(3, width=0)

@@ -258,6 +258,18 @@ def test_words_are_segmented_by_letters_alone() -> None:
     assert allowed == {"BM", "BE", "MM", "ME", "EB", "ES", "SB", "SS"}
 
 
+@pytest.mark.parametrize("scheme", ["BIO", "IOB1", "BIOES", "BMES", "BILOU"])
+def test_a_type_may_have_any_name(scheme):
+    """``O`` too, which is no tag outside of spans then: what is allowed does not depend on names."""
+    letters = {"BIO": "BI", "IOB1": "BI", "BIOES": "BIES", "BMES": "BMES", "BILOU": "BILU"}[scheme]
+    masks = []
+    for names in (("O", "X"), ("P", "Q")):
+        tags = ["O", *(f"{letter}-{name}" for name in names for letter in letters)]
+        masks.append(transition_mask(tags, scheme))
+    for one, two in zip(*masks, strict=True):
+        assert torch.equal(one, two)
+
+
 @pytest.mark.parametrize("scheme", SPANS)
 def test_constrained_layers_put_all_probability_on_what_is_allowed(scheme: str) -> None:
     tags, _, _ = SPANS[scheme]

@@ -283,6 +283,7 @@ def test_every_machine_refuses_alike(machine, given, kind, message):
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_starts_are_one_row_per_chain(machine):
+    assert machine.init_chains(1, V[0]).labels[:, :5].tolist() == [V[0].tolist()]
     assert machine.init_chains(4, V[0]).labels[:, :5].tolist() == [V[0].tolist()] * 4
     with pytest.raises(ValueError, match=r"v: expected one row per chain, shape \[4, 5\], got \[3, 5\]"):
         machine.init_chains(4, V)

@@ -145,3 +145,14 @@ def test_arguments_that_make_no_sense(change: dict, error: type[Exception], mess
     arguments = {"logits": LOGITS, "targets": TARGETS, "logit_lengths": LENGTHS, "target_lengths": SIZES} | change
     with pytest.raises(error, match=message):
         rnnt_loss(**arguments)
+
+
+def test_as_many_labels_as_frames_fit_one_per_frame() -> None:
+    """What is impossible then is a probability of 0, not the number of frames."""
+    logits = torch.zeros(1, 3, 4, 2)
+    targets, three = torch.zeros(1, 3, dtype=torch.int32), torch.tensor([3], dtype=torch.int32)
+    assert rnnt_loss(logits, targets, three, three, one_label_per_frame=True).isfinite()
+    with pytest.raises(lnz.InfeasibleError, match="every alignment meets a probability of 0"):
+        rnnt_loss(logits.index_fill(3, torch.tensor([0]), -torch.inf), targets, three, three, one_label_per_frame=True)
+    with pytest.raises(lnz.InfeasibleError, match="its 3 labels need 3 frames and there are 2"):
+        rnnt_loss(logits, targets, three - 1, three, one_label_per_frame=True)
