@@ -71,8 +71,8 @@ def viterbi(given: Arcs) -> tuple[Tensor, Tensor]:
 def _joint(given: Joint) -> Any:
     from lnz.ops.transducer.cpu.joint import Scores
 
-    *tensors, blank, normalise = given
-    return Scores(*_arrays(*tensors), blank, normalise)
+    x, labels, lengths, sizes = _arrays(*given[:4])
+    return Scores(x, labels, lengths, sizes, given.blank, given.normalise)
 
 
 def _arrays(*tensors: Tensor) -> tuple[Any, ...]:
