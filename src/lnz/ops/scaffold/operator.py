@@ -51,9 +51,15 @@ class Fields:
         self.schema = ", ".join(f"{_SCHEMA[kind]} {name}" for name, kind, _ in ordered)
         self.tensors = len(tensors)
         self.axes = tuple(axes.get(name, Axis()) for name in self.names[: self.tensors])
-        self._places = [place for _, _, place in ordered]
         self.nested = bool(self._parts)
-        self._at = {place: at for at, place in enumerate(self._places)}
+        self._places = [place for _, _, place in ordered]
+        at = {place: k for k, place in enumerate(self._places)}
+        self._slots: list[tuple[Callable[..., Any] | None, Any]] = [
+            (part, [at[i, j] for j in range(len(get_type_hints(part)))])
+            if (part := self._parts.get(i))
+            else (None, at[(i,)])
+            for i in range(len(kinds))
+        ]
 
     def flatten(self, record: Any) -> Sequence[Any]:
         """Tensors, then settings."""
@@ -65,15 +71,7 @@ class Fields:
         """The inverse of :meth:`flatten`."""
         if not self._parts:
             return self.record(*flat)
-        count = 1 + max(place[0] for place in self._places)
-        return self.record(
-            *(
-                part(*(flat[self._at[i, j]] for j in range(len(part._fields))))  # pyright: ignore[reportFunctionMemberAccess]
-                if (part := self._parts.get(i))
-                else flat[self._at[(i,)]]
-                for i in range(count)
-            )
-        )
+        return self.record(*[flat[at] if part is None else part(*[flat[i] for i in at]) for part, at in self._slots])
 
 
 class Operator(Generic[In, Out]):

@@ -68,15 +68,15 @@ class Room(NamedTuple):
 
 
 @helper(fastmath=FLAGS)
-def _forward(frames, b, n, U, stays, room):
+def _forward(x, start, stride, n, U, blank, stays, room):
     """The states after n frames of sequence b, and where those of every frame came from."""
-    x, blank, states, came = frames.x, frames.blank, room.states, room.came
+    states, came = room.states, room.came
     fill(states[BLANK], -math.inf)
     fill(states[LABEL], -math.inf)
     states[BLANK, 0] = 0.0  # as if a blank came before the first frame
     state, offsets, ready = address(states, 0), address(room.places, 0), address(room.skips, 0)
     for t in range(n):
-        row = b * frames.strides[0] + t * frames.strides[1]
+        row = start + t * stride
         at_blank = np.float64(x[row, blank]) if blank >= 0 else -math.inf
         begin = max(0, U - n + t - 1) // WIDE  # one column before the first that matters, which needs it
         end = min(U, t) // WIDE + 1
@@ -104,27 +104,28 @@ def _walk(n, y, in_label, blank, room, best):
 
 
 @kernel(fastmath=FLAGS)
-def viterbi(frames, targets, first, last, best, scores):
+def viterbi(x, strides, blank, targets, first, last, best, scores):
     """Write the best alignments ``[B, T]``, −100 over padding, or throughout where there is none, and their scores.
 
     Of several, that which, seen from its end, stays in a state rather than comes from another, and comes from a blank
     rather than from a label.
     """
-    T, blocks, stays = best.shape[1], targets.labels.shape[1] // WIDE + 1, targets.lasting == 0.0
+    labels, direct, lengths, sizes, lasting = targets
+    T, blocks, stays = best.shape[1], labels.shape[1] // WIDE + 1, lasting == 0.0
     states, places = workspace(2, blocks * WIDE, np.float64), workspace(1, blocks * WIDE, np.int64)[0]
     came, skips = np.empty((T, blocks, 2), np.uint8), np.empty(blocks, np.uint8)
     room = Room(states, places, skips, came)
     for b in range(first, last):
-        n, y = targets.lengths[b], targets.labels[b, : targets.sizes[b]]
+        n, y = lengths[b], labels[b, : sizes[b]]
         U = y.size
         fill(skips, 0)
         for u in range(U):
             places[u] = y[u]
-            skips[u // WIDE] |= np.uint8(targets.direct[b, u]) << np.uint8(u % WIDE)
-        _forward(frames, b, n, U, stays, room)
+            skips[u // WIDE] |= np.uint8(direct[b, u]) << np.uint8(u % WIDE)
+        _forward(x, b * strides[0], strides[1], n, U, blank, stays, room)
         in_label = U > 0 and states[LABEL, U - 1] > states[BLANK, U]
         score = states[LABEL, U - 1] if in_label else states[BLANK, U]
         scores[b], possible = score, score > -math.inf
         if possible:
-            _walk(n, y, in_label, frames.blank, room, best[b])
+            _walk(n, y, in_label, blank, room, best[b])
         fill(best[b, n if possible else 0 :], IGNORE)
