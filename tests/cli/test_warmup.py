@@ -30,7 +30,7 @@ def test_kernels_are_compiled_and_kept(folder, capsys):
     assert last.startswith("1 of 1 ready after ")
     assert last.endswith(f" s, in {folder}")
     kept = sorted(path.name for path in folder.rglob("*.nbc"))
-    assert any(name.startswith("cpu.icm-") for name in kept)
+    assert any(name.startswith("cpu.improve-") for name in kept)
     assert main(["warmup", "icm", "--dtype", "float32"]) == 0
     assert sorted(path.name for path in folder.rglob("*.nbc")) == kept, "nothing is compiled again"
 

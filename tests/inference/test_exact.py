@@ -75,8 +75,8 @@ def test_equals_enumeration(name, pair):
 def test_many_blocks_and_threads(threads, kept, monkeypatch, generator):
     """Small bounds, so that cliques have many blocks, threads share them, and tables are kept or made anew."""
     monkeypatch.setattr("lnz.ops.elimination.layout._LANES", 4)
-    monkeypatch.setattr("lnz.ops.elimination.sharing._SHARED", 1)
-    monkeypatch.setattr("lnz.ops.elimination.sharing._KEPT", kept)
+    monkeypatch.setattr("lnz.ops.elimination.cpu.sharing._SHARED", 1)
+    monkeypatch.setattr("lnz.ops.elimination.cpu.sharing._KEPT", kept)
     monkeypatch.setattr("torch.get_num_threads", lambda: threads)
     graph = lnz.FactorGraph.grid(4, 5, 3, neighbours=8)
     for batch in ((), (4,)):

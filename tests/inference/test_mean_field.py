@@ -61,7 +61,7 @@ def test_coordinate_ascent_never_lowers_the_bound(name: str, damping: float) -> 
     q = updates.start(noise.double())
     before = updates.bound(q)
     for _ in range(4):
-        for block in blocks(updates, "coordinate"):
+        for block in blocks(updates, False):
             q = updates.updated(q, block, damping)
             value = updates.bound(q)
             assert (value >= before - 1e-9).all()
@@ -71,7 +71,7 @@ def test_coordinate_ascent_never_lowers_the_bound(name: str, damping: float) -> 
 def test_a_colour_updated_at_once_is_its_nodes_one_by_one() -> None:
     graph, scores = loopy(scale=1.0)
     updates = Updates(lnz.MRF(graph, scores).model)
-    together = blocks(updates, "coordinate")
+    together = blocks(updates, False)
     nodes = torch.cat([block.nodes for block in together])
     assert torch.equal(nodes.sort().values, torch.arange(graph.num_nodes))
     a = b = updates.start()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -181,3 +183,12 @@ def test_opcheck():
     torch.library.opcheck(torch.ops.lnz.elimination_gradient, arguments)
     torch.library.opcheck(torch.ops.lnz.elimination_partition, (rows(tree, 2), NONE, tree.handle, False))
     torch.library.opcheck(torch.ops.lnz.elimination_surprisal, (rows(tree, 2), rows(tree, 2), NONE, tree.handle))
+
+
+def test_copies_of_a_model_have_kernels_of_their_own() -> None:
+    """Layouts hold addresses, which a copy must not take over."""
+    p = lnz.MRF(lnz.FactorGraph.grid(3, 3, 2), (torch.zeros(9, 2), torch.eye(2)))
+    wanted = p.log_partition
+    copied = copy.deepcopy(p)
+    del p
+    torch.testing.assert_close(copied.tempered(1.0).log_partition, wanted)

@@ -8,7 +8,7 @@ from scipy.stats import chi2
 
 import lnz
 from lnz.ops import backend
-from lnz.ops.gibbs import checkerboard, spins
+from lnz.ops.gibbs.cpu import checkerboard, spins
 from lnz.ops.gibbs.op import gibbs_sweeps
 from lnz.scores import Weighted, checked_model, observe
 

@@ -9,8 +9,7 @@ import torch
 
 import lnz
 from lnz.ops import backend
-from lnz.ops.mean_field.kernel import serves
-from lnz.ops.mean_field.op import MeanFieldFunctional, Schedule
+from lnz.ops.mean_field.op import MeanFieldFunctional, Schedule, solver
 from lnz.ops.mean_field.reference import Block, Expectation, MeanField, product
 from lnz.scores import Model, Weighted, checked_model, observe
 from tests.inference.test_belief_propagation import assert_same
@@ -93,6 +92,10 @@ def grid_model(form: str, dtype: torch.dtype = torch.float64, height: int = HEIG
         "full shared": lambda: random(edges, LABELS, LABELS),
     }[form]()
     return checked_model(graph, (random(BATCH, height * width, LABELS), entry))
+
+
+def serves(model: Model) -> bool:
+    return not isinstance(solver(model), MeanField)
 
 
 def assert_kernel_is_the_reference(model: Model, functional: MeanFieldFunctional, atol: float = 1e-12) -> None:

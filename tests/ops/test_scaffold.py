@@ -50,7 +50,7 @@ def marginals(given: Given) -> tuple[Tensor, Tensor]:
 
 SHARED = {"b": Axis(shared=True)}
 SUM = Differentiable(
-    "test_sum", Given, Left, scores=2, solve=solve, fake=fake, gradient=gradient, marginals=marginals, axes=SHARED
+    Operator("test_sum", solve, fake, Given, Left, SHARED), scores=2, gradient=gradient, marginals=marginals
 )
 
 
@@ -68,14 +68,16 @@ def product(given: Pair) -> Product:
 
 
 PRODUCT = Answer(
-    "test_product",
-    Pair,
-    Product,
+    Operator(
+        "test_product",
+        product,
+        lambda given: Product(given.x.new_empty(2, *given.x.shape)),
+        Pair,
+        Product,
+        SHARED | {"by_rank": Axis(1)},
+    ),
+    product,
     scores=2,
-    compute=product,
-    fake=lambda given: Product(given.x.new_empty(2, *given.x.shape)),
-    plain=product,
-    axes=SHARED | {"by_rank": Axis(1)},
 )
 
 X, KEPT = random_scores((3, 4), 0), torch.tensor([[True] * 4, [True, False, True, True], [True] * 4])
@@ -241,3 +243,34 @@ def test_settings_come_after_tensors() -> None:
 
     with pytest.raises(TypeError, match="Wrong: expected fields that are tensors before all others"):
         Operator("test_wrong", lambda given: given, lambda given: given, Wrong, Wrong)
+
+
+def test_named_tuples_in_named_tuples() -> None:
+    class Power(NamedTuple):
+        base: Tensor
+        exponent: int
+
+    class Scaled(NamedTuple):
+        of: Power
+        by: Tensor
+        sign: int
+
+    class Result(NamedTuple):
+        value: Tensor
+
+    def compute(given: Scaled) -> Result:
+        return Result(given.sign * given.by * given.of.base**given.of.exponent)
+
+    globals().update(Power=Power)  # where annotations are looked up
+    op = Operator("test_nested", compute, lambda given: Result(torch.empty_like(given.by)), Scaled, Result)
+    assert op.given.names == ("base", "by", "exponent", "sign")
+    x, y = torch.arange(3.0), torch.ones(3)
+    given = Scaled(Power(x, 2), 2 * y, -1)
+    assert op.given.unflatten(op.given.flatten(given)) == given
+    equal(op(given).value, -2 * x**2)
+    equal(
+        torch.vmap(lambda x: op(Scaled(Power(x, 2), 2 * y, -1)).value)(torch.stack((x, y))),
+        -2 * torch.stack((x, y)) ** 2,
+    )
+    with pytest.raises(TypeError, match="expected fields that are tensors or settings"):
+        Differentiable(op, scores=1, gradient=compute, marginals=compute)  # type: ignore[arg-type]

@@ -11,8 +11,8 @@ import torch
 import lnz
 from lnz.ops import backend
 from lnz.ops.icm.op import icm
+from lnz.ops.layout import Layout
 from lnz.ops.trws.cpu.sweep import sweep
-from lnz.ops.trws.layout import Layout
 from lnz.ops.trws.op import solve, whole_numbers
 from tests.modes import random_model
 

@@ -18,7 +18,8 @@ from lnz.checks import (
     joint_batch_shape,
     promoted,
 )
-from lnz.distributions.linear_chain import LinearChain, inside_of
+from lnz.distributions.chain_scores import inside_of
+from lnz.distributions.linear_chain import LinearChain
 from lnz.distributions.log_probabilities import check_rows
 from lnz.distributions.mrf import MRF
 from lnz.distributions.sequence import SequenceDistribution, without_padding

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lnz.checks import check_same_kind, check_scores, common_dtype, joint_batch_shape
-from lnz.distributions.linear_chain import LinearChain, inside_of
+from lnz.distributions.chain_scores import inside_of
+from lnz.distributions.linear_chain import LinearChain
 from lnz.distributions.mrf import MRF
 from lnz.distributions.sequence import SequenceDistribution, centred, gathered, total_over_steps, without_padding
 from lnz.graphs import FactorGraph

@@ -26,7 +26,7 @@ from lnz.checks import (
 from lnz.distributions.sequence import SequenceDistribution, expected_scores, gathered, without_padding
 from lnz.distributions.support import Labellings
 from lnz.ops import semi_markov
-from lnz.ops.semi_markov.decode import CONTINUED
+from lnz.ops.semi_markov.records import CONTINUED
 from lnz.typing import IGNORE, LazyTuple
 
 

@@ -10,8 +10,8 @@ What every operation stands on:
 ``docs/developer/adding_an_op.md`` walks through an op on this floor.
 """
 
-from lnz.ops.dispatch import backend, backends, is_eager, use_kernels
+from lnz.ops.dispatch import backend, backends, is_eager
 
 unobserved = is_eager
 
-__all__ = ["backend", "backends", "is_eager", "unobserved", "use_kernels"]
+__all__ = ["backend", "backends", "is_eager", "unobserved"]

@@ -169,11 +169,6 @@ def backends(op: str | None = None) -> tuple[str, ...] | dict[str, tuple[str, ..
     return every[op]
 
 
-def use_kernels(*tensors: Tensor) -> bool:
-    """Whether kernels on the CPU may serve these tensors; for ops that do not have a :class:`Kernels` of their own."""
-    return _choice() != REFERENCE and all(t.is_cpu and t.dtype in (torch.float32, torch.float64) for t in tensors)
-
-
 def is_eager(*tensors: Tensor) -> bool:
     """Whether no tracer, transform or mode looks on, so that an op need not go through torch's dispatcher.
 

@@ -9,12 +9,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 WEYL = 0x9E3779B9, 0xBB67AE85
 """What the key grows by from round to round: the golden ratio and √3 − 1."""
 ROUNDS = 10
+
+
+def key_from(generator: torch.Generator | None) -> NDArray[np.uint64]:
+    """A key drawn from ``generator`` (``None``: torch's default one), two times 32 bits in ``uint64 [2]``."""
+    device = None if generator is None else generator.device
+    drawn = int(torch.randint(2**62, (), generator=generator, device=device))
+    return np.array([drawn % 2**32, drawn >> 32], np.uint64)
 
 
 def philox4x32(counter: NDArray[np.uint32], key: NDArray[np.uint32]) -> NDArray[np.uint32]:

@@ -86,8 +86,8 @@ def greedy(
     """
     work = work or Work(math.inf)
     work.left -= len(nodes)
-    adjacent = {node: set(neighbours[node]) for node in nodes}
-    uniform = len(set(cardinalities)) == 1
+    taken = _Elimination(neighbours, cardinalities, nodes, max_table, max_total, work)
+    adjacent, uniform = taken.adjacent, len(set(cardinalities)) == 1
     cost = _degree if uniform and rule == "min-weight" else _COSTS[rule]
     ranked = list(nodes)  # ties go to the node that comes first here
     if shuffled:
@@ -97,30 +97,56 @@ def greedy(
     key = {node: (cost(node, adjacent, cardinalities) << bits) + rank[node] for node in ranked}
     heap = list(key.values())
     heapify(heap)
-    order: list[int] = []
-    later: list[tuple[int, ...]] = []
-    largest = total = 0
     while heap:
         least = heappop(heap)
         node = ranked[least & ((1 << bits) - 1)]
         if key.get(node) != least:
             continue  # eliminated since, or costed anew
         del key[node]
-        clique = adjacent.pop(node)
-        size = cardinalities[node] * math.prod([cardinalities[other] for other in clique])
-        total += size
-        work.left -= (len(clique) + 1) ** 2
-        if size > max_table or total >= max_total or work.left < 0:
+        changed = taken.take(node, wide=rule != "min-weight")
+        if changed is None:
             return None
-        largest = max(largest, size)
-        order.append(node)
-        later.append(tuple(clique))
-        for other in _join(adjacent, node, clique, wide=rule != "min-weight"):
+        for other in changed:
             new = (cost(other, adjacent, cardinalities) << bits) + rank[other]
             if new != key[other]:
                 key[other] = new
                 heappush(heap, new)
-    return Order(rule, tuple(order), tuple(later), largest, total)
+    return taken.order(rule)
+
+
+class _Elimination:
+    """Nodes eliminated one after the other, as long as cliques are within limits; :func:`greedy` explains them."""
+
+    def __init__(
+        self,
+        neighbours: Neighbours,
+        cardinalities: Sequence[int],
+        nodes: Sequence[int],
+        max_table: float,
+        max_total: float,
+        work: Work,
+    ) -> None:
+        self.adjacent = {node: set(neighbours[node]) for node in nodes}
+        self.cardinalities, self.max_table, self.max_total, self.work = cardinalities, max_table, max_total, work
+        self.nodes: list[int] = []
+        self.later: list[tuple[int, ...]] = []
+        self.largest = self.total = 0
+
+    def take(self, node: int, *, wide: bool) -> set[int] | None:
+        """Eliminate a node: the nodes whose cost may have changed, as of :func:`_join`; ``None`` beyond a limit."""
+        clique = self.adjacent.pop(node)
+        size = self.cardinalities[node] * math.prod([self.cardinalities[other] for other in clique])
+        self.total += size
+        self.work.left -= (len(clique) + 1) ** 2
+        if size > self.max_table or self.total >= self.max_total or self.work.left < 0:
+            return None
+        self.largest = max(self.largest, size)
+        self.nodes.append(node)
+        self.later.append(tuple(clique))
+        return _join(self.adjacent, node, clique, wide=wide)
+
+    def order(self, name: str) -> Order:
+        return Order(name, tuple(self.nodes), tuple(self.later), self.largest, self.total)
 
 
 def _join(adjacent: dict[int, set[int]], node: int, clique: set[int], *, wide: bool) -> set[int]:
@@ -175,21 +201,11 @@ def given_order(
     work: Work | None = None,
 ) -> Order | None:
     """The cliques of a given order, or ``None`` as in :func:`greedy`."""
-    work = work or Work(math.inf)
-    adjacent = {node: set(neighbours[node]) for node in nodes}
-    later: list[tuple[int, ...]] = []
-    largest = total = 0
+    taken = _Elimination(neighbours, cardinalities, nodes, max_table, max_total, work or Work(math.inf))
     for node in nodes:
-        clique = adjacent.pop(node)
-        size = cardinalities[node] * math.prod([cardinalities[other] for other in clique])
-        total += size
-        work.left -= (len(clique) + 1) ** 2
-        if size > max_table or total >= max_total or work.left < 0:
+        if taken.take(node, wide=False) is None:
             return None
-        largest = max(largest, size)
-        later.append(tuple(clique))
-        _join(adjacent, node, clique, wide=False)
-    return Order(name, tuple(nodes), tuple(later), largest, total)
+    return taken.order(name)
 
 
 def breadth_first(neighbours: Neighbours, nodes: Sequence[int]) -> list[int]:

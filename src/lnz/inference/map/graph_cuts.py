@@ -13,7 +13,7 @@ from lnz.checks import check_integer
 from lnz.inference.base import Method
 from lnz.inference.map.min_cut import Floats, Ints, min_cut
 from lnz.inference.map.mode import ROUNDING, Found, ModeSolution
-from lnz.ops.trws.layout import Layout, Scores
+from lnz.ops.layout import Layout, Scores
 from lnz.scores import Model
 
 

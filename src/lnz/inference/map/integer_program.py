@@ -17,7 +17,7 @@ from lnz.errors import IntractableError
 from lnz.inference.base import Method
 from lnz.inference.map.mode import Found, ModeSolution
 from lnz.ops.icm.op import icm
-from lnz.ops.trws.layout import Floats, Ints, Layout
+from lnz.ops.layout import Floats, Ints, Layout
 from lnz.scores import Model
 from lnz.typing import IGNORE
 

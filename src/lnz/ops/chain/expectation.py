@@ -6,16 +6,15 @@ The kernels take O(B T L) memory, gradients included, where tables of pairs are 
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import torch
 from torch import Tensor
 
+from lnz.ops import expectation as shared
 from lnz.ops.chain import reference
-from lnz.ops.chain.op import CHAIN
+from lnz.ops.chain.op import CHAIN, KERNELS
 from lnz.ops.chain.records import Chains
 from lnz.ops.chain.reference import conditionals, filtered, table
-from lnz.ops.expectation import Family, Function, expected, serves
+from lnz.ops.expectation import Family, Function, expected
 from lnz.ops.precision import accumulator
 
 
@@ -33,6 +32,11 @@ def expectation(node: Tensor, edge: Tensor, lengths: Tensor, function: tuple[Ten
     if serves(node, edge, *function):
         return expected(_CHAIN, node, edge, lengths, function)
     return _by_marginals(node, edge, lengths, *function)
+
+
+def serves(*tensors: Tensor) -> bool:
+    """Whether kernels serve expectations under such scores and functions."""
+    return shared.serves(_CHAIN, *tensors)
 
 
 def surprisal(node: Tensor, edge: Tensor, lengths: Tensor) -> Tensor:
@@ -71,12 +75,6 @@ def _surprisal(log_prob: Tensor) -> Tensor:
     return -log_prob.masked_fill(torch.isneginf(log_prob), 0.0)
 
 
-def _kernels() -> ModuleType:
-    from lnz.ops.chain.cpu import expectation
-
-    return expectation
-
-
 def _marginals(
     node: Tensor, edge: Tensor, lengths: Tensor, function: tuple[Tensor, Tensor], grad: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -86,7 +84,7 @@ def _marginals(
     return at_node, at_edge.sum_to_size(function[1].shape)
 
 
-_CHAIN = Family(_kernels, reference_expectation, _marginals)
+_CHAIN = Family(KERNELS, reference_expectation, _marginals)
 
 
 def _by_marginals(node: Tensor, edge: Tensor, lengths: Tensor, u: Tensor, v: Tensor) -> Tensor:

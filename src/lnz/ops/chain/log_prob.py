@@ -17,7 +17,7 @@ from lnz.ops.chain.numerator import edge_indicators
 from lnz.ops.chain.op import KERNELS, SHARED, add_wide_edges, empty_pass
 from lnz.ops.chain.records import Chains, Labelled, LabelledPass, Pass
 from lnz.ops.dispatch import is_eager
-from lnz.ops.scaffold import Differentiable
+from lnz.ops.scaffold import Differentiable, Operator
 
 
 def solve(given: Labelled) -> LabelledPass:
@@ -83,15 +83,10 @@ def _fake(given: Labelled) -> LabelledPass:
 
 
 LOG_PROB = Differentiable(
-    "chain_log_prob",
-    Labelled,
-    LabelledPass,
+    Operator("chain_log_prob", solve, _fake, Labelled, LabelledPass, SHARED),
     scores=2,
-    solve=solve,
-    fake=_fake,
     gradient=gradient,
     marginals=marginals,
-    axes=SHARED,
 )
 
 

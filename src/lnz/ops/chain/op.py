@@ -17,7 +17,7 @@ from lnz.ops.chain import reference
 from lnz.ops.chain.numerator import pair_sums
 from lnz.ops.chain.records import Chains, Pass
 from lnz.ops.dispatch import Kernels
-from lnz.ops.scaffold import Differentiable
+from lnz.ops.scaffold import Differentiable, Operator
 from lnz.ops.scaffold.batch import Axis
 
 KERNELS = Kernels("chain")
@@ -118,15 +118,7 @@ def empty_pass(chains: Chains) -> Pass:
 
 
 CHAIN = Differentiable(
-    "chain",
-    Chains,
-    Pass,
-    scores=2,
-    solve=solve,
-    fake=empty_pass,
-    gradient=gradient,
-    marginals=marginals,
-    axes=SHARED,
+    Operator("chain", solve, empty_pass, Chains, Pass, SHARED), scores=2, gradient=gradient, marginals=marginals
 )
 
 

@@ -28,12 +28,7 @@ HELD = 2**30
 
 class _TopK(NamedTuple):
     scores: Tensor
-    labels: Tensor
-    direct: Tensor
-    lengths: Tensor
-    target_lengths: Tensor
-    blank: int
-    stays: bool
+    of: Lattice
     k: int
 
 
@@ -48,11 +43,11 @@ def topk(scores: Tensor, of: Lattice, k: int) -> tuple[Tensor, Tensor]:
     Scores are summed, and given, in float64, where the device has it: in float32, sums over thousands of frames no
     longer tell alignments apart.
     """
-    return TOPK(_TopK(as_single(scores), *of, k))
+    return TOPK(_TopK(as_single(scores), of, k))
 
 
 def _topk(given: _TopK) -> _Best:
-    scores, of, k = given.scores, Lattice(*given[1:7]), given.k
+    scores, of, k = given
     viterbi = KERNELS.find("viterbi", scores) if k == 1 and scores.numel() else None
     if viterbi is not None:
         return _Best(*(x.unsqueeze(0) for x in viterbi(scores, of)))
@@ -63,7 +58,7 @@ def _topk(given: _TopK) -> _Best:
 
 def _topk_fake(given: _TopK) -> _Best:
     (B, T, _), k = given.scores.shape, given.k
-    return _Best(given.labels.new_empty(k, B, T), given.scores.new_empty(k, B, dtype=accumulator(given.scores)))
+    return _Best(given.of.labels.new_empty(k, B, T), given.scores.new_empty(k, B, dtype=accumulator(given.scores)))
 
 
 TOPK = Operator("ctc_topk", _topk, _topk_fake, _TopK, _Best, axes={"alignments": Axis(1), "totals": Axis(1)})
@@ -71,13 +66,8 @@ TOPK = Operator("ctc_topk", _topk, _topk_fake, _TopK, _Best, axes={"alignments":
 
 class _Uniform(NamedTuple):
     scores: Tensor
-    labels: Tensor
-    direct: Tensor
-    lengths: Tensor
-    target_lengths: Tensor
+    of: Lattice
     uniform: Tensor
-    blank: int
-    stays: bool
 
 
 class _Drawn(NamedTuple):
@@ -88,12 +78,12 @@ def sample(scores: Tensor, of: Lattice, n: int, generator: torch.Generator | Non
     """Independent alignments, n of them, ``int64 [n, B, T]``."""
     shape, dtype = (n, *scores.shape[:2], 2), accumulator(scores)
     uniform = torch.rand(shape, dtype=dtype, device=scores.device, generator=generator)
-    return SAMPLE(_Uniform(scores, *of[:4], uniform, of.blank, of.stays)).alignments
+    return SAMPLE(_Uniform(scores, of, uniform)).alignments
 
 
 def _sample(given: _Uniform) -> _Drawn:
     """By random numbers ``[n, B, T, 2]`` in [0, 1): where a path ends, and how it came there."""
-    of, rounds = Lattice(*given[1:5], given.blank, given.stays), iter(given.uniform.flatten(2).unbind(2))
+    of, rounds = given.of, iter(given.uniform.flatten(2).unbind(2))
 
     def drawn(candidates: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
         nowhere = torch.isneginf(candidates).all(-1, keepdim=True)
@@ -104,7 +94,7 @@ def _sample(given: _Uniform) -> _Drawn:
 
 
 def _sample_fake(given: _Uniform) -> _Drawn:
-    return _Drawn(given.labels.new_empty(given.uniform.shape[:3]))
+    return _Drawn(given.of.labels.new_empty(given.uniform.shape[:3]))
 
 
 SAMPLE = Operator(

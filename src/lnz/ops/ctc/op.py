@@ -18,7 +18,7 @@ from lnz.ops.ctc import reference
 from lnz.ops.ctc.lattice import Lattice, as_single
 from lnz.ops.ctc.records import KERNELS, Frames, Pass, whole_lattice
 from lnz.ops.precision import accumulator
-from lnz.ops.scaffold import Differentiable
+from lnz.ops.scaffold import Differentiable, Operator
 from lnz.ops.scaffold.batch import Axis
 
 
@@ -84,15 +84,10 @@ def _room(scores: Tensor) -> Tensor:
 
 
 CTC = Differentiable(
-    "ctc",
-    Frames,
-    Pass,
+    Operator("ctc", solve, _fake, Frames, Pass, {"prior": Axis(None)}),
     scores=1,
-    solve=solve,
-    fake=_fake,
     gradient=gradient,
     marginals=marginal_slopes,
-    axes={"prior": Axis(None)},
     room=_room,
 )
 

@@ -24,8 +24,9 @@ _LANES = 512  # at most, unless one node has more labels
 CONSTANT, CONSECUTIVE, SCATTERED = 0, 1, 2
 """How an input's entries move along the lanes."""
 
-MESSAGES, ENTRIES, INBOX, WIDTH = 0, 1, 2, 3
-"""Entries of all messages; of all tables; of the beliefs one clique hands to its children, and of a block, at most."""
+MESSAGES, ENTRIES, INBOX, WIDTH, CLIQUES, CONSTANTS, ROOTS = range(7)
+"""Entries of all messages; of all tables; of the beliefs one clique hands to its children, and of a block, at most;
+how many cliques, constants and roots there are."""
 
 
 class Layout(NamedTuple):
@@ -47,7 +48,7 @@ class Layout(NamedTuple):
     inbox: np.ndarray  # [I] where a message's belief is gathered while its clique is worked on
     received: np.ndarray  # [C] how much is gathered there
     offsets: np.ndarray
-    lane_offsets: np.ndarray  # unsigned, which as indices need no check for negative numbers
+    lane_offsets: np.ndarray
     members: np.ndarray  # [C + 1] a clique's nodes: its separator …
     kept: np.ndarray  # [C] … then the eliminated ones
     node: np.ndarray  # the nodes
@@ -55,6 +56,7 @@ class Layout(NamedTuple):
     constants: np.ndarray  # tables without a free node
     roots: np.ndarray  # cliques without a parent
     sizes: np.ndarray  # how long the arrays are that the kernel works in, by MESSAGES …
+    addresses: np.ndarray  # of all these arrays, which is what kernels take: :mod:`.cpu.tree`
 
 
 class _Offsets:
@@ -76,7 +78,7 @@ class _Offsets:
 
 def layout(program: Program) -> Layout:
     """The arrays of a program."""
-    columns: dict[str, list[int]] = {name: [] for name in Layout._fields[:-1]}
+    columns: dict[str, list[int]] = {name: [] for name in Layout._fields[:-2]}
     offsets, lane_offsets = _Offsets(), _Offsets()
     inbox = width = entries = messages = 0
     sizes: list[int] = []  # of messages
@@ -125,8 +127,13 @@ def layout(program: Program) -> Layout:
     columns["members"].append(len(columns["node"]))
     arrays: dict[str, np.ndarray] = {name: np.array(column, np.int64) for name, column in columns.items()}
     arrays["offsets"] = np.concatenate(offsets.parts)
-    arrays["lane_offsets"] = np.concatenate(lane_offsets.parts).astype(np.uint64)
-    return Layout(**arrays, sizes=np.array([messages, entries, inbox, width], np.int64))
+    arrays["lane_offsets"] = np.concatenate(lane_offsets.parts)
+    counts = len(sizes), len(columns["constants"]), len(columns["roots"])
+    return _addressed({**arrays, "sizes": np.array([messages, entries, inbox, width, *counts], np.int64)})
+
+
+def _addressed(arrays: dict[str, np.ndarray]) -> Layout:
+    return Layout(**arrays, addresses=np.array([arrays[name].ctypes.data for name in Layout._fields[:-1]], np.int64))
 
 
 def _strides(program: Program, child: int, nodes: tuple[int, ...]) -> tuple[int, ...]:
@@ -170,7 +177,8 @@ def freeing(program: Program) -> Layout:
         for child in program.children[clique]:
             insort(free, (starts[child], sizes[child]))
             _merge(free)
-    return tree._replace(message=np.array(starts, np.int64), sizes=np.array([end, *tree.sizes[1:]], np.int64))
+    changed = {"message": np.array(starts, np.int64), "sizes": np.array([end, *tree.sizes[1:]], np.int64)}
+    return _addressed({**dict(zip(Layout._fields[:-1], tree, strict=False)), **changed})
 
 
 def _merge(free: list[tuple[int, int]]) -> None:

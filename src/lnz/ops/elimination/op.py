@@ -18,7 +18,7 @@ from lnz.ops.scaffold.batch import Axis
 from lnz.semirings import KMax, Log, Max
 
 KERNELS = Kernels("elimination")
-KERNELS.register("cpu", "lnz.ops.elimination.sharing", devices=("cpu",), dtypes=(torch.float32, torch.float64))
+KERNELS.register("cpu", "lnz.ops.elimination.cpu", devices=("cpu",), dtypes=(torch.float32, torch.float64))
 
 
 class Rows(NamedTuple):
@@ -93,15 +93,10 @@ def _fake(rows: Rows) -> Pass:
 
 BASE = {"base": Axis(shared=True)}
 ELIMINATION = Differentiable(
-    "elimination",
-    Rows,
-    Pass,
+    Operator("elimination", solve, _fake, Rows, Pass, BASE),
     scores=1,
-    solve=solve,
-    fake=_fake,
     gradient=gradient,
     marginals=marginals,
-    axes=BASE,
     hold=Rows.program,  # the graph may be gone when a derivative asks for it
 )
 PARTITION = Operator("elimination_partition", _upward, lambda rows: Total(_fake(rows).log_z), Rows, Total, axes=BASE)
@@ -139,15 +134,14 @@ def _plain_surprisal(pair: Pair) -> Surprisal:
     return Surprisal(reference.surprisal(*pair[:2], program.starts(pair.base), program))
 
 
+def _surprisal_fake(pair: Pair) -> Surprisal:
+    return Surprisal(pair.scores.new_empty(len(pair.scores), dtype=accumulator(pair.scores)))
+
+
 SURPRISAL = Answer(
-    "elimination_surprisal",
-    Pair,
-    Surprisal,
+    Operator("elimination_surprisal", _surprisal, _surprisal_fake, Pair, Surprisal, BASE),
+    _plain_surprisal,
     scores=2,
-    compute=_surprisal,
-    fake=lambda pair: Surprisal(pair.scores.new_empty(len(pair.scores), dtype=accumulator(pair.scores))),
-    plain=_plain_surprisal,
-    axes=BASE,
     hold=Pair.program,
 )
 

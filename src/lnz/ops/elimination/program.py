@@ -114,6 +114,9 @@ class Program:
             self._derived[key] = make(self)
         return self._derived[key]
 
+    def __getstate__(self) -> dict[str, Any]:  # what is derived may hold addresses, which a copy does not have
+        return {**self.__dict__, "_derived": {}}
+
     def starts(self, base: Tensor) -> Tensor:
         """``base`` as operators get it: without columns it stands for :attr:`base`."""
         return base if base.shape[1] else self.base.to(base.device)

@@ -1,4 +1,4 @@
-"""Gibbs sweeps: which kernel, or the reference, serves a model."""
+"""Gibbs sweeps."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from lnz.checks import concrete
-from lnz.ops import use_kernels
 from lnz.ops.conditionals.sites import Order
-from lnz.ops.gibbs import graph, grid, reference, spins
+from lnz.ops.dispatch import Kernels
+from lnz.ops.gibbs import reference
 from lnz.scores import Model
+
+KERNELS = Kernels("gibbs")
+KERNELS.register("cpu", "lnz.ops.gibbs.cpu", devices=("cpu",), dtypes=(torch.float32, torch.float64))
 
 
 @torch.no_grad()
@@ -55,20 +58,5 @@ def gibbs_sweeps(
         raise ValueError(f"labels: expected shape [{shape}], got {list(labels.shape)}")
     if sweeps == 0 or labels.numel() == 0:
         return labels.clone()
-    if not (use_kernels(*model.tensors) and labels.device.type == "cpu" and concrete(labels, *model.tensors)):
-        return reference.gibbs_sweeps(model, labels, sweeps, generator, order, temperature)
-    if order == "chromatic" and _is_plain_grid(model):
-        kernel = spins if spins.serves(model) else grid
-        return kernel.run(model, labels, sweeps, generator, temperature)
-    return graph.run(model, labels, sweeps, generator, order, temperature)
-
-
-def _is_plain_grid(model: Model) -> bool:
-    """A 4-neighbour grid of at least two rows and columns, with scores of one dtype."""
-    layout = model.graph.grid_layout
-    return (
-        layout is not None
-        and layout.neighbours == 4
-        and min(layout.height, layout.width) > 1
-        and len({tensor.dtype for tensor in model.tensors}) == 1
-    )
+    run = KERNELS.find("gibbs_sweeps", *model.tensors) if concrete(labels, *model.tensors) else None
+    return (run or reference.gibbs_sweeps)(model, labels, sweeps, generator, order, temperature)

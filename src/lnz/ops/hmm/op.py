@@ -19,7 +19,7 @@ from lnz.ops.chain import Chains, Pass
 from lnz.ops.chain.op import KERNELS, SHARED
 from lnz.ops.hmm import reference
 from lnz.ops.jit import buffers
-from lnz.ops.scaffold import Answer
+from lnz.ops.scaffold import Answer, Operator
 
 
 def joined(initial: Tensor, emission: Tensor) -> Tensor:
@@ -101,6 +101,4 @@ def _plain(given: Filtering) -> Filtered:
     return Filtered(reference.filtered(*given[:3]))
 
 
-FILTERED = Answer(
-    "hmm_filtered", Filtering, Filtered, scores=2, compute=_compute, fake=_fake, plain=_plain, axes=SHARED
-)
+FILTERED = Answer(Operator("hmm_filtered", _compute, _fake, Filtering, Filtered, SHARED), _plain, scores=2)

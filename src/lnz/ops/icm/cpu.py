@@ -1,15 +1,37 @@
-"""Iterated conditional modes over a model laid out flat (:mod:`lnz.ops.trws.layout`)."""
+"""The backend "cpu" of iterated conditional modes, over a model laid out flat (:mod:`lnz.ops.layout`)."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
+import torch
+from torch import Tensor
 
 from lnz.ops.jit.cpu import kernel
 from lnz.ops.jit.cpu.rows import longest
+from lnz.ops.layout import Layout, batch_indices
+from lnz.scores import Model
+
+
+def icm(model: Model, labels: Tensor, max_sweeps: int) -> Tensor:
+    """See :func:`lnz.ops.icm.reference.icm`; batch entries side by side."""
+    layout, entries = Layout(model), batch_indices(model)
+    moved = labels.clone(memory_format=torch.contiguous_format)
+    chains = moved.reshape(len(moved), len(entries), model.graph.num_nodes).numpy()
+
+    def entry(place: int, index: tuple[int, ...]) -> None:
+        scores = layout.scores(index)
+        for chain in chains[:, place]:
+            improve(layout.wiring, scores, chain, max_sweeps)
+
+    with ThreadPoolExecutor(min(torch.get_num_threads(), len(entries)) or 1) as pool:
+        list(pool.map(entry, range(len(entries)), entries))
+    return moved
 
 
 @kernel()
-def icm(wiring, scores, labels, max_sweeps):
+def improve(wiring, scores, labels, max_sweeps):
     """Move ``labels [N]`` in place, node by node, to labels that are better given all others, until none is."""
     label_at, node_at, node_slots, factor_at, slot_node, slot_factor, _, slot_table, slot_stride, weight_of = wiring
     value_of = np.empty(longest(label_at))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -11,15 +11,30 @@ from torch import Tensor
 from lnz.ops.belief.decode import decoded
 from lnz.ops.belief.gradient import gathered
 from lnz.ops.belief.schedule import Run, iterated
+from lnz.ops.dispatch import Kernels
 from lnz.ops.envelope import Functional, State
-from lnz.ops.mean_field.kernel import GridMeanField, serves
 from lnz.ops.mean_field.reference import Expectation, MeanField, blocks, product
 from lnz.scores import Model
+
+KERNELS = Kernels("mean_field")
+KERNELS.register("cpu", "lnz.ops.mean_field.cpu", devices=("cpu",), dtypes=(torch.float32, torch.float64))
 
 Schedule = Literal["parallel", "coordinate"]
 
 RESCUE = Run(max_iterations=100, tolerance=1e-6, damping=0.5, schedule="flooding")
 """How max-product is run for a start without violations."""
+
+
+class Solver(Protocol):
+    """As :class:`.reference.MeanField`; a backend's may serve some models only."""
+
+    def start(self, noise: Tensor | None = None) -> Tensor: ...
+
+    def iterated(
+        self, q: Tensor, limit: int, tolerance: float, damping: float, parallel: bool
+    ) -> tuple[Tensor, ...]: ...
+
+    def bound(self, q: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -34,7 +49,7 @@ class MeanFieldFunctional(Functional):
     seed: int
 
     def state(self, model: Model) -> State:
-        mean_field = _solver(model)
+        mean_field = solver(model)
         generator = torch.Generator().manual_seed(self.seed)
         best = self._iterated(mean_field, mean_field.start(), self.schedule)
         value = mean_field.bound(best[0])
@@ -49,31 +64,12 @@ class MeanFieldFunctional(Functional):
             best, _ = _better(best, value, trial, mean_field.bound(trial[0]))
         return *best, redone
 
-    def _iterated(self, mean_field: MeanField | GridMeanField, q: Tensor, schedule: Schedule) -> State:
+    def _iterated(self, mean_field: Solver, q: Tensor, schedule: Schedule) -> State:
         """q, iterations and residual from a start."""
-        if isinstance(mean_field, GridMeanField):
-            return mean_field.iterated(q, self.max_iterations, self.tolerance, self.damping, schedule == "parallel")
-        batch = mean_field.finite.batch
-        iterations = torch.zeros(batch, dtype=torch.int64, device=q.device)
-        residual = torch.full(batch, torch.inf, dtype=q.dtype, device=q.device)
-        for _ in range(self.max_iterations):
-            active = residual > self.tolerance if self.tolerance else torch.ones_like(residual, dtype=torch.bool)
-            if not active.any():
-                break
-            new = self.swept(mean_field, q, schedule)
-            residual = torch.where(active, (new - q).abs().flatten(-2).amax(-1) if q[..., 0].numel() else 0.0, residual)
-            q = torch.where(active[..., None, None], new, q)
-            iterations += active
-        return q, iterations, residual
-
-    def swept(self, mean_field: MeanField, q: Tensor, schedule: Schedule) -> Tensor:
-        """q after one iteration: every node once."""
-        for block in blocks(mean_field, schedule):
-            q = mean_field.updated(q, block, self.damping)
-        return q
+        return mean_field.iterated(q, self.max_iterations, self.tolerance, self.damping, schedule == "parallel")
 
     def value(self, model: Model, state: State) -> Tensor:
-        return _solver(model).bound(state[0])
+        return solver(model).bound(state[0])
 
     def gradient(self, model: Model, state: State, grad: Tensor) -> list[Tensor]:
         return gathered(Expectation(model), state[0], grad, product)
@@ -86,7 +82,7 @@ class MeanFieldFunctional(Functional):
         mean_field = MeanField(model)
         q = state[0]
         for iteration in range(int(state[1].max()) if state[1].numel() else 0):
-            new = self.swept(mean_field, q, self.schedule)
+            new = mean_field.swept(q, self.schedule == "parallel", self.damping)
             q = torch.where((iteration < state[1])[..., None, None], new, q)
         return state[0] + (q - q.detach()), *state[1:]
 
@@ -97,7 +93,7 @@ def hardened(model: Model, q: Tensor) -> Tensor:
     labels, q = q.argmax(-1), _indicator(q.argmax(-1), q)
     score = model.score(labels)
     while True:
-        for block in blocks(mean_field, "coordinate"):
+        for block in blocks(mean_field, False):
             q = mean_field.updated(q, block, harden=True)
         improved = q.argmax(-1)
         new = model.score(improved)
@@ -107,9 +103,11 @@ def hardened(model: Model, q: Tensor) -> Tensor:
         score = torch.maximum(score, new)
 
 
-def _solver(model: Model) -> MeanField | GridMeanField:
+def solver(model: Model) -> Solver:
     """What makes updates and the bound without gradients."""
-    return (GridMeanField if serves(model) else MeanField)(model)
+    find = KERNELS.find("solver", *model.tensors)
+    found = find(model) if find else None
+    return MeanField(model) if found is None else found
 
 
 def _indicator(labels: Tensor, like: Tensor) -> Tensor:

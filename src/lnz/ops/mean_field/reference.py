@@ -138,6 +138,27 @@ class MeanField:
             new = torch.where(none, new, mixed.masked_fill(none, 0.0).softmax(-1))
         return q.index_copy(-2, block.nodes, new)
 
+    def swept(self, q: Tensor, parallel: bool, damping: float) -> Tensor:
+        """q after one iteration: every node once, all at once or (not ``parallel``) each given the others."""
+        for block in blocks(self, parallel):
+            q = self.updated(q, block, damping)
+        return q
+
+    def iterated(self, q: Tensor, limit: int, tolerance: float, damping: float, parallel: bool) -> tuple[Tensor, ...]:
+        """q, iterations and residual from a start, each until it changes by no more than ``tolerance``."""
+        batch = self.finite.batch
+        iterations = torch.zeros(batch, dtype=torch.int64, device=q.device)
+        residual = torch.full(batch, torch.inf, dtype=q.dtype, device=q.device)
+        for _ in range(limit):
+            active = residual > tolerance if tolerance else torch.ones_like(residual, dtype=torch.bool)
+            if not active.any():
+                break
+            new = self.swept(q, parallel, damping)
+            residual = torch.where(active, (new - q).abs().flatten(-2).amax(-1) if q[..., 0].numel() else 0.0, residual)
+            q = torch.where(active[..., None, None], new, q)
+            iterations += active
+        return q, iterations, residual
+
     def bound(self, q: Tensor) -> Tensor:
         """F(q) ``[*batch]``, −inf where q gives an impossible labelling positive probability."""
         support = (q > 0).to(q.dtype)
@@ -169,20 +190,20 @@ def product(table: Tensor, incoming: list[Tensor]) -> Tensor:
     return joint
 
 
-_blocks: WeakKeyDictionary[FactorGraph, dict[tuple[str, torch.device], tuple[Block, ...]]] = WeakKeyDictionary()
+_blocks: WeakKeyDictionary[FactorGraph, dict[tuple[bool, torch.device], tuple[Block, ...]]] = WeakKeyDictionary()
 
 
-def blocks(mean_field: MeanField, schedule: str) -> tuple[Block, ...]:
-    """All nodes at once (``"parallel"``), or one colour after the other (``"coordinate"``).
+def blocks(mean_field: MeanField, parallel: bool) -> tuple[Block, ...]:
+    """All nodes at once, or one colour after the other.
 
     No factor holds two nodes of a colour, so that updating them together is updating them one by one.
     """
     wiring, graph = mean_field.wiring, mean_field.model.graph
     known = _blocks.setdefault(graph, {})
-    if (schedule, wiring.device) not in known:
-        if schedule == "parallel":
+    if (parallel, wiring.device) not in known:
+        if parallel:
             found = [Block(torch.arange(graph.num_nodes, device=wiring.device), wiring.flooding)]
         else:
             found = [Block(nodes.to(wiring.device), wiring.incident(nodes)) for nodes in wiring_of(graph).colours()]
-        known[schedule, wiring.device] = tuple(found)
-    return known[schedule, wiring.device]
+        known[parallel, wiring.device] = tuple(found)
+    return known[parallel, wiring.device]

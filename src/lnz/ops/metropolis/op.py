@@ -1,4 +1,4 @@
-"""Metropolis sweeps: the kernel of Gibbs sweeps of any factor graph, by its other rule, or the reference."""
+"""Metropolis sweeps."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import torch
 from torch import Tensor
 
 from lnz.checks import concrete
-from lnz.ops import use_kernels
 from lnz.ops.conditionals.sites import Order
-from lnz.ops.gibbs import graph
+from lnz.ops.dispatch import Kernels
 from lnz.ops.metropolis import reference
 from lnz.scores import Model
+
+KERNELS = Kernels("metropolis")
+KERNELS.register("cpu", "lnz.ops.gibbs.cpu", devices=("cpu",), dtypes=(torch.float32, torch.float64))
+"""The kernel of Gibbs sweeps of any factor graph has both rules."""
 
 
 @torch.no_grad()
@@ -34,8 +37,5 @@ def metropolis_sweeps(
     """
     if sweeps == 0 or labels.numel() == 0:
         return labels.clone(), torch.zeros(labels.shape[:-1], device=labels.device)
-    if not (use_kernels(*model.tensors) and labels.device.type == "cpu" and concrete(labels, *model.tensors)):
-        return reference.metropolis_sweeps(model, labels, sweeps, generator, order)
-    accepted = torch.zeros(labels.shape[:-1], dtype=torch.int64)
-    moved = graph.run(model, labels, sweeps, generator, order, 1.0, accepted.view(-1))
-    return moved, accepted.to(torch.get_default_dtype())
+    run = KERNELS.find("metropolis_sweeps", *model.tensors) if concrete(labels, *model.tensors) else None
+    return (run or reference.metropolis_sweeps)(model, labels, sweeps, generator, order)

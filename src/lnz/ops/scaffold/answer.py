@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lnz.checks import constant
 from lnz.ops.scaffold.autograd import Replay, Value, applied
-from lnz.ops.scaffold.batch import Axis, fold
+from lnz.ops.scaffold.batch import fold
 from lnz.ops.scaffold.differentiable import Differentiable
 from lnz.ops.scaffold.operator import In, Operator, Out
 
@@ -19,34 +19,23 @@ class Answer(Generic[In, Out]):
     """An op whose results are differentiated through its reference only.
 
     Args:
-        name: of the operator ``lnz::name``.
-        inputs: the type of what it takes: scores, other tensors, settings.
-        outputs: the type of what it gives: tensors.
-        scores: how many of the inputs have gradients, the first ones.
-        compute: the op.
-        fake: as ``compute``, but only shapes and dtypes count.
-        plain: as ``compute``, in plain torch.
-        axes: as of :class:`Operator`. Scores may be shared.
-        hold: as of :class:`Differentiable`.
+        op: the operator; its scores may be shared.
+        plain: the same in plain torch.
+        scores: as of :class:`Differentiable`, as is ``hold``.
+        hold: see there.
     """
 
     separate = False
 
     def __init__(
         self,
-        name: str,
-        inputs: type[In],
-        outputs: type[Out],
+        op: Operator[In, Out],
+        plain: Callable[[In], Out],
         *,
         scores: int,
-        compute: Callable[[In], Out],
-        fake: Callable[[In], Out],
-        plain: Callable[[In], Out],
-        axes: Mapping[str, Axis] | None = None,
         hold: Callable[[In], object] | None = None,
     ) -> None:
-        self.op, self.scores, self._plain = Operator(name, compute, fake, inputs, outputs, axes), scores, plain
-        self._hold = hold
+        self.op, self._plain, self.scores, self._hold = op, plain, scores, hold
 
     def __call__(self, inputs: In) -> Out:
         """The results, as functions of the scores."""
@@ -93,16 +82,14 @@ class Map(Differentiable[In, Out]):
 
     def __init__(
         self,
-        name: str,
-        inputs: type[In],
-        outputs: type[Out],
+        solve: Operator[In, Out],
         *,
         values: int,
         plain: Callable[[In], Sequence[Tensor]],
         **description: Any,
     ) -> None:
         self.values, self._plain = values, plain
-        super().__init__(name, inputs, outputs, marginals=lambda given: (), **description)
+        super().__init__(solve, marginals=lambda given: (), **description)
 
     def mapped(self, inputs: In, outputs: Out) -> tuple[Tensor, ...]:
         """The values that a pass has computed, as functions of the scores."""

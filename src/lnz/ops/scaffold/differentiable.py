@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic
 
 import torch
@@ -24,16 +24,12 @@ class Differentiable(Generic[In, Out]):
     """An op with a value ``[B]`` that is differentiated by what its pass leaves.
 
     Args:
-        name: of the operators ``lnz::name`` and ``lnz::name_gradient``.
-        inputs: the type of what it takes: scores, other tensors, settings.
-        outputs: the type of what a pass leaves: tensors, the value first, which may be in a wider dtype than scores.
+        solve: the pass, the operator ``lnz::NAME``. It takes scores, other tensors, settings; scores may be shared. It
+            leaves the value first, which may be in a wider dtype than scores, and whatever backward needs.
         scores: how many of the inputs have gradients, the first ones.
-        solve: the pass.
-        fake: as ``solve``, but only shapes and dtypes count.
         gradient: ``(weight [B] or None for ones, inputs, outputs, wanted)`` to Σ_b weight_b ∂ value_b / ∂ score of each
             score, shaped as these are; anything for scores that are not ``wanted``.
         marginals: ∂ value_b / ∂ score of each score, per entry ``[B, …]``, in plain torch.
-        axes: as of :class:`Operator`. Scores may be shared.
         hold: of the inputs, what must live as long as a derivative may be asked for.
         room: an empty tensor laid out in memory as the gradient of a score; by default, contiguous.
     """
@@ -43,28 +39,24 @@ class Differentiable(Generic[In, Out]):
 
     def __init__(
         self,
-        name: str,
-        inputs: type[In],
-        outputs: type[Out],
+        solve: Operator[In, Out],
         *,
         scores: int,
-        solve: Callable[[In], Out],
-        fake: Callable[[In], Out],
         gradient: Callable[[Any, In, Out, Sequence[bool]], Sequence[Tensor]],
         marginals: Callable[[In], Sequence[Tensor]],
-        axes: Mapping[str, Axis] | None = None,
         hold: Callable[[In], object] | None = None,
         room: Callable[[Tensor], Tensor] = contiguous,
     ) -> None:
-        self.solve = Operator(name, solve, fake, inputs, outputs, axes)
-        self.scores, self._compute_gradient, self._marginals = scores, gradient, marginals
+        self.solve, self.scores, self._compute_gradient, self._marginals = solve, scores, gradient, marginals
         self._hold, self._room = hold, room
+        if solve.given.nested:
+            raise TypeError(f"{solve.name}: expected fields that are tensors or settings, got a named tuple in one")
         given, made = self.solve.given, self.solve.made
         self._inputs, self._outputs = len(given.names), made.tensors
         weights = ", ".join(f"Tensor? weight_{i}" for i in range(self.values))
         left = ", ".join(f"Tensor left_{name}" for name in made.names)
         self.gradient_op = operator(
-            f"{name}_gradient",
+            f"{solve.name}_gradient",
             f"{weights}, {given.schema}, {left}, bool[] wanted",
             scores,
             self._gradient_of_constants,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar, get_type_hints
 
 import torch
@@ -21,21 +21,57 @@ _SCHEMA = {Tensor: "Tensor", int: "int", bool: "bool", float: "float", str: "str
 class Fields:
     """What the annotations of a named tuple say: its tensors come first, then its settings.
 
+    A field may be a named tuple itself. Its tensors are then among the tensors, its settings among the settings.
+
     Attributes:
-        names: of all fields.
+        names: of all that is not a tuple, tensors first.
         schema: ``"Tensor node, …, int blank"``.
         tensors: how many of them are tensors.
         axes: how each tensor is batched.
+        nested: whether a field is a tuple.
     """
 
     def __init__(self, record: type[Any], axes: Mapping[str, Axis]) -> None:
-        kinds = get_type_hints(record)
-        self.names = tuple(kinds)
-        self.schema = ", ".join(f"{_SCHEMA[kind]} {name}" for name, kind in kinds.items())
-        self.tensors = sum(kind is Tensor for kind in kinds.values())
-        if any(kind is Tensor for kind in [*kinds.values()][self.tensors :]):
-            raise TypeError(f"{record.__name__}: expected fields that are tensors before all others, got {self.names}")
+        self.record: Callable[..., Any] = record
+        kinds, self._parts = get_type_hints(record), dict[int, Callable[..., Any]]()
+        found: list[tuple[str, Any, tuple[int, ...]]] = []  # name, kind and place
+        for i, (name, kind) in enumerate(kinds.items()):
+            if hasattr(kind, "_fields"):
+                self._parts[i] = kind
+                found += [(part, own, (i, j)) for j, (part, own) in enumerate(get_type_hints(kind).items())]
+            else:
+                found.append((name, kind, (i,)))
+        tensors = [entry for entry in found if entry[1] is Tensor]
+        ordered = tensors + [entry for entry in found if entry[1] is not Tensor]
+        if not self._parts and ordered != found:
+            raise TypeError(
+                f"{record.__name__}: expected fields that are tensors before all others, got {tuple(kinds)}"
+            )
+        self.names = tuple(name for name, _, _ in ordered)
+        self.schema = ", ".join(f"{_SCHEMA[kind]} {name}" for name, kind, _ in ordered)
+        self.tensors = len(tensors)
         self.axes = tuple(axes.get(name, Axis()) for name in self.names[: self.tensors])
+        self.nested = bool(self._parts)
+        self._places = [place for _, _, place in ordered]
+        at = {place: k for k, place in enumerate(self._places)}
+        self._slots: list[tuple[Callable[..., Any] | None, Any]] = [
+            (part, [at[i, j] for j in range(len(get_type_hints(part)))])
+            if (part := self._parts.get(i))
+            else (None, at[(i,)])
+            for i in range(len(kinds))
+        ]
+
+    def flatten(self, record: Any) -> Sequence[Any]:
+        """Tensors, then settings."""
+        if not self._parts:
+            return record
+        return [record[place[0]] if len(place) == 1 else record[place[0]][place[1]] for place in self._places]
+
+    def unflatten(self, flat: Sequence[Any]) -> Any:
+        """The inverse of :meth:`flatten`."""
+        if not self._parts:
+            return self.record(*flat)
+        return self.record(*[flat[at] if part is None else part(*[flat[i] for i in at]) for part, at in self._slots])
 
 
 class Operator(Generic[In, Out]):
@@ -45,7 +81,7 @@ class Operator(Generic[In, Out]):
         name: of the operator.
         compute: the function. It is given constants, and its results share no memory with them.
         fake: as ``compute``, but only shapes and dtypes of the results count.
-        inputs: the type of what it takes: tensors, then settings.
+        inputs: the type of what it takes: tensors, then settings; or see :class:`Fields`.
         outputs: the type of what it returns: tensors.
         axes: how fields are batched whose entries do not lie, each its own, along the first axis.
     """
@@ -67,17 +103,18 @@ class Operator(Generic[In, Out]):
             name,
             self.given.schema,
             self.made.tensors,
-            lambda *flat: tuple(compute(self.inputs(*flat))),
-            lambda *flat: tuple(fake(self.inputs(*flat))),
+            lambda *flat: tuple(compute(self.given.unflatten(flat))),
+            lambda *flat: tuple(fake(self.given.unflatten(flat))),
         )
         self.op.register_vmap(self._vmap)
 
     def __call__(self, inputs: In) -> Out:
         """The results, as constants."""
-        tensors = inputs[: self.given.tensors]
+        flat, count = self.given.flatten(inputs), self.given.tensors
+        tensors = flat[:count]
         if is_eager(*tensors):
-            return self.compute(self.inputs(*(x.detach() for x in tensors), *inputs[self.given.tensors :]))
-        results = self.op(*(x.detach() for x in tensors), *inputs[self.given.tensors :])
+            return self.compute(self.given.unflatten([*(x.detach() for x in tensors), *flat[count:]]))
+        results = self.op(*(x.detach() for x in tensors), *flat[count:])
         return self.outputs(*((results,) if self.made.tensors == 1 else results))
 
     def _vmap(self, info: Any, in_dims: tuple[int | None, ...], *flat: Any) -> tuple[Any, Any]:

@@ -21,13 +21,10 @@ from lnz.ops.choices import Choose, picked, ranked
 from lnz.ops.scaffold import Operator
 from lnz.ops.scaffold.batch import Axis
 from lnz.ops.semi_markov.op import KERNELS
-from lnz.ops.semi_markov.records import SHARED, Segments
+from lnz.ops.semi_markov.records import CONTINUED, SHARED, Segments
 from lnz.ops.semi_markov.reference import forward
 from lnz.semirings import KMax, Log
 from lnz.typing import IGNORE
-
-CONTINUED = -1
-"""What a labelling holds where a segment goes on."""
 
 
 class _TopK(NamedTuple):

@@ -6,8 +6,6 @@ gradients.
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -15,7 +13,7 @@ from torch.nn.functional import pad
 from lnz.ops.chain.reference import normalised
 from lnz.ops.expectation import Family, Function, expected, serves
 from lnz.ops.precision import accumulator
-from lnz.ops.semi_markov.op import SEMI_MARKOV
+from lnz.ops.semi_markov.op import KERNELS, SEMI_MARKOV
 from lnz.ops.semi_markov.records import Segments
 from lnz.ops.semi_markov.reference import by_end, forward, table
 from lnz.semirings import Log
@@ -32,7 +30,7 @@ def expectation(segment: Tensor, edge: Tensor, lengths: Tensor, function: Functi
         lengths: ``[B]``.
         function: finite values of segments ``[B, T, W, L]`` and of edges ``[B or 1, T − 1 or 1, L, L]``.
     """
-    if serves(segment, edge, *(function or ())):
+    if serves(_SEMI_MARKOV, segment, edge, *(function or ())):
         return expected(_SEMI_MARKOV, segment, edge, lengths, function)
     wide = accumulator(segment)
     values = None if function is None else (function[0].to(wide), function[1].to(wide))
@@ -102,12 +100,6 @@ def _surprisal(log_prob: Tensor) -> Tensor:
     return -log_prob.masked_fill(torch.isneginf(log_prob), 0.0)
 
 
-def _kernels() -> ModuleType:
-    from lnz.ops.semi_markov.cpu import expectation
-
-    return expectation
-
-
 def _marginals(
     segment: Tensor, edge: Tensor, lengths: Tensor, function: tuple[Tensor, Tensor], grad: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -117,4 +109,4 @@ def _marginals(
     return segments, edges.sum_to_size(function[1].shape)
 
 
-_SEMI_MARKOV = Family(_kernels, reference_expectation, _marginals)
+_SEMI_MARKOV = Family(KERNELS, reference_expectation, _marginals)

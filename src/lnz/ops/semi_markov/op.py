@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lnz.ops import precision
 from lnz.ops.dispatch import Kernels
-from lnz.ops.scaffold import Differentiable
+from lnz.ops.scaffold import Differentiable, Operator
 from lnz.ops.semi_markov import reference
 from lnz.ops.semi_markov.records import SHARED, Pass, Segments
 
@@ -60,15 +60,7 @@ def _fake(given: Segments) -> Pass:
 
 
 SEMI_MARKOV = Differentiable(
-    "semi_markov",
-    Segments,
-    Pass,
-    scores=2,
-    solve=solve,
-    fake=_fake,
-    gradient=gradient,
-    marginals=marginals,
-    axes=SHARED,
+    Operator("semi_markov", solve, _fake, Segments, Pass, SHARED), scores=2, gradient=gradient, marginals=marginals
 )
 
 

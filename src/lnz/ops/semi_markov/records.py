@@ -10,6 +10,8 @@ from lnz.ops import precision
 from lnz.ops.scaffold.batch import Axis
 
 SHARED = {"edge": Axis(shared=True)}
+CONTINUED = -1
+"""What a labelling holds where a segment goes on."""
 
 
 class Segments(NamedTuple):

@@ -24,11 +24,7 @@ from lnz.typing import IGNORE
 
 
 class _TopK(NamedTuple):
-    blank: Tensor
-    label: Tensor
-    lengths: Tensor
-    target_lengths: Tensor
-    several: bool
+    arcs: Arcs
     k: int
 
 
@@ -39,11 +35,11 @@ class _Best(NamedTuple):
 
 def topk(blank: Tensor, label: Tensor, of: Lattice, k: int) -> tuple[Tensor, Tensor]:
     """The k best alignments ``int64 [k, B, U]`` and their scores ``[k, B]``, double; −100 and −inf beyond the last."""
-    return TOPK(_TopK(blank, label, *of, k))
+    return TOPK(_TopK(Arcs(blank, label, *of), k))
 
 
 def _topk(given: _TopK) -> _Best:
-    arcs, k = Arcs(*given[:5]), given.k
+    arcs, k = given
     viterbi = KERNELS.find("viterbi", *arcs[:2]) if k == 1 and arcs.blank.numel() else None
     if viterbi is not None:
         frames, scores = viterbi(arcs)
@@ -56,21 +52,16 @@ def _topk(given: _TopK) -> _Best:
 
 
 def _topk_fake(given: _TopK) -> _Best:
-    (B, _, U), lengths = given.label.shape, given.lengths
-    scores = given.blank.new_empty(given.k, B, dtype=accumulator(given.blank))
-    return _Best(lengths.new_empty(given.k, B, U), scores)
+    (B, _, U), blank, k = given.arcs.label.shape, given.arcs.blank, given.k
+    return _Best(given.arcs.lengths.new_empty(k, B, U), blank.new_empty(k, B, dtype=accumulator(blank)))
 
 
 TOPK = Operator("transducer_topk", _topk, _topk_fake, _TopK, _Best, axes={"frames": Axis(1), "scores": Axis(1)})
 
 
 class _Uniform(NamedTuple):
-    blank: Tensor
-    label: Tensor
-    lengths: Tensor
-    target_lengths: Tensor
+    arcs: Arcs
     uniform: Tensor
-    several: bool
 
 
 class _Drawn(NamedTuple):
@@ -82,26 +73,26 @@ def sample(blank: Tensor, label: Tensor, of: Lattice, n: int, generator: torch.G
     B, T, W = blank.shape
     shape, dtype = (n, B, T + of.slant() * (W - 1) + 1, 2), accumulator(blank)
     uniform = torch.rand(shape, dtype=dtype, device=blank.device, generator=generator)
-    return SAMPLE(_Uniform(blank, label, of.lengths, of.target_lengths, uniform, of.several)).frames
+    return SAMPLE(_Uniform(Arcs(blank, label, *of), uniform)).frames
 
 
 def _sample(given: _Uniform) -> _Drawn:
     """By random numbers ``[n, B, steps + 1, 2]`` in [0, 1): where a path ends, and how it came there."""
-    of, wide = Lattice(given.lengths, given.target_lengths, given.several), given.uniform.dtype
+    arcs, wide = given.arcs, given.uniform.dtype
     rounds = iter(given.uniform.flatten(2).unbind(2))
 
     def drawn(candidates: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
         chances = candidates.masked_fill(torch.isneginf(candidates).all(-1, keepdim=True), 0.0).softmax(-1)
         return candidates[..., 0], picked(chances, next(rounds))
 
-    b, l = by_step(given.blank.to(wide), given.label.to(wide), of)
+    b, l = by_step(arcs.blank.to(wide), arcs.label.to(wide), arcs.of)
     alphas = [alpha.unsqueeze(0) for alpha in forward(Log(), b, l)]
     rank = torch.zeros(given.uniform.shape[:2], dtype=torch.int64, device=b.device)
-    return _Drawn(_walk(alphas, b, l, of, rank, drawn)[0])
+    return _Drawn(_walk(alphas, b, l, arcs.of, rank, drawn)[0])
 
 
 def _sample_fake(given: _Uniform) -> _Drawn:
-    return _Drawn(given.lengths.new_empty(len(given.uniform), len(given.blank), given.label.shape[2]))
+    return _Drawn(given.arcs.lengths.new_empty(len(given.uniform), len(given.arcs.blank), given.arcs.label.shape[2]))
 
 
 SAMPLE = Operator(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lnz.ops.precision import accumulator
-from lnz.ops.scaffold import Map
+from lnz.ops.scaffold import Map, Operator
 from lnz.ops.transducer import reference
 from lnz.ops.transducer.lattice import Lattice
 from lnz.ops.transducer.records import KERNELS, ArcScores, Joint
@@ -66,7 +66,7 @@ def _fake(given: Joint) -> ArcScores:
 
 
 JOINT = Map(
-    "transducer_arcs", Joint, ArcScores, values=2, scores=1, solve=solve, fake=_fake, gradient=gradient, plain=plain
+    Operator("transducer_arcs", solve, _fake, Joint, ArcScores), values=2, scores=1, gradient=gradient, plain=plain
 )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lnz.ops.precision import accumulator, astype
-from lnz.ops.scaffold import Differentiable
+from lnz.ops.scaffold import Differentiable, Operator
 from lnz.ops.transducer import reference
 from lnz.ops.transducer.joint import arcs
 from lnz.ops.transducer.lattice import Lattice
@@ -43,7 +43,7 @@ def _fake(given: Arcs) -> Pass:
 
 
 TRANSDUCER = Differentiable(
-    "transducer", Arcs, Pass, scores=2, solve=solve, fake=_fake, gradient=gradient, marginals=marginals
+    Operator("transducer", solve, _fake, Arcs, Pass), scores=2, gradient=gradient, marginals=marginals
 )
 
 

@@ -1,22 +1,19 @@
-"""Joint draws of forests: by the kernel where it serves, else by the reference."""
+"""Joint draws of forests."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
 from lnz.checks import concrete
-from lnz.ops import use_kernels
-from lnz.ops.gibbs.images import key_from
+from lnz.ops.dispatch import Kernels
 from lnz.ops.tree_gibbs import reference
-from lnz.ops.tree_gibbs.blocks import blocks_of
-from lnz.ops.trws.layout import Layout
 from lnz.scores import Model
-from lnz.typing import IGNORE
+
+KERNELS = Kernels("tree_gibbs")
+KERNELS.register("cpu", "lnz.ops.tree_gibbs.cpu", devices=("cpu",), dtypes=(torch.float32, torch.float64))
 
 
 @torch.no_grad()
@@ -28,10 +25,8 @@ def tree_sweeps(
     blocks: Sequence[Sequence[int]] | None = None,
 ) -> Tensor:
     """See :func:`lnz.ops.tree_gibbs.reference.tree_sweeps`."""
-    if not _serves(model, labels):
-        return reference.tree_sweeps(model, labels, sweeps, generator, blocks)
-    planned = [block.sites.nodes for block in blocks_of(model.graph, blocks, labels.device)]
-    return _run(model, labels, planned, True, [1.0] * (sweeps * len(planned)), generator)
+    run = KERNELS.find("tree_sweeps", *model.tensors) if concrete(labels, *model.tensors) else None
+    return (run or reference.tree_sweeps)(model, labels, sweeps, generator, blocks)
 
 
 @torch.no_grad()
@@ -39,49 +34,5 @@ def forest_moves(
     model: Model, labels: Tensor, temperatures: Sequence[float], generator: torch.Generator | None = None
 ) -> Tensor:
     """See :func:`lnz.ops.tree_gibbs.reference.forest_moves`."""
-    if not _serves(model, labels):
-        return reference.forest_moves(model, labels, temperatures, generator)
-    return _run(model, labels, [torch.arange(model.graph.num_nodes)], False, temperatures, generator)
-
-
-def _serves(model: Model, labels: Tensor) -> bool:
-    return use_kernels(*model.tensors) and labels.device.type == "cpu" and concrete(labels, *model.tensors)
-
-
-def _run(
-    model: Model,
-    labels: Tensor,
-    blocks: Sequence[Tensor],
-    fixed: bool,
-    temperatures: Sequence[float],
-    generator: torch.Generator | None,
-) -> Tensor:
-    """Chains side by side, each with random numbers of its own, whatever the number of threads."""
-    from lnz.ops.tree_gibbs.cpu.sweep import redraw_forests
-
-    if labels.numel() == 0 or not blocks:
-        return labels.clone()
-    key = key_from(generator).numpy().view("uint64")
-    layout, batch = Layout(model), model.batch_shape.numel()
-    moved = labels.clone(memory_format=torch.contiguous_format)
-    chains = moved.reshape(-1, batch, model.graph.num_nodes).numpy()
-    ladder = torch.tensor(temperatures, dtype=torch.float64).numpy()
-    observed = None if model.observed is None else model.observed.expand(*model.batch_shape, -1).reshape(batch, -1)
-
-    def entry(place: int, index: tuple[int, ...]) -> None:
-        scores = layout.scores(index)
-        free = torch.ones(model.graph.num_nodes, dtype=torch.bool) if observed is None else observed[place] == IGNORE
-        kept = [block[free[block]] for block in blocks]
-        ends = torch.tensor([len(block) for block in kept]).cumsum(0).numpy()
-        candidates = torch.cat(kept).numpy()
-
-        def chain(number: int) -> None:
-            state, where = chains[number, place], number * batch + place
-            redraw_forests(layout.wiring, scores, state, candidates, ends, fixed, ladder, key, where)
-
-        list(pool.map(chain, range(len(chains))))
-
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for place, index in enumerate(itertools.product(*map(range, model.batch_shape))):
-            entry(place, index)
-    return moved
+    run = KERNELS.find("forest_moves", *model.tensors) if concrete(labels, *model.tensors) else None
+    return (run or reference.forest_moves)(model, labels, temperatures, generator)

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lnz.ops import use_kernels
-from lnz.ops.trws.layout import Ints, Layout
+from lnz.ops.dispatch import Kernels
+from lnz.ops.layout import Ints
 from lnz.ops.trws.reference import Messages
 from lnz.scores import Model
 
+KERNELS = Kernels("trws")
+KERNELS.register("cpu", "lnz.ops.trws.cpu", devices=("cpu",), dtypes=(torch.float32, torch.float64))
+
+T = TypeVar("T")
+Turn = Callable[[bool], tuple[float, float, Ints]]
+"""A pass over the nodes, there or back: the bound, the score of a labelling, the labelling ``int64 [N]``."""
 EVERY = 10  # iterations between looks at the progress
 ROUNDING = 1e-9  # of the sum of many float64 scores, as a fraction of the total
 
@@ -38,19 +44,11 @@ def solve(model: Model, max_iterations: int, tolerance: float) -> Outcome:
         max_iterations: the most there and back passes.
         tolerance: stop once ten iterations have closed less than this fraction of the gap between bound and score.
     """
-    run = Run(max_iterations, tolerance, whole_numbers(model))
-    if not use_kernels(*model.tensors):
-        return _by_reference(model, run)
-    layout = Layout(model)
-    entries = list(itertools.product(*map(range, model.batch_shape)))
-    threads = min(torch.get_num_threads(), len(entries)) or 1
-    with ThreadPoolExecutor(threads) as pool:
-        each = pool.map if threads > 1 else map
-        results = list(each(lambda index: _by_kernel(layout, index, run), entries))
-    labels = [torch.from_numpy(labels) for labels, _, _ in results]
-    shape = model.batch_shape
+    run, shape, nodes = Run(max_iterations, tolerance, whole_numbers(model)), model.batch_shape, model.graph.num_nodes
+    turns = KERNELS.find("turns", *model.tensors) or _reference_turns
+    results = turns(model, lambda turn: _iterate(turn, run))
     return Outcome(
-        (torch.stack(labels) if labels else torch.zeros(0, dtype=torch.int64)).reshape(*shape, model.graph.num_nodes),
+        torch.tensor(np.array([labels for labels, _, _ in results], dtype=np.int64)).reshape(*shape, nodes),
         torch.tensor([bound for _, bound, _ in results], dtype=torch.float64).reshape(shape),
         torch.tensor([iterations for _, _, iterations in results], dtype=torch.int64).reshape(shape),
     )
@@ -86,23 +84,7 @@ class Run:
         return before - bound < self.tolerance * gap
 
 
-def _by_kernel(layout: Layout, index: Sequence[int], run: Run) -> tuple[Ints, float, int]:
-    from lnz.ops.trws.cpu.sweep import sweep
-
-    scores = layout.scores(index)
-    nodes = layout.model.graph.num_nodes
-    lent, labels = np.zeros(layout.wiring.slot_at[-1]), np.zeros(nodes, dtype=np.int64)
-    there = np.arange(nodes)
-    back = there[::-1].copy()
-
-    def turn(forward: bool) -> tuple[float, float, Ints]:
-        bound, score = sweep(layout.wiring, scores, there if forward else back, forward, lent, labels)
-        return bound + scores.constant, score + scores.constant, labels
-
-    return _iterate(turn, run)
-
-
-def _iterate(turn: Callable[[bool], tuple[float, float, Ints]], run: Run) -> tuple[Ints, float, int]:
+def _iterate(turn: Turn, run: Run) -> tuple[Ints, float, int]:
     best: Ints | None = None
     best_score, bound, before = -math.inf, math.inf, math.inf
     for iteration in range(1, run.max_iterations + 1):
@@ -121,30 +103,25 @@ def _iterate(turn: Callable[[bool], tuple[float, float, Ints]], run: Run) -> tup
     return best, run.rounded(bound), iteration
 
 
-def _by_reference(model: Model, run: Run) -> Outcome:
+def _reference_turns(model: Model, iterate: Callable[[Turn], T]) -> list[T]:
     """All batch entries at once, until the last one is done; nothing is read from an entry that is."""
     shape, nodes = model.batch_shape, model.graph.num_nodes
     messages = Messages(model, torch.arange(nodes))
     precise = model.map_scores(lambda scores: scores.double())
-    turns = {True: list(range(nodes)), False: list(range(nodes))[::-1]}
+    orders = {True: list(range(nodes)), False: list(range(nodes))[::-1]}
     cached: dict[tuple[int, bool], tuple[Tensor, Tensor, Tensor]] = {}
 
-    def turn_of(entry: int) -> Callable[[bool], tuple[float, float, Ints]]:
+    def turn_of(entry: int) -> Turn:
         steps = itertools.count()
 
         def turn(forward: bool) -> tuple[float, float, Ints]:
             step = next(steps), forward
             if step not in cached:
-                bound, labels = messages.sweep(turns[forward], forward=forward)
+                bound, labels = messages.sweep(orders[forward], forward=forward)
                 cached[step] = bound.reshape(-1), precise.score(labels).reshape(-1), labels.reshape(-1, nodes)
             bound, score, labels = cached[step]
             return float(bound[entry]), float(score[entry]), labels[entry].cpu().numpy()
 
         return turn
 
-    results = [_iterate(turn_of(entry), run) for entry in range(shape.numel())]
-    return Outcome(
-        torch.tensor(np.array([labels for labels, _, _ in results], dtype=np.int64)).reshape(*shape, nodes),
-        torch.tensor([bound for _, bound, _ in results], dtype=torch.float64).reshape(shape),
-        torch.tensor([iterations for _, _, iterations in results], dtype=torch.int64).reshape(shape),
-    )
+    return [iterate(turn_of(entry)) for entry in range(shape.numel())]

@@ -9,6 +9,8 @@ VERBS = {
     "topk": "topk",
     "max_marginals": "max_marginals",
     "sample": "sample",
+    "expectation": "expectation",
+    "covariances": "expectation",
     "forward_backward_in_logs": "in_logs",
     "edges_in_logs": "in_logs",
     "log_prob_in_logs": "in_logs",

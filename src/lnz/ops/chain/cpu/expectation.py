@@ -14,8 +14,10 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
-from lnz.ops.chain.cpu.arguments import Inputs  # noqa: F401  (what callers of these kernels make)
+from lnz.ops.chain.cpu.arguments import Inputs
+from lnz.ops.jit import expectation as shared
 from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.columns import (
     FLAGS,
@@ -29,6 +31,7 @@ from lnz.ops.jit.cpu.columns import (
 )
 from lnz.ops.jit.cpu.math import exp
 from lnz.ops.jit.cpu.rows import top_of
+from lnz.ops.jit.expectation import Recursion
 
 
 class Function(NamedTuple):
@@ -48,7 +51,7 @@ class Gradient(NamedTuple):
 
 
 @kernel(fastmath=FLAGS)
-def expectation(chains, function, first, last, value):
+def _value(chains, function, first, last, value):
     """E[f] of chains first … last − 1 into ``value [B]``."""
     size = chains.node.shape[2]
     alpha, ahead = np.empty((2, size)), np.empty((2, size))
@@ -58,7 +61,7 @@ def expectation(chains, function, first, last, value):
 
 
 @kernel(fastmath=FLAGS)
-def gradient(chains, function, first, last, result):
+def _slopes(chains, function, first, last, result):
     """The gradient of Σ weight_b · E[f] of chains first … last − 1."""
     _, steps, size = chains.node.shape
     alpha, ahead = np.empty((steps, size)), np.empty((steps, size))
@@ -179,3 +182,18 @@ def _backward(chains, function, b, alpha, ahead, scores, columns, mean, result):
         for k in range(size):
             p = share[here, k]
             result.node[b, t, k] = weight * p * (ahead[t, k] + onward[here, k]) if p > 0.0 else 0.0
+
+
+RECURSION = Recursion(Inputs, Function, Gradient, _value, _slopes)
+
+
+def expectation(part: Tensor, edge: Tensor, lengths: Tensor, function: tuple[Tensor, Tensor] | None) -> Tensor:
+    """E[f] ``[B]``, float64; see :mod:`lnz.ops.expectation`."""
+    return shared.expectation(RECURSION, part, edge, lengths, function)
+
+
+def covariances(
+    part: Tensor, edge: Tensor, lengths: Tensor, function: tuple[Tensor, Tensor] | None, grad: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Σ_b grad_b ∂ E[f] / ∂ scores."""
+    return shared.covariances(RECURSION, part, edge, lengths, function, grad)

@@ -87,7 +87,7 @@ def slopes(
 
     def worker() -> Callable[[int, int], None]:
         room = np.empty((T // every + 3, 4, wide)), np.empty((every, 4, wide))
-        return lambda first, last: kernel(*arguments, *given, every, first, last, *room, out)
+        return lambda first, last: kernel(*arguments, *given, first, last, *room, out)
 
     _share(worker, len(x), x.numel(), 4)
     return _laid_out(out, x)
@@ -100,8 +100,7 @@ def viterbi(x: Tensor, of: Lattice) -> tuple[Tensor, Tensor]:
     flat, strides = rows(x)
     B, T, _ = x.shape
     best, scores = torch.empty(B, T, dtype=torch.int64), torch.empty(B, dtype=torch.float64)
-    arguments = (flat.numpy(), strides, *_arrays(of), of.blank, of.stays)
-    results = (best.numpy(), scores.numpy())
+    arguments, results = (flat.numpy(), strides, of.blank, _targets(of)), (best.numpy(), scores.numpy())
     _share(lambda: lambda first, last: kernel(*arguments, first, last, *results), B, x.numel(), 4)
     return best, scores
 
@@ -124,12 +123,18 @@ def search(
 
 def _arguments(x: Tensor, prior: Tensor, of: Lattice, normalise: bool) -> tuple[Frames, Targets]:
     """Scores and targets as the kernels take them."""
-    from lnz.ops.ctc.cpu.frames import Frames, Targets
+    from lnz.ops.ctc.cpu.frames import Frames
 
     flat, strides = rows(x)
     frames = Frames(flat.numpy(), strides, prior.to(x.dtype).contiguous().numpy(), of.blank, normalise)
+    return frames, _targets(of)
+
+
+def _targets(of: Lattice) -> Targets:
+    from lnz.ops.ctc.cpu.frames import Targets
+
     labels, direct, lengths, sizes = _arrays(of)
-    return frames, Targets(labels, direct, lengths, sizes, 0.0 if of.stays else -math.inf)
+    return Targets(labels, direct, lengths, sizes, 0.0 if of.stays else -math.inf)
 
 
 def _laid_out(out: np.ndarray, x: Tensor) -> Tensor:

@@ -80,12 +80,13 @@ def solve(frames, targets, first, last, states, log_z, occupancy, scales):
 
 
 @kernel(fastmath=FLAGS)
-def slopes(frames, targets, factor, log_z, scales, every, first, last, states, block, out):
+def slopes(frames, targets, factor, log_z, scales, first, last, states, block, out):
     """The gradient of sequences ``first`` … ``last`` − 1, as :func:`lnz.ops.ctc.cpu.gradient.gradient` has it.
 
-    From blocks of ``every`` frames, of which one at a time lies in ``block`` ``[every, 4, K]``, started from ``states``
+    From blocks of frames, of which one at a time lies in ``block`` ``[every, 4, K]``, started from ``states``
     ``[T / every + 3, 4, K]``. ``scales`` are read.
     """
+    every = len(block)
     work, there = room(frames, targets), np.empty((3, states.shape[2]))
     T, row = scales.shape[1], np.empty(targets.labels.shape[1] + 1)
     unused = np.empty((T, 2), scales.dtype)

@@ -12,6 +12,7 @@ paths apart: no alignment is better by more than T roundings of float64 at the s
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -50,13 +51,30 @@ def _frame(begin, end, scores, places, blank, skips, stays, states, came, line):
         store_bits(moved, came, 2 * k + LABEL)
 
 
+class Room(NamedTuple):
+    """What a search works in, for K blocks of columns.
+
+    Attributes:
+        states: the best scores, ``[2, 8 K]``.
+        places: the classes of the target, ``int64 [8 K]``.
+        skips: bits that say which label may follow the one before it directly, ``uint8 [K]``.
+        came: bits that say where states came from, ``uint8 [T, K, 2]``.
+    """
+
+    states: Any
+    places: Any
+    skips: Any
+    came: Any
+
+
 @helper(fastmath=FLAGS)
-def _forward(x, start, stride, n, U, places, blank, skips, stays, states, came):
-    """The states after n frames, and where those of every frame came from."""
+def _forward(x, start, stride, n, U, blank, stays, room):
+    """The states after n frames of sequence b, and where those of every frame came from."""
+    states, came = room.states, room.came
     fill(states[BLANK], -math.inf)
     fill(states[LABEL], -math.inf)
     states[BLANK, 0] = 0.0  # as if a blank came before the first frame
-    state, offsets, ready = address(states, 0), address(places, 0), address(skips, 0)
+    state, offsets, ready = address(states, 0), address(room.places, 0), address(room.skips, 0)
     for t in range(n):
         row = start + t * stride
         at_blank = np.float64(x[row, blank]) if blank >= 0 else -math.inf
@@ -67,8 +85,9 @@ def _forward(x, start, stride, n, U, places, blank, skips, stays, states, came):
 
 
 @helper()
-def _walk(n, y, in_label, blank, skips, came, best):
+def _walk(n, y, in_label, blank, room, best):
     """Write the classes of n frames, from the last one back."""
+    skips, came = room.skips, room.came
     u = y.size - 1 if in_label else y.size
     for t in range(n - 1, -1, -1):
         best[t] = y[u] if in_label else blank
@@ -85,15 +104,17 @@ def _walk(n, y, in_label, blank, skips, came, best):
 
 
 @kernel(fastmath=FLAGS)
-def viterbi(x, strides, labels, direct, lengths, sizes, blank, stays, first, last, best, scores):
+def viterbi(x, strides, blank, targets, first, last, best, scores):
     """Write the best alignments ``[B, T]``, −100 over padding, or throughout where there is none, and their scores.
 
     Of several, that which, seen from its end, stays in a state rather than comes from another, and comes from a blank
     rather than from a label.
     """
-    T, blocks = best.shape[1], labels.shape[1] // WIDE + 1
+    labels, direct, lengths, sizes, lasting = targets
+    T, blocks, stays = best.shape[1], labels.shape[1] // WIDE + 1, lasting == 0.0
     states, places = workspace(2, blocks * WIDE, np.float64), workspace(1, blocks * WIDE, np.int64)[0]
     came, skips = np.empty((T, blocks, 2), np.uint8), np.empty(blocks, np.uint8)
+    room = Room(states, places, skips, came)
     for b in range(first, last):
         n, y = lengths[b], labels[b, : sizes[b]]
         U = y.size
@@ -101,10 +122,10 @@ def viterbi(x, strides, labels, direct, lengths, sizes, blank, stays, first, las
         for u in range(U):
             places[u] = y[u]
             skips[u // WIDE] |= np.uint8(direct[b, u]) << np.uint8(u % WIDE)
-        _forward(x, b * strides[0], strides[1], n, U, places, blank, skips, stays, states, came)
+        _forward(x, b * strides[0], strides[1], n, U, blank, stays, room)
         in_label = U > 0 and states[LABEL, U - 1] > states[BLANK, U]
         score = states[LABEL, U - 1] if in_label else states[BLANK, U]
         scores[b], possible = score, score > -math.inf
         if possible:
-            _walk(n, y, in_label, blank, skips, came, best[b])
+            _walk(n, y, in_label, blank, room, best[b])
         fill(best[b, n if possible else 0 :], IGNORE)

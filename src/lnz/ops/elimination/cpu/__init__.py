@@ -1,1 +1,9 @@
-"""Kernels of variable elimination, in Numba: what goes up and down the tree, and expectations on the way up."""
+"""The backend "cpu" of variable elimination: float32 and float64."""
+
+VERBS = {
+    "marginals": "sharing",
+    "partition": "sharing",
+    "surprisal": "sharing",
+    "decode": "sharing",
+}
+"""What it can do, and in which of its files that is."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.math import exp
-from lnz.ops.jit.cpu.memory import load, store
+from lnz.ops.jit.cpu.memory import address, load, store
 from lnz.ops.jit.cpu.random import ready_words, sharing, uniform
 from lnz.ops.jit.cpu.vectors import LANES, broadcast, select
 
@@ -17,49 +17,39 @@ def _times(odds, neighbour, gain):
 
 
 @helper(fastmath={"contract"})
-def rows_of_odds(states, free, odds, across, down, key, words, image, step, low, high):
+def rows_of_odds(grid, states, key, rows, work):
     """Redraw one colour of rows.
 
-    Args:
-        states: as in :func:`lnz.ops.gibbs.cpu.grid.sweep`, whose arrays these are.
-        free: see there.
-        odds: ``[2, H, K / 16, 1, 16]`` or ``[1, 1, 1, 1, 16]``, of label 1 where all neighbours have label 0.
-        across: what a horizontal neighbour of label 1 multiplies them by, ``[2, 2, H or 1, K or 16]``.
-        down: likewise.
-        key: of the random numbers.
-        words: ``uint32 [4, 16]``, random.
-        image: the number of the image.
-        step: of the half-sweep.
-        low: the first row.
-        high: the row after the last.
+    ``grid.node`` are the odds of label 1 where all neighbours have label 0, and the weights of edges what a neighbour
+    of label 1 multiplies them by.
     """
-    blocks, colour = free.shape[2] // LANES, step & 1
+    free, odds, across, down = grid.free, grid.node, grid.across.weight, grid.down.weight
+    blocks, colour, image, words = free.shape[2] // LANES, rows.step & 1, rows.image, address(work.words, 0)
     shared, across_all, down_all = odds.shape[1] == 1, across.shape[2] == 1, down.shape[2] == 1
     one, zero = broadcast(states.dtype.type(1)), broadcast(states.dtype.type(0))
     k0, k1, ready = key[0], key[1], -1
-    for r in range(low, high):
-        s = (r + colour) & 1
-        n0, n1 = (0, 0) if shared else (colour, r)
-        a0, d0 = 0 if across_all else r, 0 if down_all else r
+    for r in range(rows.low, rows.high):
+        s, a0, d0 = (r + colour) & 1, 0 if across_all else r, 0 if down_all else r
+        beside = address(states, (image, 1 - colour, r + 1, s))
+        above, below = address(states, (image, 1 - colour, r, 1)), address(states, (image, 1 - colour, r + 2, 1))
+        own, may = address(states, (image, colour, r + 1, 1)), address(free, (colour, r))
+        weights = address(odds, (0, 0) if shared else (colour, r))
+        gain_left, gain_right = address(across, (0, colour, a0)), address(across, (1, colour, a0))
+        gain_above, gain_below = address(down, (0, colour, d0)), address(down, (1, colour, d0))
         for block in range(blocks):
             number, at = r * blocks + block, LANES * block
             if number >> sharing(odds) != ready:
                 ready = number >> sharing(odds)
-                ready_words(words, ready, image, step, k0, k1)
-            a1, d1, n2 = 0 if across_all else at, 0 if down_all else at, 0 if shared else block
-            weight = load(odds, (n0, n1, n2, 0, 0))
-            left = load(states, (image, 1 - colour, r + 1, at + s))
-            right = load(states, (image, 1 - colour, r + 1, at + s + 1))
-            above = load(states, (image, 1 - colour, r, at + 1))
-            below = load(states, (image, 1 - colour, r + 2, at + 1))
-            weight = _times(weight, left, load(across, (0, colour, a0, a1)))
-            weight = _times(weight, right, load(across, (1, colour, a0, a1)))
-            weight = _times(weight, above, load(down, (0, colour, d0, d1)))
-            weight = _times(weight, below, load(down, (1, colour, d0, d1)))
+                ready_words(words, ready, image, rows.step, k0, k1)
+            a1, d1 = 0 if across_all else at, 0 if down_all else at
+            weight = load(weights, 0 if shared else at)
+            weight = _times(weight, load(beside, at), load(gain_left, a1))
+            weight = _times(weight, load(beside, at + 1), load(gain_right, a1))
+            weight = _times(weight, load(above, at), load(gain_above, d1))
+            weight = _times(weight, load(below, at), load(gain_below, d1))
             passed = (weight + 1) * uniform(words, number, odds) < 1
-            before = load(states, (image, colour, r + 1, at + 1))
-            drawn = select(load(free, (colour, r, at)) == 1, select(passed, zero, one), before)
-            store(drawn, states, (image, colour, r + 1, at + 1))
+            drawn = select(load(may, at) == 1, select(passed, zero, one), load(own, at))
+            store(drawn, own, at)
 
 
 @helper()

@@ -1,157 +1,117 @@
-"""Binary 4-neighbour grids whose edges all score alike: 32 nodes per word (multi-spin coding, Jacobs and Rebbi 1981).
+"""Binary 4-neighbour grids whose nodes all have one probability per number of neighbours of label 1; see the kernel.
 
-The checkerboard colour c of row r is the nodes of columns 2k + s, s = (r + c) mod 2; bit k mod 32 of word k div 32 is
-node k of that row. Words are stored ``[colour, r mod 2, 1 + word, 1 + r div 2]`` with a margin of zeros all around, so
-that a run of rows lies in successive words and all four neighbours of a word's nodes are whole words, or words shifted
-by one bit. A node's probability of label 1 depends on how many neighbours it has and how many of them have label 1,
-which bitwise additions count; "uniform number < probability" is decided bit by bit from the top, for the nodes of
-sixteen words in registers, until it is decided for each: about 12 random bits per node.
+That is: one table of node scores and one of edge scores, shared by all nodes and edges, the latter symmetric, all of
+them finite. The classical Ising and lattice-gas models are of this kind.
 """
 
 from __future__ import annotations
 
-from lnz.ops.jit.cpu import helper, kernel
-from lnz.ops.jit.cpu.memory import lane_numbers, load, store
-from lnz.ops.jit.cpu.philox import U32, U64, philox4x32
-from lnz.ops.jit.cpu.vectors import LANES, all_lanes, astype, broadcast
+from functools import lru_cache
 
-_0, _1, _31, _ALL = U32(0), U32(1), U32(31), U32(0xFFFFFFFF)
+import torch
+from torch import Tensor
 
-
-@kernel()
-def pack(labels, words):
-    """The bits of ``labels [H, W]`` (0 or not) into ``words [2, 2, 2 + W', 2 + H']``, all zero before."""
-    for r in range(labels.shape[0]):
-        for colour in range(2):
-            s = (r + colour) & 1
-            line = words[colour, r & 1, :, 1 + (r >> 1)]
-            own = labels[r, s::2]
-            for first in range(0, own.size, 32):
-                word = _0
-                for bit in range(min(32, own.size - first)):
-                    word = U32(word | U32(U32(own[first + bit] != 0) << U32(bit)))
-                line[1 + (first >> 5)] = word
+from lnz.ops.gibbs.cpu.arguments import Band
+from lnz.ops.gibbs.cpu.bands import advance
+from lnz.ops.gibbs.cpu.multispin import Spins, pack, sweep, unpack
+from lnz.ops.layout import batch_indices, entry_of
+from lnz.ops.philox import key_from
+from lnz.scores import Entry, Model, Weighted
+from lnz.typing import IGNORE
 
 
-@kernel()
-def unpack(words, labels):
-    """The inverse of :func:`pack`."""
-    for r in range(labels.shape[0]):
-        for colour in range(2):
-            s = (r + colour) & 1
-            line = words[colour, r & 1, :, 1 + (r >> 1)]
-            for k in range((labels.shape[1] + 1 - s) // 2):
-                labels[r, 2 * k + s] = U32(line[1 + (k >> 5)] >> U32(k & 31)) & _1
+def serves(model: Model) -> bool:
+    """Whether a model on a 4-neighbour grid is of this kind."""
+    if model.graph.uniform_cardinality != 2 or not all(_shared(entry, g) for g, entry in enumerate(model.entries)):
+        return False
+    tables = [_table(entry, int(g > 0) + 1) for g, entry in enumerate(model.entries)]
+    edges = tables[1:]
+    return (
+        all(bool(torch.isfinite(table).all()) for table in tables)
+        and all(bool(torch.equal(table, table.mT)) for table in edges)
+        and all(bool((_per_neighbour(table) == _per_neighbour(edges[0])).all()) for table in edges)
+    )
 
 
-@helper(inline="always")
-def _polynomial(c, c1, c2, c12, one, two):
-    """c + c1 · one + c2 · two + c12 · one · two over {0, 1}, bit by bit."""
-    return c ^ (one & c1) ^ (two & (c2 ^ (one & c12)))
+def run(model: Model, labels: Tensor, sweeps: int, generator: torch.Generator | None, temperature: float) -> Tensor:
+    """The labellings after ``sweeps`` sweeps; as :func:`lnz.ops.gibbs.reference.gibbs_sweeps`."""
+    grid = model.graph.grid_layout
+    assert grid is not None
+    height, width = grid.height, grid.width
+    key, indices = key_from(generator), batch_indices(model)
+    everywhere, missing = _layout(height, width)
+    coefficients = [_coefficients(_chances(model, index, temperature)).numpy().astype("uint32") for index in indices]
+    free = [everywhere] * len(indices)
+    if model.observed is not None:
+        free = [torch.zeros_like(everywhere) for _ in indices]
+        for words, index in zip(free, indices, strict=True):
+            pack((entry_of(model.observed, 1, index) == IGNORE).long().reshape(height, width).numpy(), _words(words))
+    before = labels.reshape(-1, height, width).contiguous().numpy()
+    states = torch.zeros(len(before), *everywhere.shape, dtype=torch.int32)
+    after = torch.empty(before.shape, dtype=torch.int64)
+
+    def part(band: Band) -> None:
+        entry = band.begin % len(indices)
+        sweep(Spins(_words(free[entry]), _words(missing), coefficients[entry]), _words(states), key, band)
+
+    for image, state in enumerate(states):
+        pack(before[image], _words(state))
+    advance(part, len(states), len(indices), height, width, 2 * sweeps)
+    for image, state in enumerate(states):
+        unpack(_words(state), after[image].numpy())
+    return after.reshape(labels.shape)
 
 
-@helper(inline="always")
-def _merge(a, b, where):
-    """Bits of ``b`` where ``where`` has ones, of ``a`` elsewhere."""
-    return a ^ (where & (a ^ b))
+def _words(tensor: Tensor) -> object:
+    return tensor.numpy().view("uint32")
 
 
-# Functions that take the array have no branches: Numba would count references to it in each.
-@helper()
-def _inside(c, digit, one, two, four):
-    """A binary digit of the probability of label 1, of nodes with 4 neighbours."""
-    return _polynomial(c[digit, 0], c[digit, 1], c[digit, 2], c[digit, 3], one, two) ^ (four & c[digit, 4])
+def _shared(entry: Entry, group: int) -> bool:
+    """Whether all factors of a group read one table."""
+    if isinstance(entry, Weighted):
+        return entry.weight.shape[-1] == 1
+    arity = 1 if group == 0 else 2
+    return entry.dim() == arity or entry.shape[-arity - 1] == 1
 
 
-@helper()
-def _at_border(c, digit, one, two, four, lacks_one, lacks_two):
-    """The same where nodes may have 3 neighbours, or 2."""
-    bits = _inside(c, digit, one, two, four)
-    bits = _merge(bits, _polynomial(c[digit, 5], c[digit, 6], c[digit, 7], c[digit, 8], one, two), lacks_one)
-    return _merge(bits, _polynomial(c[digit, 9], c[digit, 10], c[digit, 11], _0, one, two), lacks_two)
+def _table(entry: Entry, arity: int) -> Tensor:
+    """The table of an entry that all factors share, ``[*batch, L, …]``, in float64."""
+    table = entry.expand() if isinstance(entry, Weighted) else entry
+    table = table.detach().double()
+    return table if table.dim() == arity else table.squeeze(-arity - 1)
 
 
-@helper(inline="always")
-def _decide(bits, random, open_, less):
-    """One more digit of "random < probability" where that is open; what is open then, and what is less."""
-    differ = bits ^ random
-    return open_ & (differ ^ _ALL), less | (open_ & bits & differ)
+def _per_neighbour(table: Tensor) -> Tensor:
+    """What label 1 scores above label 0 given a neighbour of label 0, and one of label 1: ``[*batch, 2]``."""
+    return table[..., 1] - table[..., 0]
 
 
-@kernel()
-def sweep(states, free, missing, c, key, begin, end, stride, first, steps, low, high, up, down):
-    """Redraw one colour after the other in a band of rows.
+def _chances(model: Model, index: tuple[int, ...], temperature: float) -> Tensor:
+    """2³² times the probability of label 1 with 4 neighbours, none to 4 of them of label 1; 3 neighbours; 2."""
+    node = entry_of(_table(model.entries[0], 1), 1, index)
+    zero, one = _per_neighbour(entry_of(_table(model.entries[1], 2), 2, index)).tolist()
+    field = float(node[1] - node[0])
+    odds = [field + (n - k) * zero + k * one for n in (4, 3, 2) for k in range(n + 1)]
+    chance = (torch.tensor(odds, dtype=torch.float64) / temperature).sigmoid()
+    return (chance * 2.0**32).round().clamp(0, 2**32 - 1).long()
 
-    Args:
-        states: ``uint32 [images, 2, 2, 2 + W', 2 + H']``.
-        free: ``uint32 [2, …]``; the nodes that may change.
-        missing: ``uint32 [2, …]``; the nodes that lack one neighbour, and those that lack two.
-        c: ``uint32 [32, 12]``, all ones or zero: for the binary digits of the probability of label 1, from the top, the
-            coefficients of a polynomial in the digits of the number of neighbours with label 1. Of nodes with 4
-            neighbours 1, ones, twos, ones · twos, fours; with 3 the same but the last; with 2 but the last two.
-        key: ``uint64 [2]``, 32 bits each.
-        begin: the first image; the number of an image is also that of its random numbers.
-        end: where images end.
-        stride: how many images lie from one to the next.
-        first: the number of the first half-sweep; even ones draw colour 0.
-        steps: how many half-sweeps.
-        low: the first row.
-        high: the row after the last.
-        up: how many rows ``low`` moves per half-sweep.
-        down: likewise for ``high``.
-    """
-    k0, k1 = key[0], key[1]
-    columns, height = states.shape[3] - 2, states.shape[4]
-    for image in range(begin, end, stride):
-        words = states[image]
-        for t in range(steps):
-            colour = (first + t) & 1
-            for parity in range(2):
-                s = (colour + parity) & 1
-                top = 1 + (low + t * up + 1 - parity) // 2
-                bottom = 1 + (high + t * down + 1 - parity) // 2
-                own, may = words[colour, parity], free[colour, parity]
-                row, other = words[1 - colour, parity], words[1 - colour, 1 - parity]
-                above = parity - 1  # where the row above lies among those of the other parity, less where this one lies
-                for v in range(1, columns + 1):
-                    for q in range(top, bottom, LANES):
-                        n = bottom - q
-                        same = load(row, (v, q), n, _0)
-                        if s == 0:
-                            side = (same << _1) | (load(row, (v - 1, q), n, _0) >> _31)
-                        else:
-                            side = (same >> _1) | (load(row, (v + 1, q), n, _0) << _31)
-                        over = load(other, (v, q + above), n, _0)
-                        under = load(other, (v, q + above + 1), n, _0)
-                        # the number of neighbours of label 1 in binary: a full adder
-                        ones_a, twos_a, ones_b, twos_b = side ^ same, side & same, over ^ under, over & under
-                        one, two, four = ones_a ^ ones_b, (twos_a ^ twos_b) | (ones_a & ones_b), twos_a & twos_b
-                        lacks_one = load(missing, (0, colour, parity, v, q), n, _0)
-                        lacks_two = load(missing, (1, colour, parity, v, q), n, _0)
-                        border = not all_lanes((lacks_one | lacks_two) == _0)
-                        change = load(may, (v, q), n, _0)
-                        open_, less, digit = change, change & _0, 0
-                        number = astype(lane_numbers() + (v * height + q), U64)
-                        while digit < 32 and not all_lanes(open_ == _0):
-                            place, chain, step = (
-                                broadcast(U64(digit + parity)),
-                                broadcast(U64(image)),
-                                broadcast(U64(first + t)),
-                            )
-                            w0, w1, w2, w3 = philox4x32(number, place, chain, step, k0, k1)
-                            if border:
-                                b0 = _at_border(c, digit, one, two, four, lacks_one, lacks_two)
-                                b1 = _at_border(c, digit + 1, one, two, four, lacks_one, lacks_two)
-                                b2 = _at_border(c, digit + 2, one, two, four, lacks_one, lacks_two)
-                                b3 = _at_border(c, digit + 3, one, two, four, lacks_one, lacks_two)
-                            else:
-                                b0 = _inside(c, digit, one, two, four)
-                                b1 = _inside(c, digit + 1, one, two, four)
-                                b2 = _inside(c, digit + 2, one, two, four)
-                                b3 = _inside(c, digit + 3, one, two, four)
-                            open_, less = _decide(b0, w0, open_, less)
-                            open_, less = _decide(b1, w1, open_, less)
-                            open_, less = _decide(b2, w2, open_, less)
-                            open_, less = _decide(b3, w3, open_, less)
-                            digit += 4
-                        store(_merge(load(own, (v, q), n, _0), less, change), own, (v, q), n)
+
+def _coefficients(chances: Tensor) -> Tensor:
+    """What the kernel takes as ``c``, ``int64 [32, 12]``: the digits of sums of these chances, over {0, 1}."""
+    places = torch.arange(31, -1, -1).unsqueeze(1)
+    sums = [[0], [0, 1], [0, 2], [0, 1, 2, 3], [0, 4], [5], [5, 6], [5, 7], [5, 6, 7, 8], [9], [9, 10], [9, 11]]
+    bits = (chances >> places) & 1
+    return torch.stack([bits[:, own].sum(1) & 1 for own in sums], 1) * 0xFFFFFFFF
+
+
+@lru_cache(maxsize=8)
+def _layout(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Words of the nodes there are, and (two such) of those that lack one neighbour or two."""
+    lacking = torch.zeros(height, width, dtype=torch.int64)
+    for line in (lacking[0], lacking[-1], lacking[:, 0], lacking[:, -1]):
+        line.add_(1)
+    shape = (2, 2, 2 + (width + 63) // 64, 2 + (height + 1) // 2)
+    words = torch.zeros(3, *shape, dtype=torch.int32)
+    for place, marked in zip(words, (torch.ones_like(lacking), lacking == 1, lacking == 2), strict=True):
+        pack(marked.long().numpy(), _words(place))
+    return words[0], words[1:]

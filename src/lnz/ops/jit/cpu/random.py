@@ -30,18 +30,18 @@ def _sharing(like):
 @overload(uniform, inline="always")
 def _uniform(words, block, like):
     if like.dtype.bitwidth == 32:
-        return lambda words, block, like: uniform24(load(words, (block & 3, 0)))
+        return lambda words, block, like: uniform24(load(words, LANES * (block & 3)))
     return lambda words, block, like: uniform53(
-        load(words, (2 * (block & 1), 0)), load(words, (2 * (block & 1) + 1, 0))
+        load(words, 2 * LANES * (block & 1)), load(words, LANES * (2 * (block & 1) + 1))
     )
 
 
 @helper(inline="always")
 def ready_words(words, call, chain, step, k0, k1):
-    """Words at successive counters into ``words``, ``uint32 [4, 16]``: number 16 · ``call`` and on."""
+    """Words at successive counters into ``words``, a pointer to ``uint32 [4, 16]``: number 16 · ``call`` and on."""
     first = astype(lane_numbers() + call * LANES, np.uint64)
     w0, w1, w2, w3 = philox4x32(first, first >> U64(32), broadcast(U64(chain)), broadcast(U64(step)), k0, k1)
-    store(w0, words, (0, 0))
-    store(w1, words, (1, 0))
-    store(w2, words, (2, 0))
-    store(w3, words, (3, 0))
+    store(w0, words, 0)
+    store(w1, words, LANES)
+    store(w2, words, 2 * LANES)
+    store(w3, words, 3 * LANES)

@@ -64,6 +64,13 @@ def fill(row, value):
         row[k] = value
 
 
+@helper()
+def clear(x, count):
+    """``count`` zeros from a pointer on."""
+    for k in range(count):
+        x[k] = 0
+
+
 @helper(fastmath=FLAGS)
 def copy(out, row):
     """``out = row`` of arrays: an assignment of NumPy's can fail, and its message takes seconds to compile."""

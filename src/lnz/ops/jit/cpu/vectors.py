@@ -251,7 +251,10 @@ def absolute(typing_context: Any, x: Any) -> Any:
 
 @intrinsic
 def astype(typing_context: Any, x: Any, dtype: Any) -> Any:
-    """A number, or the lanes of a vector, as another type; integers lose their upper bits. Not floats as integers."""
+    """A number, or the lanes of a vector, as another type: a dtype, or that of the numbers of an array or pointer.
+
+    Integers lose their upper bits. Not floats as integers.
+    """
     to = dtype.dtype
 
     def number(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -327,9 +330,6 @@ def _quantifier(verb: str) -> Any:
 
 all_lanes = _quantifier("and")
 """Whether all lanes are true."""
-
-any_lanes = _quantifier("or")
-"""Whether any lane is true."""
 
 
 def _rows(operation: str) -> Any:

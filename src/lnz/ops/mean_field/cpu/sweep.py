@@ -1,4 +1,4 @@
-"""Updates of q on a grid, row by row; what q and scores look like is said in :mod:`lnz.ops.mean_field.layout`.
+"""Updates of q on a grid, row by row; what q and scores look like is said in :mod:`lnz.ops.mean_field.cpu.layout`.
 
 Pixels of one colour only look at the other colour. ``coordinate`` updates the one in place and then the other,
 ``parallel`` writes both to a second copy of q. Bands of rows can be updated side by side within a colour.
@@ -10,10 +10,11 @@ import numpy as np
 
 from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.math import exp, log
-from lnz.ops.jit.cpu.memory import lane_numbers, load, store
+from lnz.ops.jit.cpu.memory import address, full_like, lane_numbers, load, store
 from lnz.ops.jit.cpu.product import matmul
-from lnz.ops.jit.cpu.rows import copy, top_of
+from lnz.ops.jit.cpu.rows import clear, copy, top_of
 from lnz.ops.jit.cpu.vectors import LANES, astype, broadcast, select, sum_lanes
+from lnz.ops.mean_field.cpu.arguments import Band, Pixels
 
 FLAGS = {"contract"}
 TILE = 128  # pixels worked on at a time
@@ -27,150 +28,145 @@ def pixels(width, parity, k):
 
 
 @helper(fastmath=FLAGS)
-def add_weighted(q, h, p, at, n, weight, entry, row, parity, start, x, first_row, add):
-    """Put into rows of ``x``, or add, ``weight · q`` of n pixels of row h and parity p; no weights are ones."""
-    one, zero, labels = q.dtype.type(1), q.dtype.type(0), q.shape[2]
+def add_weighted(q, labels, line, n, weight, weighted, x, add):
+    """Put into rows of ``x``, or add, ``weight · q`` of n pixels; pointers, of which q has a label every ``line``."""
     for j in range(0, n, LANES):
-        m, scale = n - j, broadcast(one)
-        if weight.size:
-            scale = load(weight, (entry, row, parity, start + j), m, zero)
+        m, scale = n - j, full_like(q, 1)
+        if weighted:
+            scale = load(weight, j, m, 0)
         for l in range(labels):
-            value = scale * load(q, (h, p, l, at + j), m, zero)
+            value = scale * load(q, l * line + j, m, 0)
             if add:
-                value += load(x, (first_row + l, j))
-            store(value, x, (first_row + l, j))
+                value += load(x, l * COLUMNS + j)
+            store(value, x, l * COLUMNS + j)
 
 
 @helper(fastmath=FLAGS)
-def add_product(q, h, p, at, n, full, entry, row, parity, start, x, first_row, end):
-    """Add the product of q with the own table of each edge, which the pixels of q are at one end of."""
-    zero, labels = q.dtype.type(0), q.shape[2]
+def add_product(q, labels, line, n, full, end, x):
+    """Add the product of q with the own table of each edge, which the pixels of q are at one end of; pointers."""
     for j in range(0, n, LANES):
         m = n - j
         for receiver in range(labels):
-            value = load(x, (first_row + receiver, j))
+            value = load(x, receiver * COLUMNS + j)
             for sender in range(labels):
-                first, second = (sender, receiver) if end == 0 else (receiver, sender)
-                table = load(full, (entry, row, parity, first, second, start + j), m, zero)
-                value += table * load(q, (h, p, sender, at + j), m, zero)
-            store(value, x, (first_row + receiver, j))
+                entry = sender * labels + receiver if end == 0 else receiver * labels + sender
+                value += load(full, entry * line + j, m, 0) * load(q, sender * line + j, m, 0)
+            store(value, x, receiver * COLUMNS + j)
 
 
 @helper(fastmath=FLAGS)
-def expected(q, model, b, h, p, k, n, x, out):
-    """The expected scores of n pixels' edges by label: into ``out``, and added to rows S · L … of ``x``, S being their
-    number of stacked tables; the sum of both is wanted. The pixels are row h's of column parity p, from the k-th on.
+def expected(q, grids, b, at, x, out):
+    """The expected scores of some pixels' edges by label: into ``out``, and added to rows S · L … of ``x``, S being
+    their number of stacked tables; the sum of both is wanted.
     """
-    which, _, stack, ((slots, weight, full), (down_slots, down_weight, down_full)) = model
-    labels = q.shape[2]
+    across, down, which, stack = grids.across, grids.down, grids.which, grids.stack
+    labels, line = q.shape[2], q.shape[3]
+    h, p, k, n = at
     shared = stack.shape[1] // labels
-    begun = 0  # slots of x with something in them, as bits; a call per edge would count references to its arrays
+    begun = 0  # slots of x with something in them, as bits
     for end in range(2):  # the neighbour is the earlier or the later end of the edge
-        slot, entry, at = slots[end], which[1, b], k + p + end
+        slot, entry, sent = across.slots[end], which[1, b], address(q, (h + 1, 1 - p, 0, k + p + end))
         parity, start = (p, k + 1) if end else (1 - p, k + p)
-        if full.size:
-            add_product(q, h + 1, 1 - p, at, n, full, entry, h + 1, parity, start, x, slot * labels, end)
+        to = address(x, slot * labels)
+        if across.full.size:
+            add_product(sent, labels, line, n, address(across.full, (entry, h + 1, parity, 0, 0, start)), end, to)
         else:
-            add = slot == shared or begun >> slot & 1
-            add_weighted(q, h + 1, 1 - p, at, n, weight, entry, h + 1, parity, start, x, slot * labels, add)
+            weight, weighted = address(across.weight, (entry, h + 1, parity, start)), across.weight.size > 0
+            add_weighted(sent, labels, line, n, weight, weighted, to, slot == shared or begun >> slot & 1)
             begun |= 1 << slot
     for end in range(2):
-        slot, entry, at = down_slots[end], which[2, b], k + 1
-        if down_full.size:
-            add_product(q, h + 2 * end, p, at, n, down_full, entry, h + end, p, at, x, slot * labels, end)
+        slot, entry, sent = down.slots[end], which[2, b], address(q, (h + 2 * end, p, 0, k + 1))
+        to = address(x, slot * labels)
+        if down.full.size:
+            add_product(sent, labels, line, n, address(down.full, (entry, h + end, p, 0, 0, k + 1)), end, to)
         else:
-            add = slot == shared or begun >> slot & 1
-            add_weighted(q, h + 2 * end, p, at, n, down_weight, entry, h + end, p, at, x, slot * labels, add)
+            weight, weighted = address(down.weight, (entry, h + end, p, k + 1)), down.weight.size > 0
+            add_weighted(sent, labels, line, n, weight, weighted, to, slot == shared or begun >> slot & 1)
             begun |= 1 << slot
     if shared:
         matmul(stack[which[3, b]], x, out, labels, shared * labels, n)
     else:
-        out[:, :n] = 0
+        for l in range(labels):
+            clear(address(out, l), n)
 
 
 @helper(fastmath=FLAGS)
-def settle(out, own, q, to, h, p, k, n, damping, change):
-    """The softmax of the fields ``out + own``, damped, into row h of ``to``; largest changes into ``change [16]``.
+def update(out, own, labels, line, n, q, to, damping, change):
+    """The softmax of the fields ``out + own`` of n pixels, damped, into ``to``; largest changes into ``change [16]``.
 
-    Where all labels of a pixel are impossible they are equally probable; where damping leaves none, there is none.
+    All pointers; q and ``to`` have a label every ``line``. Where all labels of a pixel are impossible they are equally
+    probable; where damping leaves none, there is none.
     """
-    labels, dtype = q.shape[2], q.dtype.type
-    zero, keep = dtype(0), dtype(1 - damping)
+    zero, minus, keep = full_like(q, 0), full_like(q, -np.inf), 1 - damping
     for j in range(0, n, LANES):
-        at, m = k + 1 + j, n - j
-        top = broadcast(dtype(-np.inf))
+        m, top = n - j, minus
         for l in range(labels):
-            field = load(out, (l, j)) + load(own, (l, j))
-            store(field, out, (l, j))
+            field = load(out, l * COLUMNS + j) + load(own, l * COLUMNS + j)
+            store(field, out, l * COLUMNS + j)
             top = select(field > top, field, top)
         if damping > 0:
-            damped = broadcast(dtype(-np.inf))
+            damped = minus
             for l in range(labels):
-                mixed = keep * load(out, (l, j)) + damping * log(load(q, (h + 1, p, l, at), m, zero))
-                store(mixed, own, (l, j))
+                mixed = load(out, l * COLUMNS + j) * keep + log(load(q, l * line + j, m, 0)) * damping
+                store(mixed, own, l * COLUMNS + j)
                 damped = select(mixed > damped, mixed, damped)
-            some = damped > dtype(-np.inf)
+            some = damped > minus
             for l in range(labels):
-                store(select(some, load(own, (l, j)), load(out, (l, j))), out, (l, j))
+                store(select(some, load(own, l * COLUMNS + j), load(out, l * COLUMNS + j)), out, l * COLUMNS + j)
             top = select(some, damped, top)
-        mass = broadcast(zero)
+        mass = zero
         for l in range(labels):
-            value = exp(load(out, (l, j)) - top)  # 0 for −inf less itself
-            store(value, out, (l, j))
+            value = exp(load(out, l * COLUMNS + j) - top)  # 0 for −inf less itself
+            store(value, out, l * COLUMNS + j)
             mass += value
         possible = mass > zero
         scale = select(possible, 1 / mass, zero)
-        rest = select(possible, zero, broadcast(dtype(1 / labels)))
-        most, there = load(change, (0,)), lane_numbers() < m
+        rest = select(possible, zero, full_like(q, 1) / labels)
+        most, there = load(change, 0), lane_numbers() < m
         for l in range(labels):
-            value = load(out, (l, j)) * scale + rest
-            size = value - load(q, (h + 1, p, l, at), m, zero)
+            value = load(out, l * COLUMNS + j) * scale + rest
+            size = value - load(q, l * line + j, m, 0)
             size = select(size < zero, zero - size, size)
             most = select(there, select(size > most, size, most), most)
-            store(value, to, (h + 1, p, l, at), m)
-        store(most, change, (0,))
+            store(value, to, l * line + j, m)
+        store(most, change, 0)
 
 
 @helper(fastmath=FLAGS)
-def workspace(model):
+def workspace(grids):
     """``x`` and ``out`` as the functions here want them."""
-    _, unary, stack, _ = model
-    labels = unary.shape[3]
-    padded = (labels + 3) // 4 * 4
-    x = np.zeros((stack.shape[1] + labels, COLUMNS), unary.dtype)
-    return x, np.zeros((padded, COLUMNS), unary.dtype)
+    labels, dtype = grids.unary.shape[3], grids.unary.dtype
+    x = np.zeros((grids.stack.shape[1] + labels, COLUMNS), dtype)
+    return x, np.zeros(((labels + 3) // 4 * 4, COLUMNS), dtype)
 
 
 @kernel(fastmath=FLAGS)
-def sweep(model, b, width, q, to, colours, top, bottom, damping):
-    """Update rows top … bottom − 1 of image b, one colour after the other; the largest change of a probability.
+def sweep(grids, band, q, to, damping):
+    """Update a band of rows, one colour after the other; the largest change of a probability.
 
     Args:
-        model: ``(which, unary, stack, sides)``, see :class:`~lnz.ops.mean_field.layout.Layout`.
-        b: the image.
-        width: its columns.
+        grids: the scores.
+        band: of one image.
         q: ``[H + 2, 2, L, K]``, read.
         to: likewise, written; may be ``q`` itself.
-        colours: which, ``(first, after the last)`` of (0, 2); 0 has the upper left pixel.
-        top: the first row.
-        bottom: the row after the last.
         damping: of the dtype of q.
     """
-    which, unary, stack, _ = model
-    labels = q.shape[2]
-    base = stack.shape[1]
-    x, out = workspace(model)
-    own, change, u = x[base:], np.zeros(LANES, q.dtype), unary[which[0, b]]
-    for colour in range(colours[0], colours[1]):
-        for h in range(top, bottom):
+    width, unary, entry = grids.width, grids.unary, grids.which[0, band.b]
+    labels, line, base = q.shape[2], q.shape[3], grids.stack.shape[1]
+    x, out = workspace(grids)
+    change = np.zeros(LANES, q.dtype)
+    for colour in range(band.first, band.last):
+        for h in range(band.top, band.bottom):
             p = (h + colour) & 1
             for k in range(0, (width + 1 - p) // 2, TILE):
-                n = pixels(width, p, k)
+                n, place = pixels(width, p, k), (h + 1, p, 0, k + 1)
+                scores = address(unary, (entry, h + 1, p, 0, k + 1))
                 for l in range(labels):
-                    for k_ in range(n):
-                        x[base + l, k_] = u[h + 1, p, l, k + 1 + k_]
-                expected(q, model, b, h, p, k, n, x, out)
-                settle(out, own, q, to, h, p, k, n, damping, change)
+                    for i in range(n):
+                        x[base + l, i] = scores[l * line + i]
+                expected(q, grids, band.b, Pixels(h, p, k, n), x, out)
+                own, old, new = address(x, base), address(q, place), address(to, place)
+                update(address(out, 0), own, labels, line, n, old, new, damping, address(change, 0))
     return top_of(change)
 
 
@@ -185,45 +181,46 @@ def keep(q, to):
 
 
 @kernel(fastmath=FLAGS)
-def sweep_images(model, width, q, parallel, first, last, damping, tolerance, limit, iterations, residual):
-    """Iterate images first … last − 1, each until no probability changes by more than ``tolerance`` (if that is not 0).
+def sweep_images(grids, q, first, last, until, iterations, residual):
+    """Iterate images first … last − 1, each until it changes no more.
 
     ``q [B, H + 2, 2, L, K]``, ``iterations`` and ``residual [B]`` are written.
     """
-    spare = np.zeros_like(q[0]) if parallel else q[0]
+    spare = np.zeros_like(q[0]) if until.parallel else q[0]
     height = q.shape[1] - 2
     for b in range(first, last):
-        at, to = q[b], spare if parallel else q[b]
-        for step in range(limit):
-            residual[b] = sweep(model, b, width, at, to, (0, 2), 0, height, damping)
+        at, to = q[b], spare if until.parallel else q[b]
+        for step in range(until.limit):
+            residual[b] = sweep(grids, Band(b, 0, height, 0, 2), at, to, until.damping)
             iterations[b] = step + 1
             at, to = to, at
-            if tolerance > 0 and residual[b] <= tolerance:
+            if until.tolerance > 0 and residual[b] <= until.tolerance:
                 break
-        if parallel and iterations[b] % 2:
+        if until.parallel and iterations[b] % 2:
             keep(at, q[b])
 
 
 @kernel(fastmath=FLAGS)
-def bound(model, b, width, q, top, bottom):
-    """What rows top … bottom − 1 of image b add to the lower bound: every edge is counted at its end of colour 0."""
-    which, unary, stack, _ = model
-    labels = q.shape[2]
-    x, out = workspace(model)
-    own, u = x[stack.shape[1] :], unary[which[0, b]]
-    zero, sums = q.dtype.type(0), broadcast(0.0)
-    for h in range(top, bottom):
+def bound(grids, band, q):
+    """What a band of rows adds to the lower bound: every edge is counted at its end of colour 0."""
+    width, unary, entry = grids.width, grids.unary, grids.which[0, band.b]
+    labels, line, base = q.shape[2], q.shape[3], grids.stack.shape[1]
+    x, out = workspace(grids)
+    own, other, zero, sums = address(x, base), address(out, 0), q.dtype.type(0), broadcast(0.0)
+    for h in range(band.top, band.bottom):
         for p in range(2):
             for k in range(0, (width + 1 - p) // 2, TILE):
                 n = pixels(width, p, k)
-                own[:], out[:] = 0, 0
+                clear(own, labels * COLUMNS)
+                clear(other, out.size)
                 if p == h & 1:
-                    expected(q, model, b, h, p, k, n, x, out)
+                    expected(q, grids, band.b, Pixels(h, p, k, n), x, out)
+                mine, scores = address(q, (h + 1, p, 0, k + 1)), address(unary, (entry, h + 1, p, 0, k + 1))
                 for j in range(0, n, LANES):
-                    at, m, gained = k + 1 + j, n - j, broadcast(zero)
+                    m, gained = n - j, broadcast(zero)
                     for l in range(labels):
-                        probability = load(q, (h + 1, p, l, at), m, zero)
-                        score = load(u, (h + 1, p, l, at), m, zero) + (load(out, (l, j)) + load(own, (l, j)))
+                        probability, edges = load(mine, l * line + j, m, 0), l * COLUMNS + j
+                        score = load(scores, l * line + j, m, 0) + (load(other, edges) + load(own, edges))
                         gain = probability * (score - log(probability))
                         gained += select(probability > zero, gain, zero)
                     sums += astype(gained, np.float64)

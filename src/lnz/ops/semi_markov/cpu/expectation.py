@@ -7,10 +7,13 @@ O(T (W L + L²)) time and O(T L) memory per sequence.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
+from lnz.ops.jit import expectation as shared
 from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.columns import (
     FLAGS,
@@ -23,6 +26,8 @@ from lnz.ops.jit.cpu.columns import (
     weighted_sums,
 )
 from lnz.ops.jit.cpu.math import exp
+from lnz.ops.jit.cpu.rows import top_of
+from lnz.ops.jit.expectation import Recursion
 
 
 class Inputs(NamedTuple):
@@ -58,23 +63,24 @@ class State(NamedTuple):
     until: Any
 
 
-@kernel(fastmath=FLAGS)
-def expectation(sequences, function, first, last, value):
+def _value(sequences: Inputs, function: Function, first: int, last: int, value: np.ndarray) -> None:
     """E[f] of sequences first … last − 1 into ``value [B]``."""
+    _run(sequences, function, first, last, value, Gradient(value[:0], sequences.segment[:0], sequences.edge[:0]))
+
+
+def _slopes(sequences: Inputs, function: Function, first: int, last: int, result: Gradient) -> None:
+    """The gradient of Σ weight_b · E[f] of sequences first … last − 1."""
+    _run(sequences, function, first, last, np.empty_like(result.weight), result)
+
+
+@kernel(fastmath=FLAGS)
+def _run(sequences, function, first, last, value, result):  # one, since a second would be compiled for as long
     _, steps, _, size = sequences.segment.shape
     state, scores, columns = _state(steps, size), _table(sequences.segment), room_for_columns(size)
     for b in range(first, last):
         value[b] = _forward(sequences, function, b, state, scores, columns)
-
-
-@kernel(fastmath=FLAGS)
-def gradient(sequences, function, first, last, result):
-    """The gradient of Σ weight_b · E[f] of sequences first … last − 1."""
-    _, steps, _, size = sequences.segment.shape
-    state, scores, columns = _state(steps, size), _table(sequences.segment), room_for_columns(size)
-    for b in range(first, last):
-        mean = _forward(sequences, function, b, state, scores, columns)
-        _backward(sequences, function, b, state, scores, columns, mean, result)
+        if len(result.weight) > 0:
+            _backward(sequences, function, b, state, scores, columns, value[b], result)
 
 
 @helper()
@@ -109,7 +115,7 @@ def _forward(sequences, function, b, state, scores, columns):
             state.until[t, c] = columns[MOMENT, c]
     total = 0.0
     if n:
-        last, until = _last(state, n, scores, columns), state.until[n - 1]
+        last, until = _last(state, n, columns), state.until[n - 1]
         for c in range(size):
             p = exp(last[c])
             if p > 0.0:
@@ -165,16 +171,18 @@ def _moments_of_widths(function, b, t, widths, state, scores, columns):
 
 
 @helper(fastmath=FLAGS)
-def _last(state, n, scores, columns):
-    """ln P(the last segment has label k)."""
-    size = scores.shape[1]
-    for k in range(size):
-        scores[k, 0] = state.leave[n - 1, k]
-    normalise_columns(scores[:size, :1], columns[:, :1])
-    last = np.empty(size)
-    for k in range(size):
-        possible = columns[INVERSE, 0] > 0.0
-        last[k] = (scores[k, 0] - columns[TOP, 0]) - columns[LOGARITHM, 0] if possible else scores[k, 0]
+def _last(state, n, columns):
+    """ln P(the last segment has label k), a row of ``columns``."""
+    leave, last = state.leave[n - 1], columns[MOMENT]
+    top, ties, rest = top_of(leave), 0.0, 0.0
+    for k in range(leave.size):  # the largest apart: next to it, the digits of the others would be lost
+        if leave[k] == top:
+            ties += 1.0
+        else:
+            rest += exp(leave[k] - top)
+    logarithm = math.log(ties) + math.log1p(rest / ties) if top > -math.inf else 0.0
+    for k in range(leave.size):
+        last[k] = (leave[k] - top) - logarithm if top > -math.inf else -math.inf
     return last
 
 
@@ -194,7 +202,7 @@ def _backward(sequences, function, b, state, scores, columns, mean, result):
     result.segment[b] = 0
     for t in range(n - 1, -1, -1):
         if t == n - 1:
-            last = _last(state, n, scores, columns)
+            last = _last(state, n, columns)
             for k in range(size):
                 ends[t, k] = exp(last[k])
                 after_end[k] = -mean - (last[k] if function.surprisal and ends[t, k] > 0.0 else 0.0)
@@ -225,3 +233,18 @@ def _backward(sequences, function, b, state, scores, columns, mean, result):
                     starts[t - w, c] += p
                     from_start[t - w, c] += p * onward
                     result.segment[b, t - w, w, c] = weight * p * (state.before[t - w, c] + onward)
+
+
+RECURSION = Recursion(Inputs, Function, Gradient, _value, _slopes)
+
+
+def expectation(part: Tensor, edge: Tensor, lengths: Tensor, function: tuple[Tensor, Tensor] | None) -> Tensor:
+    """E[f] ``[B]``, float64; see :mod:`lnz.ops.expectation`."""
+    return shared.expectation(RECURSION, part, edge, lengths, function)
+
+
+def covariances(
+    part: Tensor, edge: Tensor, lengths: Tensor, function: tuple[Tensor, Tensor] | None, grad: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Σ_b grad_b ∂ E[f] / ∂ scores."""
+    return shared.covariances(RECURSION, part, edge, lengths, function, grad)

@@ -1,9 +1,8 @@
-"""What a step does over pairs of labels, going back: what follows a segment, for a few sequences side by side.
+"""What a step does over pairs of labels, going back: what follows a segment.
 
 exp(A(k, l) − max_l A(k, l)) and exp(begin(l) − max begin) are multiplied and summed. Where such a sum is too small for
 its dtype to say what it is (``limit``), the step does the row of that label with logarithms instead, so that any range
-of scores is right; elsewhere what underflows is nothing beside the sum. Rows ``[…, L rounded up to 16]`` hold zeros
-beyond the labels, those of logarithms −∞.
+of scores is right; elsewhere underflow is negligible. Arguments that are rows are pointers.
 """
 
 from __future__ import annotations
@@ -14,138 +13,104 @@ import numpy as np
 
 from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.math import exp, log
-from lnz.ops.jit.cpu.memory import lane_numbers, load, store
-from lnz.ops.jit.cpu.product import multiply
+from lnz.ops.jit.cpu.memory import address, full_like, lane_numbers, load, store
 from lnz.ops.jit.cpu.vectors import LANES, all_lanes, astype, broadcast, max_lanes, select, sum_lanes
 from lnz.ops.semi_markov.cpu.widths import FLAGS
 
-ROWWISE: tuple[()] = ()  # whether positions have tables of their own, by a length that the compiler knows,
-AS_ONE = (0,)  # or share one
-
 
 @helper(fastmath=FLAGS)
-def lift(scores, entry, place, k, out, row, tops, line, ahead, r, t):
-    """``out[row] = exp(scores[entry, place, k] − top)``, with the top, 0 if all is −∞, into ``tops[line, k]``.
-
-    Also Σ ``out[row] · ahead[r, t]``, and whether all scores are numbers.
-    """
-    size, top = scores.shape[3], broadcast(scores.dtype.type(-math.inf))
+def exp_shifted(scores, out, ahead, size):
+    """``out = exp(scores − top)``; the top, 0 if all is −∞, Σ ``out`` · ``ahead``, and whether all are numbers."""
+    mass = full_like(scores, 0)
+    top = full_like(scores, -math.inf)
     for column in range(0, size, LANES):
-        score = load(scores, (entry, place, k, column), min(LANES, size - column), -math.inf)
+        score = load(scores, column, min(LANES, size - column), -math.inf)
         top = select(score > top, score, top)
     peak = max_lanes(top)
-    peak = peak if peak > -math.inf else scores.dtype.type(0)
-    tops[line, k] = peak
-    mass, proper = broadcast(scores.dtype.type(0)), broadcast(peak) < math.inf
+    if peak == -math.inf:
+        peak = max_lanes(mass)
+    proper = broadcast(peak) < math.inf
     for column in range(0, size, LANES):
         n = min(LANES, size - column)
-        below = load(scores, (entry, place, k, column), n, -math.inf) - peak
+        below = load(scores, column, n, -math.inf) - peak
         proper = proper & (below <= 0)
         factor = exp(below)
-        store(factor, out, (row, k, column), n)
-        mass += factor * load(ahead, (r, t, column))
-    return sum_lanes(mass), all_lanes(proper)
+        store(factor, out, column, n)
+        mass += factor * load(ahead, column)
+    return peak, sum_lanes(mass), all_lanes(proper)
 
 
 @helper(fastmath=FLAGS)
-def lift_table(scores, entry, table, transposed, tops, ahead):
-    """``table[0] = exp(scores[entry, 0] − tops)``, with a top per row, and the transpose; whether all are numbers."""
-    size, proper = scores.shape[3], True
+def exp_table(scores, tables, ahead, size):
+    """Fill in ``tables`` from a pointer to the scores of the one table, ``AS_ONE``; whether all are numbers.
+
+    The sums with ``ahead`` are of no use here.
+    """
+    table, transposed, tops, proper = tables.table, tables.transposed, tables.tops, True
     for k in range(size):
-        numbers = lift(scores, entry, 0, k, table, 0, tops, 0, ahead, 0, 0)[1]
+        top, _, numbers = exp_shifted(address(scores, k * size), address(table, k), ahead, size)
+        tops[0, k] = top
         proper = proper and numbers
         for l in range(size):
-            transposed[l, k] = table[0, k, l]
+            transposed[l, k] = table[k, l]
     return proper
 
 
 @helper(fastmath=FLAGS)
-def begin(lengths, first, count, size, t, shifts, sums, begins, inverses, ahead, state, peaks):
-    """begin_t = ``shifts`` + ln ``sums`` and 1 / ``sums``; exp(begin_t − peak) in ``ahead`` and ``state``."""
-    for r in range(count):
-        if t >= lengths[first + r]:
-            continue
-        top = broadcast(-math.inf)
-        for column in range(0, size, LANES):
-            mass = load(sums, (r, column))
-            value = load(shifts, (r, column)) + astype(log(mass), np.float64)
-            value = select(lane_numbers() < size - column, value, -math.inf)
-            store(value, begins, (r, t, column))
-            store(select(mass > 0, 1 / mass, 0), inverses, (r, t, column))
-            top = select(value > top, value, top)
-        peak = max_lanes(top)
-        peak = peak if peak > -math.inf else 0.0
-        peaks[r] = peak
-        for column in range(0, size, LANES):
-            value = exp(astype(load(begins, (r, t, column)) - peak, ahead.dtype))
-            store(value, ahead, (r, t, column))
-            store(value, state, (r, column))
+def begin(shifts, sums, begins, inverses, ahead, size):
+    """begin = ``shifts`` + ln ``sums`` into ``begins``, 1 / ``sums`` into ``inverses``; max begin, 0 if all is −∞.
 
-
-@helper(fastmath=FLAGS)
-def after(
-    kind, edge, lengths, first, count, size, t, limit, transposed, columns, message, tops, begins, peaks, ahead, afters,
-    leaves, rare, factors, exact,
-):  # fmt: skip
-    """after_t from begin_t: over the labels of the segment that starts at t, given that of the one before it.
-
-    Args:
-        kind: ``AS_ONE`` or ``ROWWISE``.
-        edge: A, ``[B or 1, S, L, L]``.
-        lengths: ``int64 [B]``.
-        first: of the sequences side by side.
-        count: of them.
-        size: L.
-        t: the step.
-        limit: what a sum must exceed.
-        transposed: of :func:`lift_table`, ``AS_ONE``.
-        columns: exp(begin_t − peak), transposed.
-        message: ``[count, L …]``, to work in.
-        tops: float64 ``[1, L …]`` of :func:`lift_table`; ``ROWWISE`` ``[count, L …]``, to work in.
-        begins: float64 ``[count, T, L …]``.
-        peaks: float64 ``[count]``.
-        ahead: exp(begin − peak), ``[count, T, L …]``.
-        afters: float64 ``[count, ≥ (T + 1) L]``, written.
-        leaves: one over the sums ``[count, T, L …]``, written; 0 where they are too small.
-        rare: bool ``[count, T]``, written: whether one is.
-        factors: ``[B · S or 1, L, ≥ L]``; ``ROWWISE`` exp(A − top) is written, each after the other if there is 1.
-        exact: bool ``[B]``, set to False where a score is NaN or ∞.
+    And exp(begin − that) into ``ahead``.
     """
-    if len(kind) > 0:
-        multiply(columns, transposed, message, count, size)
-    for r in range(count):
-        if t >= lengths[first + r]:
-            continue
-        own, place, line = first + r if len(edge) > 1 else 0, t - 1 if len(kind) == 0 else 0, 0
-        if len(kind) == 0:
-            line, row = r, (first + r) * edge.shape[1] + t - 1 if len(factors) > 1 else 0
-            for k in range(size):
-                message[r, k], proper = lift(edge, own, place, k, factors, row, tops, line, ahead, r, t)
-                exact[first + r] = exact[first + r] and proper
-        few = False
-        for column in range(0, size, LANES):
-            mass = load(message, (r, column))
-            value = load(tops, (line, column)) + peaks[r] + astype(log(mass), np.float64)
-            store(value, afters, (r, t * size + column), min(LANES, size - column))
-            enough = mass > limit
-            store(select(enough, 1 / mass, 0), leaves, (r, t, column))
-            few = few or not all_lanes(enough | (lane_numbers() > size - 1 - column))
-        rare[r, t] = few
-        if few:
-            for k in range(size):
-                if leaves[r, t, k] == 0:
-                    afters[r, t * size + k] = log_sum(edge[own, place, k], begins[r, t])
+    top = broadcast(-math.inf)
+    for column in range(0, size, LANES):
+        mass = load(sums, column)
+        value = load(shifts, column) + astype(log(mass), np.float64)
+        value = select(lane_numbers() < size - column, value, -math.inf)
+        store(value, begins, column)
+        store(select(mass > 0, 1 / mass, 0), inverses, column)
+        top = select(value > top, value, top)
+    peak = max_lanes(top)
+    peak = peak if peak > -math.inf else 0.0
+    for column in range(0, size, LANES):
+        store(exp(astype(load(begins, column) - peak, ahead)), ahead, column)
+    return peak
 
 
 @helper(fastmath=FLAGS)
-def log_sum(scores, begins):
+def after(message, tops, peak, limit, afters, leaves, size):
+    """after = ``tops`` + ``peak`` + ln ``message`` into ``afters``, 1 / ``message`` into ``leaves``.
+
+    ``leaves`` is 0 where the message is below the limit; whether that is so for any label.
+    """
+    few = False
+    for column in range(0, size, LANES):
+        mass = load(message, column)
+        value = load(tops, column) + peak + astype(log(mass), np.float64)
+        store(value, afters, column, min(LANES, size - column))
+        enough = mass > limit
+        store(select(enough, 1 / mass, 0), leaves, column)
+        few = few or not all_lanes(enough | (lane_numbers() > size - 1 - column))
+    return few
+
+
+@helper(fastmath=FLAGS)
+def after_in_logs(scores, begins, afters, leaves, size):
+    """after(k) = ln Σ_l exp(A(k, l) + begin(l)) of the labels whose ``leaves`` are 0."""
+    for k in range(size):
+        if leaves[k] == 0:
+            afters[k] = log_sum(address(scores, k * size), begins, size)
+
+
+@helper(fastmath=FLAGS)
+def log_sum(scores, begins, size):
     """ln Σ exp(scores + begins)."""
     top, mass = -math.inf, 0.0
-    for l in range(scores.size):
+    for l in range(size):
         value = scores[l] + begins[l]
         top = value if value > top else top
     if top == -math.inf:
         return top
-    for l in range(scores.size):
+    for l in range(size):
         mass += exp(scores[l] + begins[l] - top)
     return top + math.log(mass)

@@ -23,13 +23,12 @@ def joint_arcs(given: Joint) -> tuple[Tensor, Tensor, Tensor]:
     """Arcs ``[B, T, U + 1]``, ``[B, T, U]`` and scales ``[B, T, U + 1, 2]`` of joint scores, see :mod:`.cpu.joint`."""
     from lnz.ops.transducer.cpu.joint import arcs as kernel
 
-    x, *rest, blank, normalise = given
+    x = given.logits
     B, T, W, _ = x.shape
     at_blank, at_label = torch.empty(B, T, W, dtype=torch.float64), torch.empty(B, T, W - 1, dtype=torch.float64)
     scales = x.new_empty(B, T, W, 2)
-    arguments = (*_arrays(x, *rest), blank, normalise)
-    results = (at_blank.numpy(), at_label.numpy(), scales.numpy())
-    _share(lambda first, step: kernel(*arguments, first, step, *results), B * T, x.numel())
+    joint, results = _joint(given), _arrays(at_blank, at_label, scales)
+    _share(lambda first, step: kernel(joint, first, step, *results), B * T, x.numel())
     return at_blank, at_label, scales
 
 
@@ -37,12 +36,11 @@ def joint_slopes(to_blank: Tensor, to_label: Tensor, given: Joint, scales: Tenso
     """The gradient of joint scores ``[B, T, U + 1, C]`` from that of the arcs."""
     from lnz.ops.transducer.cpu.joint import slopes as kernel
 
-    x, *rest, blank, normalise = given
+    x = given.logits
     B, T, W, C = x.shape
     out = np.empty((B, T, W, C), np.float32 if x.dtype == torch.float32 else np.float64)
-    arguments = (*_arrays(to_blank, to_label, x, *rest), blank, normalise, *_arrays(scales))
-    tiny = float(np.finfo(out.dtype).tiny)
-    _share(lambda first, step: kernel(*arguments, tiny, first, step, out), B * T, x.numel())
+    joint, to, tiny = _joint(given), _arrays(to_blank, to_label, scales), float(np.finfo(out.dtype).tiny)
+    _share(lambda first, step: kernel(joint, *to, tiny, first, step, out), B * T, x.numel())
     return torch.from_numpy(out)
 
 
@@ -68,6 +66,13 @@ def viterbi(given: Arcs) -> tuple[Tensor, Tensor]:
     arguments, outputs = (*_arrays(*given[:4]), given.of.slant()), _arrays(frames, scores)
     _share(lambda first, step: kernel(*arguments, first, step, *outputs), B, blank.numel())
     return frames, scores
+
+
+def _joint(given: Joint) -> Any:
+    from lnz.ops.transducer.cpu.joint import Scores
+
+    x, labels, lengths, sizes = _arrays(*given[:4])
+    return Scores(x, labels, lengths, sizes, given.blank, given.normalise)
 
 
 def _arrays(*tensors: Tensor) -> tuple[Any, ...]:

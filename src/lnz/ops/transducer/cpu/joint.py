@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,14 +12,35 @@ from lnz.ops.jit.cpu.memory import address
 from lnz.ops.jit.cpu.rows import FLAGS, exponentials, fill, highest, scaled_exponentials, total
 
 
+class Scores(NamedTuple):
+    """Joint scores; as :class:`lnz.ops.transducer.records.Joint`, arrays.
+
+    Attributes:
+        x: ``[B, T, U + 1, C]``.
+        labels: ``int64 [B, U]``.
+        lengths: ``int64 [B]``, frames.
+        sizes: ``int64 [B]``, labels.
+        blank: the class of blank.
+        normalise: whether ln Σ exp of each row is taken off.
+    """
+
+    x: Any
+    labels: Any
+    lengths: Any
+    sizes: Any
+    blank: int
+    normalise: bool
+
+
 @kernel(fastmath=FLAGS)
-def arcs(x, labels, lengths, sizes, blank, normalise, first, step, at_blank, at_label, scales):
-    """Frames ``first``, ``first + step``, … of all B · T frames of x ``[B, T, U + 1, C]``.
+def arcs(joint, first, step, at_blank, at_label, scales):
+    """Frames ``first``, ``first + step``, … of all B · T frames.
 
     Writes the scores of the two arcs of each node (where ``normalise`` less ln Σ exp of its row), −inf beside the
     lattice, NaN where the row has a NaN or +inf; and of each row the largest score and the sum of exp of the scores
     less that, 0 and 1 where there is nothing.
     """
+    x, labels, lengths, sizes, blank, normalise = joint
     B, T, W, C = x.shape
     powers = np.empty(C, x.dtype)
     for r in range(first, B * T, step):
@@ -43,12 +65,13 @@ def arcs(x, labels, lengths, sizes, blank, normalise, first, step, at_blank, at_
 
 
 @kernel(fastmath=FLAGS)
-def slopes(to_blank, to_label, x, labels, lengths, sizes, blank, normalise, scales, tiny, first, step, out):
+def slopes(joint, to_blank, to_label, scales, tiny, first, step, out):
     """Frames ``first``, ``first + step``, … of ``out`` ``[B, T, U + 1, C]``.
 
     That of each arc at its class, less the softmax times both where ``normalise``; 0 beside the lattice. A row whose
     arcs together have a gradient below ``tiny``, the smallest normal number, would be 0 and is not computed.
     """
+    x, labels, lengths, sizes, blank, normalise = joint
     B, T, W, _ = x.shape
     for r in range(first, B * T, step):
         b, t = r // T, r % T

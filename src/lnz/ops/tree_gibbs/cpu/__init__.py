@@ -1,1 +1,7 @@
-"""Forests in Numba: how one is grown, and the joint draw of its nodes."""
+"""The backend "cpu" of joint draws of forests: float32 and float64."""
+
+VERBS = {
+    "tree_sweeps": "calls",
+    "forest_moves": "calls",
+}
+"""What it can do, and in which of its files that is."""

@@ -1,4 +1,4 @@
-"""Induced forests of a model laid out flat (:mod:`lnz.ops.trws.layout`), grown node by node.
+"""Induced forests of a model laid out flat (:mod:`lnz.ops.layout`), grown node by node.
 
 A node joins where it closes no cycle and no factor comes to hold three nodes of the forest; nodes left out stay fixed,
 so that every factor scores one node of the forest or joins two.

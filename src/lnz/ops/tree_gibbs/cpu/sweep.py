@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,10 +15,37 @@ from lnz.ops.tree_gibbs.cpu.forest import grow
 SHUFFLE, DRAW = 0, 1  # what random numbers are for: the second word of their counters
 
 
+class Forest(NamedTuple):
+    """A forest, and what filtering leaves of it.
+
+    Attributes:
+        parent: ``int64 [N]`` as :func:`.forest.grow` has it.
+        sequence: ``int64 [M]``, its nodes, parents before their children.
+        values: β times the scores of each node alone, and what its children say of it, as labels lie.
+        pairs: from ``node · size`` on, β times what joins a node to its parent, the parent's labels in rows.
+        size: room for the labels of any two nodes.
+    """
+
+    parent: Any
+    sequence: Any
+    values: Any
+    pairs: Any
+    size: int
+
+
+class Key(NamedTuple):
+    """Of the random numbers of a step: the key ``uint64 [2]``, the number of the chain, that of the step."""
+
+    key: Any
+    chain: int
+    step: int
+
+
 @helper()
-def uniform(key, chain, step, purpose, place):
+def uniform(key, purpose, place):
     """In [0, 1), of 53 bits: a function of its arguments."""
-    high, low, _, _ = philox4x32(U64(place), U64(purpose), U64(chain), U64(step), key[0], key[1])
+    k0, k1 = key.key[0], key.key[1]
+    high, low, _, _ = philox4x32(U64(place), U64(purpose), U64(key.chain), U64(key.step), k0, k1)
     return uniform53(high, low)
 
 
@@ -54,11 +82,9 @@ def drawn(values, first, card, mark):
 
 
 @helper()
-def collect(wiring, scores, labels, parent, sequence, values, pairs, size, beta):
-    """Towards the roots: ``values`` becomes β times the scores of each node alone, and what its children say of it.
-
-    ``pairs[node · size :]`` becomes β times what joins it to its parent, the parent's labels in rows.
-    """
+def collect(wiring, scores, labels, forest, beta):
+    """Towards the roots: fill in ``values`` and ``pairs``."""
+    parent, sequence, values, pairs, size = forest
     label_at, node_at, node_slots, factor_at, slot_node, slot_factor, _, slot_table, slot_stride, weight_of = wiring
     for node in sequence:
         for x in range(label_at[node], label_at[node + 1]):
@@ -102,16 +128,17 @@ def collect(wiring, scores, labels, parent, sequence, values, pairs, size, beta)
 
 
 @helper()
-def redraw(wiring, scores, labels, parent, sequence, values, pairs, size, beta, key, chain, step):
+def redraw(wiring, scores, labels, forest, beta, key):
     """Draw the nodes of a forest given the rest. A node none of whose labels is possible keeps the one it has."""
-    label_at = wiring[0]
-    collect(wiring, scores, labels, parent, sequence, values, pairs, size, beta)
+    label_at = wiring.label_at
+    parent, sequence, values, pairs, size = forest
+    collect(wiring, scores, labels, forest, beta)
     for node in sequence:
         mother, first, card = parent[node], label_at[node], label_at[node + 1] - label_at[node]
         if mother >= 0:
             for x in range(card):
                 values[first + x] += pairs[node * size + labels[mother] * card + x]
-        label = drawn(values, first, card, uniform(key, chain, step, DRAW, node))
+        label = drawn(values, first, card, uniform(key, DRAW, node))
         if label >= 0:
             labels[node] = label
 
@@ -131,7 +158,7 @@ def redraw_forests(wiring, scores, labels, candidates, ends, fixed, temperatures
         key: ``uint64 [2]``, of the random numbers.
         chain: the number of the chain, for its random numbers.
     """
-    label_at, factor_at = wiring[0], wiring[3]
+    label_at, factor_at = wiring.label_at, wiring.factor_at
     size = longest(label_at) ** 2
     above, parent = np.empty(labels.size, np.int64), np.empty(labels.size, np.int64)
     held, met = np.empty(factor_at.size - 1, np.int64), np.empty((2, labels.size), np.int64)
@@ -139,14 +166,12 @@ def redraw_forests(wiring, scores, labels, candidates, ends, fixed, temperatures
     nodes, sequence = np.empty(candidates.size, np.int64), np.empty(labels.size, np.int64)
     copy(nodes, candidates)
     for step in range(temperatures.size):
-        block = step % ends.size
+        block, now = step % ends.size, Key(key, chain, step)
         start, end = ends[block - 1] if block else 0, ends[block]
         if not fixed:
             for i in range(end - start - 1, 0, -1):  # Fisher and Yates
-                j = int(uniform(key, chain, step, SHUFFLE, i) * (i + 1))
+                j = int(uniform(now, SHUFFLE, i) * (i + 1))
                 nodes[start + i], nodes[start + j] = nodes[start + j], nodes[start + i]
         count = grow(wiring, nodes[start:end], above, held, met, parent, sequence)
-        taken = sequence[:count]
-        redraw(
-            wiring, scores, labels, parent, taken, values, pairs, size, 1.0 / temperatures[step], key, chain, step
-        )  # fmt: skip
+        forest = Forest(parent, sequence[:count], values, pairs, size)
+        redraw(wiring, scores, labels, forest, 1.0 / temperatures[step], now)

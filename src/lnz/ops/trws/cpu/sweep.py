@@ -1,4 +1,4 @@
-"""One pass of sequential message passing over a model laid out flat (:mod:`lnz.ops.trws.layout`).
+"""One pass of sequential message passing over a model laid out flat (:mod:`lnz.ops.layout`).
 
 ``lent[slot_at[s] :]`` is what the node of slot s has lent to the table of its factor, per label; −inf at labels that
 cannot be part of any possible labelling. See :mod:`lnz.ops.trws.reference` for what is computed.
@@ -10,7 +10,7 @@ import numpy as np
 
 from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.memory import address
-from lnz.ops.trws.cpu.pairs import give, receive, top_of
+from lnz.ops.trws.cpu.pairs import Factor, give, receive, top_of
 
 FLAGS = {"nnan", "nsz"}  # infinities, but never NaN
 
@@ -96,11 +96,10 @@ def sweep(wiring, scores, nodes, forward, lent, labels):
             weight = weights[weight_of[factor]]
             if arity == 2:
                 other = low + 1 - own
-                begin, table = slot_at[other], slot_table[slot]
-                shown = table + labels[slot_node[other]] * card
-                row, chosen = address(tables, table), address(tables, shown)
-                offered, owed = address(lent, begin), address(lent, mine)
-                receive(beliefs, choices, chosen, row, offered, slot_at[other + 1] - begin, owed, card, weight)
+                begin, present = slot_at[other], labels[slot_node[other]]
+                lender, table = address(lent, begin), address(tables, slot_table[slot])
+                shown = Factor(table, present, weight, lender, slot_at[other + 1] - begin)
+                receive(beliefs, choices, address(lent, mine), card, shown)
                 continue
             found = found_of[:card]
             state, held = state_of[:arity], held_of[:arity]

@@ -15,22 +15,25 @@ from typing import Any
 
 import torch
 
+from lnz.ops.gibbs.cpu.arguments import Band
 from lnz.ops.jit.threads import side_by_side
 
 _SHARED = 2**16  # node updates from which threads share the work
 _DEPTH = 64  # half-sweeps between two meetings of the threads
 
-Part = Callable[[range, int, int, int, int, int, int], None]
-"""``part(images, first, steps, low, high, up, down)``: half-sweeps ``first`` … ``first + steps − 1`` of rows
-``low`` … ``high − 1`` of some images of one batch entry, ``low`` moving by ``up`` and ``high`` by ``down`` rows each
-time. Kernels release the interpreter's lock: plain threads run them."""
+Part = Callable[[Band], None]
+"""What redraws a band. Kernels release the interpreter's lock: plain threads run them."""
 
 
 def advance(part: Part, images: int, entries: int, height: int, width: int, steps: int) -> None:
     """All half-sweeps 0 … steps − 1 of all images; image i is of batch entry i mod ``entries``."""
     threads = torch.get_num_threads() if images * height * width * steps >= _SHARED else 1
+
+    def band(group: range, first: int, steps: int, low: int, high: int, up: int, down: int) -> Band:
+        return Band(group.start, group.stop, group.step, first, steps, low, high, up, down)
+
     if threads == 1 or images % threads == 0 or images >= 4 * threads or height < 4 * threads:
-        across(lambda group: part(group, 0, steps, 0, height, 0, 0), chunks(images, entries, threads), threads)
+        across(lambda group: part(band(group, 0, steps, 0, height, 0, 0)), chunks(images, entries, threads), threads)
         return
     depth = min(_DEPTH, height // threads // 4)
     cuts = [*(band * height // threads for band in range(threads)), height]
@@ -40,14 +43,14 @@ def advance(part: Part, images: int, entries: int, height: int, width: int, step
 
     def shrink(group: range, first: int, n: int, own: list[tuple[int, int]]) -> None:
         for low, high in own:
-            part(group, first, n, low, high, int(low > 0), -int(high < height))
+            part(band(group, first, n, low, high, int(low > 0), -int(high < height)))
 
     for image in range(images):
         group = range(image, image + 1)
         for first in range(0, steps, depth):
             n = min(depth, steps - first)
             side_by_side([partial(shrink, group, first, n, own) for own in owned])
-            side_by_side([partial(part, group, first, n, cut, cut, -1, 1) for cut in cuts[1:-1]])
+            side_by_side([partial(part, band(group, first, n, cut, cut, -1, 1)) for cut in cuts[1:-1]])
 
 
 def chunks(images: int, entries: int, threads: int) -> list[range]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lnz.ops.gibbs.checkerboard import BLOCK, places
+from lnz.ops.gibbs.cpu.binary import odds_of
+from lnz.ops.gibbs.cpu.checkerboard import BLOCK, places
 from lnz.ops.jit.buffers import empty
 
 Side = tuple[bool, Tensor, Tensor]
@@ -29,8 +30,6 @@ def odds(node: Tensor, sides: list[Side], height: int, width: int, beta: float) 
         width: of the grid.
         beta: one over the temperature.
     """
-    from lnz.ops.gibbs.cpu.binary import odds_of
-
     limit, reach = (700.0, 650.0) if node.dtype == torch.float64 else (85.0, 60.0)
     gains, ends = [], []
     for side, rows, columns in zip(sides, (height, height - 1), (width - 1, width), strict=True):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lnz.ops.gibbs.cpu.states import lay, read
+
 BLOCK = 16  # the kernel's
 
 
@@ -31,8 +33,6 @@ def by_colour(values: Tensor, fill: float = 0) -> Tensor:
 
 def state_of(labels: Tensor, dtype: torch.dtype) -> Tensor:
     """``[images, 2, H + 2, K + 16]`` from labels ``[images, H, W]``: −1 all around, the first place at [1, 1]."""
-    from lnz.ops.gibbs.cpu.states import lay
-
     images, height, width = labels.shape
     state = torch.empty(images, 2, height + 2, places(width) + BLOCK, dtype=dtype)
     lay(labels.contiguous().numpy(), state.numpy())
@@ -41,8 +41,6 @@ def state_of(labels: Tensor, dtype: torch.dtype) -> Tensor:
 
 def labels_of(state: Tensor, width: int) -> Tensor:
     """The inverse of :func:`state_of`, ``int64``."""
-    from lnz.ops.gibbs.cpu.states import read
-
     labels = torch.empty(len(state), state.shape[2] - 2, width, dtype=torch.int64)
     read(state.numpy(), labels.numpy())
     return labels

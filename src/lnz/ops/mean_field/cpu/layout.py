@@ -9,12 +9,12 @@ no border needs a case of its own, since neighbours of probability 0 add nothing
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lnz.ops.grid_belief.forms import FULL, POTTS, WEIGHTED, node_scores, side, split_edges
+from lnz.ops.mean_field.cpu.arguments import Edges, Grids
 from lnz.scores import Model
 
 
@@ -48,11 +48,10 @@ class Layout:
 
     Attributes:
         which: ``int64 [4, B]``: the node, horizontal, vertical and stack entry of each image.
-        unary: ``[entries, H + 2, 2, L, K]``.
-        stack: ``[1 or B, S · L, L rounded up to 4]``.
-        sides: of horizontal and vertical edges ``(slots, weight, full)``: the place in the stack of the tables that
-            lead onward and back (S: none is needed), ``weight [entries, rows, 2, K]`` and ``full [entries, rows, 2, L,
-            L, K]``, empty where there are none. With Potts scores, weights are what equal labels gain.
+        unary: as of :class:`~.arguments.Grids`, as is ``stack``.
+        stack: see there.
+        sides: of horizontal and vertical edges slots, weight and full as of :class:`~.arguments.Edges`.
+        width: of the grid.
         constant: float64 ``[B]``, what those leave out.
     """
 
@@ -60,12 +59,13 @@ class Layout:
     unary: Tensor
     stack: Tensor
     sides: tuple[tuple[Tensor, Tensor, Tensor], ...]
+    width: int
     constant: Tensor
 
     @property
-    def arrays(self) -> tuple[Any, ...]:
-        sides = tuple(tuple(tensor.numpy() for tensor in side) for side in self.sides)
-        return self.which.numpy(), self.unary.numpy(), self.stack.numpy(), sides
+    def arrays(self) -> Grids:
+        across, down = (Edges(*(tensor.numpy() for tensor in side)) for side in self.sides)
+        return Grids(self.which.numpy(), self.unary.numpy(), self.stack.numpy(), across, down, self.width)
 
 
 def layout_for(model: Model) -> Layout:
@@ -111,7 +111,8 @@ def layout_for(model: Model) -> Layout:
         (torch.tensor([len(stack) if slot < 0 else slot for slot in slots]), weight, full)
         for slots, weight, full in sides
     )
-    return Layout(index, laid(node.unflatten(1, (grid.height, grid.width)), grid.width), stacked, placed, constant)
+    unary = laid(node.unflatten(1, (grid.height, grid.width)), grid.width)
+    return Layout(index, unary, stacked, placed, grid.width, constant)
 
 
 def _place(stack: list[Tensor], matrix: Tensor) -> int:

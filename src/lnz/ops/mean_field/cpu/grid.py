@@ -9,26 +9,27 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lnz.ops import use_kernels
 from lnz.ops.grid_belief.forms import covers
 from lnz.ops.jit.threads import side_by_side
-from lnz.ops.mean_field.layout import laid, layout_for, read
+from lnz.ops.mean_field.cpu.arguments import Band, Until
+from lnz.ops.mean_field.cpu.layout import laid, layout_for, read
 from lnz.scores import Model, Weighted
 
 _SHARED = 2**13
 """Probabilities from which threads share the work."""
 
 
-def serves(model: Model) -> bool:
-    """Whether the kernels cover a model: a 4-neighbour grid without −inf in the scores of edges."""
-    if not (use_kernels(*model.tensors) and covers(model)):
-        return False
+def solver(model: Model) -> GridMeanField | None:
+    """For a 4-neighbour grid without −inf in the scores of edges."""
+    if not covers(model):
+        return None
     tables = [entry.table if isinstance(entry, Weighted) else entry for entry in model.entries[1:]]
-    return not any(bool(torch.isneginf(table.detach()).any()) for table in tables)
+    impossible = any(bool(torch.isneginf(table.detach()).any()) for table in tables)
+    return None if impossible else GridMeanField(model)
 
 
 class GridMeanField:
-    """The updates and the bound for one model :func:`serves` covers, as :class:`.reference.MeanField` defines them."""
+    """The updates and the bound for one model, as :class:`lnz.ops.mean_field.reference.MeanField` defines them."""
 
     def __init__(self, model: Model) -> None:
         grid = model.graph.grid_layout
@@ -54,16 +55,19 @@ class GridMeanField:
         state, model = self._laid(q), self.layout.arrays
         iterations = torch.zeros(self.count, dtype=torch.int64)
         residual = torch.full((self.count,), torch.inf, dtype=torch.float64)
-        mix = state.new_tensor(damping).numpy()[()]
+        until = Until(parallel, state.new_tensor(damping).numpy()[()], tolerance, limit)
         arrays = state.numpy(), iterations.numpy(), residual.numpy()
 
         def images(first: int, last: int) -> None:
-            each = (mix, tolerance, limit, *arrays[1:])
-            sweep_images(model, self.width, arrays[0], parallel, first, last, *each)
+            sweep_images(model, arrays[0], first, last, until, *arrays[1:])
 
         def rows(b: int, at: Tensor, to: Tensor, colours: tuple[int, int]) -> float:
             q, new = at.numpy(), to.numpy()
-            return max(self._bands(lambda top, bottom: sweep(model, b, self.width, q, new, colours, top, bottom, mix)))
+
+            def part(top: int, bottom: int) -> float:
+                return sweep(model, Band(b, top, bottom, *colours), q, new, until.damping)
+
+            return max(self._bands(part))
 
         if self._whole:
             side_by_side([partial(images, *pair) for pair in _cuts(self.count, self.threads)])
@@ -89,13 +93,13 @@ class GridMeanField:
 
         def images(first: int, last: int) -> None:
             for b in range(first, last):
-                written[b] = bound(model, b, self.width, state[b], 0, self.height)
+                written[b] = bound(model, Band(b, 0, self.height, 0, 2), state[b])
 
         if self._whole:
             side_by_side([partial(images, *pair) for pair in _cuts(self.count, self.threads)])
         else:
             for b in range(self.count):
-                total[b] = sum(self._bands(lambda top, bottom, b=b: bound(model, b, self.width, state[b], top, bottom)))
+                total[b] = sum(self._bands(lambda top, end, b=b: bound(model, Band(b, top, end, 0, 2), state[b])))
         return (total + self.layout.constant).reshape(self.batch)
 
     @property

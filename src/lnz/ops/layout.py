@@ -6,6 +6,7 @@ which they are visited. Observed labels and factors of one node become scores of
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -76,7 +77,7 @@ class Layout:
         for entry, scope, labels in zip(model.entries, graph.scopes, graph.labels, strict=True):
             if len(labels) > 1 or not len(scope):
                 continue
-            table, weight = _parts(entry, labels, model.batch_shape, index)
+            table, weight = _parts(entry, labels, index)
             values = table if weight is None else _product(weight.reshape(-1, *(1,) * len(labels)), table)
             values = np.broadcast_to(values, (len(scope), *labels))
             if not labels:
@@ -103,7 +104,7 @@ class Layout:
         for entry, scope, labels in zip(model.entries, model.graph.scopes, model.graph.labels, strict=True):
             if len(labels) < 2 or not len(scope):
                 continue
-            table, weight = _parts(entry, labels, model.batch_shape, index)
+            table, weight = _parts(entry, labels, index)
             tables.append(table.ravel())
             if len(labels) == 2:
                 tables.append(np.swapaxes(table, -1, -2).ravel())
@@ -118,20 +119,24 @@ def _product(weight: Floats, table: Floats) -> Floats:
     return np.where(impossible, -np.inf, weight * np.where(impossible, 0.0, table))
 
 
-def _parts(
-    entry: Entry, labels: tuple[int, ...], batch: torch.Size, index: Sequence[int]
-) -> tuple[Floats, Floats | None]:
+def _parts(entry: Entry, labels: tuple[int, ...], index: Sequence[int]) -> tuple[Floats, Floats | None]:
     """Tables ``[1 or F, L1, …, Lk]`` of one batch entry, and weights ``[1 or F]`` if there are any."""
     if isinstance(entry, Weighted):
-        return _array(entry.table)[None], _array(_one(entry.weight, 1, batch, index))
+        return _array(entry.table)[None], _array(entry_of(entry.weight, 1, index))
     if entry.dim() == len(labels):
         return _array(entry)[None], None
-    return _array(_one(entry, len(labels) + 1, batch, index)), None
+    return _array(entry_of(entry, len(labels) + 1, index)), None
 
 
-def _one(tensor: Tensor, trailing: int, batch: torch.Size, index: Sequence[int]) -> Tensor:
-    own = tensor.shape[tensor.dim() - trailing :]
-    return tensor.expand(*batch, *own)[tuple(index)]
+def batch_indices(model: Model) -> list[tuple[int, ...]]:
+    """The index of every batch entry, in flat order."""
+    return list(itertools.product(*map(range, model.batch_shape)))
+
+
+def entry_of(tensor: Tensor, event: int, index: Sequence[int]) -> Tensor:
+    """The view of ``tensor [*own batch, *event]`` that batch entry ``index`` reads; ``event`` counts dimensions."""
+    own = tensor.shape[: max(0, tensor.dim() - event)]
+    return tensor[tuple(i if size > 1 else 0 for i, size in zip(index[len(index) - len(own) :], own, strict=True))]
 
 
 def _array(tensor: Tensor) -> Floats:

@@ -14,6 +14,7 @@ import numpy as np
 
 from lnz.ops.elimination.cpu import expectation
 from lnz.ops.elimination.cpu import messages as cpu
+from lnz.ops.elimination.cpu.tree import Below, Passed, Row
 from lnz.ops.elimination.layout import ENTRIES, INBOX, MESSAGES, WIDTH, Layout, freeing, layout
 from lnz.ops.elimination.program import Program
 
@@ -30,11 +31,11 @@ def marginals(
     tree: Layout = program.cached("layout", layout)
     if _shares_cliques(len(scores), tree, threads):
         for row in range(len(scores)):
-            starts = base[min(row, len(base) - 1)]
-            value[row] = _wide_marginals(scores[row], starts, out[row], tree, clamped, threads)
+            given = Row(scores[row], base[min(row, len(base) - 1)], clamped)
+            value[row] = _wide_marginals(given, out[row], tree, threads)
     else:
         keep = tree.sizes[ENTRIES] <= _KEPT
-        _share_rows(cpu.rows, threads, tree, scores, base, value, out, tree, keep, clamped)
+        _share_rows(cpu.rows, threads, tree, scores, base, value, out, tree.addresses, keep, clamped)
     return value, out
 
 
@@ -44,10 +45,11 @@ def partition(scores: np.ndarray, base: np.ndarray, program: Program, clamped: b
     tree: Layout = program.cached("freeing", freeing)
     if _shares_cliques(len(scores), tree, threads):
         for row in range(len(scores)):
-            starts = base[min(row, len(base) - 1)]
-            value[row] = _wide_upward(scores[row], starts, tree, clamped, False, threads)[0]
+            given = Row(scores[row], base[min(row, len(base) - 1)], clamped)
+            value[row] = _wide_upward(given, tree, False, threads)[0]
     else:
-        _share_rows(cpu.rows, threads, tree, scores, base, value, np.empty((0, 0), scores.dtype), tree, False, clamped)
+        nothing = np.empty((0, 0), scores.dtype)
+        _share_rows(cpu.rows, threads, tree, scores, base, value, nothing, tree.addresses, False, clamped)
     return value
 
 
@@ -56,21 +58,21 @@ def surprisal(scores: np.ndarray, other: np.ndarray, base: np.ndarray, program: 
     value = np.empty(len(scores))
     tree: Layout = program.cached("freeing", freeing)
     if not _shares_cliques(len(scores), tree, threads):
-        _share_rows(expectation.rows, threads, tree, scores, other, base, value, tree)
+        _share_rows(expectation.rows, threads, tree, scores, other, base, value, tree.addresses)
         return value
     work = np.empty((threads, expectation.ROOM, tree.sizes[WIDTH]))
     sent, shifts = np.empty((3, tree.sizes[MESSAGES])), np.empty(len(tree.blocks))
     for row in range(len(scores)):
-        given = scores[row], other[row], base[min(row, len(base) - 1)]
+        pair = expectation.Pair(scores[row], other[row], base[min(row, len(base) - 1)])
 
-        def send(c: int, thread: int, begin: int, end: int, given: tuple[np.ndarray, ...] = given) -> None:
-            expectation.send(c, begin, end, *given, sent, tree, work[thread])
+        def send(c: int, thread: int, begin: int, end: int, pair: expectation.Pair = pair) -> None:
+            expectation.send(c, begin, end, pair, sent, tree.addresses, work[thread])
 
         for c in range(len(tree.blocks)):
             _share_blocks(c, tree, threads, send)
             for messages in sent[: expectation.BELOW]:
-                cpu.centre(c, messages, shifts, tree)
-        value[row] = expectation.total(*given[1:], sent, tree)
+                cpu.centre(c, messages, shifts, tree.addresses)
+        value[row] = expectation.total(pair, sent, tree.addresses)
     return value
 
 
@@ -91,12 +93,12 @@ def decode(
     if _shares_cliques(len(scores), tree, threads):
         work = np.empty(tree.sizes[WIDTH], scores.dtype)
         for row in range(len(scores)):
-            starts = base[min(row, len(base) - 1)]
-            messages = _wide_upward(scores[row], starts, tree, True, maximise, threads)[1]
+            given = Row(scores[row], base[min(row, len(base) - 1)], True)
+            messages = _wide_upward(given, tree, maximise, threads)[1].messages
             for n in range(len(labels)):
-                cpu.decode(scores[row], starts, messages, uniforms[n, row], labels[n, row], tree, work)
+                cpu.decode(given, messages, uniforms[n, row], labels[n, row], tree.addresses, work)
     else:
-        _share_rows(cpu.label_rows, threads, tree, scores, base, uniforms, labels, tree, maximise)
+        _share_rows(cpu.label_rows, threads, tree, scores, base, uniforms, labels, tree.addresses, maximise)
     return labels
 
 
@@ -119,44 +121,38 @@ def _share_rows(rows: Callable[..., None], threads: int, tree: Layout, scores: n
     _together(max(threads, 1), lambda thread: rows(thread, max(threads, 1), scores, *args))
 
 
-def _wide_upward(
-    scores: np.ndarray, base: np.ndarray, tree: Layout, clamped: bool, maximise: bool, threads: int
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """ln Z or the best score of one row, messages and shifts; threads share the blocks of each large clique."""
-    messages, shifts = np.empty(tree.sizes[MESSAGES], scores.dtype), np.empty(len(tree.blocks))
-    work = np.empty((threads, 4, tree.sizes[WIDTH]), scores.dtype)
-    no_tables = messages[:0]
+def _wide_upward(given: Row, tree: Layout, maximise: bool, threads: int) -> tuple[float, Passed]:
+    """ln Z or the best score of one row, and what was passed; threads share the blocks of each large clique."""
+    dtype = given.scores.dtype
+    messages, work = np.empty(tree.sizes[MESSAGES], dtype), np.empty((threads, 4, tree.sizes[WIDTH]), dtype)
+    passed = Passed(messages, np.empty(len(tree.blocks)), messages[:0])
 
     def send(c: int, thread: int, begin: int, end: int) -> None:
-        cpu.send(c, begin, end, scores, base, messages, no_tables, tree, work[thread], clamped, maximise)
+        cpu.send(c, begin, end, given, passed, tree.addresses, work[thread], maximise)
 
     for c in range(len(tree.blocks)):
         _share_blocks(c, tree, threads, send)
-        cpu.centre(c, messages, shifts, tree)
-    return cpu.total(scores, base, messages, shifts, tree), messages, shifts
+        cpu.centre(c, messages, passed.shifts, tree.addresses)
+    return cpu.total(given, passed, tree.addresses), passed
 
 
-def _wide_marginals(
-    scores: np.ndarray, base: np.ndarray, out: np.ndarray, tree: Layout, clamped: bool, threads: int
-) -> float:
+def _wide_marginals(given: Row, out: np.ndarray, tree: Layout, threads: int) -> float:
     """ln Z and the marginals of one row, as :func:`_wide_upward`; each thread gathers sums of its own."""
-    value, messages, shifts = _wide_upward(scores, base, tree, clamped, False, threads)
+    value, passed = _wide_upward(given, tree, False, threads)
     if value == -np.inf:
         return value
-    threads = max(1, min(threads, _INBOXES // max(1, int(tree.sizes[INBOX]))))
-    work = np.empty((threads, 4, tree.sizes[WIDTH]), scores.dtype)
-    inboxes = np.empty((threads, tree.sizes[INBOX]), scores.dtype)
-    sums = np.zeros((threads, len(out)), scores.dtype)
-    no_tables = messages[:0]
+    dtype, threads = out.dtype, max(1, min(threads, _INBOXES // max(1, int(tree.sizes[INBOX]))))
+    work, inboxes = np.empty((threads, 4, tree.sizes[WIDTH]), dtype), np.empty((threads, tree.sizes[INBOX]), dtype)
+    sums = np.zeros((threads, len(out)), dtype)
 
     def receive(c: int, thread: int, begin: int, end: int) -> None:
-        mine = inboxes[thread], sums[thread]
-        cpu.receive(c, begin, end, scores, base, messages, shifts, no_tables, *mine, tree, work[thread], clamped)
+        below = Below(inboxes[thread], sums[thread])
+        cpu.receive(c, begin, end, given, passed, below, tree.addresses, work[thread])
 
     def hand_down(c: int, parts: int, thread: int) -> None:
-        cpu.hand_down(c, thread, parts, inboxes, messages, tree, False)
+        cpu.hand_down(c, thread, parts, inboxes, passed.messages, tree.addresses, False)
 
-    cpu.begin_downward(base, messages, sums[0], tree, False)
+    cpu.begin_downward(given, passed, sums[0], tree.addresses)
     for c in range(len(tree.blocks) - 1, -1, -1):
         parts = _share_blocks(c, tree, threads, receive)
         _together(parts, partial(hand_down, c, parts))
