@@ -103,7 +103,7 @@ def test_small_kernels_are_not_worth_a_line(caplog):
 
 
 def test_estimates_count_what_a_kernel_calls():
-    from lnz.ops.chain.cpu.fused_nll import run as likelihood
+    from lnz.ops.chain.cpu.fused_sweep import run as likelihood
     from lnz.ops.chain.cpu.sample import run as draw
 
     assert 0.3 < announce.estimated_seconds(draw.py_func) < announce.estimated_seconds(likelihood.py_func) < 60

@@ -1,0 +1,383 @@
+"""ln P(y) of full labellings and its gradients, gold − marginals, in one pass over chains that share one edge table.
+
+The recursions of :mod:`lnz.ops.chain.cpu.sweep`, eight sequences side by side, on scratch that stays in the cache: only
+the gradients leave it. α and what goes backward are kept up to a factor per step and sequence, so that no row is
+touched twice: of a row before[t] = α_{t−1} exp A and a state exp(x_t) β_t, whatever their scale,
+
+- the marginals are before[t] · state / Σ, and
+- those of edges α_{t−1}(k) exp A(k, l) state(l) / Σ, with the same Σ = Σ_l before[t] · state where α_{t−1} is as it was
+  when it was multiplied: a product of the matrices of all α and of all states / Σ, in the dtype of the scores for some
+  hundred rows, in float64 beyond.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lnz.ops.chain.cpu.batch8 import (
+    EIGHT,
+    Eight,
+    Gradients,
+    backward_step,
+    emit_gradients,
+    forward_step,
+    lift,
+)
+from lnz.ops.chain.cpu.numerator import PRODUCTS, ROWS, flush
+from lnz.ops.chain.cpu.rows import FLAGS, LARGE, SMALL, fill, scaled_copy, smallest, span
+from lnz.ops.chain.cpu.sweep import (
+    ALPHA,
+    BANDED,
+    BETA,
+    JOINT,
+    LOCAL,
+    PROPER,
+    REACH,
+    START,
+    judge,
+)
+from lnz.ops.jit.cpu import helper, kernel
+from lnz.ops.jit.cpu.memory import address
+from lnz.ops.jit.cpu.product import add_matmul, matmul
+from lnz.ops.jit.cpu.vectors import LANES
+
+
+class Batch(NamedTuple):
+    """Chains that share one table, and a labelling of each.
+
+    Attributes:
+        node: ``[B, T, L]``.
+        edge: ``[L, L]``.
+        lengths: ``int64 [B]``.
+        y: ``int64 [B, T]``; what is beyond the lengths is not looked at.
+        ends: ``[2, L]``, on top of the scores of the first and of the last label.
+        weights: ``[B]``, of the gradients of ln P(y).
+    """
+
+    node: Any
+    edge: Any
+    lengths: Any
+    y: Any
+    ends: Any
+    weights: Any
+
+
+class Results(NamedTuple):
+    """What is written.
+
+    Attributes:
+        log_prob: ``[B]``; the difference is taken in float64.
+        in_range: bool ``[B]``: where it is false, nothing of the sequence is in the gradients, and what is in
+            ``log_prob`` means nothing.
+        at_node: ``[B, T, L]``: weights · (indicators of y − marginals); or ``[0, 0, 0]``.
+        total: float64 ``[L, L]``: −Σ weights · Σ_t α_{t−1} ⊗ state_t.
+        gold: float64 ``[L, L]``: Σ weights over pairs of labels.
+    """
+
+    log_prob: Any
+    in_range: Any
+    at_node: Any
+    total: Any
+    gold: Any
+
+
+class Table(NamedTuple):
+    """What is known of the table of edge scores.
+
+    Attributes:
+        top: the largest edge score; 0 where all are −inf.
+        reach: ``top`` less the smallest that is not −inf.
+        banded: whether there is −inf.
+        proper: whether all are numbers.
+        delayed: whether states are divided by their sums one step late, see :mod:`lnz.ops.chain.cpu.sweep`.
+    """
+
+    top: float
+    reach: float
+    banded: bool
+    proper: bool
+    delayed: bool
+
+
+class Scratch(NamedTuple):
+    """Arrays of one group of eight sequences, which stay in the cache.
+
+    Attributes:
+        places: ``int64 [2, 8]``, the sequence of each row, and its length.
+        rows: ``[2, T, 8, line]``, see :class:`~lnz.ops.chain.cpu.batch8.Eight`.
+        state: ``[2, 8, line]``: states and messages, 0 beyond the labels.
+        steps: ``[2, T, 8]``, see :class:`Lanes`.
+        lanes: ``[39, 8]``: partial sums, and numbers of each row.
+        sums: ``[line, line]``, 0; or ``[0, line]``.
+        wide: float64 ``[2 + 7, 8]``, see :class:`Lanes`.
+    """
+
+    places: Any
+    rows: Any
+    state: Any
+    steps: Any
+    lanes: Any
+    sums: Any
+    wide: Any
+
+
+class Lanes(NamedTuple):
+    """Pointers to numbers of the eight rows.
+
+    Attributes:
+        factors: by which to multiply what arrives next.
+        tops: the largest score of a step.
+        shares: 1 over the sum of joint weights of a step.
+        joints: the smallest of these sums.
+        nodes: weights of node marginals.
+        edges: weights of backward states.
+        weights: of the gradients of ln P(y).
+        into: ``[T, 8]``, the factor by which each message into a step was multiplied.
+        gains: ``[T, 8]``, that of each state after it, where it is normalised at once.
+        masses: float64, products of sums whose logarithm is not taken yet.
+        log_z: float64.
+        report: float64 ``[8, 7]``, of :mod:`lnz.ops.chain.cpu.sweep`.
+    """
+
+    factors: Any
+    tops: Any
+    shares: Any
+    joints: Any
+    nodes: Any
+    edges: Any
+    weights: Any
+    into: Any
+    gains: Any
+    masses: Any
+    log_z: Any
+    report: Any
+
+
+FIELDS = len(START)
+FIRST = 2 * LANES  # of the rows of ``lanes``, after the partial sums of two reductions
+
+
+@helper()
+def pointers(batch, s):
+    """What the functions below go by."""
+    lanes, T = s.lanes, batch.node.shape[1]
+    e = Eight(
+        address(batch.node, 0), address(batch.ends, 0), address(s.places, 0), address(s.places, 1), address(s.rows, 0),
+        address(s.rows, 1), address(s.state, 0), address(s.state, 1), address(lanes, 0), batch.node.shape[2],
+        s.state.shape[2], T,
+    )  # fmt: skip
+    v = Lanes(
+        address(lanes, FIRST), address(lanes, FIRST + 1), address(lanes, FIRST + 2), address(lanes, FIRST + 3),
+        address(lanes, FIRST + 4), address(lanes, FIRST + 5), address(lanes, FIRST + 6), address(s.steps, 0),
+        address(s.steps, 1), address(s.wide, 0), address(s.wide, 1), address(s.wide, 2),
+    )  # fmt: skip
+    return e, v
+
+
+@helper()
+def begin(e, v, lengths, weights, at, last, table):
+    """Sequences ``at`` … ``at + 7``, as far as there are such before ``last``; returns the length of the longest."""
+    longest = 0
+    for r in range(EIGHT):
+        there = at + r < last
+        count = lengths[at + r] if there else 0
+        e.at[r] = at + r if there else last - 1
+        e.counts[r] = count
+        v.weights[r] = weights[at + r] if there else 0
+        longest = count if count > longest else longest
+        for k in range(FIELDS):
+            v.report[FIELDS * r + k] = START[k]
+        if count > 1:
+            v.report[FIELDS * r + REACH] = table.reach
+            v.report[FIELDS * r + BANDED] = 1.0 if table.banded else 0.0
+            v.report[FIELDS * r + PROPER] = 1.0 if table.proper else 0.0
+    return longest
+
+
+@helper(fastmath=FLAGS)
+def forward(e, v, longest, table, scores, columns, messages):
+    """α of eight sequences, by exp ``scores [L, L]``, from ``columns`` into ``messages``; and ln Z."""
+    proper = True
+    for r in range(EIGHT):
+        v.factors[r] = 1
+        v.masses[r] = 1
+        v.log_z[r] = 0
+    for t in range(longest):
+        proper = lift(e, t, v.tops, v.log_z) and proper
+        if t:
+            matmul(columns, scores, messages, EIGHT, e.size, e.size)
+        else:
+            fill(e.message, 1, EIGHT * e.line)
+        for r in range(EIGHT):
+            v.into[t * EIGHT + r] = v.factors[r]
+        if not forward_step(e, t, v.factors, v.masses):
+            rescale(v)
+        if not table.delayed:
+            normalise(e, v, address(v.gains, t * EIGHT))
+        if table.banded:
+            look_below(e, v, t)
+    if table.delayed:
+        fill(v.gains, 1, longest * EIGHT)
+    for r in range(EIGHT):
+        v.log_z[r] += math.log(v.masses[r]) if v.masses[r] > 0 else -math.inf
+        if e.counts[r] > 1:
+            v.log_z[r] += (e.counts[r] - 1) * np.float64(table.top)
+        if not proper:
+            v.report[FIELDS * r + PROPER] = 0
+
+
+@helper()
+def rescale(v):
+    """Take logarithms of products of sums that have come near an end of their range."""
+    for r in range(EIGHT):
+        if not SMALL < v.masses[r] < LARGE:
+            v.log_z[r] += math.log(v.masses[r]) if v.masses[r] > 0 else -math.inf
+            v.masses[r] = 1
+
+
+@helper(fastmath=FLAGS)
+def normalise(e, v, gains):
+    """Multiply the states by ``factors`` at once; ``gains`` keeps these."""
+    for r in range(EIGHT):
+        row = address(e.state, r * e.line)
+        scaled_copy(row, v.factors[r], row, e.size)
+        gains[r] = v.factors[r]
+        v.factors[r] = 1
+
+
+@helper(fastmath=FLAGS)
+def look_below(e, v, t):
+    """Report the smallest state of each row, and how far its smallest score lies below the largest."""
+    for r in range(EIGHT):
+        if t < e.counts[r]:
+            report = address(v.report, FIELDS * r)
+            report[ALPHA] = smallest(address(e.state, r * e.line), report[ALPHA], e.size)
+            low = span(address(e.x, (e.at[r] * e.steps + t) * e.size), e.size)[1] - v.tops[r]
+            low += span(address(e.ends, 0), e.size)[1] if t == 0 else 0
+            low += span(address(e.ends, e.size), e.size)[1] if t == e.counts[r] - 1 else 0
+            report[LOCAL] = low if low < report[LOCAL] else report[LOCAL]
+
+
+@helper(fastmath=FLAGS)
+def backward(e, v, count, longest, table, scores, columns, messages, out):
+    """exp(x_t) β_t of eight sequences; the gradients by the node scores into ``out [B, T, L]`` where that is not empty,
+    and the factors of those by the edge scores. ``scores`` is transposed.
+    """
+    shortest, with_nodes, nodes = longest, out.size > 0, address(out, 0)
+    for r in range(EIGHT):
+        shortest = e.counts[r] if r < count and e.counts[r] < shortest else shortest
+        v.factors[r] = 1
+        v.joints[r] = math.inf
+    fill(e.state, 0, EIGHT * e.line)
+    for t in range(longest - 1, -1, -1):
+        matmul(columns, scores, messages, EIGHT, e.size, e.size)
+        if t >= shortest - 1:
+            for r in range(EIGHT):
+                if t == e.counts[r] - 1:
+                    fill(address(e.message, r * e.line), 1, e.size)
+                    v.factors[r] = 1
+        backward_step(e, t, v.factors, v.joints, v.shares)
+        gains = address(v.gains, t * EIGHT)
+        for r in range(EIGHT):
+            v.nodes[r] = -v.weights[r] * v.shares[r]
+            v.edges[r] = v.nodes[r] * v.into[t * EIGHT + r]
+        emit_gradients(e, t, Gradients(gains, v.nodes, v.edges, count, nodes, with_nodes))
+        if not table.delayed:
+            normalise(e, v, v.tops)  # which nobody asks for any more
+        if table.banded:
+            for r in range(EIGHT):
+                if t < e.counts[r]:
+                    report = address(v.report, FIELDS * r)
+                    report[BETA] = smallest(address(e.state, r * e.line), report[BETA], e.size)
+    for r in range(EIGHT):
+        joint, report = np.float64(v.joints[r]), address(v.report, FIELDS * r)
+        report[JOINT] = report[JOINT] if joint >= report[JOINT] else joint  # NaN too
+
+
+@helper(fastmath=FLAGS)
+def pairs(alphas, states, steps, size, sums, total):
+    """``total [L, L]`` += Σ alphas[t] ⊗ states[t + 1] over the rows ``[T · 8, labels]`` of the first ``steps``."""
+    last = (steps - 1) * EIGHT
+    for products, row in enumerate(range(0, last, ROWS)):
+        count = ROWS if row + ROWS < last else last - row
+        add_matmul(alphas[row:], states[row + EIGHT :], sums, size, count, size)
+        if products % PRODUCTS == PRODUCTS - 1:
+            flush(sums, total, 1.0)
+    flush(sums, total, 1.0)
+
+
+@kernel(fastmath=FLAGS)
+def run(batch, first, last, with_edges, limits, table, tables, s, out):
+    """Sequences first … last − 1.
+
+    Args:
+        batch: a :class:`Batch`, whose y are full labellings.
+        first: of the sequences.
+        last: the one after the last.
+        with_edges: whether the gradient by the edge scores is asked for.
+        limits: of :func:`lnz.ops.chain.cpu.sweep.judge`.
+        table: a :class:`Table`.
+        tables: ``[2, ≥ L, ≥ L]``, exp(edge − top) and its transpose.
+        s: :class:`Scratch`.
+        out: :class:`Results`, written; ``total`` and ``gold`` are added to.
+    """
+    node, edge, lengths, y, ends, weights = batch
+    log_prob, in_range, at_node, total, gold = out
+    T, size = node.shape[1:]
+    columns, messages, report = s.state[0].T, s.state[1], s.wide[2:].reshape(-1, FIELDS)
+    e, v = pointers(batch, s)
+    for at in range(first, last, EIGHT):
+        count = EIGHT if at + EIGHT < last else last - at
+        longest = begin(e, v, address(lengths, 0), address(weights, 0), at, last, table)
+        forward(e, v, longest, table, tables[0], columns, messages)
+        if at_node.size or with_edges:
+            backward(e, v, count, longest, table, tables[1], columns, messages, at_node)
+        for r in range(count):
+            b, n = at + r, lengths[at + r]
+            in_range[b] = judge(report, s.wide[1], r, limits[0], limits[1])
+            log_prob[b] = score(node[b], edge, ends, y[b], n) - (0.0 if v.log_z[r] == -math.inf else v.log_z[r])
+            if at_node.size:
+                fill(address(at_node, (b, longest)), 0, (T - longest) * size)
+            if not in_range[b]:
+                forget(e, v, r, longest, at_node, b)
+            else:
+                add_gold(y[b], n, weights[b], at_node, b, gold, with_edges)
+        if with_edges and longest > 1:
+            alphas, states = s.rows[0].reshape(-1, e.line), s.rows[1].reshape(-1, e.line)
+            pairs(alphas, states, longest, size, s.sums, total)
+
+
+@helper()
+def score(node, edge, ends, y, n):
+    """s(y) of one sequence in float64; −inf where it is impossible."""
+    total = 0.0
+    for t in range(n):
+        total += node[t, y[t]]
+        if t:
+            total += edge[y[t - 1], y[t]]
+    if n:
+        total += np.float64(ends[0, y[0]]) + ends[1, y[n - 1]]
+    return total
+
+
+@helper()
+def add_gold(y, n, weight, at_node, b, gold, with_edges):
+    """The indicators of y."""
+    for t in range(n):
+        if at_node.size:
+            at_node[b, t, y[t]] += weight
+        if with_edges and t:
+            gold[y[t - 1], y[t]] += weight
+
+
+@helper()
+def forget(e, v, r, longest, at_node, b):
+    """Take a sequence out of all gradients."""
+    for t in range(longest):
+        if at_node.size:
+            fill(address(at_node, (b, t)), 0, e.size)
+        fill(address(e.local, (t * EIGHT + r) * e.line), 0, e.line)
+        fill(address(e.forward, (t * EIGHT + r) * e.line), 0, e.line)
