@@ -216,3 +216,11 @@ def test_a_blank_beyond_the_number_of_frames_is_a_class_all_the_same() -> None:
     p = lnz.distributions.CTCAlignments(scores, torch.tensor([1]), torch.tensor(1), blank=4)
     wanted = torch.stack([scores[0, a] + scores[1, b] for a, b in ((1, 1), (1, 4), (4, 1))]).logsumexp(0)
     equal(p.log_partition, wanted)
+
+
+def test_node_scores_are_added() -> None:
+    scores, added = random_scores((2, 4, 3), 0), random_scores((2, 4, 3), 1)
+    targets = torch.tensor([[1, 2], [2, 2]])
+    p = lnz.distributions.CTCAlignments(scores, targets)
+    wanted = lnz.distributions.CTCAlignments(scores + added, targets)
+    equal(p.with_node_scores(added).log_partition, wanted.log_partition)

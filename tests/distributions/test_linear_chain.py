@@ -355,3 +355,10 @@ def test_one_pass_serves_any_number_of_backward_calls() -> None:
     for name in ("log_prob", "log_prob", "log_partition", "marginals", "entropy", "log_partition", "log_prob"):
         for got, wanted in zip(torch.autograd.grad(answers[name](p), (node, edge)), alone[name], strict=True):
             equal(got, wanted)
+
+
+def test_only_segments_have_labels_that_go_on() -> None:
+    """−1, which continues a segment, is no label of a chain."""
+    y = torch.tensor([[0, 1], [0, -1], [0, 2]])
+    assert lnz.LinearChain(torch.zeros(2, 2), torch.zeros(2, 2)).support.check(y).tolist() == [True, False, False]
+    assert lnz.SemiMarkov(torch.zeros(2, 2, 2), torch.zeros(2, 2)).support.check(y).tolist() == [True, True, False]

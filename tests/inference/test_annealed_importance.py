@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,17 @@ def test_annealing_multiplies_the_scores_of_the_rest_alone(part: list[bool], for
     scaled = constraints._scaled(entry, kept, 2, 0.25)
     given, made = (e.expand() if isinstance(e, lnz.Weighted) else e.expand(3, 2, 2) for e in (entry, scaled))
     torch.testing.assert_close(made, torch.where(kept[:, None, None], given, 0.25 * given))
+
+
+@pytest.mark.parametrize("chains", [2, 4, 8])
+def test_few_chains_of_equal_weight_are_enough(chains: int) -> None:
+    """Of nodes that do not interact every chain has the same weight: nothing is wrong, however few there are."""
+    p = lnz.MRF(
+        lnz.FactorGraph.grid(2, 2, 2),
+        (random_scores((4, 2), 0), torch.zeros(2, 2).double()),
+        AnnealedImportance(5, chains),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert p.log_partition.item() == pytest.approx(p.scores[0].logsumexp(-1).sum().item())
+    assert p.diagnostics["ess"] == pytest.approx(chains)

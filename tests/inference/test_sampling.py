@@ -24,6 +24,7 @@ from lnz.inference import (
 )
 from lnz.inference.sampling.hamiltonian_monte_carlo import relaxation
 from lnz.inference.sampling.mixing import mixing
+from lnz.inference.sampling.starts import shared
 from lnz.ops.tree_gibbs.blocks import blocks_of, combs, forests
 from tests.suite import random_scores
 
@@ -375,3 +376,10 @@ def test_coarse_steps_of_hamiltonian_monte_carlo_are_corrected() -> None:
 def test_chains_may_start_without_a_warm_up() -> None:
     p = lnz.MRF(lnz.FactorGraph.grid(2, 2, 2), (torch.zeros(2), torch.zeros(2, 2)), Gibbs(warmup=0, sweeps=50))
     assert ((p.node_marginals - 0.5).abs() < 0.2).all()
+
+
+def test_chains_without_a_start_take_one_of_their_own_batch_entry(generator: torch.Generator) -> None:
+    start = torch.arange(6).reshape(3, 2, 1)
+    found, possible = shared(start, torch.tensor([[False, False], [True, False], [False, False]]), generator)
+    assert found[:, 0, 0].tolist() == [2, 2, 2]
+    assert possible.tolist() == [[True, False]] * 3

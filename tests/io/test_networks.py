@@ -295,3 +295,11 @@ def test_a_flat_table_is_read_in_the_order_in_which_its_rows_are_exact(tmp_path)
     assert tables(both)["b"][0].tolist() == pytest.approx([0.1, 0.2, 0.7])
     uneven = read(tmp_path, "m.bif", head % ".1 .2 .7 .7 .1 .2 .2 .7 .1")  # exact in both: the child is slowest
     assert tables(uneven)["b"][0].tolist() == pytest.approx([0.1, 0.7, 0.2])
+
+
+def test_the_last_semicolon_of_a_dsl_file_may_be_missing_and_nothing_may_stand_there_instead(tmp_path):
+    text = RAIN["m.dsl"].rstrip().removesuffix(";")
+    assert read(tmp_path, "m.dsl", text).names == ("rain", "level", "wet")
+    for more in ("x", "; ;", "; x"):
+        with pytest.raises(lnz.FormatError, match="the network"):
+            read(tmp_path, "m.dsl", text + more)

@@ -136,3 +136,18 @@ def test_em_with_missing_numbers_never_lowers_the_likelihood_and_ends_where_its_
     assert max(gradient.abs().max() for gradient in gradients) < 1e-3
     again = rotated(form).fit(x, init="kmeans", pseudocount=0.1, generator=torch.Generator().manual_seed(0))
     assert again.score(x) > rotated(form).score(x)
+
+
+@pytest.mark.parametrize("form", ["diagonal", "full"])
+def test_the_prior_adds_so_many_observations_of_its_variance(form: str) -> None:
+    """Σ = (scatter + ν ψ) / (weight + ν), of strength ν and variance ψ."""
+    x, weights = random_scores((1, 9, 2), 0), random_scores((1, 9, 3), 1).softmax(-1)
+    covariance = None if form == "diagonal" else torch.eye(2).double().expand(3, 2, 2)
+    emissions = GaussianEmission(torch.zeros(3, 2).double(), covariance, prior_variance=4.0)
+    emissions.maximise(x, weights, 2.5)
+    for k, w in enumerate(weights[0].T):
+        mean = w @ x[0] / w.sum()
+        scatter = (w[:, None] * (x[0] - mean)).T @ (x[0] - mean)
+        wanted = (scatter + 2.5 * 4.0 * torch.eye(2)) / (w.sum() + 2.5)
+        equal(emissions.mean[k], mean)
+        equal(emissions.covariance[k], wanted if form == "full" else wanted.diagonal())
