@@ -224,3 +224,8 @@ def test_node_scores_are_added() -> None:
     p = lnz.distributions.CTCAlignments(scores, targets)
     wanted = lnz.distributions.CTCAlignments(scores + added, targets)
     equal(p.with_node_scores(added).log_partition, wanted.log_partition)
+
+
+def test_targets_of_another_batch_are_named() -> None:
+    with pytest.raises(ValueError, match=r"targets: expected a batch shape that broadcasts with \[2\], got \[3\]"):
+        lnz.distributions.CTCAlignments(torch.zeros(2, 4, 3), torch.ones(3, 2, dtype=torch.int64))

@@ -150,3 +150,15 @@ def test_a_bound_is_never_below_the_score_that_it_bounds(offset):
     q.argmax()
     found = q.diagnostics
     assert 0 <= found["bound"] - found["score"] <= 2e-9 * found["score"].abs()
+
+
+def test_the_bound_holds_what_no_label_changes():
+    """Factors of no node: a constant of all scores, and of the bound."""
+    graph, _ = lnz.FactorGraph.grouped([2, 2], [[], [0], [1], [0, 1]])
+    p = attractive(3)
+    for constant in (5.0, -7.0):
+        entries = torch.tensor([constant]).double(), torch.randn(2, 2).double(), p.scores[1][:1].double()
+        q = lnz.MRF(graph, entries, GraphCuts())
+        q.argmax()
+        assert q.diagnostics["bound"] == pytest.approx(float(q.diagnostics["score"]))
+        assert q.diagnostics["optimal"]

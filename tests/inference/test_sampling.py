@@ -383,3 +383,22 @@ def test_chains_without_a_start_take_one_of_their_own_batch_entry(generator: tor
     found, possible = shared(start, torch.tensor([[False, False], [True, False], [False, False]]), generator)
     assert found[:, 0, 0].tolist() == [2, 2, 2]
     assert possible.tolist() == [[True, False]] * 3
+
+
+def test_two_chains_may_agree_on_what_never_changes(generator: torch.Generator) -> None:
+    """They have come there from starts of their own; one chain has not."""
+    draws = torch.randn(400, 2, 3, generator=generator).double()
+    draws[..., 1] = 1.0
+    free = torch.ones(3, dtype=torch.bool)
+    assert mixing(draws, free, 1.05).mixed
+    assert not mixing(draws[:, :1], free, 1.05).mixed
+
+
+def test_the_auxiliary_numbers_of_hamiltonian_monte_carlo_keep_their_distribution() -> None:
+    """Of a model without interaction they are standard normal, however coarse the steps (Metropolis et al. 1953)."""
+    graph = lnz.FactorGraph.pairwise(2, 2, torch.tensor([[0, 1]]))
+    p = lnz.MRF(graph, (torch.zeros(2, 2).double(), 1e-6 * torch.eye(2).double()))
+    sampler = HamiltonianMonteCarlo(1.6, 3, chains=4000)
+    chains = sampler.init(p.model, 4000, torch.Generator().manual_seed(0))
+    chains = sampler.step(p.model, chains, 80, torch.Generator().manual_seed(1))
+    assert chains.carried["auxiliary"].square().mean(0) == pytest.approx(1.0, abs=0.1)

@@ -188,3 +188,8 @@ def test_a_variable_of_one_state_is_a_constant(tmp_path):
     assert p.node_marginals.tolist() == [pytest.approx([1.0, 0.0]), pytest.approx([0.25, 0.75])]
     with pytest.raises(lnz.errors.FormatError, match="number of states of a"):
         read(tmp_path, "network n { } variable a { type discrete [ 0 ] { }; } probability ( a ) { table; }")
+
+
+def test_what_stands_in_a_variable_in_the_wrong_place_is_named(tmp_path):
+    with pytest.raises(lnz.errors.FormatError, match="expected 'type' or 'property', got 'kind'"):
+        read(tmp_path, "network n { } variable a { kind discrete [ 2 ] { x, y }; }")
