@@ -119,6 +119,8 @@ def alternate(
 ) -> dict[str, list[float]]:
     """Seconds of single calls, one per contender and round, each right after ``between``.
 
+    The order turns by one from round to round, so that nobody always follows the one who leaves the most behind.
+
     Args:
         calls: the contenders, already called.
         repeats: the number of rounds.
@@ -128,14 +130,16 @@ def alternate(
         progress: told the number of finished rounds.
     """
     samples: dict[str, list[float]] = {name: [] for name in calls}
+    names = list(calls)
     for done in range(repeats):
-        for name, call in calls.items():
+        first = done % max(1, len(names))
+        for name in (*names[first:], *names[:first]):
             taken = samples[name]
             if len(taken) >= 2 and sum(taken) > max_seconds:
                 continue
             between()
             start = clock()
-            call()
+            calls[name]()
             taken.append(clock() - start)
         progress(done + 1)
     return samples
