@@ -71,13 +71,14 @@ def _scores(e, r, t):
 
 
 @helper()
-def _eight(x):
+def eight(x):
+    """The numbers of eight rows."""
     return load(x, 0, width=EIGHT)
 
 
 @helper()
 def _inside(e, t):
-    return broadcast(t, EIGHT) < _eight(e.counts)
+    return broadcast(t, EIGHT) < eight(e.counts)
 
 
 @helper(fastmath=FLAGS)
@@ -101,26 +102,29 @@ def _vectors(e, which):
 
 
 @helper(fastmath=FLAGS)
-def lift(e, t, tops, shifts):
+def lift(e, t, ends, tops, shifts):
     """``tops = max x[at, t]``, ``local[t] = exp(x[at, t] − tops)``; ``shifts`` (float64) grow by ``tops``.
 
-    Returns whether all of x is a number. What is in ``message`` is lost.
+    Returns whether all of x is a number. ``ends``: whether t may be the first or the last step of a row; what is in
+    ``message`` is lost then.
     """
     for r in range(EIGHT):
         if t < e.counts[r]:
-            top = fold_blocks(climb, full_like(e.x, -math.inf), e.size, _scores(e, r, t))
+            scores = _scores(e, r, t) if ends else address(e.x, _row(e, r, t))
+            top = fold_blocks(climb, full_like(e.x, -math.inf), e.size, scores)
         else:
             top = full_like(e.x, 0)
         store(top, e.partial, _partial(e, 0, r))
     top = max_rows(_vectors(e, 0))
     top = select(top == -math.inf, 0, top)
     store(top, tops, 0)
-    store(_eight(shifts) + astype(top, np.float64), shifts, 0)
+    store(eight(shifts) + astype(top, np.float64), shifts, 0)
     proper = full_like(e.x, 0) == 0
     for r in range(EIGHT):
         row = address(e.local, (t * EIGHT + r) * e.line)
         if t < e.counts[r]:
-            proper = fold_blocks(_exp_shifted, proper, e.size, _scores(e, r, t), tops[r], row)
+            scores = _scores(e, r, t) if ends else address(e.x, _row(e, r, t))
+            proper = fold_blocks(_exp_shifted, proper, e.size, scores, tops[r], row)
         else:
             for column in range(0, e.size, LANES):
                 store(full_like(e.x, 1), row, column)
@@ -153,7 +157,7 @@ def forward_step(e, t, factors, masses):
         store(total, e.partial, _partial(e, 0, r))
     total, inside = sum_rows(_vectors(e, 0)), _inside(e, t)
     store(select(inside, _inverse(total), 0), factors, 0)
-    mass = _eight(masses) * select(inside, astype(total, np.float64), 1.0)
+    mass = eight(masses) * select(inside, astype(total, np.float64), 1.0)
     store(mass, masses, 0)
     return all_lanes((mass > SMALL) & (mass < LARGE))
 
@@ -175,7 +179,7 @@ def backward_step(e, t, factors, joints, shares):
         store(total, e.partial, _partial(e, 0, r))
         store(both, e.partial, _partial(e, 1, r))
     store(_inverse(sum_rows(_vectors(e, 0))), factors, 0)
-    joint, inside, lowest = sum_rows(_vectors(e, 1)), _inside(e, t), _eight(joints)
+    joint, inside, lowest = sum_rows(_vectors(e, 1)), _inside(e, t), eight(joints)
     store(select(inside, _inverse(joint), 0), shares, 0)
     store(select(inside, select(joint >= lowest, lowest, joint), lowest), joints, 0)
 

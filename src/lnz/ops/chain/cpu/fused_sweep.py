@@ -22,6 +22,7 @@ from lnz.ops.chain.cpu.batch8 import (
     Eight,
     Gradients,
     backward_step,
+    eight,
     emit_gradients,
     forward_step,
     lift,
@@ -40,9 +41,9 @@ from lnz.ops.chain.cpu.sweep import (
     judge,
 )
 from lnz.ops.jit.cpu import helper, kernel
-from lnz.ops.jit.cpu.memory import address
+from lnz.ops.jit.cpu.memory import address, store
 from lnz.ops.jit.cpu.product import add_matmul, matmul
-from lnz.ops.jit.cpu.vectors import LANES
+from lnz.ops.jit.cpu.vectors import LANES, negative
 
 
 class Batch(NamedTuple):
@@ -179,8 +180,8 @@ def pointers(batch, s):
 
 @helper()
 def begin(e, v, lengths, weights, at, last, table):
-    """Sequences ``at`` … ``at + 7``, as far as there are such before ``last``; returns the length of the longest."""
-    longest = 0
+    """Sequences ``at`` … ``at + 7``, as far as there are such before ``last``; the longest and the shortest length."""
+    longest, shortest = 0, lengths[at]
     for r in range(EIGHT):
         there = at + r < last
         count = lengths[at + r] if there else 0
@@ -188,17 +189,18 @@ def begin(e, v, lengths, weights, at, last, table):
         e.counts[r] = count
         v.weights[r] = weights[at + r] if there else 0
         longest = count if count > longest else longest
+        shortest = count if there and count < shortest else shortest
         for k in range(FIELDS):
             v.report[FIELDS * r + k] = START[k]
         if count > 1:
             v.report[FIELDS * r + REACH] = table.reach
             v.report[FIELDS * r + BANDED] = 1.0 if table.banded else 0.0
             v.report[FIELDS * r + PROPER] = 1.0 if table.proper else 0.0
-    return longest
+    return longest, shortest
 
 
 @helper(fastmath=FLAGS)
-def forward(e, v, longest, table, scores, columns, messages):
+def forward(e, v, longest, shortest, table, scores, columns, messages):
     """α of eight sequences, by exp ``scores [L, L]``, from ``columns`` into ``messages``; and ln Z."""
     proper = True
     for r in range(EIGHT):
@@ -206,13 +208,12 @@ def forward(e, v, longest, table, scores, columns, messages):
         v.masses[r] = 1
         v.log_z[r] = 0
     for t in range(longest):
-        proper = lift(e, t, v.tops, v.log_z) and proper
+        proper = lift(e, t, t == 0 or t >= shortest - 1, v.tops, v.log_z) and proper
         if t:
             matmul(columns, scores, messages, EIGHT, e.size, e.size)
         else:
             fill(e.message, 1, EIGHT * e.line)
-        for r in range(EIGHT):
-            v.into[t * EIGHT + r] = v.factors[r]
+        store(eight(v.factors), v.into, t * EIGHT)
         if not forward_step(e, t, v.factors, v.masses):
             rescale(v)
         if not table.delayed:
@@ -262,13 +263,12 @@ def look_below(e, v, t):
 
 
 @helper(fastmath=FLAGS)
-def backward(e, v, count, longest, table, scores, columns, messages, out):
+def backward(e, v, count, longest, shortest, table, scores, columns, messages, out):
     """exp(x_t) β_t of eight sequences; the gradients by the node scores into ``out [B, T, L]`` where that is not empty,
     and the factors of those by the edge scores. ``scores`` is transposed.
     """
-    shortest, with_nodes, nodes = longest, out.size > 0, address(out, 0)
+    with_nodes, nodes = out.size > 0, address(out, 0)
     for r in range(EIGHT):
-        shortest = e.counts[r] if r < count and e.counts[r] < shortest else shortest
         v.factors[r] = 1
         v.joints[r] = math.inf
     fill(e.state, 0, EIGHT * e.line)
@@ -281,9 +281,9 @@ def backward(e, v, count, longest, table, scores, columns, messages, out):
                     v.factors[r] = 1
         backward_step(e, t, v.factors, v.joints, v.shares)
         gains = address(v.gains, t * EIGHT)
-        for r in range(EIGHT):
-            v.nodes[r] = -v.weights[r] * v.shares[r]
-            v.edges[r] = v.nodes[r] * v.into[t * EIGHT + r]
+        weights = negative(eight(v.weights) * eight(v.shares))
+        store(weights, v.nodes, 0)
+        store(weights * eight(address(v.into, t * EIGHT)), v.edges, 0)
         emit_gradients(e, t, Gradients(gains, v.nodes, v.edges, count, nodes, with_nodes))
         if not table.delayed:
             normalise(e, v, v.tops)  # which nobody asks for any more
@@ -331,10 +331,10 @@ def run(batch, first, last, with_edges, limits, table, tables, s, out):
     e, v = pointers(batch, s)
     for at in range(first, last, EIGHT):
         count = EIGHT if at + EIGHT < last else last - at
-        longest = begin(e, v, address(lengths, 0), address(weights, 0), at, last, table)
-        forward(e, v, longest, table, tables[0], columns, messages)
+        longest, shortest = begin(e, v, address(lengths, 0), address(weights, 0), at, last, table)
+        forward(e, v, longest, shortest, table, tables[0], columns, messages)
         if at_node.size or with_edges:
-            backward(e, v, count, longest, table, tables[1], columns, messages, at_node)
+            backward(e, v, count, longest, shortest, table, tables[1], columns, messages, at_node)
         for r in range(count):
             b, n = at + r, lengths[at + r]
             in_range[b] = judge(report, s.wide[1], r, limits[0], limits[1])
