@@ -76,37 +76,32 @@ def _lnz(nodes: Tensor, table: Tensor, gold: Tensor) -> Contender:
     return Contender(call, lambda loss: _answers(loss, nodes, table), "lnz")
 
 
-def _lnz_crf(nodes: Tensor, table: Tensor, gold: Tensor) -> Contender:
-    crf = lnz.nn.LinearChainCRF(table.shape[0], batch_first=True)
+def with_table(crf: Any, table: Tensor) -> Any:
+    """A CRF layer, ours or pytorch-crf's, with this table of transitions, and start and end scores of 0."""
     with torch.no_grad():
         crf.start_transitions.zero_()
         crf.end_transitions.zero_()
         crf.transitions.copy_(table)
+    return crf
 
+
+def _layer(crf: Any, nodes: Tensor, gold: Tensor, package: str) -> Contender:
     def call() -> Tensor:
         nodes.grad = crf.transitions.grad = None
         loss = -crf(nodes, gold, reduction="sum")
         loss.backward()
         return loss
 
-    return Contender(call, lambda loss: _answers(loss, nodes, crf.transitions), "lnz")
+    return Contender(call, lambda loss: _answers(loss, nodes, crf.transitions), package)
+
+
+def _lnz_crf(nodes: Tensor, table: Tensor, gold: Tensor) -> Contender:
+    return _layer(with_table(lnz.nn.LinearChainCRF(len(table), batch_first=True), table), nodes, gold, "lnz")
 
 
 def _pytorch_crf(nodes: Tensor, table: Tensor, gold: Tensor) -> Contender:
     torchcrf = require("torchcrf", "pytorch-crf==0.7.2")
-    crf = torchcrf.CRF(table.shape[0], batch_first=True)
-    with torch.no_grad():
-        crf.start_transitions.zero_()
-        crf.end_transitions.zero_()
-        crf.transitions.copy_(table)
-
-    def call() -> Tensor:
-        nodes.grad = crf.transitions.grad = None
-        loss = -crf(nodes, gold, reduction="sum")
-        loss.backward()
-        return loss
-
-    return Contender(call, lambda loss: _answers(loss, nodes, crf.transitions), "pytorch-crf")
+    return _layer(with_table(torchcrf.CRF(len(table), batch_first=True), table), nodes, gold, "pytorch-crf")
 
 
 def _torch_struct(nodes: Tensor, table: Tensor, gold: Tensor) -> Contender:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import lnz
 from benchmarks.case import OURS, Contender, Numbers, Workload, require
-from benchmarks.cases.chain_nll import LAYER, SHAPES
+from benchmarks.cases.chain_nll import LAYER, SHAPES, with_table
 
 COLD = {"32x128x16": 25.0, "256x64x32": 35.0, "32x512x64": 40.0, "16x256x256": 40.0}
 TARGETS = {"pytorch-crf": 35.0, "crfsuite": 6.0}
@@ -64,21 +64,13 @@ def _lnz(nodes: Tensor, table: Tensor) -> Contender:
 
 
 def _lnz_crf(nodes: Tensor, table: Tensor) -> Contender:
-    crf = lnz.nn.LinearChainCRF(table.shape[0], batch_first=True)
-    with torch.no_grad():
-        crf.start_transitions.zero_()
-        crf.end_transitions.zero_()
-        crf.transitions.copy_(table)
+    crf = with_table(lnz.nn.LinearChainCRF(len(table), batch_first=True), table)
     return Contender(lambda: crf.decode(nodes), lambda y: _scores(nodes, table, y), "lnz")
 
 
 def _pytorch_crf(nodes: Tensor, table: Tensor) -> Contender:
     torchcrf = require("torchcrf", "pytorch-crf==0.7.2")
-    crf = torchcrf.CRF(table.shape[0], batch_first=True)
-    with torch.no_grad():
-        crf.start_transitions.zero_()
-        crf.end_transitions.zero_()
-        crf.transitions.copy_(table)
+    crf = with_table(torchcrf.CRF(len(table), batch_first=True), table)
 
     def call() -> list[list[int]]:
         with torch.no_grad():

@@ -52,7 +52,17 @@ def latent_class(
         states: their names, those of the class first.
         dtype: of the tables.
     """
-    return _class_model(num_classes, cardinalities, names, states, dtype)
+    check_integer("num_classes", num_classes)
+    for item, card in enumerate(cardinalities):
+        check_integer(f"cardinalities[{item}]", card)
+    names = ["class", *map(str, range(1, len(cardinalities) + 1))] if names is None else names
+    tables = [
+        torch.zeros(num_classes, dtype=dtype),
+        *(torch.zeros(num_classes, card, dtype=dtype) for card in cardinalities),
+    ]
+    parents: list[list[int]] = [[], *([0] for _ in cardinalities)]
+    uniform = [table.log_softmax(-1) for table in tables]
+    return ClassModel([num_classes, *cardinalities], parents, uniform, names=names, states=states)
 
 
 def naive_bayes(
@@ -68,24 +78,4 @@ def naive_bayes(
     ``fit`` counts full rows ``[R, 1 + features]``, the class first; :func:`lnz.objectives.em` takes rows with −100 for
     what is missing, features or classes; ``classes(features)`` classifies. Arguments as of :func:`latent_class`.
     """
-    return _class_model(num_classes, cardinalities, names, states, dtype)
-
-
-def _class_model(
-    num_classes: int,
-    cardinalities: Sequence[int],
-    names: Sequence[str] | None,
-    states: Sequence[Sequence[str]] | None,
-    dtype: torch.dtype,
-) -> ClassModel:
-    check_integer("num_classes", num_classes)
-    for item, card in enumerate(cardinalities):
-        check_integer(f"cardinalities[{item}]", card)
-    names = ["class", *map(str, range(1, len(cardinalities) + 1))] if names is None else names
-    tables = [
-        torch.zeros(num_classes, dtype=dtype),
-        *(torch.zeros(num_classes, card, dtype=dtype) for card in cardinalities),
-    ]
-    parents: list[list[int]] = [[], *([0] for _ in cardinalities)]
-    uniform = [table.log_softmax(-1) for table in tables]
-    return ClassModel([num_classes, *cardinalities], parents, uniform, names=names, states=states)
+    return latent_class(num_classes, cardinalities, names=names, states=states, dtype=dtype)

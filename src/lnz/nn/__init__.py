@@ -6,9 +6,10 @@ from lnz.nn.block_gibbs import BlockGibbs
 from lnz.nn.boltzmann_machine import BoltzmannMachine
 from lnz.nn.convnet import ConvNet
 from lnz.nn.ctc_head import CTCHead
+from lnz.nn.gaussian_emission import GaussianEmission
 from lnz.nn.grid_mrf import GridMRF
 from lnz.nn.hmm import HiddenMarkovModel, HMMStatistics
-from lnz.nn.hmm_emissions import CategoricalEmission, Emission, GaussianEmission, NeuralEmission
+from lnz.nn.hmm_emissions import CategoricalEmission, Emission, NeuralEmission
 from lnz.nn.linear_chain_crf import LinearChainCRF
 from lnz.nn.log_mel import LogMel, mel_filterbank
 from lnz.nn.restricted_boltzmann_machine import RestrictedBoltzmannMachine

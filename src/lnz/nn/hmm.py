@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from lnz.checks import as_integers, check_feasible, check_lengths
 from lnz.distributions import HMM
+from lnz.nn.gaussian_emission import GaussianEmission
 from lnz.nn.hmm_emissions import (
     Emission,
     Emissions,
-    GaussianEmission,
     dirichlet,
     draw,
     draw_logits,
