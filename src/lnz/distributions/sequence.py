@@ -104,7 +104,8 @@ def without_padding(
         axes: of the scores, behind those of the batch.
     """
     check_scores(name, scores, values=values and inside is None)
-    if inside is None or not scores.numel() or (concrete(scores) and math.isfinite(largest(scores))):
+    top = None if inside is None else largest(scores)
+    if inside is None or not scores.numel() or (top is not None and math.isfinite(top)):
         return scores
     within = _as_shared(inside(), scores.shape, axes)
     if values and concrete(scores):
