@@ -16,6 +16,7 @@ from lnz.inference import Method
 
 SURFACE = {
     "lnz": {
+        "Autoregressive",
         "CTC",
         "ConvergenceWarning",
         "FactorGraph",

@@ -1,5 +1,6 @@
 """Families of structured distributions, one per file."""
 
+from lnz.distributions.autoregressive import Autoregressive
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.bayes_net import BayesNet
 from lnz.distributions.ctc import CTC
@@ -18,6 +19,7 @@ __all__ = [
     "CTC",
     "HMM",
     "MRF",
+    "Autoregressive",
     "BayesNet",
     "CTCAlignments",
     "LinearChain",
