@@ -112,8 +112,9 @@ assert abs(wrong["global"] - least) < 4 * math.sqrt(least * (1 - least) / 500)
 # ---
 #
 # States 0 and 2 have one successor each, which gets all of the probability whatever is read,
-# :math:`P(1 \mid 0, x) = 1`. The decision falls at the first letter, which is the same in both words, and is never revised. A chain multiplies
-# scores that are not normalised at each step, so that the middle letter speaks for one path or the other.
+# :math:`P(1 \mid 0, x) = 1`. The decision falls at the first letter, which is the same in both words, and is never
+# revised. A chain multiplies scores that are not normalised at each step, so that the middle letter speaks for one path
+# or the other.
 
 middle = torch.tensor([[LETTERS.index("r"), letter, LETTERS.index("b")] for letter in range(len(LETTERS))])
 of_rib = {

@@ -17,8 +17,11 @@ from lnz.distributions import (
     SemiMarkov,
     Softmax,
     Transducer,
+    factorial_hmm,
     latent_class,
+    mixture,
     naive_bayes,
+    unrolled,
 )
 from lnz.errors import (
     ConvergenceWarning,
@@ -59,11 +62,14 @@ __all__ = [
     "Transducer",
     "Weighted",
     "bounds",
+    "factorial_hmm",
     "inference",
     "latent_class",
     "metrics",
+    "mixture",
     "naive_bayes",
     "objectives",
+    "unrolled",
 ]
 
 

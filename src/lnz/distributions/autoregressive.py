@@ -284,12 +284,15 @@ class Autoregressive(Distribution):
 
 
 def _contexts(context: Tensor | Sequence[Tensor] | None) -> tuple[Tensor, ...]:
-    given: tuple[Tensor, ...] = () if context is None else (context,) if isinstance(context, Tensor) else tuple(context)
+    if context is None:
+        return ()
+    given = (context,) if isinstance(context, Tensor) else tuple(context)
+    rows: object = "B"
     for number, each in enumerate(given):
         check_tensor(f"context[{number}]", each)
-        if not each.dim() or len(each) != len(given[0]):
-            rows = "B" if not number else len(given[0])
+        if not each.dim() or (number and len(each) != rows):
             raise ValueError(f"context[{number}]: expected shape [{rows}, …], got {list(each.shape)}")
+        rows = len(each)
     return given
 
 

@@ -89,15 +89,24 @@ class BayesNet(LearnsTables, StructuredDistribution):
         self._mrf, self._joint = mrf, joint  # joint: nothing is observed, Z is 1
         mrf._validate_args = validate
 
-    def _with(self, tables: Iterable[Tensor], *, joint: bool = False) -> Self:
+    def _with(self, tables: Iterable[Tensor], *, joint: bool = False, inference: Method | None = None) -> Self:
         """The same network, and what it has observed, with other tables."""
         tables = tuple(tables)
-        mrf = MRF(self.graph, self.families.grouped(tables), self.inference, validate_args=False)
+        mrf = MRF(self.graph, self.families.grouped(tables), inference or self.inference, validate_args=False)
         if self._mrf.model.observed is not None:
             mrf = mrf._with(Model(self.graph, mrf.model.entries, self._mrf.model.observed).expand(self.batch_shape))
+        return self._like(tables, mrf, joint)
+
+    def _like(self, tables: tuple[Tensor, ...], mrf: MRF, joint: bool) -> Self:
+        """The same variables with other tables, observations, or both."""
         new = self.__class__.__new__(self.__class__)
         new._init(self.families, tables, self._names, mrf, joint, self._validate_args)
+        new.ties = self.ties
         return new
+
+    def with_inference(self, inference: Method) -> Self:
+        """The same network, whose posteriors are computed by another method."""
+        return self._with(self.log_cpts, joint=self._joint, inference=inference)
 
     # What it is made of ------------------------------------------------------------------------------------------
 
@@ -181,10 +190,7 @@ class BayesNet(LearnsTables, StructuredDistribution):
         return self.condition(y).log_partition
 
     def condition(self, y: Tensor) -> Self:
-        new = self.__class__.__new__(self.__class__)
-        mrf = self._mrf.condition(self.labelling(y))
-        new._init(self.families, self.log_cpts, self._names, mrf, False, self._validate_args)
-        return new
+        return self._like(self.log_cpts, self._mrf.condition(self.labelling(y)), False)
 
     def do(self, values: Mapping[int | str, int | str]) -> Self:
         """The network in which variables have been *set*, whatever their parents are (Pearl 2009, section 3.2).
@@ -316,10 +322,7 @@ class BayesNet(LearnsTables, StructuredDistribution):
 
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
         """The same distribution with a larger batch shape (nothing is copied)."""
-        new = self.__class__.__new__(self.__class__)
-        mrf = self._mrf._with(self._mrf.model.expand(batch_shape))
-        new._init(self.families, self.log_cpts, self._names, mrf, self._joint, self._validate_args)
-        return new
+        return self._like(self.log_cpts, self._mrf._with(self._mrf.model.expand(batch_shape)), self._joint)
 
     def to_mrf(self) -> MRF:
         """The same model as an MRF with one factor per variable, over its parents and itself."""

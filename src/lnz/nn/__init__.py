@@ -12,6 +12,7 @@ from lnz.nn.hmm import HiddenMarkovModel, HMMStatistics
 from lnz.nn.hmm_emissions import CategoricalEmission, Emission, NeuralEmission
 from lnz.nn.linear_chain_crf import LinearChainCRF
 from lnz.nn.log_mel import LogMel, mel_filterbank
+from lnz.nn.mixture_model import MixtureModel, MixtureStatistics
 from lnz.nn.restricted_boltzmann_machine import RestrictedBoltzmannMachine
 from lnz.nn.speech_encoder import SpeechEncoder
 from lnz.nn.tag_schemes import transition_mask
@@ -30,6 +31,8 @@ __all__ = [
     "HiddenMarkovModel",
     "LinearChainCRF",
     "LogMel",
+    "MixtureModel",
+    "MixtureStatistics",
     "NeuralEmission",
     "RestrictedBoltzmannMachine",
     "SpeechEncoder",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any, TypeVar
 
 import torch
@@ -63,7 +64,7 @@ def em(
         pseudocount: a count added for every possible outcome, as if it had been observed so often: the posterior mode
             under a Dirichlet prior of pseudocount + 1 (what it means for other families, they say).
         restarts: how many starts: the model as it is given, and others drawn at random; the best objective is kept.
-        tied: groups of variables of a network whose tables are one and the same.
+        tied: groups of variables of a network whose tables are one and the same; see :meth:`lnz.BayesNet.tie`.
         weights: ``[R]``, how often each row counts.
         batch_size: rows of a minibatch; ``None``, all of them at once.
         generator: of random starts and of the order of minibatches; ``None`` is torch's default one.
@@ -92,15 +93,17 @@ def em(
             raise ValueError(f"{name}: expected a number of at least 0, got {value}")
     for name, wanted, method in (
         ("restarts", restarts > 1, "drawn"),
-        ("tied", tied is not None, "tied"),
+        ("tied", tied is not None, "tie"),
         ("batch_size", batch_size is not None, "combined"),
-        ("weights", weights is not None, "combined"),
     ):
         if wanted and not hasattr(learner, method):
             raise TypeError(f"{name}: {type(model).__name__} has no {method}(), which this needs")
+    if weights is not None and "weights" not in signature(learner.e_step).parameters:
+        raise TypeError(f"weights: {type(model).__name__} has no E step that takes them")
     settings = {} if weights is None else {"weights": weights}
+    learner = learner if tied is None else learner.tie(tied)
     count = getattr(learner, "num_parameters", None)  # before any of them becomes 0
-    parameters = None if count is None else count(*([tied] if tied is not None else []))
+    parameters = None if count is None else count()
     module = isinstance(model, nn.Module)
     narrow = None if module or not hasattr(learner, "to") else learner.dtype
     learner = learner if narrow is None else learner.to(torch.float64)
@@ -110,7 +113,7 @@ def em(
             # a module is changed in place: the given one by the first start, copies by the others
             first = copy.deepcopy(learner) if module and start else learner
             first = first.drawn(x, generator) if start else first
-            steps = _Steps(first, lengths, pseudocount, tied, settings)
+            steps = _Steps(first, lengths, pseudocount, settings)
 
             def told(iteration: int, objective: float, start: int = start) -> None:
                 if progress is not None:
@@ -154,16 +157,9 @@ class _Steps:
         model: Any,
         lengths: Tensor | Sequence[int] | None,
         pseudocount: float,
-        tied: Sequence[Sequence[int]] | None,
         settings: dict[str, Any],
     ) -> None:
-        self.model, self.lengths, self.pseudocount, self.tied, self.settings = (
-            model,
-            lengths,
-            pseudocount,
-            tied,
-            settings,
-        )
+        self.model, self.lengths, self.pseudocount, self.settings = model, lengths, pseudocount, settings
 
     def expect(self, data: Tensor, rows: Tensor | None = None) -> tuple[float, Any]:
         """The log evidence and the statistics of the data, or of some rows of theirs."""
@@ -176,8 +172,6 @@ class _Steps:
         return float(evidence), statistics
 
     def maximise(self, statistics: Any) -> None:
-        if self.tied is not None:
-            statistics = self.model.tied(statistics, self.tied)
         self.model = self.model.m_step(statistics, self.pseudocount)
 
     @property
