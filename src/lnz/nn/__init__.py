@@ -10,6 +10,7 @@ from lnz.nn.gaussian_emission import GaussianEmission
 from lnz.nn.grid_mrf import GridMRF
 from lnz.nn.hmm import HiddenMarkovModel, HMMStatistics
 from lnz.nn.hmm_emissions import CategoricalEmission, Emission, NeuralEmission
+from lnz.nn.hmm_inputs import InputCategoricalEmission, InputTransition
 from lnz.nn.linear_chain_crf import LinearChainCRF
 from lnz.nn.log_mel import LogMel, mel_filterbank
 from lnz.nn.mixture_model import MixtureModel, MixtureStatistics
@@ -29,6 +30,8 @@ __all__ = [
     "GridMRF",
     "HMMStatistics",
     "HiddenMarkovModel",
+    "InputCategoricalEmission",
+    "InputTransition",
     "LinearChainCRF",
     "LogMel",
     "MixtureModel",

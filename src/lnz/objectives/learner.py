@@ -67,18 +67,28 @@ class EMResult(Generic[Model]):
     @property
     def aic(self) -> float:
         """Akaike's information criterion, 2 k − 2 ln L of k free parameters; the smaller the better."""
-        return 2 * self._known("parameters") - 2 * self.log_evidence[-1]
+        return akaike(self.log_evidence[-1], self._known("parameters"))
 
     @property
     def bic(self) -> float:
         """Schwarz's information criterion, k ln n − 2 ln L of n observations; the smaller the better."""
-        return self._known("parameters") * math.log(self._known("observations")) - 2 * self.log_evidence[-1]
+        return schwarz(self.log_evidence[-1], self._known("parameters"), self._known("observations"))
 
     def _known(self, what: str) -> float:
         value = getattr(self, what)
         if value is None:
             raise TypeError(f"{type(self.model).__name__} does not say its {what}, which AIC and BIC need")
         return value
+
+
+def akaike(log_evidence: float, parameters: float) -> float:
+    """2 k − 2 ln L of k free parameters."""
+    return 2 * parameters - 2 * log_evidence
+
+
+def schwarz(log_evidence: float, parameters: float, observations: float) -> float:
+    """k ln n − 2 ln L of k free parameters and n observations."""
+    return parameters * math.log(observations) - 2 * log_evidence
 
 
 class OldNames:
