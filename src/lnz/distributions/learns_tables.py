@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Self, cast
 
 import torch
@@ -26,6 +26,7 @@ class LearnsTables:
     log_cpts: tuple[Tensor, ...]
     ties: tuple[tuple[int, ...], ...] = ()
     """Groups of variables that share one table in learning; see :meth:`tie`."""
+    batch_shape: torch.Size
     _dtype: torch.dtype
 
     @abstractmethod
@@ -84,7 +85,7 @@ class LearnsTables:
         if lengths is not None:
             raise ValueError("lengths: expected none for rows of a network")
         evidence, counts = expected(cast("BayesNet", self), data, True, weights)
-        return (evidence.double() if weights is None else evidence.double() * weights).sum(), counts
+        return (evidence.double() if weights is None else evidence.double() * weights).sum(-1), counts
 
     def m_step(self, statistics: Sequence[Tensor], pseudocount: float = 0.0) -> Self:
         """The network with tables proportional to counts plus ``pseudocount``; uniform where all are 0.
@@ -107,11 +108,12 @@ class LearnsTables:
 
         A table that variables share counts once.
         """
-        total = torch.zeros((), dtype=torch.float64)
-        if pseudocount:
-            copies = self._copies(self.ties)
-            for table in (table for v, table in enumerate(self.log_cpts) if v not in copies):
-                total = total + pseudocount * table.double().masked_fill(torch.isneginf(table), 0.0).sum()
+        copies = self._copies(self.ties) if pseudocount else range(len(self.log_cpts))
+        total = torch.zeros(self.batch_shape[:1], dtype=torch.float64)
+        for variable, table in enumerate(self.log_cpts):
+            if variable not in copies:
+                logs = table.double().masked_fill(torch.isneginf(table), 0.0)
+                total = total + pseudocount * logs.flatten(len(self.batch_shape[:1])).sum(-1)
         return total
 
     def drawn(self, data: Tensor, generator: torch.Generator | None = None) -> Self:
@@ -125,6 +127,26 @@ class LearnsTables:
             for variable in others:
                 tables[variable] = tables[first]
         return self._with(tables, joint=True)
+
+    # Several starts as one ----------------------------------------------------------------------------------------
+
+    def stacked(self, networks: Sequence[Self]) -> Self:
+        """Networks that differ in their tables alone as one of batch shape ``[S, 1]``, whose steps are those of all."""
+        tables = zip(*(network.log_cpts for network in networks), strict=True)
+        return self._with([torch.stack(each).unsqueeze(1) for each in tables], joint=True)
+
+    def unstacked(self) -> list[Self]:
+        """The networks that :meth:`stacked` took."""
+        each = zip(*(table.unbind(0) for table in self.log_cpts), strict=True)
+        return [self._with([table.squeeze(0) for table in tables], joint=True) for tables in each]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The tables, for ``torch.save``; :meth:`with_state` takes them."""
+        return {f"log_cpts.{variable}": table for variable, table in enumerate(self.log_cpts)}
+
+    def with_state(self, state: Mapping[str, Tensor]) -> Self:
+        """The network with the tables of a :meth:`state_dict`."""
+        return self._with([state[f"log_cpts.{variable}"] for variable in range(len(self.log_cpts))], joint=True)
 
     # Shared tables -----------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -44,6 +44,15 @@ class HMMStatistics:
     x: Tensor
     states: Tensor
     inputs: Tensor | None = None
+
+    def together(self, summed: Callable[..., list[Tensor]], gathered: Callable[[Tensor], Tensor]) -> HMMStatistics:
+        """Those of all processes: counts are sums, frames are put below each other."""
+        if self.inputs is not None:
+            raise TypeError("em: models with inputs learn in one process")
+        initial, transition = summed(self.initial, self.transition)
+        frames = self.states.dim() - 1
+        x, states = self.x.flatten(0, frames - 1), self.states.flatten(0, frames - 1)
+        return HMMStatistics(initial, transition, gathered(x), gathered(states))
 
 
 class HiddenMarkovModel(EstimatesSequences, nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -26,6 +27,10 @@ class MixtureStatistics:
 
     x: Tensor
     components: Tensor
+
+    def together(self, summed: Callable[..., list[Tensor]], gathered: Callable[[Tensor], Tensor]) -> MixtureStatistics:
+        """Those of all processes, whose rows are put below each other."""
+        return MixtureStatistics(gathered(self.x), gathered(self.components))
 
 
 class MixtureModel(nn.Module):
