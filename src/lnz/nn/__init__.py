@@ -14,6 +14,7 @@ from lnz.nn.hmm_inputs import InputCategoricalEmission, InputTransition
 from lnz.nn.linear_chain_crf import LinearChainCRF
 from lnz.nn.log_mel import LogMel, mel_filterbank
 from lnz.nn.mixture_model import MixtureModel, MixtureStatistics
+from lnz.nn.neural_bayes_net import NeuralBayesNet
 from lnz.nn.restricted_boltzmann_machine import RestrictedBoltzmannMachine
 from lnz.nn.speech_encoder import SpeechEncoder
 from lnz.nn.tag_schemes import transition_mask
@@ -36,6 +37,7 @@ __all__ = [
     "LogMel",
     "MixtureModel",
     "MixtureStatistics",
+    "NeuralBayesNet",
     "NeuralEmission",
     "RestrictedBoltzmannMachine",
     "SpeechEncoder",
