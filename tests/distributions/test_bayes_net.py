@@ -265,3 +265,104 @@ def test_impossible_evidence_names_its_rows() -> None:
         net.query(["z"])
     with pytest.raises(ValueError, match="data: expected a full labelling"):
         net.fit(y)
+
+
+def sure() -> lnz.BayesNet:
+    """The second variable is the first, which is always 0."""
+    tables = [torch.tensor([1.0, 0.0]).log(), torch.eye(2).log()]
+    return lnz.BayesNet([2, 2], [[], [0]], tables, names=["rain", "wet"], states=[["no", "yes"]] * 2)
+
+
+def test_impossible_evidence_is_said_to_be_so() -> None:
+    p = sure().condition(torch.tensor([-100, 1]))
+    calls = {
+        "marginals": lambda: p.marginals[0],
+        "node_marginals": lambda: p.node_marginals,
+        "argmax": p.argmax,
+        "sample": p.sample,
+        "entropy": p.entropy,
+    }
+    for what, call in calls.items():
+        with pytest.raises(
+            lnz.InfeasibleError, match=f"BayesNet.{what}: no labelling .* score; what is observed has probability 0"
+        ):
+            call()
+    batch = sure().condition(torch.tensor([[0, 0], [-100, 1]]))
+    with pytest.raises(lnz.InfeasibleError, match=r"BayesNet.argmax: .* in batch entries \[1\]") as error:
+        batch.argmax()
+    assert error.value.entries == (1,)
+    with pytest.raises(lnz.InfeasibleError, match="evidence: expected some of positive probability, got 0 of wet=yes"):
+        sure().query(["rain"], {"wet": "yes"})
+    with pytest.raises(lnz.InfeasibleError, match="evidence: expected some of positive probability"):
+        sure().query(["rain"], {"wet": {"no": 0.0}})
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: sure().do({"wet": "maybe"}), ValueError, "expected a state of 'wet', one of no, yes, got 'maybe'"),
+        (lambda: sure().query(["rain"], {"wet": {"no": -1}}), ValueError, "evidence.* expected weights of at least 0"),
+        (lambda: sure().fit(torch.tensor([[0, 2]])), ValueError, r"data: expected labels in \[0, 2\), .* at \[0, 1\]"),
+        (lambda: sure().fit(torch.tensor([[0.0, 1.0]])), TypeError, "data: expected a torch.Tensor of integers"),
+        (lambda: sure().fit(torch.zeros(0, 2).long()), ValueError, r"data: expected rows \[R, 2\], got \[0, 2\]"),
+        (lambda: sure().fit(torch.zeros(2).long()), ValueError, r"data: expected rows \[R, 2\], got \[2\]"),
+        (
+            lambda: sure().fit(torch.zeros(2, 2).long(), weights=torch.ones(1)),
+            ValueError,
+            r"weights: expected shape \[2\], one per row, got \[1\]",
+        ),
+        (
+            lambda: sure().fit(torch.zeros(2, 2).long(), weights=torch.tensor([1.0, -1.0])),
+            ValueError,
+            "weights: expected finite numbers of at least 0",
+        ),
+        (
+            lambda: sure().expected_statistics(torch.zeros(3, 3).long()),
+            ValueError,
+            r"data: expected shape \[\*batch, 2\]",
+        ),
+        (lambda: lnz.latent_class(2, []), ValueError, "cardinalities: expected at least one item, got none"),
+        (
+            lambda: lnz.latent_class(2, [2] * 3).fit(torch.zeros(4, 2).long()),
+            ValueError,
+            r"data: expected shape \[\*batch, 3\] of items, or \[\*batch, 4\] with the class first, got \[4, 2\]",
+        ),
+    ],
+)
+def test_data_that_make_no_sense(call: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()  # type: ignore[operator]
+
+
+def test_no_rows_are_counted_as_none() -> None:
+    net = network()
+    empty = torch.zeros(0, 5).long()
+    assert [counts.shape[0] for counts in net.expected_statistics(empty)] == [0] * 5
+    assert all((counts == 0).all() for counts in net.expected_statistics(empty, reduce=True))
+    assert net.log_prob(empty).shape == (0,)
+
+
+def test_a_column_of_one_value_is_learnt_as_certain() -> None:
+    net = network()
+    data = net.sample((50,), generator=torch.Generator().manual_seed(0))
+    data[:, 1] = 2
+    fitted = net.fit(data)
+    assert (fitted.log_cpts[1].exp()[..., 2] == 1).all()
+    assert fitted.log_prob(data).isfinite().all()
+    one = lnz.BayesNet([2, 1], [[], [0]], [torch.tensor([0.5, 0.5]).log(), torch.zeros(2, 1)])
+    assert torch.equal(one.fit(torch.tensor([[0, 0], [1, 0]])).log_cpts[1], torch.zeros(2, 1))
+
+
+def test_posteriors_that_are_too_large_say_what_would_work() -> None:
+    cards, parents = [3] * 5, [[], [0], [0, 1], [0, 1, 2], [0, 1, 2, 3]]
+    tables = [random_scores(tuple(cards[n] for n in (*above, v)), v).log_softmax(-1) for v, above in enumerate(parents)]
+    net = lnz.BayesNet(cards, parents, tables, inference=lnz.inference.Exact(max_table=50))
+    y = torch.tensor([[-100] * 4 + [0]])
+    with pytest.raises(lnz.IntractableError, match=r"pass inference=lnz.inference.BeliefPropagation\(\)") as error:
+        _ = net.condition(y).node_marginals
+    assert error.value.treewidth == 3  # of a clique of five, one of which is observed
+    with pytest.raises(lnz.IntractableError, match=r"pass method=lnz.inference.BeliefPropagation\(\)"):
+        lnz.objectives.em(net, y)
+    approximate = net.with_inference(lnz.inference.MeanField()).condition(y)
+    assert approximate.node_marginals.shape == (1, 5, 3)
+    assert net.log_prob(torch.zeros(5).long()).isfinite()  # of full rows no table is needed

@@ -211,3 +211,16 @@ def test_a_finished_state_is_no_work_and_more_iterations_go_on() -> None:
 def test_weights_that_make_no_sense(weights: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         em(network(False), torch.full((4, 4), -100), weights=weights)
+
+
+@pytest.mark.parametrize("column", [0, -100])
+def test_columns_of_one_value_or_of_none_are_learnt(column: int) -> None:
+    for net in (network(True), classes()):
+        data = holes(net, 40, 7)
+        data[:, 2] = column
+        result = em(net, data, restarts=3, max_iterations=50, generator=torch.Generator().manual_seed(0))
+        assert (torch.tensor(result.log_evidence).diff() >= -1e-9).all()
+        assert all(not table.isnan().any() for table in result.model.log_cpts)
+        if column == 0:
+            used = result.model.expected_statistics(data, reduce=True)[2].sum(-1) > 1e-9
+            equal(result.model.log_cpts[2].exp()[used][..., 0], torch.ones(int(used.sum())).double())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from os import PathLike
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -25,10 +26,11 @@ from lnz.distributions.learns_tables import LearnsTables
 from lnz.distributions.log_probabilities import check_rows
 from lnz.distributions.mrf import MRF
 from lnz.distributions.variable_names import VariableNames
+from lnz.errors import InfeasibleError
 from lnz.graphs import FactorGraph
 from lnz.inference.base import Method
 from lnz.ops.conditionals.random import categorical
-from lnz.scores import Model
+from lnz.scores import Model, as_labelling
 from lnz.typing import IGNORE, LazyTuple
 
 
@@ -163,14 +165,13 @@ class BayesNet(LearnsTables, StructuredDistribution):
     @property
     def marginals(self) -> LazyTuple:
         """Per variable the probability of each entry of its table, ``[*batch, *parents, card]``."""
-        self._mrf._require_feasible("marginals")
-        groups = self._once("marginals", lambda: self.families.by_variable(self._mrf.marginals))
+        groups = self._once("marginals", lambda: self.families.by_variable(self._feasible("marginals")))
         return LazyTuple([lambda v=v: groups[v] for v in range(len(groups))])
 
     @property
     def node_marginals(self) -> Tensor:
         """The probability of each state of each variable, ``[*batch, N, L]``; 0 beyond a variable's cardinality."""
-        return self._mrf.node_marginals
+        return self._feasible("node_marginals")
 
     def score(self, y: Tensor) -> Tensor:
         """ln P(y and what has been observed), ``[*batch]``, of full rows; −inf where they contradict each other."""
@@ -230,8 +231,12 @@ class BayesNet(LearnsTables, StructuredDistribution):
         y = torch.full(self.event_shape, IGNORE)
         for variable, state in hard.items():
             y[variable] = state
-        found = p.condition(y).node_marginals
         wanted = [self._names.variable(name) for name in names]
+        try:
+            found = p.condition(y).node_marginals
+        except InfeasibleError:
+            shown = ", ".join(f"{name}={value}" for name, value in (evidence or {}).items())
+            raise InfeasibleError(f"evidence: expected some of positive probability, got 0 of {shown}") from None
         return {
             self.names[v]: dict(zip(self.states[v], found[v, : self.cardinalities[v]].tolist(), strict=True))
             for v in wanted
@@ -257,7 +262,8 @@ class BayesNet(LearnsTables, StructuredDistribution):
 
     def argmax(self) -> Tensor:
         """The most probable explanation: the best row that agrees with what has been observed, ``[*batch, N]``."""
-        return self._mrf.argmax()
+        with self._explained("argmax"):
+            return self._mrf.argmax()
 
     def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:
         if not self._joint:
@@ -290,8 +296,8 @@ class BayesNet(LearnsTables, StructuredDistribution):
     def log_conditionals(self, y: Tensor) -> Tensor:
         return self._mrf.log_conditionals(y)
 
-    def labelling(self, y: Tensor) -> Tensor:
-        return self._mrf.labelling(y)
+    def labelling(self, y: Tensor, name: str = "y") -> Tensor:
+        return as_labelling(name, self.graph, y, self.batch_shape)
 
     def _unobserved(self, y: Tensor) -> Tensor:
         return self._mrf._unobserved(y)
@@ -314,11 +320,30 @@ class BayesNet(LearnsTables, StructuredDistribution):
     def _cross_entropy(self, other: Self) -> Tensor:
         if other.families is not self.families:
             raise ValueError("expected two networks over the same variables with the same parents")
-        return self._mrf._cross_entropy(other._mrf)
+        with self._explained("entropy"):
+            return self._mrf._cross_entropy(other._mrf)
 
     def _require_feasible(self, what: str) -> None:
         if self._validate_args and not self._joint:
-            self._mrf.solution.require_feasible(f"BayesNet.{what}")
+            with self._explained(what):
+                self._mrf.solution.require_feasible(f"BayesNet.{what}")
+
+    def _feasible(self, what: str) -> Any:
+        """An answer of the MRF, whose errors speak of evidence."""
+        with self._explained(what):
+            return getattr(self._mrf, what)
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Say of an impossible posterior that it is the evidence, not the network, that is impossible."""
+        try:
+            yield
+        except InfeasibleError as error:
+            entries = error.entries if self.batch_shape else ()
+            shown = ", ".join(map(str, entries[:8])) + (", …" if len(entries) > 8 else "")
+            where = f" in batch entries [{shown}]" if entries else ""
+            message = f"BayesNet.{what}: no labelling has a finite score{where}; what is observed has probability 0"
+            raise InfeasibleError(message, entries=error.entries) from None
 
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
         """The same distribution with a larger batch shape (nothing is copied)."""

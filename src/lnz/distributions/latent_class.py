@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lnz.checks import check_integer
+from lnz.checks import check_integer, check_tensor
 from lnz.distributions.bayes_net import BayesNet
 from lnz.distributions.statistics import BLOCK, is_stack, require_possible
 from lnz.inference import Exact
@@ -20,10 +20,15 @@ class ClassModel(BayesNet):
     Rows may leave out the class, ``[R, items]``: it is unobserved then.
     """
 
-    def labelling(self, y: Tensor) -> Tensor:
-        if isinstance(y, Tensor) and y.dim() and y.shape[-1] == len(self.cardinalities) - 1:
+    def labelling(self, y: Tensor, name: str = "y") -> Tensor:
+        check_tensor(name, y)
+        items = len(self.cardinalities) - 1
+        if not y.dim() or y.shape[-1] not in (items, items + 1):
+            either = f"[*batch, {items}] of items, or [*batch, {items + 1}] with the class first"
+            raise ValueError(f"{name}: expected shape {either}, got {list(y.shape)}")
+        if y.shape[-1] == items:
             y = torch.nn.functional.pad(y, (1, 0), value=IGNORE)
-        return super().labelling(y)
+        return super().labelling(y, name)
 
     def e_step(
         self, data: Tensor, lengths: object = None, weights: Tensor | None = None
@@ -31,7 +36,7 @@ class ClassModel(BayesNet):
         exact = isinstance(self.inference, Exact) and (not self.batch_shape or is_stack(self.batch_shape))
         if not exact or lengths is not None:
             return super().e_step(data, lengths, weights)
-        y = self.labelling(data)
+        y = self.labelling(data, "data")
         if y.dim() != 2:
             raise ValueError(f"data: expected rows [R, {len(self.cardinalities)}], got {list(y.shape)}")
         weights = torch.ones(len(y), dtype=torch.float64) if weights is None else weights.double()
@@ -94,6 +99,8 @@ def latent_class(
         dtype: of the tables.
     """
     check_integer("num_classes", num_classes)
+    if not len(cardinalities):
+        raise ValueError("cardinalities: expected at least one item, got none")
     for item, card in enumerate(cardinalities):
         check_integer(f"cardinalities[{item}]", card)
     names = ["class", *map(str, range(1, len(cardinalities) + 1))] if names is None else names

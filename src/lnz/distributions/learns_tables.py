@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self, cast
 import torch
 from torch import Tensor
 
-from lnz.checks import check_full
+from lnz.checks import check_full, check_weights
 from lnz.distributions.families import Families
 from lnz.distributions.statistics import counted, expected
 from lnz.inference.base import Method
@@ -34,7 +34,7 @@ class LearnsTables:
         """The same network with other tables."""
 
     @abstractmethod
-    def labelling(self, y: Tensor) -> Tensor:
+    def labelling(self, y: Tensor, name: str = "y") -> Tensor:
         """Rows as ``int64``, checked."""
 
     @abstractmethod
@@ -63,11 +63,13 @@ class LearnsTables:
             weights: ``[R]``, how often each row counts.
 
         Raises:
-            ValueError: no rows, rows with holes, a negative pseudocount.
+            ValueError: no rows, rows with holes, a negative pseudocount, weights that are none.
         """
-        y = self.labelling(data)
+        y = self.labelling(data, "data")
         if y.dim() != 2 or not len(y):
             raise ValueError(f"data: expected rows [R, {len(self.families.parents)}], got {list(y.shape)}")
+        if weights is not None:
+            check_weights("weights", weights, len(y))
         check_full("data", self._unobserved(y), "; lnz.objectives.em learns from rows with holes")
         return self.m_step(counted(self.families, y, weights), pseudocount)
 

@@ -25,7 +25,7 @@ def expected(net: BayesNet, data: Tensor, reduce: bool, weights: Tensor | None =
     of S networks, of batch shape ``[S, 1]``, evidence is ``[S, R]`` and sums are ``[S, 1, *parents, card]``. A sampler
     has no evidence, which is NaN.
     """
-    y = net.labelling(data)
+    y = net.labelling(data, "data")
     stack = net.batch_shape[0] if reduce and is_stack(net.batch_shape) else 0
     if y.dim() != 2 or (not stack and net.batch_shape not in (torch.Size(), y.shape[:1])):
         raise ValueError(f"data: expected rows [R, {len(net.cardinalities)}], got {list(y.shape)}")
@@ -78,7 +78,8 @@ def _summed(counts: Tensor, weights: Tensor | None, stack: bool) -> Tensor:
 
 def require_possible(evidence: Tensor, start: int = 0) -> None:
     """Raise where the log evidence ``[*stack, R]`` of rows, numbered from ``start``, is −inf."""
-    impossible = torch.isneginf(evidence).reshape(-1, evidence.shape[-1]).any(0).nonzero().flatten()
+    impossible = torch.isneginf(evidence).flatten(0, -2).any(0) if evidence.dim() > 1 else torch.isneginf(evidence)
+    impossible = impossible.nonzero().flatten()
     if len(impossible):
         entries = (impossible + start).tolist()
         shown = ", ".join(map(str, entries[:8])) + (", …" if len(entries) > 8 else "")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from lnz.checks import check_generator, check_integer, check_tensor
+from lnz.checks import check_generator, check_integer, check_tensor, check_weights
 from lnz.inference.base import Method
 from lnz.inference.sampling.sampler import Sampler
 from lnz.objectives import processes
@@ -160,13 +160,9 @@ def _check(
         raise ValueError(f"data: expected observations to learn from, got none, of shape {list(data.shape)}")
     if weights is None:
         return
-    check_tensor("weights", weights)
     if "weights" not in signature(learner.e_step).parameters:
         raise TypeError(f"weights: {type(model).__name__} has no E step that takes them")
-    if weights.shape != data.shape[:1]:
-        raise ValueError(f"weights: expected shape [{len(data)}], one per row, got {list(weights.shape)}")
-    if not ((weights >= 0) & torch.isfinite(weights)).all() or not weights.sum() > 0:
-        raise ValueError("weights: expected finite numbers of at least 0, not all of them 0")
+    check_weights("weights", weights, len(data))
 
 
 def _starts(learner: Any, data: Tensor, restarts: int, generator: torch.Generator | None) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lnz.errors import ConvergenceWarning, warn
+from lnz.errors import ConvergenceWarning, IntractableError, warn
 from lnz.objectives import processes
 from lnz.objectives.em_state import EMState, Start
 
@@ -44,7 +44,13 @@ def expect(learner: Any, settings: Settings, rows: Tensor | None = None) -> tupl
     beside = {} if weights is None else {"weights": weights}
 
     def step() -> tuple[Any, Any]:
-        return learner.e_step(data, lengths, **beside)
+        try:
+            return learner.e_step(data, lengths, **beside)
+        except IntractableError as error:
+            message = str(error).replace("pass inference=", "pass method=")  # as em calls it
+            raise IntractableError(
+                message, treewidth=error.treewidth, table_bytes=error.table_bytes, alternatives=error.alternatives
+            ) from None
 
     if processes.several():
         evidence, statistics = processes.attempted(step)
