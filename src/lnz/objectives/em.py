@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
@@ -15,12 +16,11 @@ from lnz.checks import check_generator, check_integer, check_tensor, check_weigh
 from lnz.inference.base import Method
 from lnz.inference.sampling.sampler import Sampler
 from lnz.objectives import processes
+from lnz.objectives.em_iterations import ROUNDING, Settings, iterations, stepwise
 from lnz.objectives.em_state import EMState, Start, parameters, with_parameters
-from lnz.objectives.em_steps import Settings, iterate, stepwise
 from lnz.objectives.learner import EMResult, Learner, OldNames
 
 Model = TypeVar("Model", bound=Learner)
-_ROUNDING = 1e-9  # how far it may lower an objective of size 1 in float64
 
 
 def em(
@@ -133,15 +133,18 @@ def em(
             pseudocount,
             max_iterations,
             tolerance,
-            None if used is not None and not used.exact else least if narrow is None else _ROUNDING,
-            progress or (lambda start, iteration, objective: None),
+            None if used is not None and not used.exact else least if narrow is None else ROUNDING,
         )
         stack = restarts > 1 and batch_size is None and hasattr(learner, "stacked")
         for numbers in [range(restarts)] if stack else [[number] for number in range(restarts)]:
             if batch_size is None:
-                iterate(state, numbers, settings, stack=stack)
+                passes = iterations(state, numbers, settings, stack=stack)
             else:
-                stepwise(state, numbers[0], settings, batch_size, generator)
+                passes = stepwise(state, numbers[0], settings, batch_size, generator)
+            for number in itertools.chain.from_iterable(passes):
+                if progress is not None:
+                    objective = state.starts[number].objective
+                    progress(number, len(objective) - 1, objective[-1])
         best = max(state.starts, key=lambda start: start.objective[-1])
         if module and best.learner is not learner:
             model.load_state_dict(best.learner.state_dict())  # pyright: ignore[reportAttributeAccessIssue]
@@ -215,13 +218,13 @@ def _in_double(model: object, data: Tensor) -> Iterator[tuple[Tensor, float]]:
     tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
     narrow = [each for each in tensors if each.is_floating_point() and each.dtype != torch.float64]
     if not isinstance(model, nn.Module) or any(each.device.type == "mps" for each in (data, *tensors)):
-        yield data, _ROUNDING if data.dtype == torch.float64 else 1e-4
+        yield data, ROUNDING if data.dtype == torch.float64 else 1e-4
         return
     dtypes = [each.dtype for each in narrow]
     try:
         for each in narrow:
             each.data = each.data.double()
-        yield data.double() if data.is_floating_point() else data, _ROUNDING
+        yield data.double() if data.is_floating_point() else data, ROUNDING
     finally:
         for each, dtype in zip(narrow, dtypes, strict=True):
             each.data = each.data.to(dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,17 +12,18 @@ from lnz.errors import ConvergenceWarning, IntractableError, warn
 from lnz.objectives import processes
 from lnz.objectives.em_state import EMState, Start
 
+ROUNDING = 1e-9
+"""How far rounding may lower an objective of size 1 in float64."""
 _SLOWER = 0.7  # step t of minibatches moves the statistics by (t + 2)^−that (Cappé & Moulines 2009: above .5, below 1)
 
 
 class Settings(NamedTuple):
-    """What the iterations of every start are told.
+    """The observations, and what EM does with them.
 
     Attributes:
         data, lengths, weights: the observations.
         pseudocount, max_iterations, tolerance: as :func:`lnz.objectives.em` takes them.
         rounding: how far rounding may lower an objective of size 1; ``None``, where an approximate E step may lower it.
-        progress: called with the number of a start, its iteration and its objective.
     """
 
     data: Tensor
@@ -32,7 +33,6 @@ class Settings(NamedTuple):
     max_iterations: int
     tolerance: float
     rounding: float | None
-    progress: Callable[[int, int, float], None]
 
 
 def expect(learner: Any, settings: Settings, rows: Tensor | None = None) -> tuple[list[float], Any]:
@@ -66,8 +66,11 @@ def log_priors(learner: Any, pseudocount: float) -> list[float]:
     return torch.as_tensor(learner.log_prior(pseudocount)).double().reshape(-1).tolist()
 
 
-def iterate(state: EMState, numbers: Sequence[int], settings: Settings, *, stack: bool) -> None:
-    """Iterate some starts until each has converged or the iterations are over; all at once, as a ``stack``, or one."""
+def iterations(state: EMState, numbers: Sequence[int], settings: Settings, *, stack: bool) -> Iterator[list[int]]:
+    """Iterate some starts until each has converged or the iterations are over; all at once, as a ``stack``, or one.
+
+    Yields the numbers of the starts that have just been measured: before the first iteration, and after each one.
+    """
     going = [number for number in numbers if not state.starts[number].finished]
     if not going:
         return
@@ -85,8 +88,7 @@ def iterate(state: EMState, numbers: Sequence[int], settings: Settings, *, stack
             start.log_evidence.append(log_evidence)
             start.objective.append(log_evidence + prior)
             _judge(start, settings)
-        for number in going:
-            settings.progress(number, len(state.starts[number].objective) - 1, state.starts[number].objective[-1])
+        yield going
         remaining = [number for number in going if not state.starts[number].finished]
         ended = stack and len(remaining) < len(going)
         if ended:
@@ -121,8 +123,8 @@ def _judge(start: Start, settings: Settings) -> None:
 
 def stepwise(
     state: EMState, number: int, settings: Settings, batch_size: int, generator: torch.Generator | None
-) -> None:
-    """Minibatches move running averages of the statistics, each by less than the one before."""
+) -> Iterator[list[int]]:
+    """The same of one start by minibatches, which move running averages of the statistics, each by less than before."""
     start = state.starts[number]
     if start.finished:
         return
@@ -136,6 +138,7 @@ def stepwise(
     if not start.objective:
         state.running, state.moves = None, 0
         measure()
+        yield [number]
     while not start.finished:
         for rows in torch.randperm(len(data), generator=generator, device=device).to(data.device).split(batch_size):
             share = (state.moves + 2) ** -_SLOWER if state.moves else 1.0
@@ -149,4 +152,4 @@ def stepwise(
         start.converged = abs(now - before) <= tolerance * max(1.0, abs(now))
         start.finished = start.converged or len(start.objective) > settings.max_iterations
         state.generator = None if generator is None else generator.get_state()
-        settings.progress(number, len(start.objective) - 1, now)
+        yield [number]
