@@ -96,8 +96,8 @@ local, chain = trained(Scores(), "local"), trained(Scores(), "chain")
 predicted = {"local": local.local(test_x).beam(10)[0][0], "global": chain.chain(test_x).argmax()}
 
 # %%
-# The least possible share of errors is that of the likelier word, given the middle letter. The paper reports 42 % for
-# the local and 4.6 % for the global model.
+# The least possible share of errors, in expectation, is that of the likelier word, given the middle letter. The paper
+# reports 42 % for the local and 4.6 % for the global model.
 
 joint = torch.tensor([[0.6], [0.4]]) * emission[PATHS[:, 1]]  # [word, middle letter]
 least = 1 - joint.amax(0).sum().item()

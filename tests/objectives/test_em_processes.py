@@ -78,6 +78,7 @@ def work(rank: int, folder: str) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not distributed.is_available(), reason="torch was built without torch.distributed")
 def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     multiprocessing.spawn(work, (str(tmp_path),), 2)

@@ -22,6 +22,7 @@ from lnz.checks import (
     concrete,
     working_dtype,
 )
+from lnz.distributions.beam_search import beam_search
 from lnz.errors import InfeasibleError
 from lnz.ops.conditionals.random import categorical
 from lnz.typing import IGNORE, SampleShape
@@ -162,34 +163,14 @@ class Autoregressive(Distribution):
         """
         check_integer("k", k)
         check_number("length_exponent", length_exponent, "a number of at least 0", lambda x: 0 <= x < float("inf"))
-        B, T, L, device = self.batch_shape.numel(), self.max_length, self.num_labels, self._device
         rows = tuple(each.repeat_interleave(k, 0) for each in self._rows(self.batch_shape))
-        prefix, score = torch.full((B, k, T), IGNORE, device=device), torch.full((B, k), -torch.inf, device=device)
-        score = score.double()
-        found, of_found, rank = prefix, score, score
-        score = score.index_fill(1, torch.zeros(1, dtype=torch.int64, device=device), 0.0)  # one empty prefix
-        for step in range(T):
-            flat = prefix.reshape(B * k, T)
-            log_q = self._next(flat[:, :step], rows, ~torch.isneginf(score).flatten())
-            joint = score.unsqueeze(-1) + log_q.reshape(B, k, L)
-            ended = joint[..., :0] if self.end is None else joint[..., self.end : self.end + 1]
-            ended = joint if step == T - 1 else ended
-            if ended.shape[-1]:
-                label = torch.arange(L, device=device) if step == T - 1 else torch.tensor([self.end], device=device)
-                longer, of_longer = _extended(prefix, ended, label, step, k)
-                found, of_found = torch.cat((found, longer), 1), torch.cat((of_found, of_longer), 1)
-                rank = torch.cat((rank, of_longer / (step + 1) ** length_exponent), 1)
-                rank, at = rank.topk(k, 1)
-                found, of_found = _taken(found, at), of_found.gather(1, at)
-            if self.end is not None:
-                joint[..., self.end] = -torch.inf
-            prefix, score = _extended(prefix, joint, torch.arange(L, device=device), step, k)
-            if (score[:, 0] / T**length_exponent <= rank[:, -1]).all():
-                break
-        found = found.masked_fill(torch.isneginf(of_found).unsqueeze(-1), IGNORE)
-        self._require_causal(found.reshape(B * k, T), rows, of_found.flatten())
+        empty = torch.full((self.batch_shape.numel(), k, self.max_length), IGNORE, device=self._device)
+        found, score = beam_search(
+            lambda y, going: self._next(y, rows, going), empty, self.num_labels, self.end, length_exponent
+        )
+        self._require_causal(found.flatten(0, 1), rows, score.double().flatten())
         shape = (k, *self.batch_shape)
-        return found.movedim(1, 0).reshape(*shape, T), of_found.T.reshape(shape).to(log_q.dtype)
+        return found.movedim(1, 0).reshape(*shape, self.max_length), score.T.reshape(shape)
 
     def entropy(self) -> NoReturn:
         """Sums over all sequences are out of reach: raises, and names an estimate."""
@@ -306,16 +287,3 @@ def _clamped(log_q: Tensor, seen: Tensor) -> Tensor:
     sure = torch.arange(log_q.shape[-1], device=log_q.device) == seen.unsqueeze(-1)
     known = torch.zeros_like(log_q).masked_fill(~sure, -torch.inf)
     return torch.where((seen != IGNORE).unsqueeze(-1), known, log_q)
-
-
-def _extended(prefix: Tensor, joint: Tensor, labels: Tensor, step: int, k: int) -> tuple[Tensor, Tensor]:
-    """The k best of ``prefix [B, k, T]``, each followed by one of ``labels [M]``, scored ``joint [B, k, M]``."""
-    score, at = joint.flatten(1).topk(k, 1)
-    longer = _taken(prefix, at // len(labels)).clone()
-    longer[..., step] = labels[at % len(labels)]
-    return longer, score
-
-
-def _taken(rows: Tensor, at: Tensor) -> Tensor:
-    """``rows [B, m, T]`` at ``at [B, k]``, ``[B, k, T]``."""
-    return rows.gather(1, at.unsqueeze(-1).expand(-1, -1, rows.shape[-1]))
