@@ -40,10 +40,10 @@ class ClassModel(BayesNet):
         if y.dim() != 2:
             raise ValueError(f"data: expected rows [R, {len(self.cardinalities)}], got {list(y.shape)}")
         weights = torch.ones(len(y), dtype=torch.float64) if weights is None else weights.double()
+        weights = weights.to(y.device)
         rows = max(1, BLOCK // (self.cardinalities[0] * max(1, self.batch_shape.numel())))
         parts = [
-            self._class_statistics(y[at : at + rows], weights[at : at + rows].to(y.device), at)
-            for at in range(0, len(y), rows)
+            self._class_statistics(y[at : at + rows], weights[at : at + rows], at) for at in range(0, len(y), rows)
         ]
         counts = [torch.stack(each).sum(0) for each in zip(*(part[1] for part in parts), strict=True)]
         return torch.stack([part[0] for part in parts]).sum(0), counts

@@ -111,7 +111,7 @@ class LearnsTables:
         A table that variables share counts once.
         """
         copies = self._copies(self.ties) if pseudocount else range(len(self.log_cpts))
-        total = torch.zeros(self.batch_shape[:1], dtype=torch.float64)
+        total = torch.zeros(self.batch_shape[:1], dtype=torch.float64, device=self.log_cpts[0].device)
         for variable, table in enumerate(self.log_cpts):
             if variable not in copies:
                 logs = table.double().masked_fill(torch.isneginf(table), 0.0)

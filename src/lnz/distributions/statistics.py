@@ -39,7 +39,11 @@ def expected(net: BayesNet, data: Tensor, reduce: bool, weights: Tensor | None =
             posterior = net.condition(y[some]).to_mrf()
             posterior._validate_args = False
             groups = posterior.marginals  # first: ln Z is made along with them
-            found = posterior.log_partition if has_evidence else torch.full(posterior.batch_shape, torch.nan)
+            found = (
+                posterior.log_partition
+                if has_evidence
+                else torch.full(posterior.batch_shape, torch.nan, device=y.device)
+            )
             evidence.append(found)
             require_possible(found, start)
             counts = net.families.by_variable(groups)

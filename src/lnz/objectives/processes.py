@@ -18,10 +18,11 @@ def several() -> bool:
 
 def summed(*tensors: Tensor) -> list[Tensor]:
     """Each summed over all processes, in float64, the same in all of them."""
-    flat = torch.cat([each.detach().double().flatten() for each in tensors])
+    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    flat = torch.cat([each.detach().to(device, torch.float64).flatten() for each in tensors])
     distributed.all_reduce(flat)
     parts = flat.split([each.numel() for each in tensors])
-    return [part.reshape(each.shape) for part, each in zip(parts, tensors, strict=True)]
+    return [part.reshape(each.shape).to(each.device) for part, each in zip(parts, tensors, strict=True)]
 
 
 def together(statistics: Any) -> Any:
