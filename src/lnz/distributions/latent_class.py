@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lnz.checks import check_integer
 from lnz.distributions.bayes_net import BayesNet
+from lnz.distributions.statistics import blocks, require_possible
 from lnz.typing import IGNORE
 
 
@@ -26,6 +27,44 @@ class ClassModel(BayesNet):
     def classes(self, rows: Tensor) -> Tensor:
         """P(class | items) of rows ``[R, items]`` or ``[R, 1 + items]``, ``[R, classes]``."""
         return self.condition(rows).node_marginals[..., 0, : self.cardinalities[0]]
+
+    def e_step(
+        self, data: Tensor, lengths: object = None, weights: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """As of every network; given the class the items are independent, so that it is two products of matrices."""
+        y = self.labelling(data)
+        if lengths is not None or self.batch_shape or y.dim() != 2 or not self._joint or len(self.log_cpts) == 1:
+            return super().e_step(data, lengths, weights)
+        (root, *tables), cards = self.log_cpts, self.cardinalities
+        log_items = torch.cat(tables, -1).double()  # [C, all answers]
+        impossible = torch.isneginf(log_items)
+        unseen = torch.stack([table.double().logsumexp(-1) for table in tables])
+        counts, shares, evidence = torch.zeros_like(log_items), torch.zeros_like(root, dtype=torch.float64), []
+        for start, part in blocks(y, log_items.shape[1]):
+            seen = torch.cat([_indicators(part[:, i], card) for i, card in enumerate(cards[1:], 1)], -1)
+            joint = root.double() + seen @ log_items.masked_fill(impossible, 0.0).T
+            joint = joint + (part[:, 1:] == IGNORE).double() @ unseen
+            joint = joint.masked_fill(seen @ impossible.double().T > 0, -torch.inf)
+            classes = torch.arange(cards[0], device=y.device)
+            joint = joint.masked_fill((part[:, :1] != IGNORE) & (part[:, :1] != classes), -torch.inf)
+            evidence.append(joint.logsumexp(-1))
+            require_possible(evidence[-1], start)
+            posterior = (joint - evidence[-1][:, None]).exp()
+            if weights is not None:
+                posterior = posterior * weights[start : start + len(part), None].double()
+            counts += posterior.T @ seen
+            shares += posterior.sum(0)
+        found = [shares]
+        for table, known in zip(tables, counts.split(cards[1:], -1), strict=True):
+            hidden = (shares - known.sum(-1)).clamp(min=0.0)  # rows where the item is missing
+            found.append(known + hidden[:, None] * table.double().softmax(-1))
+        total = torch.cat(evidence)
+        return (total if weights is None else total * weights.double()).sum(), found
+
+
+def _indicators(column: Tensor, card: int) -> Tensor:
+    """Which answer each row gives, ``float64 [R, card]``; 0 everywhere where it gives none."""
+    return (column[:, None] == torch.arange(card, device=column.device)).double()
 
 
 def latent_class(

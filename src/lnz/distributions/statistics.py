@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,21 +27,27 @@ def expected(net: BayesNet, data: Tensor, reduce: bool, weights: Tensor | None =
     if y.dim() != 2 or net.batch_shape not in (torch.Size(), y.shape[:1]):
         raise ValueError(f"data: expected rows [R, {len(net.cardinalities)}], got {list(y.shape)}")
     size = sum(math.prod(net.families.shape(v)) for v in range(len(net.cardinalities))) + sum(net.cardinalities)
-    rows = max(1, BLOCK // size) if not net.batch_shape else max(1, len(y))
     evidence, parts = [], []
     with torch.no_grad():
-        for start in range(0, max(1, len(y)), rows):
-            some = slice(start, start + rows)
-            posterior = net.condition(y[some]).to_mrf()
+        for start, part in blocks(y, size) if not net.batch_shape else [(0, y)]:
+            some = slice(start, start + len(part))
+            posterior = net.condition(part).to_mrf()
             posterior._validate_args = False
             groups = posterior.marginals  # first: ln Z is made along with them
             evidence.append(posterior.log_partition)
-            _require_possible(evidence[-1], start)
+            require_possible(evidence[-1], start)
             counts = net.families.by_variable(groups)
             parts.append([_summed(c, None if weights is None else weights[some]) for c in counts] if reduce else counts)
     if reduce:
         return torch.cat(evidence), [torch.stack(each).sum(0) for each in zip(*parts, strict=True)]
     return torch.cat(evidence), [torch.cat(each) for each in zip(*parts, strict=True)]
+
+
+def blocks(y: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
+    """Rows in blocks for which ``size`` numbers a row are not many, each with the number of its first row."""
+    rows = max(1, BLOCK // size)
+    for start in range(0, max(1, len(y)), rows):
+        yield start, y[start : start + rows]
 
 
 def counted(wiring: Families, y: Tensor, weights: Tensor | None) -> list[Tensor]:
@@ -61,7 +68,8 @@ def _summed(counts: Tensor, weights: Tensor | None) -> Tensor:
     return torch.tensordot(weights.double(), counts.double(), 1)
 
 
-def _require_possible(evidence: Tensor, start: int) -> None:
+def require_possible(evidence: Tensor, start: int) -> None:
+    """Raise :class:`~lnz.InfeasibleError` for rows of evidence −inf, by their numbers from ``start``."""
     impossible = torch.isneginf(evidence).nonzero().flatten()
     if len(impossible):
         entries = (impossible + start).tolist()

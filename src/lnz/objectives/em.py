@@ -11,12 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from lnz.checks import check_generator, check_integer, check_tensor
-from lnz.errors import ConvergenceWarning, warn
+from lnz.objectives.em_iterations import ROUNDING, Steps, iterations, stepwise
 from lnz.objectives.learner import EMResult, Learner, OldNames
 
 Model = TypeVar("Model", bound=Learner)
-_ROUNDING = 1e-9  # how far it may lower an objective of size 1 in float64
-_SLOWER = 0.7  # step t of minibatches moves the statistics by (t + 2)^−that (Cappé & Moulines 2009: above .5, below 1)
 
 
 def em(
@@ -105,21 +103,24 @@ def em(
     narrow = None if module or not hasattr(learner, "to") else learner.dtype
     learner = learner if narrow is None else learner.to(torch.float64)
     with torch.no_grad(), _in_double(model, data) as (x, least):
-        runs, rounding = [], least if narrow is None else _ROUNDING
+        runs, rounding = [], least if narrow is None else ROUNDING
         for start in range(restarts):
             # a module is changed in place: the given one by the first start, copies by the others
             first = copy.deepcopy(learner) if module and start else learner
             first = first.drawn(x, generator) if start else first
-            steps = _Steps(first, lengths, pseudocount, tied, settings)
-
-            def told(iteration: int, objective: float, start: int = start) -> None:
-                if progress is not None:
-                    progress(start, iteration, objective)
-
+            steps = Steps(first, lengths, pseudocount, tied, settings)
             if batch_size is None:
-                runs.append(_iterate(steps, x, max_iterations, tolerance, rounding, told))
+                passes = iterations(steps, x, max_iterations, tolerance, rounding)
             else:
-                runs.append(_stepwise(steps, x, batch_size, max_iterations, tolerance, generator, told))
+                passes = stepwise(steps, x, batch_size, max_iterations, tolerance, generator)
+            log_evidence: list[float] = []
+            objective: list[float] = []
+            for last in passes:
+                log_evidence.append(last.log_evidence)
+                objective.append(last.objective)
+                if progress is not None:
+                    progress(start, len(objective) - 1, last.objective)
+            runs.append(EMResult(last.model, tuple(log_evidence), tuple(objective), last.converged))
         best = max(runs, key=lambda run: run.objective[-1])
         if module and best is not runs[0]:
             model.load_state_dict(best.model.state_dict())  # pyright: ignore[reportAttributeAccessIssue]
@@ -146,119 +147,19 @@ def _of_old_names(model: object) -> OldNames:
     )
 
 
-class _Steps:
-    """The two steps of one start, with what they are told."""
-
-    def __init__(
-        self,
-        model: Any,
-        lengths: Tensor | Sequence[int] | None,
-        pseudocount: float,
-        tied: Sequence[Sequence[int]] | None,
-        settings: dict[str, Any],
-    ) -> None:
-        self.model, self.lengths, self.pseudocount, self.tied, self.settings = (
-            model,
-            lengths,
-            pseudocount,
-            tied,
-            settings,
-        )
-
-    def expect(self, data: Tensor, rows: Tensor | None = None) -> tuple[float, Any]:
-        """The log evidence and the statistics of the data, or of some rows of theirs."""
-        if rows is None:
-            evidence, statistics = self.model.e_step(data, self.lengths, **self.settings)
-        else:
-            lengths = None if self.lengths is None else torch.as_tensor(self.lengths)[rows]
-            settings = {name: value[rows] for name, value in self.settings.items()}
-            evidence, statistics = self.model.e_step(data[rows], lengths, **settings)
-        return float(evidence), statistics
-
-    def maximise(self, statistics: Any) -> None:
-        if self.tied is not None:
-            statistics = self.model.tied(statistics, self.tied)
-        self.model = self.model.m_step(statistics, self.pseudocount)
-
-    @property
-    def log_prior(self) -> float:
-        return float(self.model.log_prior(self.pseudocount))
-
-
-def _iterate(
-    steps: _Steps,
-    data: Tensor,
-    max_iterations: int,
-    tolerance: float,
-    rounding: float,
-    told: Callable[[int, float], None],
-) -> EMResult[Any]:
-    log_evidence: list[float] = []
-    objective: list[float] = []
-    converged = False
-    while True:
-        evidence, statistics = steps.expect(data)
-        log_evidence.append(evidence)
-        objective.append(evidence + steps.log_prior)
-        told(len(objective) - 1, objective[-1])
-        if len(objective) > 1:
-            raised, size = objective[-1] - objective[-2], max(1.0, abs(objective[-1]))
-            converged = -max(tolerance, rounding) * size <= raised <= tolerance * size
-            if raised < 0 and not converged:
-                warn(
-                    f"em: iteration {len(objective) - 1} lowered the objective from {objective[-2]:.6g} to "
-                    f"{objective[-1]:.6g}, by more than rounding: an M step that does not maximise",
-                    ConvergenceWarning,
-                )
-                break
-        if converged or len(objective) > max_iterations:
-            break
-        steps.maximise(statistics)
-    return EMResult(steps.model, tuple(log_evidence), tuple(objective), converged)
-
-
-def _stepwise(
-    steps: _Steps,
-    data: Tensor,
-    batch_size: int,
-    max_iterations: int,
-    tolerance: float,
-    generator: torch.Generator | None,
-    told: Callable[[int, float], None],
-) -> EMResult[Any]:
-    """Minibatches move running averages of the statistics, each by less than the one before."""
-    device = "cpu" if generator is None else generator.device
-    running, moves = None, 0
-    log_evidence = [steps.expect(data)[0]]
-    objective = [log_evidence[0] + steps.log_prior]
-    converged = False
-    while not converged and len(objective) <= max_iterations:
-        for rows in torch.randperm(len(data), generator=generator, device=device).to(data.device).split(batch_size):
-            share = (moves + 2) ** -_SLOWER if moves else 1.0
-            some = share * len(data) / len(rows), steps.expect(data, rows)[1]
-            running = steps.model.combined([some] if running is None else [(1 - share, running), some])
-            steps.maximise(running)
-            moves += 1
-        log_evidence.append(steps.expect(data)[0])
-        objective.append(log_evidence[-1] + steps.log_prior)
-        told(len(objective) - 1, objective[-1])
-        converged = abs(objective[-1] - objective[-2]) <= tolerance * max(1.0, abs(objective[-1]))
-    return EMResult(steps.model, tuple(log_evidence), tuple(objective), converged)
-
-
 @contextmanager
 def _in_double(model: object, data: Tensor) -> Iterator[tuple[Tensor, float]]:
     """The data in float64, and the model too for as long; and how far rounding may lower an objective of size 1."""
     tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
     narrow = [each for each in tensors if each.is_floating_point() and each.dtype != torch.float64]
     if not isinstance(model, nn.Module) or any(each.device.type == "mps" for each in (data, *tensors)):
-        yield data, _ROUNDING if data.dtype == torch.float64 else 1e-4
+        yield data, ROUNDING if data.dtype == torch.float64 else 1e-4
         return
     dtypes = [each.dtype for each in narrow]
     try:
         for each in narrow:
             each.data = each.data.double()
-        yield data.double() if data.is_floating_point() else data, _ROUNDING
+        yield data.double() if data.is_floating_point() else data, ROUNDING
     finally:
         for each, dtype in zip(narrow, dtypes, strict=True):
             each.data = each.data.to(dtype)
