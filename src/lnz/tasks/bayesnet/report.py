@@ -166,10 +166,10 @@ def table(result: Result) -> Table:
 
 
 def picture(histories: Sequence[Sequence[float]], best: int) -> bytes:
-    """The log-likelihood by iteration of every start, as PNG."""
-    series = {f"{k} other": list(enumerate(points)) for k, points in enumerate(histories) if k != best}
-    series["best"] = list(enumerate(histories[best]))
-    return plot.png(plot.curves(series, "ln L", "iteration"))
+    """The log-likelihood after each iteration of every start, as PNG; where starts begin, it may be far lower."""
+    curves = [list(enumerate(points))[min(1, len(points) - 1) :] for points in histories]
+    series = {f"{k} other": points for k, points in enumerate(curves) if k != best}
+    return plot.png(plot.curves(series | {"best": curves[best]}, "ln L", "iteration"))
 
 
 def page(result: Result, drawn: bytes, config: str, about: Mapping[str, Any]) -> str:
