@@ -29,6 +29,7 @@ from lnz.distributions.variable_names import VariableNames
 from lnz.errors import InfeasibleError
 from lnz.graphs import FactorGraph
 from lnz.inference.base import Method
+from lnz.inference.exact.marginal_map import marginal_map
 from lnz.ops.conditionals.random import categorical
 from lnz.scores import Model, as_labelling
 from lnz.typing import IGNORE, LazyTuple
@@ -224,16 +225,9 @@ class BayesNet(LearnsTables, StructuredDistribution):
             InfeasibleError: evidence of probability 0.
             ValueError: an unknown variable or state; a batch of networks.
         """
-        if self.batch_shape:
-            raise ValueError(f"query: expected one network, got a batch of shape {list(self.batch_shape)}")
-        hard, soft = self._names.evidence(evidence or {})
-        p = self.weighted(soft) if soft else self
-        y = torch.full(self.event_shape, IGNORE)
-        for variable, state in hard.items():
-            y[variable] = state
         wanted = [self._names.variable(name) for name in names]
         try:
-            found = p.condition(y).node_marginals
+            found = self._given("query", evidence).node_marginals
         except InfeasibleError:
             shown = ", ".join(f"{name}={value}" for name, value in (evidence or {}).items())
             raise InfeasibleError(f"evidence: expected some of positive probability, got 0 of {shown}") from None
@@ -241,6 +235,46 @@ class BayesNet(LearnsTables, StructuredDistribution):
             self.names[v]: dict(zip(self.states[v], found[v, : self.cardinalities[v]].tolist(), strict=True))
             for v in wanted
         }
+
+    def marginal_map(
+        self,
+        names: Sequence[int | str],
+        evidence: Mapping[int | str, int | str | Mapping[int | str, float]] | None = None,
+    ) -> tuple[dict[str, str], float]:
+        """The most probable states of some variables together, all others summed out: marginal MAP.
+
+        The likeliest state of each variable alone, :meth:`query`, or the states that these variables have in the
+        likeliest row, :meth:`argmax`, may be others. Exact; the variables to be summed out come first in the
+        elimination order, which may need far larger tables than a query of one variable (Park & Darwiche 2004).
+
+        Args:
+            names: of the variables to ask for; their numbers serve too.
+            evidence: as of :meth:`query`.
+
+        Returns:
+            ``{variable: state}``, and ln P(these states and the evidence); less the evidence's ``log_partition``, it is
+            their posterior log-probability.
+
+        Raises:
+            InfeasibleError: evidence of probability 0.
+            IntractableError: tables larger than the method's limit; before any is allocated.
+            TypeError: an inference method other than ``Exact`` and ``Enumeration``.
+            ValueError: an unknown variable or state, no variable or one twice; a batch of networks.
+        """
+        model = self._given("marginal_map", evidence).to_mrf().model
+        wanted = [self._names.variable(name) for name in names]
+        labels, value = marginal_map(model, wanted, self.inference)
+        return {self.names[v]: self.states[v][label] for v, label in zip(wanted, labels, strict=True)}, value
+
+    def _given(self, what: str, evidence: Mapping[int | str, int | str | Mapping[int | str, float]] | None) -> BayesNet:
+        """One network under evidence by names, hard and soft."""
+        if self.batch_shape:
+            raise ValueError(f"{what}: expected one network, got a batch of shape {list(self.batch_shape)}")
+        hard, soft = self._names.evidence(evidence or {})
+        y = torch.full(self.event_shape, IGNORE)
+        for variable, state in hard.items():
+            y[variable] = state
+        return (self.weighted(soft) if soft else self).condition(y)
 
     def weighted(self, weights: Mapping[int, Tensor]) -> Self:
         """The network under soft evidence: P(v) times ``weights[i] [*batch, card]`` of the state of each variable i.
@@ -367,15 +401,8 @@ class BayesNet(LearnsTables, StructuredDistribution):
         Raises:
             FormatError: the file cannot be read, or is none.
         """
-        model = import_module("lnz.io").read_bif(path)  # files lie above distributions: imported when asked for
-        by_child = {}
-        for scope, entry in zip(model.graph.scopes, model.scores, strict=True):
-            for nodes, table in zip(scope.tolist(), entry, strict=True):
-                by_child[nodes[-1]] = tuple(nodes[:-1]), table
-        parents, tables = zip(*(by_child[v] for v in range(len(model.names))), strict=True)
-        return cls(
-            model.graph.cardinalities, parents, tables, names=model.names, states=model.states, inference=inference
-        )
+        # files lie above distributions: imported when asked for
+        return import_module("lnz.io").read_bif(path).bayes_net(inference, cls)
 
     def to_bif(self, path: str | PathLike[str]) -> None:
         """Write the network as a BIF file, with as many digits as float64 has.
