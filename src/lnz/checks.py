@@ -66,14 +66,16 @@ def constant(*tensors: Tensor) -> bool:
     return all(plain(x) and not (x.requires_grad and torch.is_grad_enabled()) for x in tensors)
 
 
-def largest(scores: Tensor) -> float:
-    """The largest entry; NaN if any is.
+def largest(scores: Tensor) -> float | None:
+    """The largest entry, NaN if any is; ``None`` where there are none, or none that can be looked at.
 
     NumPy's maximum does not start torch's threads, which wait for work between its calls at the cost of our kernels'.
     """
+    if not scores.numel():
+        return None
     if plain(scores) and scores.dtype in (torch.float32, torch.float64):
         return float(scores.detach().numpy().max())
-    return scores.detach().amax().item()
+    return scores.detach().amax().item() if concrete(scores) else None
 
 
 def common_dtype(*scores: Tensor | None) -> torch.dtype:
@@ -112,9 +114,8 @@ def has_large(scores: Tensor) -> bool:
 
     Low scores beside ordinary ones, such as masks are made of, do not count: they are in no likely labelling.
     """
-    if not concrete(scores) or not scores.numel() or scores.device.type == "mps":
-        return False
-    return LARGE < abs(largest(scores)) < math.inf
+    top = None if scores.device.type == "mps" else largest(scores)
+    return top is not None and LARGE < abs(top) < math.inf
 
 
 def check_tensor(name: str, value: object) -> None:
@@ -185,17 +186,16 @@ def check_scores(name: str, scores: Tensor, *, values: bool = True) -> None:
     check_tensor(name, scores)
     if not scores.is_floating_point():
         raise TypeError(f"{name}: expected floating point scores, got dtype {scores.dtype}")
-    if values and scores.numel() and concrete(scores):
-        top = largest(scores)  # NaN wins over everything, +inf over the rest: one pass finds both
+    top = largest(scores) if values else None  # NaN wins over everything, +inf over the rest: one pass finds both
+    if top is not None and not top < math.inf:
         if math.isnan(top):
             where = torch.isnan(scores).nonzero()
             raise ValueError(f"{name}: {len(where)} of {scores.numel()} scores are NaN, first at {where[0].tolist()}")
-        if top == math.inf:
-            where = torch.isposinf(scores).nonzero()
-            raise ValueError(
-                f"{name}: {len(where)} of {scores.numel()} scores are +inf, first at {where[0].tolist()}; "
-                "a score must be finite, or -inf for an impossible assignment"
-            )
+        where = torch.isposinf(scores).nonzero()
+        raise ValueError(
+            f"{name}: {len(where)} of {scores.numel()} scores are +inf, first at {where[0].tolist()}; "
+            "a score must be finite, or -inf for an impossible assignment"
+        )
 
 
 def check_labels(name: str, labels: Tensor, cardinalities: Tensor | int, *, unobserved: bool = True) -> None:

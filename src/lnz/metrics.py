@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lnz.checks import as_labels, check_labels
+from lnz.checks import as_labels, broadcast_shapes, check_labels
 from lnz.typing import IGNORE
 
 
@@ -221,7 +221,7 @@ def _of_one_batch(gold: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
         if labels.dim() == 0:
             raise ValueError(f"{name}: expected shape [*batch, N], got []")
     try:
-        torch.broadcast_shapes(gold.shape[:-1], predicted.shape[:-1])
+        broadcast_shapes(gold.shape[:-1], predicted.shape[:-1])
     except RuntimeError as error:
         shapes = f"{list(gold.shape)} and {list(predicted.shape)}"
         raise ValueError(f"gold, predicted: expected batch shapes that broadcast together, got {shapes}") from error
@@ -240,7 +240,7 @@ def _error(total: Tensor, kinds: Tensor) -> Tensor:
 
 def _per_sequence(gold: Tensor, predicted: Tensor, of: Callable[[Any, Any], float]) -> Tensor:
     gold, predicted = _of_one_batch(gold, predicted)
-    batch = torch.broadcast_shapes(gold.shape[:-1], predicted.shape[:-1])
+    batch = broadcast_shapes(gold.shape[:-1], predicted.shape[:-1])
     rows = [y.expand(*batch, y.shape[-1]).reshape(batch.numel(), y.shape[-1]).tolist() for y in (gold, predicted)]
     kept = [[[label for label in row if label != IGNORE] for row in side] for side in rows]
     values = [of(a, b) for a, b in zip(*kept, strict=True)]

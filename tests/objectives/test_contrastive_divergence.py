@@ -37,8 +37,8 @@ def update(data: Tensor, model: list[Tensor], steps: int, **settings: object) ->
     return each.mean(0), each.std(0) / math.sqrt(len(data))
 
 
-@pytest.mark.parametrize("steps", [1, 5])
 @pytest.mark.parametrize("order", ["chromatic", "random"])
+@pytest.mark.parametrize("steps", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_theorem_the_expected_update_is_zero_where_the_data_come_from_the_model(steps: int, order: str) -> None:
     truth = scores()
     data = lnz.MRF(GRAPH, truth, Enumeration()).sample((20_000,), generator=seeded())

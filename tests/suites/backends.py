@@ -66,9 +66,8 @@ class Backends(Family):
             for actual, wanted in zip(answers(first), alone, strict=True):
                 assert torch.equal(actual, wanted), (actual, wanted)
 
-    @pytest.mark.parametrize(
-        "compiler", ["aot_eager", *(pytest.param(name, marks=pytest.mark.slow) for name in ("eager", "inductor"))]
-    )
+    @pytest.mark.slow
+    @pytest.mark.parametrize("compiler", ["eager", "aot_eager", "inductor"])
     def test_compiles_in_one_graph(self, compiler: str) -> None:
         instance = self.example()
         gold = instance.oracle.labellings()[0][0]

@@ -12,6 +12,7 @@ from torch import Tensor
 from lnz.checks import (
     as_integers,
     as_labels,
+    broadcast_shapes,
     check_broadcast,
     check_event_shape,
     check_labels,
@@ -137,7 +138,7 @@ class ChainScores(SequenceDistribution):
             check_same_kind(name, scores.to(node.dtype), "node_scores", node)
             check_event_shape(name, scores.shape, (L,))
             check_broadcast(name, scores.shape[:-1], shape)
-            shape = torch.broadcast_shapes(scores.shape[:-1], shape)
+            shape = broadcast_shapes(scores.shape[:-1], shape)
         added = [node.new_zeros(L) if scores is None else scores.to(node.dtype) for scores in (start, end)]
         shared = T > 0 and self._ends is None and all(ends.dim() == 1 and plain(ends) for ends in added)
         if not shared:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lnz.checks import (
     as_labelling,
+    broadcast_shapes,
     check_broadcast,
     check_feasible,
     check_full,
@@ -145,7 +146,7 @@ class CTCAlignments(StructuredDistribution):
         z = self.labelling(y)
         if self._validate_args:
             check_full("y", self._unobserved(y))
-        z = z.expand(*torch.broadcast_shapes(z.shape[:-1], self.batch_shape), -1)
+        z = z.expand(*broadcast_shapes(z.shape[:-1], self.batch_shape), -1)
         at = self._scores.expand(*z.shape, -1).gather(-1, z.clamp(min=0).unsqueeze(-1)).squeeze(-1)
         total = at.masked_fill(~self.inside, 0.0).sum(-1, dtype=accumulator(at)).to(at.dtype)
         return total.masked_fill(~self._spells(z), -torch.inf)
@@ -202,7 +203,7 @@ class CTCAlignments(StructuredDistribution):
         """
         check_positive("seconds_per_frame", seconds_per_frame)
         z, (T,), S = self.labelling(self.argmax() if z is None else z, "z"), self.event_shape, self.targets.shape[-1]
-        z = z.expand(*torch.broadcast_shapes(z.shape[:-1], self.batch_shape), T)
+        z = z.expand(*broadcast_shapes(z.shape[:-1], self.batch_shape), T)
         if self._validate_args and concrete(z):
             check_full("z", self._unobserved(z), "")
             other = ~self._spells(z)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lnz.caching import constant
+from lnz.checks import broadcast_shapes
 from lnz.graphs import FactorGraph
 
 
@@ -40,7 +41,7 @@ class Families:
         entries = []
         for members in self._members:
             axes = len(self.shape(members[0]))
-            batch = torch.broadcast_shapes(*(tables[v].shape[: tables[v].dim() - axes] for v in members))
+            batch = broadcast_shapes(*(tables[v].shape[: tables[v].dim() - axes] for v in members))
             entries.append(torch.stack([tables[v].expand(*batch, *self.shape(v)) for v in members], -axes - 1))
         return tuple(entries)
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lnz.checks import (
     as_labels,
+    broadcast_shapes,
     check_full,
     check_integer,
     check_tensor,
@@ -86,7 +87,7 @@ class LinearChain(ChainScores):
             raise ValueError("y: expected a full labelling, got -100 (unobserved); use log_prob or condition")
         (T,), L = self.event_shape, self.num_labels
         y = y.clamp(min=0)
-        shape = torch.broadcast_shapes(y.shape[:-1], self.batch_shape)
+        shape = broadcast_shapes(y.shape[:-1], self.batch_shape)
         node = gathered(self.node_scores.expand(*shape, T, L), y.expand(*shape, T))
         total = node.masked_fill(~inside, 0.0).sum(-1)
         if T < 2:
@@ -153,7 +154,7 @@ class LinearChain(ChainScores):
         (T,), L = self.event_shape, self.num_labels
         if T and concrete(y) and latent.any():
             return self.to_mrf().label_scores(torch.where(inside, y, 0))
-        shape = torch.broadcast_shapes(y.shape[:-1], self.batch_shape)
+        shape = broadcast_shapes(y.shape[:-1], self.batch_shape)
         labels = y.clamp(min=0).expand(*shape, T)
         scores = self.node_scores.expand(*shape, T, L)
         if T > 1:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lnz.checks import check_same_kind, check_scores, common_dtype, joint_batch_shape
+from lnz.checks import broadcast_shapes, check_same_kind, check_scores, common_dtype, joint_batch_shape
 from lnz.distributions.chain_scores import inside_of
 from lnz.distributions.linear_chain import LinearChain
 from lnz.distributions.mrf import MRF
@@ -191,7 +191,7 @@ class SecondOrderChain(SequenceDistribution):
         total = self._first_order._wide_score(y)
         (T,), L = self.event_shape, self.num_labels
         y = self.labelling(y).clamp(min=0)
-        shape = torch.broadcast_shapes(y.shape[:-1], self.batch_shape)
+        shape = broadcast_shapes(y.shape[:-1], self.batch_shape)
         if T < 3:
             return total.expand(shape)
         joint = (y[..., :-2] * L + y[..., 1:-1]) * L + y[..., 2:]

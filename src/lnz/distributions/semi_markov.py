@@ -12,6 +12,7 @@ from torch.distributions import constraints
 from lnz.checks import (
     as_integers,
     as_labels,
+    broadcast_shapes,
     check_broadcast,
     check_event_shape,
     check_integer,
@@ -173,7 +174,7 @@ class SemiMarkov(SequenceDistribution):
         if self._validate_args and concrete(y) and self._unobserved(y).any():
             raise ValueError("y: expected a full labelling, got -100 (unobserved); use log_prob or condition")
         T, W, L = self._sizes
-        shape = torch.broadcast_shapes(y.shape[:-1], self.batch_shape)
+        shape = broadcast_shapes(y.shape[:-1], self.batch_shape)
         y = y.expand(*shape, T)
         steps = torch.arange(T, device=y.device)
         starts, label = y >= 0, y.clamp(min=0)

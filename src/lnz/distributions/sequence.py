@@ -15,7 +15,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from lnz.checks import check_scores, check_tensor, concrete, largest
+from lnz.checks import broadcast_shapes, check_scores, check_tensor, concrete, largest
 from lnz.distributions.base import StructuredDistribution
 from lnz.ops.precision import accumulator
 
@@ -69,7 +69,7 @@ class SequenceDistribution(StructuredDistribution):
         self._require_feasible("entropy")
         if other is self:
             return self._wide_entropy
-        shape = torch.broadcast_shapes(self.batch_shape, other.batch_shape)
+        shape = broadcast_shapes(self.batch_shape, other.batch_shape)
         return self.expand(shape)._wide_cross_entropy(other.expand(shape), self._far or other._far)
 
     @property
@@ -104,7 +104,8 @@ def without_padding(
         axes: of the scores, behind those of the batch.
     """
     check_scores(name, scores, values=values and inside is None)
-    if inside is None or not scores.numel() or (concrete(scores) and math.isfinite(largest(scores))):
+    top = None if inside is None else largest(scores)
+    if inside is None or not scores.numel() or (top is not None and math.isfinite(top)):
         return scores
     within = _as_shared(inside(), scores.shape, axes)
     if values and concrete(scores):

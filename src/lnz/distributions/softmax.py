@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lnz.checks import (
     as_labels,
+    broadcast_shapes,
     check_broadcast,
     check_feasible,
     check_full,
@@ -78,7 +79,7 @@ class Softmax(StructuredDistribution):
         y = self.labelling(y)
         if self._validate_args:
             check_full("y", self._unobserved(y))
-        shape = torch.broadcast_shapes(y.shape, self.batch_shape)
+        shape = broadcast_shapes(y.shape, self.batch_shape)
         scores = self._scores.expand(*shape, self._scores.shape[-1])
         return scores.gather(-1, y.expand(shape).unsqueeze(-1)).squeeze(-1)
 
@@ -95,7 +96,7 @@ class Softmax(StructuredDistribution):
     def label_scores(self, y: Tensor) -> Tensor:
         """The scores: there are no other labels."""
         y = self.labelling(y)
-        return self._scores.expand(*torch.broadcast_shapes(y.shape, self.batch_shape), -1)
+        return self._scores.expand(*broadcast_shapes(y.shape, self.batch_shape), -1)
 
     def with_node_scores(self, added: Tensor) -> Self:
         return self.map_scores(lambda scores: scores + added)

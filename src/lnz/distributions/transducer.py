@@ -8,7 +8,7 @@ from typing import ClassVar, Never, Self
 import torch
 from torch import Tensor
 
-from lnz.checks import check_broadcast, check_scores
+from lnz.checks import broadcast_shapes, check_broadcast, check_scores
 from lnz.distributions.sequence import without_padding
 from lnz.distributions.transcripts import TranscriptDistribution
 from lnz.distributions.transducer_alignments import TransducerAlignments
@@ -69,7 +69,7 @@ class Transducer(TranscriptDistribution):
         check_scores("logits", logits, values=False)
         frames = checked_joint("logits", logits, lengths, blank)
         check_known("logits", logits, frames, values=validate)
-        super().__init__(logits, frames, blank, torch.broadcast_shapes(logits.shape[:-3], frames.shape), validate)
+        super().__init__(logits, frames, blank, broadcast_shapes(logits.shape[:-3], frames.shape), validate)
         self.one_label_per_frame = one_label_per_frame
 
     def log_prob(self, value: Tensor, target_lengths: Tensor | None = None) -> Tensor:
@@ -116,9 +116,9 @@ class Transducer(TranscriptDistribution):
     ) -> tuple[torch.Size, Tensor, Tensor, transducer.Lattice]:
         """The batch shape of all; logits, labels and lattice with one batch axis, as :mod:`lnz.ops.transducer` does."""
         labels, sizes = fitted_targets(targets, target_lengths, self.logits, self.blank)
-        target_shape = torch.broadcast_shapes(labels.shape[:-1], sizes.shape)
+        target_shape = broadcast_shapes(labels.shape[:-1], sizes.shape)
         check_broadcast("targets", target_shape, self.batch_shape)
-        shape = torch.broadcast_shapes(target_shape, self.batch_shape)
+        shape = broadcast_shapes(target_shape, self.batch_shape)
         B, rest = shape.numel(), self.logits.shape[-3:]
         inside = nodes_inside(self.logits, self.lengths.expand(shape), sizes.expand(shape))
         logits = without_padding("logits", self.logits, inside, values=self._validate_args, axes=3)

@@ -11,6 +11,7 @@ from torch import Tensor
 from lnz.checks import (
     as_labelling,
     as_lengths,
+    broadcast_shapes,
     check_event_shape,
     check_feasible,
     check_full,
@@ -180,7 +181,7 @@ class TransducerAlignments(StructuredDistribution):
         y, inside = self.labelling(y), self.inside
         if self._validate_args:
             check_full("y", self._unobserved(y))
-        shape, T, U = torch.broadcast_shapes(y.shape[:-1], self.batch_shape), self.num_labels, self.event_shape[0]
+        shape, T, U = broadcast_shapes(y.shape[:-1], self.batch_shape), self.num_labels, self.event_shape[0]
         frames, _ = self._counts
         label = torch.nn.functional.pad(self.label_arcs, (0, 0, 0, 1)).expand(*shape, T + 1, U)
         label = label.gather(-2, y.clamp(min=0).expand(*shape, U).unsqueeze(-2)).squeeze(-2)

@@ -29,11 +29,15 @@ def check_known(name: str, logits: Tensor, lengths: Tensor, *, values: bool) -> 
 
     Later rows may be padding: how many are is for a target to say, see :func:`nodes_inside`.
     """
-    if not values or not logits.numel() or not concrete(logits, lengths) or largest(logits) < math.inf:
+    if not values or not concrete(lengths):
+        return
+    top = largest(logits)
+    if top is None or top < math.inf:
         return
     frames = (torch.arange(logits.shape[-3], device=logits.device) < lengths.unsqueeze(-1))[..., None, None]
     used = torch.where(frames, logits.detach(), 0.0)
-    if not largest(used[..., 0, :]) < math.inf:
+    top = largest(used[..., 0, :])
+    if top is not None and not top < math.inf:
         check_scores(name, used)
 
 

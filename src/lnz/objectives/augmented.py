@@ -18,6 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lnz.checks import broadcast_shapes
 from lnz.distributions.base import StructuredDistribution
 from lnz.objectives.errors import ChangeError, NodeError, TaskError, checked_values
 from lnz.typing import IGNORE
@@ -60,7 +61,7 @@ class _Search:
     """A search for the maximum of A; every method takes and returns labellings ``[*batch, N]``."""
 
     def __init__(self, p: StructuredDistribution, gold: Tensor, error: TaskError, weight: Tensor) -> None:
-        self.batch_shape = torch.broadcast_shapes(gold.shape[:-1], p.batch_shape, weight.shape)
+        self.batch_shape = broadcast_shapes(gold.shape[:-1], p.batch_shape, weight.shape)
         self.p, self.error, self.weight = p, error, weight
         self.gold = gold.expand(*self.batch_shape, -1)
 

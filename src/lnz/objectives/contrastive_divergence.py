@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lnz.checks import check_integer
+from lnz.checks import broadcast_shapes, check_integer
 from lnz.distributions.base import StructuredDistribution
 from lnz.inference.sampling.gibbs import Gibbs
 from lnz.inference.sampling.resumed import resumed
@@ -59,7 +59,7 @@ def contrastive_divergence(
     sampler = checked_sampler(sampler, steps, Gibbs())
     mrf, gold = as_mrf(p, y)
     gold = as_labelling("y", mrf.graph, gold, mrf.batch_shape)
-    batch = torch.broadcast_shapes(gold.shape[:-1], mrf.batch_shape)
+    batch = broadcast_shapes(gold.shape[:-1], mrf.batch_shape)
     own = batch[len(batch) - len(mrf.batch_shape) :]  # what lies in front of it are chains of one model
     model = mrf.model if own == mrf.batch_shape else mrf.expand(own).model
     rows = batch[: len(batch) - len(own)].numel()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lnz.checks import check_broadcast, check_integer, check_number, concrete
+from lnz.checks import broadcast_shapes, check_broadcast, check_integer, check_number, concrete
 from lnz.distributions.base import StructuredDistribution
 from lnz.objectives.augmented import augmented_argmax
 from lnz.objectives.errors import TaskError, check_error
@@ -69,7 +69,7 @@ def label_adjustment(
         predicted = p.argmax()
         _check_gold(p, gold, predicted)
     score = p._relative_score(predicted)
-    batch = torch.broadcast_shapes(score.shape, gold.shape[:-1])
+    batch = broadcast_shapes(score.shape, gold.shape[:-1])
     weight = _positive(epsilon() if callable(epsilon) else epsilon, score.to(p._dtype), batch)
     adjusted = augmented_argmax(p, gold, error, -weight if toward_better else weight, best=predicted)
     values = score - p._relative_score(adjusted)

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lnz.checks import concrete, largest
+from lnz.checks import largest
 from lnz.errors import InfeasibleError
 
 Reduction = Literal["none", "mean", "sum"]
@@ -30,7 +30,8 @@ def reduced(losses: Tensor, reduction: Reduction) -> Tensor:
 
 def check_possible(losses: Tensor, remedy: str = "") -> None:
     """Raise :class:`~lnz.InfeasibleError` naming the batch entries whose loss is +inf: their gold is impossible."""
-    if not concrete(losses) or not losses.numel() or largest(losses) < math.inf:
+    top = largest(losses)
+    if top is None or top < math.inf:
         return
     entries = torch.isposinf(losses).reshape(-1).nonzero().flatten().tolist()
     if entries:

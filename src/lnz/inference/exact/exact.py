@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from lnz.caching import constant
-from lnz.checks import check_integer, check_positive, concrete, working_dtype
+from lnz.checks import broadcast_shapes, check_integer, check_positive, concrete, working_dtype
 from lnz.graphs import graph_of
 from lnz.inference.base import Method, Solution
 from lnz.inference.exact.elimination import Order
@@ -202,7 +202,7 @@ class ExactSolution(Solution):
 
     def _side_by_side(self, other: ExactSolution) -> tuple[ExactSolution, ExactSolution]:
         """Both with one batch shape and one program."""
-        shape = torch.broadcast_shapes(self.model.batch_shape, other.model.batch_shape)
+        shape = broadcast_shapes(self.model.batch_shape, other.model.batch_shape)
         models, cut = [each.model.expand(shape) for each in (self, other)], self._cut & other._cut
         if cut and self.model.observed is not other.model.observed:
             every = (model.observed for model in models if model.observed is not None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lnz.checks import broadcast_shapes
 from lnz.ops import expectation as shared
 from lnz.ops.chain import reference
 from lnz.ops.chain.op import CHAIN, KERNELS
@@ -78,7 +79,7 @@ def _surprisal(log_prob: Tensor) -> Tensor:
 def _marginals(
     node: Tensor, edge: Tensor, lengths: Tensor, function: tuple[Tensor, Tensor], grad: Tensor
 ) -> tuple[Tensor, Tensor]:
-    joint = edge.expand(torch.broadcast_shapes(edge.shape, function[1].shape))
+    joint = edge.expand(broadcast_shapes(edge.shape, function[1].shape))
     chains = Chains(node, joint, lengths)
     at_node, at_edge = CHAIN.gradient(grad, chains, CHAIN.solve(chains), (True, True))
     return at_node, at_edge.sum_to_size(function[1].shape)

@@ -74,8 +74,8 @@ def _shaped(done: Fused, given: Ended, node: Tensor, edge: Tensor, with_ends: bo
 
 def _at_ends(at_node: Tensor, lengths: Tensor) -> Tensor:
     """What of ``at_node [B, T, L]`` is that of the first and of the last label, summed: ``[2, L]``."""
-    last = (lengths - 1).clamp(min=0)  # of an empty sequence it is 0
-    return torch.stack([at_node[:, 0].sum(0), at_node[torch.arange(len(last)), last].sum(0)])
+    last = at_node[torch.arange(len(lengths)), lengths - 1]  # of an empty sequence, −1, it is 0
+    return torch.stack((at_node[:, 0], last)).sum(1)
 
 
 def _serves(node: Tensor, edge: Tensor, ends: Tensor | None, lengths: Tensor | None, y: Tensor) -> bool:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lnz.checks import broadcast_shapes
 from lnz.ops import precision
 
 
@@ -101,7 +102,7 @@ def with_ends(node: Tensor, lengths: Tensor | None, start: Tensor, end: Tensor) 
     """
     T, L = node.shape[-2:]
     lengths = torch.as_tensor(T if lengths is None else lengths, device=node.device)
-    shape = torch.broadcast_shapes(node.shape[:-2], lengths.shape, start.shape[:-1], end.shape[:-1])
+    shape = broadcast_shapes(node.shape[:-2], lengths.shape, start.shape[:-1], end.shape[:-1])
     if T == 0:  # of no step: for gradients of 0
         return (node + start.unsqueeze(-2) + end.unsqueeze(-2)).expand(*shape, T, L)
     steps = torch.zeros_like(lengths), (lengths - 1).clamp(min=0)  # over the padding of an empty sequence

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from lnz.checks import broadcast_shapes
 from lnz.graphs import FactorGraph
 from lnz.ops.conditionals.reference import entries_at, part_scores
 from lnz.ops.conditionals.sites import all_sites
@@ -52,7 +53,7 @@ def latent_label_scores(model: Model, labels: Tensor) -> Tensor:
             f"{group}: their conditionals take a sum over both; "
             "use nll or contrastive_divergence, which serve any set of latent nodes"
         )
-    lead = torch.broadcast_shapes(labels.shape[:-1], model.batch_shape)
+    lead = broadcast_shapes(labels.shape[:-1], model.batch_shape)
     y, latent = labels.clamp(min=0).expand(*lead, -1), latent.expand(*lead, -1)
     dtype = torch.promote_types(model.dtype, torch.float32)
     # Scores are summed in two parts, the finite ones and how many are −inf, so that a neighbour's can be taken out

@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from lnz.checks import broadcast_shapes
 from lnz.ops.conditionals.sites import Part, Sites, all_sites
 from lnz.scores import Entry, Model, Weighted
 
@@ -29,7 +30,7 @@ def label_scores(model: Model, labels: Tensor, sites: Sites | None = None) -> Te
     """
     graph, device = model.graph, labels.device
     sites = all_sites(graph, device) if sites is None else sites
-    lead = torch.broadcast_shapes(labels.shape[:-1], model.batch_shape)
+    lead = broadcast_shapes(labels.shape[:-1], model.batch_shape)
     dtype = torch.promote_types(model.dtype, torch.float32)
     total = torch.zeros(*lead, len(sites.nodes), graph.max_cardinality, dtype=dtype, device=device)
     if graph.uniform_cardinality is None:
@@ -72,5 +73,5 @@ def entries_at(entry: Entry, arity: int, factors: Tensor, index: Tensor) -> Tens
     if entry.shape[-arity - 1] > 1:
         index = index + factors[:, None] * size
     flat = entry.flatten(-arity - 1)
-    lead = torch.broadcast_shapes(flat.shape[:-1], index.shape[:-2])
+    lead = broadcast_shapes(flat.shape[:-1], index.shape[:-2])
     return flat.expand(*lead, -1).gather(-1, index.expand(*lead, -1, -1).flatten(-2)).unflatten(-1, index.shape[-2:])

@@ -25,11 +25,14 @@ class Partition(NamedTuple):
     parts: int
     unit: int
 
+    def cuts(self) -> list[int]:
+        """Where each share begins, and where the last one ends."""
+        units = -(-self.count // self.unit)
+        return [min(self.count, self.unit * (units * k // self.parts)) for k in range(self.parts + 1)]
+
     def shares(self) -> list[tuple[int, int]]:
         """First and last (which is no longer part of it) of each share."""
-        units = -(-self.count // self.unit)
-        cuts = [min(self.count, self.unit * (units * k // self.parts)) for k in range(self.parts + 1)]
-        return [*pairwise(cuts)]
+        return [*pairwise(self.cuts())]
 
 
 def partition(count: int, parts: int | None = None, unit: int = 1) -> Partition:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from lnz.checks import broadcast_shapes
 from lnz.ops.chain.reference import normalised
 from lnz.ops.expectation import Family, Function, expected, serves
 from lnz.ops.precision import accumulator
@@ -103,7 +104,7 @@ def _surprisal(log_prob: Tensor) -> Tensor:
 def _marginals(
     segment: Tensor, edge: Tensor, lengths: Tensor, function: tuple[Tensor, Tensor], grad: Tensor
 ) -> tuple[Tensor, Tensor]:
-    joint = edge.expand(torch.broadcast_shapes(edge.shape, function[1].shape))
+    joint = edge.expand(broadcast_shapes(edge.shape, function[1].shape))
     given = Segments(segment, joint, lengths)
     segments, edges = SEMI_MARKOV.gradient(grad, given, SEMI_MARKOV.solve(given), (True, True))
     return segments, edges.sum_to_size(function[1].shape)

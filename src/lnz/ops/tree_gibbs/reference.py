@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lnz.checks import broadcast_shapes
 from lnz.ops.conditionals.normalised import keep_observed
 from lnz.ops.conditionals.random import categorical
 from lnz.ops.conditionals.reference import entries_at, label_scores
@@ -91,7 +92,7 @@ def _pair_scores(model: Model, labels: Tensor, level: Level) -> Tensor:
     The leading dimensions are left out as far as no factor needs them.
     """
     tables = [_joint_scores(model, labels, joint) for joint in level.joints]
-    lead = torch.broadcast_shapes(*(table.shape[:-3] for table in tables))
+    lead = broadcast_shapes(*(table.shape[:-3] for table in tables))
     L = model.graph.max_cardinality
     dtype = torch.promote_types(model.dtype, torch.float32)
     total = torch.zeros(*lead, len(level.children), L, L, dtype=dtype, device=labels.device)

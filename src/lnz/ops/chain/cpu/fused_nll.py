@@ -1,10 +1,10 @@
-"""Calls into the kernel of :mod:`lnz.ops.chain.cpu.fused_sweep`: its table, its scratch, what shares add up to."""
+"""Calls into the kernel of :mod:`lnz.ops.chain.cpu.fused_sweep`: its scratch, and the sum over shares of the batch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -12,51 +12,30 @@ from torch import Tensor
 
 from lnz.ops.chain.cpu.batch8 import EIGHT
 from lnz.ops.chain.cpu.forward_backward import RANGE, REACH
-from lnz.ops.chain.cpu.fused_sweep import FIELDS, FIRST, Batch, Results, Scratch, Table, run
+from lnz.ops.chain.cpu.fused_sweep import FIELDS, FIRST, Batch, Results, Scratch, run
 from lnz.ops.chain.records import Ended, Fused
 from lnz.ops.jit import buffers
 from lnz.ops.jit.cpu.product import SPLITS
-from lnz.ops.jit.cpu.vectors import LANES
-from lnz.ops.jit.work import on_threads, shares_of, threads_for
+from lnz.ops.jit.threads import parallel, partition
+from lnz.ops.jit.work import threads_for
 
 
-def lifted(edge: np.ndarray, limit: float) -> tuple[Table, np.ndarray]:
-    """What is known of the table ``[L, L]``, and ``tables``; ``limit`` is the first one of ``judge``."""
-    size, dtype = len(edge), edge.dtype
-    finite = edge > -math.inf
-    banded = not finite.all()
-    top = edge.max() if finite.any() else dtype.type(0)
-    low = edge.min(where=finite, initial=top) if banded else edge.min()
-    values = np.exp(edge - top)
-    both = aligned(2, -(-size // SPLITS) * SPLITS, width(size), dtype=dtype)
-    both[0, :size, :size], both[1, :size, :size] = values, values.T
-    reach, proper = float(top) - float(low), bool(top < math.inf)  # which NaN is not
-    return Table(float(top), reach, bool(banded), proper, bool(not banded and 3 * reach < limit)), both
-
-
-def width(labels: int) -> int:
-    """The columns of a table of so many labels: a line more than needed, or rows of a power of two share cache sets."""
-    return -(-labels // 16) * 16 + 16
-
-
-def aligned(*shape: int, dtype: Any) -> np.ndarray:
-    """Zeros from a multiple of a cache line on: loads across two lines take twice as long."""
-    count = math.prod(shape)
-    memory = np.zeros(count + LANES, dtype)
-    skipped = -memory.ctypes.data % 64 // memory.itemsize
-    return memory[skipped : skipped + count].reshape(shape)
-
-
-def scratch(T: int, labels: int, with_edges: bool, dtype: torch.dtype) -> Scratch:
-    """Room for groups of eight sequences of T steps."""
-    columns = -(-labels // 16) * 16
+def scratch(cuts: list[int], T: int, labels: int, with_edges: bool, dtype: torch.dtype) -> Scratch:
+    """Room for groups of eight sequences of T steps, for each share: every array in one piece, from a cache line on."""
+    shares, columns = len(cuts) - 1, -(-labels // 16) * 16
     line = columns if columns <= 64 else columns + 16  # or rows of a power of two share cache sets
-    rows = buffers.empty(2, T, EIGHT, line, dtype=dtype).numpy()
-    return Scratch(
-        np.empty((2, EIGHT), np.int64), rows, aligned(2, EIGHT, line, dtype=rows.dtype),
-        np.empty((2, T, EIGHT), rows.dtype), np.empty((FIRST + 7, EIGHT), rows.dtype),
-        aligned(line if with_edges else 0, line, dtype=rows.dtype), np.empty((2 + FIELDS, EIGHT)),
+    depth, width = -(-labels // SPLITS) * SPLITS, columns + 16
+    shapes = (
+        (shares, 2, T, EIGHT, line), (shares, 2, EIGHT, line), (shares, 2, T, EIGHT), (shares, 2, depth, width),
+        (shares, line if with_edges else 0, line), (shares, FIRST + 7, EIGHT),
     )  # fmt: skip
+    ends = list(accumulate(map(math.prod, shapes)))
+    memory = buffers.empty(ends[-1], dtype=dtype).numpy()
+    rows, state, steps, tables, sums, lanes = (
+        memory[end - math.prod(shape) : end].reshape(shape) for shape, end in zip(shapes, ends, strict=True)
+    )
+    places, wide = np.empty((shares, 2, EIGHT), np.int64), np.empty((shares, 2 + FIELDS, EIGHT))
+    return Scratch(np.array(cuts), places, rows, state, steps, tables, sums, lanes, wide)
 
 
 def are_full(y: np.ndarray, lengths: np.ndarray, labels: int) -> bool:
@@ -73,22 +52,15 @@ def fused_log_prob(given: Ended, weight: Tensor, wanted: Sequence[bool]) -> Fuse
     B, T, L = node.shape
     if not are_full(y, lengths, L):
         return None
-    dtype = given.node.dtype
-    parts = shares_of(B, threads_for(node.size))
+    dtype, work = given.node.dtype, partition(B, threads_for(node.size), 4)
+    cuts = work.cuts()
     log_prob, in_range = torch.empty(B, dtype=dtype), torch.empty(B, dtype=torch.bool)
     at_node = buffers.empty(B, T, L, dtype=dtype) if with_node else torch.empty(0, 0, 0, dtype=dtype)
-    totals, golds = np.zeros((2, len(parts), L, L) if with_edge else (2, len(parts), 0, 0))
+    totals, at_edges = np.zeros((2, work.parts, L, L) if with_edge else (2, work.parts, 0, 0))
     batch, limits = Batch(node, edge[0, 0], lengths, y, ends, weights), (REACH[dtype], RANGE[dtype])
-    (table, tables), outputs = lifted(batch.edge, limits[0]), (log_prob.numpy(), in_range.numpy(), at_node.numpy())
-    rooms = [scratch(T, L, with_edge, dtype) for _ in parts]
-
-    def task(part: int, first: int, last: int) -> None:
-        out = Results(*outputs, totals[part], golds[part])
-        run(batch, first, last, with_edge, limits, table, tables, rooms[part], out)
-
-    on_threads(task, parts)
+    out = Results(log_prob.numpy(), in_range.numpy(), at_node.numpy(), totals, at_edges)
+    parallel(run, work, batch, with_edge, limits, scratch(cuts, T, L, with_edge, dtype), out)
     at_edge = None
     if with_edge:
-        sums = golds.sum(0) + totals.sum(0) * tables[0, :L, :L]
-        at_edge = torch.from_numpy(sums.astype(node.dtype))[None, None]
+        at_edge = torch.from_numpy(at_edges.sum(0, keepdims=True).astype(node.dtype))[None]
     return Fused(log_prob, at_node if with_node else None, at_edge, in_range)

@@ -39,6 +39,7 @@ from lnz.ops.chain.cpu.sweep import (
     REACH,
     START,
     judge,
+    lift_table,
 )
 from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.memory import address, store
@@ -74,15 +75,15 @@ class Results(NamedTuple):
         in_range: bool ``[B]``: where it is false, nothing of the sequence is in the gradients, and what is in
             ``log_prob`` means nothing.
         at_node: ``[B, T, L]``: weights · (indicators of y − marginals); or ``[0, 0, 0]``.
-        total: float64 ``[L, L]``: −Σ weights · Σ_t α_{t−1} ⊗ state_t.
-        gold: float64 ``[L, L]``: Σ weights over pairs of labels.
+        total: float64 ``[shares, L, L]``, 0 at first: −Σ weights · Σ_t α_{t−1} ⊗ state_t.
+        at_edge: float64 ``[shares, L, L]``, 0 at first: Σ weights · (indicators of y − marginals), of each share.
     """
 
     log_prob: Any
     in_range: Any
     at_node: Any
     total: Any
-    gold: Any
+    at_edge: Any
 
 
 class Table(NamedTuple):
@@ -104,24 +105,28 @@ class Table(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Arrays of one group of eight sequences, which stay in the cache.
+    """Arrays of one group of eight sequences, which stay in the cache; a first axis is that of shares of the batch.
 
     Attributes:
-        places: ``int64 [2, 8]``, the sequence of each row, and its length.
-        rows: ``[2, T, 8, line]``, see :class:`~lnz.ops.chain.cpu.batch8.Eight`.
-        state: ``[2, 8, line]``: states and messages, 0 beyond the labels.
-        steps: ``[2, T, 8]``, see :class:`Lanes`.
-        lanes: ``[39, 8]``: partial sums, and numbers of each row.
-        sums: ``[line, line]``, 0; or ``[0, line]``.
-        wide: float64 ``[2 + 7, 8]``, see :class:`Lanes`.
+        cuts: ``int64 [shares + 1]``, the first sequence of each share.
+        places: ``int64 [shares, 2, 8]``, the sequence of each row, and its length.
+        rows: ``[shares, 2, T, 8, line]``, see :class:`~lnz.ops.chain.cpu.batch8.Eight`.
+        state: ``[shares, 2, 8, line]``: states and messages, 0 beyond the labels.
+        steps: ``[shares, 2, T, 8]``, see :class:`Lanes`.
+        tables: ``[shares, 2, ≥ L, ≥ L]``, exp(edge − top) and its transpose; 0 beyond the labels.
+        sums: ``[shares, line, line]``; or ``[shares, 0, line]``.
+        lanes: ``[shares, 39, 8]``: partial sums, and numbers of each row.
+        wide: float64 ``[shares, 2 + 7, 8]``, see :class:`Lanes`.
     """
 
+    cuts: Any
     places: Any
     rows: Any
     state: Any
     steps: Any
-    lanes: Any
+    tables: Any
     sums: Any
+    lanes: Any
     wide: Any
 
 
@@ -162,20 +167,32 @@ FIRST = 2 * LANES  # of the rows of ``lanes``, after the partial sums of two red
 
 
 @helper()
-def pointers(batch, s):
+def pointers(batch, s, share):
     """What the functions below go by."""
-    lanes, T = s.lanes, batch.node.shape[1]
+    lanes, steps, wide, T = s.lanes[share], s.steps[share], s.wide[share], batch.node.shape[1]
     e = Eight(
-        address(batch.node, 0), address(batch.ends, 0), address(s.places, 0), address(s.places, 1), address(s.rows, 0),
-        address(s.rows, 1), address(s.state, 0), address(s.state, 1), address(lanes, 0), batch.node.shape[2],
-        s.state.shape[2], T,
+        address(batch.node, 0), address(batch.ends, 0), address(s.places, (share, 0)), address(s.places, (share, 1)),
+        address(s.rows, (share, 0)), address(s.rows, (share, 1)), address(s.state, (share, 0)),
+        address(s.state, (share, 1)), address(lanes, 0), batch.node.shape[2], s.state.shape[3], T,
     )  # fmt: skip
     v = Lanes(
         address(lanes, FIRST), address(lanes, FIRST + 1), address(lanes, FIRST + 2), address(lanes, FIRST + 3),
-        address(lanes, FIRST + 4), address(lanes, FIRST + 5), address(lanes, FIRST + 6), address(s.steps, 0),
-        address(s.steps, 1), address(s.wide, 0), address(s.wide, 1), address(s.wide, 2),
+        address(lanes, FIRST + 4), address(lanes, FIRST + 5), address(lanes, FIRST + 6), address(steps, 0),
+        address(steps, 1), address(wide, 0), address(wide, 1), address(wide, 2),
     )  # fmt: skip
     return e, v
+
+
+@helper(fastmath=FLAGS)
+def lifted(edge, tables, limit):
+    """Write ``tables [2, ≥ L, ≥ L]``; what is known of ``edge [L, L]``. ``limit`` is the first one of ``judge``."""
+    size, scores, transposed = len(edge), tables[0], tables[1]
+    fill(address(tables, 0), 0, tables.size)
+    top, reach, banded, proper = lift_table(address(edge, 0), scores, size, False)
+    for k in range(size):
+        for l in range(size):
+            transposed[l, k] = scores[k, l]
+    return Table(top, reach, banded, proper, not banded and 3 * reach < limit)
 
 
 @helper()
@@ -310,25 +327,30 @@ def pairs(alphas, states, steps, size, sums, total):
 
 
 @kernel(fastmath=FLAGS)
-def run(batch, first, last, with_edges, limits, table, tables, s, out):
-    """Sequences first … last − 1.
+def run(first, last, batch, with_edges, limits, s, out):
+    """Sequences first … last − 1, one of the shares.
 
     Args:
-        batch: a :class:`Batch`, whose y are full labellings.
         first: of the sequences.
         last: the one after the last.
+        batch: a :class:`Batch`, whose y are full labellings.
         with_edges: whether the gradient by the edge scores is asked for.
         limits: of :func:`lnz.ops.chain.cpu.sweep.judge`.
-        table: a :class:`Table`.
-        tables: ``[2, ≥ L, ≥ L]``, exp(edge − top) and its transpose.
         s: :class:`Scratch`.
-        out: :class:`Results`, written; ``total`` and ``gold`` are added to.
+        out: :class:`Results`, written.
     """
     node, edge, lengths, y, ends, weights = batch
-    log_prob, in_range, at_node, total, gold = out
+    log_prob, in_range, at_node = out.log_prob, out.in_range, out.at_node
+    share = 0
+    while s.cuts[share + 1] <= first:
+        share += 1
+    tables, sums, total, at_edge = s.tables[share], s.sums[share], out.total[share], out.at_edge[share]
     T, size = node.shape[1:]
-    columns, messages, report = s.state[0].T, s.state[1], s.wide[2:].reshape(-1, FIELDS)
-    e, v = pointers(batch, s)
+    columns, messages, report = s.state[share, 0].T, s.state[share, 1], s.wide[share, 2:].reshape(-1, FIELDS)
+    e, v = pointers(batch, s, share)
+    fill(e.state, 0, 2 * EIGHT * e.line)
+    fill(address(sums, 0), 0, sums.size)
+    table = lifted(edge, tables, limits[0])
     for at in range(first, last, EIGHT):
         count = EIGHT if at + EIGHT < last else last - at
         longest, shortest = begin(e, v, address(lengths, 0), address(weights, 0), at, last, table)
@@ -337,17 +359,20 @@ def run(batch, first, last, with_edges, limits, table, tables, s, out):
             backward(e, v, count, longest, shortest, table, tables[1], columns, messages, at_node)
         for r in range(count):
             b, n = at + r, lengths[at + r]
-            in_range[b] = judge(report, s.wide[1], r, limits[0], limits[1])
+            in_range[b] = judge(report, s.wide[share, 1], r, limits[0], limits[1])
             log_prob[b] = score(node[b], edge, ends, y[b], n) - (0.0 if v.log_z[r] == -math.inf else v.log_z[r])
             if at_node.size:
                 fill(address(at_node, (b, longest)), 0, (T - longest) * size)
             if not in_range[b]:
                 forget(e, v, r, longest, at_node, b)
             else:
-                add_gold(y[b], n, weights[b], at_node, b, gold, with_edges)
+                add_gold(y[b], n, weights[b], at_node, b, at_edge, with_edges)
         if with_edges and longest > 1:
-            alphas, states = s.rows[0].reshape(-1, e.line), s.rows[1].reshape(-1, e.line)
-            pairs(alphas, states, longest, size, s.sums, total)
+            alphas, states = s.rows[share, 0].reshape(-1, e.line), s.rows[share, 1].reshape(-1, e.line)
+            pairs(alphas, states, longest, size, sums, total)
+    for k in range(len(total)):
+        for l in range(len(total)):
+            at_edge[k, l] += total[k, l] * tables[0, k, l]
 
 
 @helper()

@@ -29,6 +29,7 @@ from lnz.ops.chain.records import Chains, with_a_table
 from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.math import exp, log
 from lnz.ops.jit.cpu.rows import copy
+from lnz.ops.jit.threads import parallel, partition
 from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
 
 
@@ -132,7 +133,7 @@ def rooms(node):
 
 
 @kernel(fastmath=FLAGS)
-def run_forward_backward(node, edge, lengths, first, last, log_z, nodes):
+def run_forward_backward(first, last, node, edge, lengths, log_z, nodes):
     """ln Z ``[B]`` and node marginals ``[B, T, L]``, written; α lies where the marginals will be."""
     size = node.shape[2]
     top, mass, row, share = np.empty(node.shape[1:]), np.empty(node.shape[1:]), np.empty(size), np.empty(size)
@@ -177,7 +178,7 @@ def run_edges(node, edge, lengths, first, last, weight, total):
 
 
 @kernel(fastmath=FLAGS)
-def run_log_prob(node, edge, lengths, first, last, y, log_prob):
+def run_log_prob(first, last, node, edge, lengths, y, log_prob):
     """ln P(y) ``[B]`` of full labellings ``[B, T]``, written; a sum of logarithms of conditionals, none above 0."""
     alpha, top, mass = rooms(node)
     for b in range(first, last):
@@ -192,7 +193,7 @@ def run_log_prob(node, edge, lengths, first, last, y, log_prob):
 
 
 @kernel(fastmath=FLAGS)
-def run_filtered(node, edge, lengths, first, last, shares):
+def run_filtered(first, last, node, edge, lengths, shares):
     """exp α ``[B, T, L]``, written; 0 over padding."""
     _, top, mass = rooms(node)
     for b in range(first, last):
@@ -206,7 +207,7 @@ def run_filtered(node, edge, lengths, first, last, shares):
 
 
 @kernel(fastmath=FLAGS)
-def run_sample(node, edge, lengths, first, last, uniform, labels):
+def run_sample(first, last, node, edge, lengths, uniform, labels):
     """``labels int64 [n, B, T]``, written, −100 beyond the lengths, by ``uniform [n, B, T]`` numbers."""
     alpha, top, mass = rooms(node)
     weights = np.empty(node.shape[2])
@@ -229,28 +230,28 @@ def run_sample(node, edge, lengths, first, last, uniform, labels):
 def forward_backward_in_logs(node: Tensor, edge: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """ln Z ``[B]`` and node marginals ``[B, T, L]``."""
     log_z, nodes = node.new_empty(len(node)), torch.empty_like(node, memory_format=torch.contiguous_format)
-    _on_threads(run_forward_backward, Chains(node, edge, lengths), log_z, nodes)
+    _in_parallel(run_forward_backward, Chains(node, edge, lengths), log_z, nodes)
     return log_z, nodes
 
 
 def log_prob_in_logs(node: Tensor, edge: Tensor, lengths: Tensor, y: Tensor) -> Tensor:
     """ln P(y) ``[B]`` of full labellings ``[B, T]``."""
     log_prob = node.new_empty(len(node))
-    _on_threads(run_log_prob, Chains(node, edge, lengths), y, log_prob)
+    _in_parallel(run_log_prob, Chains(node, edge, lengths), y, log_prob)
     return log_prob
 
 
 def filtered_in_logs(node: Tensor, edge: Tensor, lengths: Tensor) -> Tensor:
     """P(y_t given what is up to t) ``[B, T, L]``; 0 over padding."""
     shares = torch.empty_like(node, memory_format=torch.contiguous_format)
-    _on_threads(run_filtered, Chains(node, edge, lengths), shares)
+    _in_parallel(run_filtered, Chains(node, edge, lengths), shares)
     return shares
 
 
 def sample_in_logs(node: Tensor, edge: Tensor, lengths: Tensor, uniform: Tensor) -> Tensor:
     """Labellings ``int64 [n, B, T]`` by random numbers ``[n, B, T]`` in [0, 1)."""
     labels = torch.empty(uniform.shape, dtype=torch.int64)
-    _on_threads(run_sample, Chains(node, edge, lengths), uniform, labels)
+    _in_parallel(run_sample, Chains(node, edge, lengths), uniform, labels)
     return labels
 
 
@@ -269,7 +270,6 @@ def edges_in_logs(chains: Chains, weight: Tensor) -> Tensor:
     return torch.from_numpy(totals.sum(0) if copies > 1 else totals[0])
 
 
-def _on_threads(run, chains: Chains, *rest: Tensor) -> None:
-    inputs, outputs = arrays(*with_a_table(chains)), [x.numpy() for x in rest]
-    parts = shares_of(len(chains.node), threads_for(chains.node.numel()))
-    on_threads(lambda _, first, last: run(*inputs, first, last, *outputs), parts)
+def _in_parallel(run, chains: Chains, *rest: Tensor) -> None:
+    work = partition(len(chains.node), threads_for(chains.node.numel()), 4)
+    parallel(run, work, *arrays(*with_a_table(chains)), *(x.numpy() for x in rest))

@@ -32,7 +32,8 @@ from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.memory import address, fold_blocks, full_like, load
 from lnz.ops.jit.cpu.product import maximise
 from lnz.ops.jit.cpu.vectors import max_lanes, maximum
-from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
+from lnz.ops.jit.threads import parallel, partition
+from lnz.ops.jit.work import arrays, threads_for
 
 
 @helper(fastmath=FLAGS)
@@ -62,7 +63,7 @@ def write_table(out, score, top, alpha, table, onward):
 
 
 @kernel(fastmath=FLAGS)
-def run(chains, first, last, block, nodes, edges):
+def run(first, last, chains, block, nodes, edges):
     """Of sequences first … last − 1: ``nodes [B, T, L]`` and ``edges [B, T − 1, L, L]``, written unless empty.
 
     −inf over padding and where there is no labelling. α is kept of ``block`` steps at a time.
@@ -131,6 +132,5 @@ def max_marginals(chains: Chains, of_edges: bool) -> Tensor:
     edges = out if of_edges else out.new_empty(0, 0, 0, 0)
     inputs = Inputs(*arrays(*with_a_table(chains)))
     outputs = block_of(chains), nodes.numpy(), edges.numpy()
-    threads = threads_for(chains.node.numel())
-    on_threads(lambda _, first, last: run(inputs, first, last, *outputs), shares_of(B, threads))
+    parallel(run, partition(B, threads_for(chains.node.numel()), 4), inputs, *outputs)
     return out

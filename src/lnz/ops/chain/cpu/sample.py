@@ -12,7 +12,8 @@ from lnz.ops.chain.cpu.sweep import FORWARD, JUDGE, LIFT, lift_table
 from lnz.ops.chain.records import Chains
 from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.memory import address
-from lnz.ops.jit.work import on_threads, shares_of, threads_for
+from lnz.ops.jit.threads import parallel, partition
+from lnz.ops.jit.work import threads_for
 
 IGNORE = -100
 
@@ -40,7 +41,7 @@ def pick(weights, uniform):
 
 
 @kernel(fastmath=FLAGS)
-def run(nodes, before, edge, lengths, first, last, uniform, labels):
+def run(first, last, nodes, before, edge, lengths, uniform, labels):
     """Of sequences first … last − 1: ``labels int64 [n, B, T]``, −100 beyond, by ``uniform [n, B, T]`` numbers.
 
     ``nodes`` and ``before`` as the stages ``LIFT`` and ``FORWARD`` leave them; ``edge [B or 1, T − 1 or 1, L, L]``.
@@ -73,5 +74,5 @@ def sample(chains: Chains, uniform: Tensor) -> tuple[Tensor, Tensor]:
     _, edges, counts = forward.inputs
     inputs, outputs = (forward.nodes.numpy(), forward.before.numpy(), edges, counts), (uniform.numpy(), labels.numpy())
     threads = threads_for(uniform.numel() * chains.node.shape[2])
-    on_threads(lambda _, first, last: run(*inputs, first, last, *outputs), shares_of(len(chains.node), threads))
+    parallel(run, partition(len(chains.node), threads, 4), *inputs, *outputs)
     return labels, forward.in_range

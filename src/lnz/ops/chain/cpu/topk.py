@@ -37,7 +37,8 @@ from lnz.ops.chain.records import Chains, with_a_table
 from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.memory import address
 from lnz.ops.jit.cpu.rows import copy
-from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
+from lnz.ops.jit.threads import parallel, partition
+from lnz.ops.jit.work import arrays, threads_for
 
 
 class Endings(NamedTuple):
@@ -195,7 +196,7 @@ def rearrange(labels, b, n, order, raw):
 
 
 @kernel(fastmath=FLAGS)
-def run(chains, first, last, block, labels, scores):
+def run(first, last, chains, block, labels, scores):
     """Of sequences first … last − 1: ``labels int64 [k, B, T]``, −100 beyond, and float64 ``scores [k, B]``, written.
 
     What does not exist has −100 and −inf. α is kept of ``block`` steps at a time.
@@ -255,6 +256,5 @@ def topk(chains: Chains, k: int) -> tuple[Tensor, Tensor]:
     labels, scores = torch.empty(k, B, T, dtype=torch.int64), torch.empty(k, B, dtype=torch.float64)
     inputs = Inputs(*arrays(*with_a_table(chains)))
     outputs = block_of(chains), labels.numpy(), scores.numpy()
-    threads = threads_for(chains.node.numel())
-    on_threads(lambda _, first, last: run(inputs, first, last, *outputs), shares_of(B, threads))
+    parallel(run, partition(B, threads_for(chains.node.numel()), 4), inputs, *outputs)
     return labels, scores

@@ -21,7 +21,8 @@ from lnz.ops.jit.cpu.memory import address, fold_blocks, for_blocks, full_like, 
 from lnz.ops.jit.cpu.product import SPLITS, maximise, workspace
 from lnz.ops.jit.cpu.rows import copy
 from lnz.ops.jit.cpu.vectors import max_lanes, min_lanes, select
-from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
+from lnz.ops.jit.threads import parallel, partition
+from lnz.ops.jit.work import arrays, threads_for
 
 IGNORE = -100
 
@@ -66,7 +67,7 @@ def first_of_largest(values):
 
 
 @kernel(fastmath=FLAGS)
-def run(node, edge, lengths, ends, first, last, labels, scores):
+def run(first, last, node, edge, lengths, ends, labels, scores):
     """Of sequences first … last − 1: ``labels int64 [B, T]``, −100 beyond, and float64 ``scores [B]``, both written.
 
     ``node [B, T, L]``, ``edge [B or 1, T − 1 or 1, L, L]``, ``ends [2, L]``, on top of the node scores of the first and
@@ -135,6 +136,5 @@ def viterbi(chains: Chains, ends: Tensor | None = None) -> tuple[Tensor, Tensor]
     labels, scores = torch.empty(B, T, dtype=torch.int64), torch.empty(B, dtype=torch.float64)
     ends = chains.node.new_zeros(2, chains.node.shape[2]) if ends is None else ends
     inputs, outputs = arrays(*with_a_table(chains), ends), (labels.numpy(), scores.numpy())
-    threads = threads_for(chains.node.numel())
-    on_threads(lambda _, first, last: run(*inputs, first, last, *outputs), shares_of(B, threads))
+    parallel(run, partition(B, threads_for(chains.node.numel()), 4), *inputs, *outputs)
     return labels, scores
