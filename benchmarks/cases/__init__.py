@@ -14,6 +14,7 @@ from benchmarks.cases.gibbs import Gibbs
 from benchmarks.cases.grid_belief_propagation import GridBeliefPropagation
 from benchmarks.cases.grid_variational import GridVariational
 from benchmarks.cases.hmm import HMMSmoothing
+from benchmarks.cases.network_em import NetworkEM
 from benchmarks.cases.semi_markov import SemiMarkov
 from benchmarks.cases.transducer import TransducerLoss
 from benchmarks.cases.viterbi import Viterbi
@@ -23,6 +24,7 @@ ALL: tuple[Case, ...] = (
     GridVariational(),
     ExactMarginals(),
     EvidenceBatch(),
+    NetworkEM(),
     ChainNLL(),
     Viterbi(),
     SemiMarkov(),

@@ -52,11 +52,11 @@ def rows_of_evidence(given: Evidence, wanted: str, weights: Tensor | None = None
     run = KERNELS.find("evidence", given.tables)
     each = None if weights is None else weights.detach().double().contiguous().numpy()
     observed = given.observed.contiguous()
-    found = None if run is None else run(given.tables.contiguous().numpy(), observed.numpy(), program, wanted, each)
-    if found is None:
+    if run is None:
         log_z = torch.full((len(given.tables), len(observed)), torch.nan, dtype=torch.float64)
         answer = _blank(given, program, wanted)
     else:
+        found = run(given.tables.contiguous().numpy(), observed.numpy(), program, wanted, each)
         log_z, answer = map(torch.from_numpy, found)
         if wanted == NODES:
             answer = answer.reshape(len(observed), len(program.cardinalities), -1)

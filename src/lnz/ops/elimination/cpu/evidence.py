@@ -43,7 +43,8 @@ class Given(NamedTuple):
         observed: ``int64 [R, N]``, negative where unobserved.
         weights: ``[R]``, how often each row counts in sums; or empty.
         products: ``[S, TABLE_ENTRIES]``, the product of each clique's tables.
-        least: ``[S, C]``, below which a clique's message loses its range.
+        least: ``[S, C]``, below which a clique's message loses its range …
+        enough: … unless ln Z exceeds this.
         chunk: how many rows are one chunk.
     """
 
@@ -51,6 +52,7 @@ class Given(NamedTuple):
     weights: Any
     products: Any
     least: Any
+    enough: float
     chunk: int
 
 
@@ -120,6 +122,7 @@ def _chunk(chunk, given, found, addresses, room):
         n = min(LANES, until - at)
         observe(at, n, given, lists, work)
         log_z, fine = upward(address(given.products, net), address(given.least, net), n, lists, work)
+        fine = fine | ((log_z >= given.enough) & first_lanes(n))
         store(select(fine, log_z, math.nan), address(found.log_z, (net, at)), 0, n)
         if down:
             weight = full_like(work.tables, 1.0)

@@ -131,7 +131,7 @@ def layout(program: Program) -> Layout:
     arrays = {name: np.array(column, np.int64) for name, column in columns.items()}
     arrays["places"] = np.concatenate([np.zeros(0, np.int64), *places])
     lists = Lists(**arrays)
-    joined = [tuple(np.concatenate(side) for side in zip(*pairs, strict=True)) for pairs in products]
+    joined = [(np.concatenate([e for e, _ in pairs]), np.concatenate([p for _, p in pairs])) for pairs in products]
     every = [np.concatenate(side) for side in zip((np.zeros(0, np.int64),) * 2, *joined, strict=True)]
     return Layout(lists, np.array([a.ctypes.data for a in lists], np.int64), parent, joined, (every[0], every[1]))
 
