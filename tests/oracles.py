@@ -305,3 +305,36 @@ def semi_markov(segment: Tensor, edge: Tensor, lengths: Tensor | None) -> Oracle
         return found
 
     return Oracle(tuple(batch), (T,), ((T, W, L), (steps, L, L)), per_entry(batch, one))
+
+
+def brackets(i: int, j: int) -> list[list[tuple[int, int]]]:
+    """The spans of every binary tree on words i … j."""
+    if i == j:
+        return [[(i, i)]]
+    return [[(i, j), *left, *right] for k in range(i, j) for left in brackets(i, k) for right in brackets(k + 1, j)]
+
+
+def as_table(N: int, n: int, spans: dict[tuple[int, int], int]) -> tuple[int, ...]:
+    """Labels of spans as a flat labelling ``[N N]``."""
+    cells = itertools.product(range(N), repeat=2)
+    return tuple(spans.get((i, j), -1) if max(i, j) < n else IGNORE for i, j in cells)
+
+
+def constituency(scores: Tensor, lengths: Tensor | None) -> Oracle:
+    """Every binary tree on n words, with every label of each of its spans."""
+    N, L = scores.shape[-2:]
+    batch = torch.broadcast_shapes(scores.shape[:-3], () if lengths is None else lengths.shape)
+    scores = scores.expand(*batch, N, N, L)
+    lengths = torch.tensor(N).expand(batch) if lengths is None else lengths.expand(batch)
+
+    def one(index: tuple[int, ...]) -> list[Labelling]:
+        s, n = scores[index].tolist(), int(lengths[index])
+        found = []
+        for spans in brackets(0, n - 1) if n else [[]]:
+            for labels in itertools.product(range(L), repeat=len(spans)):
+                parts = tuple((i, j, k) for (i, j), k in zip(spans, labels, strict=True))
+                y = as_table(N, n, {(i, j): k for i, j, k in parts})
+                found.append(Labelling(y, math.fsum(s[i][j][k] for i, j, k in parts) if n else 0.0, (parts,)))
+        return found
+
+    return Oracle(tuple(batch), (N, N), ((N, N, L),), per_entry(batch, one))

@@ -17,6 +17,7 @@ from lnz.inference import Method
 SURFACE = {
     "lnz": {
         "CTC",
+        "ConstituencyTree",
         "ConvergenceWarning",
         "FactorGraph",
         "FailedEstimateError",
@@ -166,7 +167,7 @@ def test_public_objects_are_annotated(value: object) -> None:
 
 @pytest.mark.parametrize(
     "family",
-    [lnz.Softmax, lnz.LinearChain, lnz.MRF, lnz.HMM, lnz.SemiMarkov, lnz.SecondOrderChain],
+    [lnz.Softmax, lnz.LinearChain, lnz.MRF, lnz.HMM, lnz.SemiMarkov, lnz.SecondOrderChain, lnz.ConstituencyTree],
     ids=lambda family: family.__name__,
 )
 def test_every_family_is_a_torch_distribution_with_the_common_members(family: type) -> None:

@@ -2,6 +2,7 @@
 
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.bayes_net import BayesNet
+from lnz.distributions.constituency_tree import ConstituencyTree
 from lnz.distributions.ctc import CTC
 from lnz.distributions.ctc_alignments import CTCAlignments
 from lnz.distributions.hmm import HMM
@@ -20,6 +21,7 @@ __all__ = [
     "MRF",
     "BayesNet",
     "CTCAlignments",
+    "ConstituencyTree",
     "LinearChain",
     "SecondOrderChain",
     "SemiMarkov",

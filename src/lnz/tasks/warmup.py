@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import lnz
-from lnz.distributions import CTC, HMM, MRF, LinearChain, SemiMarkov, Transducer
+from lnz.distributions import CTC, HMM, MRF, ConstituencyTree, LinearChain, SemiMarkov, Transducer
 from lnz.graphs import FactorGraph
 from lnz.inference import (
     TRWS,
@@ -85,6 +85,11 @@ def _chain(dtype: torch.dtype) -> None:
 
 def _semi_markov(dtype: torch.dtype) -> None:
     p = SemiMarkov(_scores(dtype, 4, 6, 3, 5), _scores(dtype, 5, 5))
+    _answers(p, p.argmax())
+
+
+def _spans(dtype: torch.dtype) -> None:
+    p = ConstituencyTree(_scores(dtype, 4, 5, 5, 3))
     _answers(p, p.argmax())
 
 
@@ -172,6 +177,7 @@ def _icm(dtype: torch.dtype) -> None:
 OPERATIONS = {
     "chain": Operation("LinearChain, SecondOrderChain, HMM, LinearChainCRF", _chain),
     "semi_markov": Operation("SemiMarkov", _semi_markov),
+    "spans": Operation("ConstituencyTree", _spans),
     "ctc": Operation("CTC, ctc_loss, CTCHead", _ctc),
     "transducer": Operation("Transducer, rnnt_loss", _transducer),
     "elimination": Operation("MRF and BayesNet by Exact", _elimination),
