@@ -28,6 +28,7 @@ SURFACE = {
         "LinearChain",
         "LnzError",
         "MRF",
+        "PCFG",
         "SecondOrderChain",
         "SemiMarkov",
         "Softmax",
@@ -167,7 +168,16 @@ def test_public_objects_are_annotated(value: object) -> None:
 
 @pytest.mark.parametrize(
     "family",
-    [lnz.Softmax, lnz.LinearChain, lnz.MRF, lnz.HMM, lnz.SemiMarkov, lnz.SecondOrderChain, lnz.ConstituencyTree],
+    [
+        lnz.Softmax,
+        lnz.LinearChain,
+        lnz.MRF,
+        lnz.HMM,
+        lnz.SemiMarkov,
+        lnz.SecondOrderChain,
+        lnz.ConstituencyTree,
+        lnz.PCFG,
+    ],
     ids=lambda family: family.__name__,
 )
 def test_every_family_is_a_torch_distribution_with_the_common_members(family: type) -> None:

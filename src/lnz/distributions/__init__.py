@@ -9,6 +9,7 @@ from lnz.distributions.hmm import HMM
 from lnz.distributions.latent_class import latent_class, naive_bayes
 from lnz.distributions.linear_chain import LinearChain
 from lnz.distributions.mrf import MRF
+from lnz.distributions.pcfg import PCFG
 from lnz.distributions.second_order_chain import SecondOrderChain
 from lnz.distributions.semi_markov import SemiMarkov
 from lnz.distributions.softmax import Softmax
@@ -19,6 +20,7 @@ __all__ = [
     "CTC",
     "HMM",
     "MRF",
+    "PCFG",
     "BayesNet",
     "CTCAlignments",
     "ConstituencyTree",

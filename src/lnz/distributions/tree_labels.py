@@ -11,9 +11,8 @@ from torch.distributions import constraints
 from lnz.checks import as_labels, check_broadcast, check_event_shape, check_labels, check_tensor, concrete
 from lnz.distributions.sequence import SequenceDistribution
 from lnz.distributions.support import BinaryTrees
-from lnz.ops.charts import within
+from lnz.ops.charts import ABSENT, within
 from lnz.ops.spans import crossed
-from lnz.ops.spans.records import ABSENT
 from lnz.typing import IGNORE
 
 

@@ -12,6 +12,18 @@ from itertools import count
 import torch
 from torch import Tensor
 
+from lnz.typing import IGNORE
+
+ABSENT = -1
+"""What a labelling holds where no constituent is."""
+
+
+def no_constituents(M: int, N: int, lengths: Tensor) -> Tensor:
+    """M labellings ``int64 [M, B, N, N]`` without constituents: −1, and −100 over padding."""
+    beyond = torch.arange(N, device=lengths.device) >= lengths[:, None]
+    beyond = beyond[:, None] | beyond[..., None]
+    return torch.where(beyond, IGNORE, ABSENT).expand(M, *beyond.shape).clone()
+
 
 def within(N: int, lengths: Tensor) -> Tensor:
     """Which entries ``[*lengths, N, N]`` are spans: neither below the diagonal nor beyond the length."""

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from lnz.ops import precision
-from lnz.ops.charts import by_width, parts
+from lnz.ops.charts import by_width, no_constituents, parts
 from lnz.ops.choices import Choose, picked, ranked
 from lnz.ops.scaffold import Operator
 from lnz.ops.scaffold.batch import Axis
 from lnz.ops.spans.op import KERNELS
-from lnz.ops.spans.records import ABSENT, Spans
+from lnz.ops.spans.records import Spans
 from lnz.ops.spans.reference import inside
 from lnz.semirings import KMax, Log
 from lnz.typing import IGNORE
@@ -147,9 +147,7 @@ def _walk(own: Tensor, ways: _Ways, lengths: Tensor, rank: Tensor, choose: Choos
     """
     (M, B), N, device = rank.shape, own.shape[-1], own.device
     words = torch.arange(N, device=device)
-    beyond = (words >= lengths[:, None]).expand(M, B, N)
-    y = torch.full((M, B, N, N), ABSENT, device=device)
-    y = y.masked_fill(beyond[..., None, :] | beyond[..., None], IGNORE)
+    y = no_constituents(M, N, lengths)
     totals = torch.where(rank == 0, 0.0, -torch.inf).to(own)
     if not N:
         return y, totals

@@ -8,9 +8,6 @@ from torch import Tensor
 
 from lnz.ops import precision
 
-ABSENT = -1
-"""What a labelling holds where no constituent is."""
-
 
 class Spans(NamedTuple):
     """B sentences.

@@ -5,7 +5,7 @@ from n on being padding. A tree has 2n − 1 spans with a label each, so labels 
 
     β(i, j) = ln Σ_l exp s(i, j, l) + ln Σ_{i ≤ k < j} exp(β(i, k) + β(k + 1, j)),   ln Z = β(0, n − 1)
 
-Charts are as in :mod:`lnz.ops.charts`. O(B N³) time. No tree is possible without words but the empty one: ln Z = 0 where n = 0.
+Charts are as in :mod:`lnz.ops.charts`. O(B N³) time. Without words there is one tree, the empty one: ln Z = 0.
 
 Source: Baker 1979 (inside–outside); Lari & Young 1990.
 """

@@ -9,12 +9,12 @@ import math
 
 import numpy as np
 
+from lnz.ops.charts import ABSENT
 from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.memory import address, full_like, load, store
 from lnz.ops.jit.cpu.product import workspace
 from lnz.ops.jit.cpu.rows import FLAGS
 from lnz.ops.jit.cpu.vectors import LANES, maximum
-from lnz.ops.spans.records import ABSENT
 from lnz.typing import IGNORE
 
 
