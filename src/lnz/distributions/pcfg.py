@@ -35,8 +35,8 @@ class PCFG(TreeLabels):
     A labelling y is an ``int64`` tensor ``[*batch, N, N]``: entry [i, j] is **the nonterminal of the constituent of
     words i … j (inclusive), the preterminal 0 … PT − 1 on the diagonal, −1 where there is no constituent, −100
     unknown**. So ``condition`` takes brackets, labels and tags in any mixture. Entries below the diagonal are ignored
-    (and −1 in labellings returned), padding too (−100). A sentence without words has one derivation, the empty one; a single word
-    has none, for rules make two symbols of one.
+    (and −1 in labellings returned), padding too (−100). A sentence without words has one derivation, the empty one; a
+    single word has none, for rules make two symbols of one.
 
     All exact: with S = NT + PT, O(N³ S² + N² NT S²) time per batch entry, nearly all of it in matrix products on the
     device of the scores. ``marginals`` are the expected counts of rules: the gradient of ln Z, and what EM needs.

@@ -12,6 +12,7 @@ from lnz.nn.hmm import HiddenMarkovModel, HMMStatistics
 from lnz.nn.hmm_emissions import CategoricalEmission, Emission, NeuralEmission
 from lnz.nn.linear_chain_crf import LinearChainCRF
 from lnz.nn.log_mel import LogMel, mel_filterbank
+from lnz.nn.pcfg import PCFGModel, PCFGStatistics
 from lnz.nn.restricted_boltzmann_machine import RestrictedBoltzmannMachine
 from lnz.nn.speech_encoder import SpeechEncoder
 from lnz.nn.tag_schemes import transition_mask
@@ -31,6 +32,8 @@ __all__ = [
     "LinearChainCRF",
     "LogMel",
     "NeuralEmission",
+    "PCFGModel",
+    "PCFGStatistics",
     "RestrictedBoltzmannMachine",
     "SpeechEncoder",
     "functional",
