@@ -53,10 +53,11 @@ def forward_backward(given: Grammar) -> tuple[Tensor, Tensor, Tensor, Tensor, Te
 
 def _solve(given: Grammar) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     (B, N, PT), NT, dtype = given.preterminals.shape, given.root.shape[1], given.preterminals.dtype
-    flat = given.rules.flatten(2).double()
+    flat = given.rules.flatten(2)
     top = _finite(flat.amax(2, keepdim=True))
     below = flat - top
-    rules = _Rules(below.exp().to(dtype), top.mT)
+    lowest_rule = _lowest(below)
+    rules = _Rules(below.exp_(), top.mT.double())
     words = torch.arange(N, device=given.lengths.device) < given.lengths[:, None]
     chart, widest = _empty_chart(given), int(given.lengths.max())
     scores = torch.cat((given.root[:, None].new_full((1, 1, NT), -math.inf).expand(B, N, NT), given.preterminals), -1)
@@ -71,7 +72,7 @@ def _solve(given: Grammar) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         beta = beta.where(allowed, -math.inf)
         inside = words[:, w:].unsqueeze(-1)
         enough = (total >= _LIMIT[dtype]) | ~inside | ~allowed
-        reach = _lowest(below) + 2 * lowest + _lowest(scale - peak.unsqueeze(-1))
+        reach = lowest_rule + 2 * lowest + _lowest(scale - peak.unsqueeze(-1))
         in_range &= enough.flatten(1).all(1) | (reach > _SMALLEST[dtype])
         beta = beta.where(inside, -math.inf)
         lowest = torch.minimum(lowest, _put(chart, w, torch.nn.functional.pad(beta, (0, PT), value=-math.inf)))
@@ -84,7 +85,12 @@ def _solve(given: Grammar) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
 def _lowest(scores: Tensor) -> Tensor:
     """The smallest finite entry of each of the batch, at most 0."""
-    return scores.masked_fill(torch.isneginf(scores), 0.0).flatten(1).amin(1) if scores.numel() else scores.new_zeros(1)
+    if not scores.numel():
+        return scores.new_zeros(1)
+    lowest = scores.flatten(1).amin(1)
+    if torch.isneginf(lowest).any():
+        lowest = scores.masked_fill(torch.isneginf(scores), 0.0).flatten(1).amin(1)
+    return lowest
 
 
 def _finite(top: Tensor) -> Tensor:
@@ -168,10 +174,10 @@ def _share_out(
         total = sums[w - 1]
         mass = left_mass[:, : N - w, w, :NT] + right_mass[:, w:, N - 1 - w, :NT]
         share = torch.where(total > 0, mass / total, 0.0)
-        counts += share.mT @ _pairs(left, right, factor.squeeze(-1)).flatten(2)
+        counts.baddbmm_(share.mT, _pairs(left, right, factor.squeeze(-1)).flatten(2))
         weight = (share @ (rules.table[0] if len(rules.table) == 1 else rules.table)).unflatten(-1, left.shape[-1:] * 2)
         scaled = left * factor
         left_mass[:, : N - w, :w] += scaled * (right @ weight.mT)
         right_mass[:, w:, N - w :] += right * (scaled @ weight)
     words = left_mass[:, :, 0, NT:] + right_mass[:, :, N - 1, NT:]
-    return words, whole, (counts * rules.table).unflatten(-1, chart.left.shape[-1:] * 2)
+    return words, whole, counts.mul_(rules.table).unflatten(-1, chart.left.shape[-1:] * 2)
