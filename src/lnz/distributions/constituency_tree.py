@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from lnz.checks import as_integers, broadcast_shapes, check_integer, check_lengths, check_scores, joint_batch_shape
+from lnz.checks import (
+    LARGE,
+    as_integers,
+    broadcast_shapes,
+    check_integer,
+    check_lengths,
+    check_scores,
+    joint_batch_shape,
+    largest,
+)
 from lnz.distributions.sequence import gathered, without_padding
 from lnz.distributions.tree_labels import TreeLabels
 from lnz.ops import spans
@@ -61,10 +71,13 @@ class ConstituencyTree(TreeLabels):
             shapes["lengths"] = lengths.shape
         super().__init__(joint_batch_shape(**shapes), torch.Size((N, N)), validate_args)
         words = torch.as_tensor(N if lengths is None else lengths, device=span_scores.device)
-        self.span_scores = without_padding(
-            "span_scores", span_scores, lambda: within(N, words).unsqueeze(-1), values=values, axes=3
-        )
-        self.lengths = lengths
+        self._top = largest(span_scores)
+        if self._top is None or not math.isfinite(self._top):  # what is NaN or infinite may be padding
+            span_scores = without_padding(
+                "span_scores", span_scores, lambda: within(N, words).unsqueeze(-1), values=values, axes=3
+            )
+            self._top = largest(span_scores)
+        self.span_scores, self.lengths = span_scores, lengths
 
     @property
     def scores(self) -> Tensor:
@@ -83,8 +96,15 @@ class ConstituencyTree(TreeLabels):
         return self.span_scores.dtype
 
     @property
+    def _far(self) -> bool:
+        return self._top is not None and LARGE < abs(self._top) < math.inf and self._device.type != "mps"
+
+    @property
     def _flat(self) -> spans.Spans:
         """Scores and lengths with one batch axis, as the operation takes them; half precision in float32."""
+        return self._once("flat", self._flattened)
+
+    def _flattened(self) -> spans.Spans:
         B, shape = self.batch_shape.numel(), self.span_scores.shape[-3:]
         scores = self.span_scores.to(self._working_dtype).expand(*self.batch_shape, *shape).reshape(B, *shape)
         return spans.Spans(scores, self._word_counts.expand(self.batch_shape).reshape(B))
