@@ -4,6 +4,7 @@ from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.bayes_net import BayesNet
 from lnz.distributions.ctc import CTC
 from lnz.distributions.ctc_alignments import CTCAlignments
+from lnz.distributions.dependency_tree import DependencyTree
 from lnz.distributions.hmm import HMM
 from lnz.distributions.latent_class import latent_class, naive_bayes
 from lnz.distributions.linear_chain import LinearChain
@@ -20,6 +21,7 @@ __all__ = [
     "MRF",
     "BayesNet",
     "CTCAlignments",
+    "DependencyTree",
     "LinearChain",
     "SecondOrderChain",
     "SemiMarkov",
