@@ -10,6 +10,7 @@ from lnz.distributions import (
     CTC,
     HMM,
     MRF,
+    Autoregressive,
     BayesNet,
     DependencyTree,
     LinearChain,
@@ -17,8 +18,11 @@ from lnz.distributions import (
     SemiMarkov,
     Softmax,
     Transducer,
+    factorial_hmm,
     latent_class,
+    mixture,
     naive_bayes,
+    unrolled,
 )
 from lnz.errors import (
     ConvergenceWarning,
@@ -42,6 +46,7 @@ __all__ = [
     "CTC",
     "HMM",
     "MRF",
+    "Autoregressive",
     "BayesNet",
     "Bounds",
     "ConvergenceWarning",
@@ -59,11 +64,14 @@ __all__ = [
     "Transducer",
     "Weighted",
     "bounds",
+    "factorial_hmm",
     "inference",
     "latent_class",
     "metrics",
+    "mixture",
     "naive_bayes",
     "objectives",
+    "unrolled",
 ]
 
 
