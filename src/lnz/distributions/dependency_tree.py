@@ -19,7 +19,7 @@ from lnz.checks import (
     check_scores,
     joint_batch_shape,
 )
-from lnz.distributions.sequence import SequenceDistribution, centred, gathered, without_padding
+from lnz.distributions.sequence import SequenceDistribution, gathered, without_padding
 from lnz.distributions.support import Labellings
 from lnz.ops import arborescence, arcs, precision, projective
 from lnz.ops.choices import picked
@@ -34,9 +34,9 @@ class DependencyTree(SequenceDistribution):
     theorem (Koo et al. 2007; McDonald & Satta 2007; Smith & Smith 2007), O(N³) too, by an elimination that subtracts
     nothing, so that scores may range as they like. Best trees: Eisner's, or Chu–Liu–Edmonds' in O(N²).
 
-    A tree y is an ``int64`` tensor ``[*batch, N + 1]``: the head of each word 1 … N; entry 0 is 0 and means nothing. With
-    labels it is ``[*batch, N + 1, 2]``, head and label. −100 is padding, or *unobserved*. Heads that make no tree of
-    this kind have score −inf.
+    A tree y is an ``int64`` tensor ``[*batch, N + 1]``: the head of each word 1 … N; entry 0 is 0 and means nothing.
+    With labels it is ``[*batch, N + 1, 2]``, head and label. −100 is padding, or *unobserved*. Heads that make no tree
+    of this kind have score −inf.
 
     Args:
         arc_scores: s ``[*batch, N + 1, N + 1]``, [dependent, head]; row 0 and the diagonal are not looked at. With
@@ -112,37 +112,46 @@ class DependencyTree(SequenceDistribution):
     # What the operations take ----------------------------------------------------------------------------------------
 
     @property
-    def _labelled_scores(self) -> Tensor:
-        """``[B, N + 1, N + 1, R]``, less :attr:`_tops`, −inf where there is no arc."""
-        return self._once("labelled_scores", self._find_labelled_scores)
+    def _among(self) -> Tensor:
+        """Scores in the dtype to add up in, with an axis of labels, −inf where there is no arc."""
 
-    def _find_labelled_scores(self) -> Tensor:
-        M = self._words + 1
-        scores = self.arc_scores.to(precision.accumulator(self.arc_scores))
-        scores = scores if self.labelled else scores.unsqueeze(-1)
-        among = _arcs(M, self.lengths, scores.device).unsqueeze(-1)
-        scores = torch.where(among, scores, -torch.inf).expand(*self.batch_shape, M, M, scores.shape[-1])
-        scores = scores.reshape(self.batch_shape.numel(), *scores.shape[-3:])
-        shifted, tops = centred(scores, 2)  # every word has one head: a constant per word moves all trees alike
-        self._cache["tops", torch.is_grad_enabled()] = tops
-        return shifted
+        def find() -> Tensor:
+            scores = self.arc_scores.to(precision.accumulator(self.arc_scores))
+            among = _arcs(self._words + 1, self.lengths, scores.device).unsqueeze(-1)
+            never = torch.zeros(among.shape, dtype=scores.dtype, device=scores.device).masked_fill(~among, -torch.inf)
+            # a sum keeps nothing for backward, which may then be called for several answers
+            return (scores if self.labelled else scores.unsqueeze(-1)) + never
+
+        return self._once("among", find)
 
     @property
     def _tops(self) -> Tensor:
-        """What all trees have in common per word, ``[B, N + 1]``."""
-        self._labelled_scores  # noqa: B018 computes both
-        return self._cache["tops", torch.is_grad_enabled()]
+        """The largest score of each word ``[…, N + 1, 1, 1]``, a constant: it has one head, in any tree."""
+        tops = self._among.detach().amax((-2, -1), keepdim=True)
+        return tops.masked_fill(torch.isneginf(tops), 0.0)
+
+    @property
+    def _common(self) -> Tensor:
+        """Σ of :attr:`_tops` ``[B]``, which the functions below leave out."""
+        return self._tops.flatten(-3).sum(-1).expand(self.batch_shape).reshape(self.batch_shape.numel())
+
+    @property
+    def _labelled_scores(self) -> Tensor:
+        """:attr:`_among`, less :attr:`_tops`, ``[B, N + 1, N + 1, R]``."""
+
+        def find() -> Tensor:
+            scores = self._among - self._tops
+            own = scores.shape[-3:]
+            return scores.expand(*self.batch_shape, *own).reshape(self.batch_shape.numel(), *own)
+
+        return self._once("labelled_scores", find)
 
     @property
     def _flat(self) -> arcs.Arcs:
         """Scores with one batch axis, labels summed over, as the operations take them."""
-
-        def make() -> arcs.Arcs:
-            scores = self._labelled_scores
-            summed = Log().plus(scores, -1) if self.labelled else scores.squeeze(-1)
-            return arcs.Arcs(summed, self._flat_lengths, self.single_root)
-
-        return self._once("flat", make)
+        scores = self._labelled_scores
+        summed = Log().plus(scores, -1) if self.labelled else scores.squeeze(-1)  # not kept, nor what it keeps
+        return arcs.Arcs(summed, self._flat_lengths, self.single_root)
 
     @property
     def _flat_lengths(self) -> Tensor:
@@ -161,7 +170,7 @@ class DependencyTree(SequenceDistribution):
 
     @property
     def _wide_log_partition(self) -> Tensor:
-        return self._centred_log_partition + self._tops.sum(-1).reshape(self.batch_shape)
+        return self._centred_log_partition + self._common.reshape(self.batch_shape)
 
     def _total(self) -> Tensor:
         return self._centred_log_partition
@@ -183,7 +192,7 @@ class DependencyTree(SequenceDistribution):
         return marginals.to(self._dtype).reshape(*self.batch_shape, *marginals.shape[1:])
 
     def _wide_score(self, y: Tensor) -> Tensor:
-        return self._score_of(y, self._labelled_scores) + self._tops.sum(-1).reshape(self.batch_shape)
+        return self._score_of(y, self._labelled_scores) + self._common.reshape(self.batch_shape)
 
     def _from_offset(self, y: Tensor) -> tuple[Tensor, Tensor]:
         return self._score_of(y, self._labelled_scores), self._centred_log_partition
@@ -199,7 +208,8 @@ class DependencyTree(SequenceDistribution):
         shape, M = broadcast_shapes(y.shape[: y.dim() - len(self.event_shape)], self.batch_shape), self._words + 1
         heads, labels = self._split(y.clamp(min=0))
         heads = heads.expand(*shape, M)
-        table = scores.reshape(*self.batch_shape, M, -1).expand(*shape, M, -1)
+        table = scores.flatten(2).unflatten(0, self.batch_shape) if self.batch_shape else scores.flatten(2)[0]
+        table = table.expand(*shape, *table.shape[-2:])
         each = gathered(table, heads * scores.shape[-1] + labels)
         words = self.inside[..., 0] if self.labelled else self.inside
         words = (words & (torch.arange(M, device=y.device) > 0)).expand(*shape, M)
@@ -284,7 +294,7 @@ class DependencyTree(SequenceDistribution):
                 y[..., 0, 1] = y[..., 0, 0]
             else:
                 y, best = self._op.topk(arcs.TopK(scores, lengths, self.single_root, k))
-            best = best + self._tops.sum(-1)
+            best = best + self._common
         return self._shaped(y, k), best.to(self._dtype).reshape(k, *self.batch_shape)
 
     def minimum_bayes_risk(self) -> Tensor:
@@ -321,7 +331,7 @@ class DependencyTree(SequenceDistribution):
         """Heads and labels ``[n, B, N + 1, 2]`` as trees ``[n, *batch, *event]``."""
         return (y if self.labelled else y[..., 0]).reshape(n, *self.batch_shape, *self.event_shape)
 
-    # The same distribution, otherwise written --------------------------------------------------------------------------
+    # The same distribution, otherwise written ----------------------------------------------------------------------
 
     def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
         return self._with(function(self.arc_scores))
@@ -357,11 +367,11 @@ class DependencyTree(SequenceDistribution):
         return missing.flatten(-len(self.event_shape)).any(-1)
 
     def labelling(self, y: Tensor) -> Tensor:
-        """``y`` with −100 over padding and 0 at entry 0, whatever it held there."""
+        """``y`` with −100 over padding, whatever it held there, and 0 at entry 0."""
         sizes = self.support.num_labels  # type: ignore[attr-defined]
-        first = torch.arange(self._words + 1, device=self.arc_scores.device) == 0
-        y = torch.where(first.unsqueeze(-1) if self.labelled else first, 0, y) if isinstance(y, Tensor) else y
-        return as_labelling("y", y, self.event_shape, self.batch_shape, self.inside, sizes)
+        y = as_labelling("y", y, self.event_shape, self.batch_shape, self.inside, sizes)
+        first = torch.arange(self._words + 1, device=y.device) == 0
+        return torch.where(first.unsqueeze(-1) if self.labelled else first, 0, y)
 
     def _check_comparable(self, other: object) -> None:
         super()._check_comparable(other)  # type: ignore[arg-type]
