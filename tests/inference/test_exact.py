@@ -391,7 +391,7 @@ def test_transforms_leave_nothing_behind():
     graph = lnz.FactorGraph.grid(2, 2, 3)
     edges, scores = torch.randn(3, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
 
-    def log_partition(scores, method=Exact()):
+    def log_partition(scores, method=None):
         return lnz.MRF(graph, (scores, edges), method).log_partition
 
     first, second = (torch.func.hessian(log_partition)(scores) for _ in range(2))
