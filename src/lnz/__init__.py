@@ -10,14 +10,18 @@ from lnz.distributions import (
     CTC,
     HMM,
     MRF,
+    Autoregressive,
     BayesNet,
     LinearChain,
     SecondOrderChain,
     SemiMarkov,
     Softmax,
     Transducer,
+    factorial_hmm,
     latent_class,
+    mixture,
     naive_bayes,
+    unrolled,
 )
 from lnz.errors import (
     ConvergenceWarning,
@@ -41,6 +45,7 @@ __all__ = [
     "CTC",
     "HMM",
     "MRF",
+    "Autoregressive",
     "BayesNet",
     "Bounds",
     "ConvergenceWarning",
@@ -57,11 +62,14 @@ __all__ = [
     "Transducer",
     "Weighted",
     "bounds",
+    "factorial_hmm",
     "inference",
     "latent_class",
     "metrics",
+    "mixture",
     "naive_bayes",
     "objectives",
+    "unrolled",
 ]
 
 

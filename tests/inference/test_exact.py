@@ -74,7 +74,7 @@ def test_equals_enumeration(name, pair):
 @pytest.mark.parametrize("kept", [0, 2**20])
 def test_many_blocks_and_threads(threads, kept, monkeypatch, generator):
     """Small bounds, so that cliques have many blocks, threads share them, and tables are kept or made anew."""
-    monkeypatch.setattr("lnz.ops.elimination.layout._LANES", 4)
+    monkeypatch.setattr("lnz.ops.elimination.cpu.layout._LANES", 4)
     monkeypatch.setattr("lnz.ops.elimination.cpu.sharing._SHARED", 1)
     monkeypatch.setattr("lnz.ops.elimination.cpu.sharing._KEPT", kept)
     monkeypatch.setattr("torch.get_num_threads", lambda: threads)

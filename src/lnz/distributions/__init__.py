@@ -1,5 +1,6 @@
 """Families of structured distributions, one per file."""
 
+from lnz.distributions.autoregressive import Autoregressive
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.bayes_net import BayesNet
 from lnz.distributions.ctc import CTC
@@ -7,17 +8,20 @@ from lnz.distributions.ctc_alignments import CTCAlignments
 from lnz.distributions.hmm import HMM
 from lnz.distributions.latent_class import latent_class, naive_bayes
 from lnz.distributions.linear_chain import LinearChain
+from lnz.distributions.mixture import mixture
 from lnz.distributions.mrf import MRF
 from lnz.distributions.second_order_chain import SecondOrderChain
 from lnz.distributions.semi_markov import SemiMarkov
 from lnz.distributions.softmax import Softmax
 from lnz.distributions.transducer import Transducer
 from lnz.distributions.transducer_alignments import TransducerAlignments
+from lnz.distributions.unrolled import factorial_hmm, unrolled
 
 __all__ = [
     "CTC",
     "HMM",
     "MRF",
+    "Autoregressive",
     "BayesNet",
     "CTCAlignments",
     "LinearChain",
@@ -27,6 +31,9 @@ __all__ = [
     "StructuredDistribution",
     "Transducer",
     "TransducerAlignments",
+    "factorial_hmm",
     "latent_class",
+    "mixture",
     "naive_bayes",
+    "unrolled",
 ]

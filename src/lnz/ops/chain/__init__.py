@@ -5,7 +5,7 @@
 ``reference``     the recursions in plain torch
 ``op``            ln Z and marginals: backends, operator, derivatives
 ``log_prob``      ln P(y) and the pass at once
-``fused_nll``     ln P(y) and its gradients in one pass, for training
+``fused_nll``     ln P(y) and its gradients in one pass, for training; nll begins here
 ``decode``        best labellings, samples, max-marginals
 ``expectation``   expectations of sums over parts, the entropy
 ``numerator``     sums over pairs of labels

@@ -26,7 +26,7 @@ def solve(given: Labelled) -> LabelledPass:
 
 
 def after(given: Labelled, done: Pass) -> LabelledPass:
-    """ln P(y), after the pass.
+    """ln P(y), given the pass.
 
     s(y) − ln Z is taken in float64, before it is rounded, with an error of their rounding there; in logarithms ln P(y)
     is a sum of conditionals.

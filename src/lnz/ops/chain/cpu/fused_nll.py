@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lnz.ops.chain.cpu.arguments import LIMITS
 from lnz.ops.chain.cpu.batch8 import EIGHT
-from lnz.ops.chain.cpu.forward_backward import RANGE, REACH
 from lnz.ops.chain.cpu.fused_sweep import FIELDS, FIRST, Batch, Results, Scratch, run
 from lnz.ops.chain.records import Ended, Fused
 from lnz.ops.jit import buffers
@@ -57,7 +57,7 @@ def fused_log_prob(given: Ended, weight: Tensor, wanted: Sequence[bool]) -> Fuse
     log_prob, in_range = torch.empty(B, dtype=dtype), torch.empty(B, dtype=torch.bool)
     at_node = buffers.empty(B, T, L, dtype=dtype) if with_node else torch.empty(0, 0, 0, dtype=dtype)
     totals, at_edges = np.zeros((2, work.parts, L, L) if with_edge else (2, work.parts, 0, 0))
-    batch, limits = Batch(node, edge[0, 0], lengths, y, ends, weights), (REACH[dtype], RANGE[dtype])
+    batch, limits = Batch(node, edge[0, 0], lengths, y, ends, weights), LIMITS[dtype]
     out = Results(log_prob.numpy(), in_range.numpy(), at_node.numpy(), totals, at_edges)
     parallel(run, work, batch, with_edge, limits, scratch(cuts, T, L, with_edge, dtype), out)
     at_edge = None
