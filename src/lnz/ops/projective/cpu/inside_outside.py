@@ -122,9 +122,9 @@ def run(first, last, scores, lengths, single_root, log_z, marginals):
 
 def inside_outside(arcs: Arcs) -> tuple[Tensor, Tensor]:
     """ln Z, float64 ``[B]``, and marginals, as ``scores``. O(N³) time, O(N²) memory per thread."""
-    scores, B = arcs.scores, len(arcs.scores)
-    log_z, marginals = torch.empty(B, dtype=torch.float64), buffers.empty(*scores.shape, dtype=scores.dtype)
+    scores, B = arcs.scores.double(), len(arcs.scores)
+    log_z, marginals = torch.empty(B, dtype=torch.float64), buffers.empty(*scores.shape, dtype=torch.float64)
     threads = torch.get_num_threads() if scores.numel() >= SHARED else 1
     given = arrays(scores, arcs.lengths)
     parallel(run, partition(B, threads), *given, arcs.single_root, log_z.numpy(), marginals.numpy())
-    return log_z, marginals
+    return log_z, marginals.to(arcs.scores.dtype)
