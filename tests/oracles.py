@@ -365,3 +365,65 @@ def context_free(root: Tensor, rules: Tensor, words: Tensor, lengths: Tensor | N
         return found
 
     return Oracle(tuple(batch), (N, N), ((NT,), (NT, S, S), (N, PT)), per_entry(batch, one))
+
+
+def dependency_tree(
+    scores: Tensor, lengths: Tensor | None, projective: bool, single_root: bool, labelled: bool = False
+) -> Oracle:
+    """Every choice of a head (and a label) per word that is a tree."""
+    own = 3 if labelled else 2
+    M = scores.shape[-own]
+    batch = torch.broadcast_shapes(scores.shape[:-own], () if lengths is None else lengths.shape)
+    scores = scores.expand(*batch, *scores.shape[-own:])
+    lengths = torch.tensor(M - 1).expand(batch) if lengths is None else lengths.expand(batch)
+    R = scores.shape[-1] if labelled else 1
+
+    def above(heads: Sequence[int], word: int) -> set[int]:
+        seen: set[int] = set()
+        while word and word not in seen:
+            seen.add(word)
+            word = heads[word]
+        return seen if not word else {-1}
+
+    def good(heads: Sequence[int]) -> bool:
+        n = len(heads) - 1
+        chains = [above(heads, word) for word in range(1, n + 1)]
+        if any(-1 in chain for chain in chains):
+            return False
+        if n and single_root and sum(heads[word] == 0 for word in range(1, n + 1)) != 1:
+            return False
+        if not projective:
+            return True
+        # a word between another one and its head hangs somewhere under that head; the root is the head of all
+        return all(
+            heads[d] == 0 or heads[d] in chains[between - 1]
+            for d in range(1, n + 1)
+            for between in range(min(d, heads[d]) + 1, max(d, heads[d]))
+        ) and all(
+            not (d < x < heads[x] or heads[x] < x < d) or heads[x] == 0 or not min(x, heads[x]) < d < max(x, heads[x])
+            for d in range(1, n + 1)
+            if heads[d] == 0
+            for x in range(1, n + 1)
+        )
+
+    def one(index: tuple[int, ...]) -> list[Labelling]:
+        table, n = scores[index].tolist(), int(lengths[index])
+        found = []
+        for heads in itertools.product(*[[h for h in range(n + 1) if h != d] for d in range(1, n + 1)]):
+            if not good([0, *heads]):
+                continue
+            for labels in itertools.product(range(R), repeat=n):
+                arcs = [(d + 1, h, r) for d, (h, r) in enumerate(zip(heads, labels, strict=True))]
+                if labelled:
+                    y = [0, 0, *(value for _, h, r in arcs for value in (h, r)), *[IGNORE] * (2 * (M - 1 - n))]
+                    parts = tuple(arcs)
+                    score = sum(table[d][h][r] for d, h, r in arcs)
+                else:
+                    y = [0, *heads, *[IGNORE] * (M - 1 - n)]
+                    parts = tuple((d, h) for d, h, _ in arcs)
+                    score = sum(table[d][h] for d, h, _ in arcs)
+                found.append(Labelling(tuple(y), score, (parts,)))
+        return found
+
+    event = (M, 2) if labelled else (M,)
+    return Oracle(tuple(batch), event, (tuple(scores.shape[-own:]),), per_entry(batch, one))

@@ -139,7 +139,10 @@ LAYERS = {
     "GridMRF": {"edges": "shared", "neighbours": 4, "inference": None},
     "LinearChainCRF": {"batch_first": False, "tags": None, "scheme": None, "class_weights": None},
     "LogMel": {"num_mels": 40, "hop": 0.01, "window": 0.025, "dynamic_range": 80.0, "normalise": True},
-    "NeuralEmission": {"state_prior": None, "steps": 20},
+    "InputCategoricalEmission": {"steps": 20},
+    "InputTransition": {"steps": 20},
+    "NeuralBayesNet": {"steps": 20},
+    "NeuralEmission": {"state_prior": None, "steps": 20, "takes_inputs": False},
     "SpeechEncoder": {"width": 96, "stride": 2, "dilations": (1, 2, 4, 8), "recurrent": 0},
     "transition_mask": {"scheme": "BIO", "dtype": None},
 }

@@ -16,6 +16,7 @@ from lnz.inference import Method
 
 SURFACE = {
     "lnz": {
+        "Autoregressive",
         "CTC",
         "ConstituencyTree",
         "ConvergenceWarning",
@@ -35,9 +36,14 @@ SURFACE = {
         "Transducer",
         "Weighted",
         "bounds",
+        "factorial_hmm",
         "inference",
+        "latent_class",
         "metrics",
+        "mixture",
+        "naive_bayes",
         "objectives",
+        "unrolled",
     },
     "lnz.inference": {
         "AnnealedImportance",

@@ -355,6 +355,15 @@ def as_counts(name: str, counts: Tensor | Sequence[int], number: int, device: to
     return counts.reshape(number)
 
 
+def check_weights(name: str, weights: Tensor, rows: int) -> None:
+    """Raise unless there is a finite weight of at least 0 for each of the rows, not all of them 0."""
+    check_tensor(name, weights)
+    if weights.shape != (rows,):
+        raise ValueError(f"{name}: expected shape [{rows}], one per row, got {list(weights.shape)}")
+    if not ((weights >= 0) & torch.isfinite(weights)).all() or not weights.sum() > 0:
+        raise ValueError(f"{name}: expected finite numbers of at least 0, not all of them 0")
+
+
 def check_same_lengths(mine: Tensor | int, theirs: Tensor | int) -> None:
     """Raise unless the lengths of two batches of sequences, which broadcast, are equal."""
     both = [x for x in (mine, theirs) if isinstance(x, Tensor)]

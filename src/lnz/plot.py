@@ -99,6 +99,41 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]], title: str, xlab
     return figure
 
 
+def profiles(items: Sequence[str], answers: Sequence[Sequence[str]], classes: Mapping[str, Sequence[Tensor]]) -> Figure:
+    """One row per class, one bar per item: how likely each of its answers is, stacked; below, what the colours mean.
+
+    Args:
+        items: their names.
+        answers: the names of the answers to each.
+        classes: per title of a class, the probabilities ``[answers]`` of each item.
+    """
+    width, most = max(4.8, 0.6 * len(items) + 2.5), max(map(len, answers))
+    figure = Figure(figsize=(width, 1.3 * len(classes) + 1.6), layout="constrained")
+    axes = figure.subplots(len(classes), 1, squeeze=False, sharex=True)[:, 0]
+    colours = matplotlib.colormaps["viridis_r"]
+    shades = [colours(0.08 + 0.84 * number / max(most - 1, 1)) for number in range(most)]
+    for axis, (title, tables) in zip(axes, classes.items(), strict=True):
+        for item, table in enumerate(tables):
+            below = 0.0
+            for number, share in enumerate(table.tolist()):
+                axis.bar(item, share, 0.8, bottom=below, color=shades[number])
+                below += share
+        axis.set(ylim=(0, 1), yticks=(0, 0.5, 1))
+        axis.set_title(_plain(title), fontsize=9, loc="left")
+    turned = max(map(len, items)) > 6
+    axes[-1].set_xticks(
+        range(len(items)), [_plain(name[:24]) for name in items], fontsize=8,
+        rotation=35 if turned else 0, ha="right" if turned else "center",
+    )  # fmt: skip
+    alike = len(set(map(tuple, answers))) == 1
+    names = [_plain(name[:16]) for name in answers[0]] if alike else [f"answer {number + 1}" for number in range(most)]
+    patches = [Patch(facecolor=shade, label=name) for shade, name in zip(shades, names, strict=True)]
+    figure.legend(
+        handles=patches[:20], loc="outside lower center", ncols=min(len(patches), 6), fontsize=8, frameon=False
+    )
+    return figure
+
+
 def mosaics(panels: Mapping[str, Tensor]) -> Figure:
     """One panel per title, of small images ``[K, H, W]`` in rows and columns.
 

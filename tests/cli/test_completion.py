@@ -26,7 +26,10 @@ def scripts():
     ("line", "expected"),
     [
         ("lnz ", {*COMMANDS}),
-        ("lnz fit ", {"segment", "tag", "density", "transcribe"}),
+        ("lnz fit ", {"segment", "tag", "density", "transcribe", "bayesnet", "latent-class"}),
+        ("lnz fit bayesnet --model.st", {"--model.start"}),
+        ("lnz fit latent-class --data.we", {"--data.weights"}),
+        ("lnz infer --sam", {"--samples"}),
         ("lnz fit segment --trainer.max_ep", {"--trainer.max_epochs"}),
         ("lnz fit segment --objective ps", {"pseudolikelihood"}),
         ("lnz fit tag --data.scheme ", {"BIO", "BIOES", "BILOU"}),

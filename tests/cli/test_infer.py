@@ -1,5 +1,6 @@
 """``lnz infer`` from the command line: output, exit codes, and one line per error."""
 
+import csv
 import gzip
 import json
 import math
@@ -9,6 +10,7 @@ import sys
 
 import pytest
 
+from lnz import BayesNet
 from lnz.cli import infer as command
 from lnz.cli import main
 from lnz.cli.methods import METHODS, method_name
@@ -400,3 +402,76 @@ class TestMarginalMap:
         assert found["assignment"] == {"smoke": "yes"}
         assert found["log_score"] == pytest.approx(math.log(0.125))
         assert found["exact"]
+
+
+class TestSamples:
+    def test_ancestral_samples_by_name(self, lnz, files):
+        code, out, err = lnz("asia.bif --samples 4000 --seed 3")
+        assert (code, err) == (0, "")
+        head, *rows = csv.reader(out.splitlines())
+        assert head == ["smoke", "cough"]
+        assert len(rows) == 4000
+        often = sum(row == ["yes", "often"] for row in rows) / 4000
+        assert often == pytest.approx(0.125, abs=0.03)
+        assert lnz("asia.bif --samples 4000 --seed 3")[1] == out
+        assert lnz("asia.bif --samples 4000 --seed 4")[1] != out
+
+    @pytest.mark.parametrize("method", ["exact", "enumeration", "gibbs"])
+    def test_given_evidence_hard_and_soft(self, lnz, method):
+        more = " --warmup 20 --sweeps 40" if method == "gibbs" else ""
+        line = f"asia.bif --samples 2000 --method {method} --seed 1{more} --evidence "
+        rows = list(csv.DictReader(lnz(line + "cough=often")[1].splitlines()))
+        assert {row["cough"] for row in rows} == {"often"}
+        marginals = json.loads(lnz("asia.bif --evidence cough=often --json")[1])["marginals"]["smoke"]
+        share = sum(row["smoke"] == "yes" for row in rows) / 2000
+        assert share == pytest.approx(marginals[0], abs=0.05)
+        soft = list(csv.DictReader(lnz(line + "smoke=1:0")[1].splitlines()))
+        assert {row["smoke"] for row in soft} == {"yes"}
+
+    def test_to_a_file_and_as_json(self, lnz, files):
+        assert lnz("asia.bif --samples 5 --seed 1 --output rows.csv") == (0, "", "")
+        rows = list(csv.DictReader((files / "rows.csv").read_text().splitlines()))
+        found = json.loads(lnz("asia.bif --samples 5 --seed 1 --json")[1])
+        assert found == {"samples": rows, "method": "exact"}
+        code, out, _ = lnz("toy.uai --samples 3")
+        assert code == 0
+        assert out.splitlines()[0] == "0,1,2"
+        assert len(out.splitlines()) == 4
+
+    @pytest.mark.parametrize(
+        ("line", "code", "message"),
+        [
+            ("asia.bif --samples 0", 2, "--samples: expected a positive integer, got '0'"),
+            ("asia.bif --samples 3 --query MAR", 2, "--samples: is asked for instead of --query and --map-vars"),
+            ("asia.bif --samples 3 --method bp", 2, "--method bp cannot draw --samples; methods that can: exact"),
+            ("toy.uai --samples 3 --evidence 0=1,1=1", 1, "lnz: MRF.sample"),
+            ("loop.uai --samples 3 --max-table 2", 1, "lnz: --method exact needs a table of about 10^"),
+        ],
+    )
+    def test_what_cannot_be_drawn_is_told(self, lnz, line, code, message):
+        found, out, err = lnz(line)
+        assert (found, out) == (code, "")
+        assert message in err
+
+
+class TestNetworksByName:
+    """Soft evidence and marginal MAP of a BIF file, beside the same network in Python and by hand."""
+
+    def test_soft_evidence(self, lnz):
+        found = json.loads(lnz("asia.bif --evidence cough=0.2:0.3:0.9 --json")[1])
+        one = json.loads(lnz("asia.bif --json")[1])["marginals"]
+        assert one != found["marginals"]
+        net = BayesNet.from_bif("asia.bif")
+        weights = dict(zip(net.states[1], (0.2, 0.3, 0.9), strict=False))
+        wanted = net.query(["smoke"], {"cough": weights})["smoke"]
+        assert found["marginals"]["smoke"] == pytest.approx(list(wanted.values()))
+
+    @pytest.mark.parametrize("evidence", ["", "cough=often", "smoke=0.3:0.9"])
+    def test_marginal_map(self, lnz, evidence):
+        line = f"asia.bif --query MMAP --map-vars cough --json {f'--evidence {evidence}' if evidence else ''}"
+        found = json.loads(lnz(line)[1])
+        net = BayesNet.from_bif("asia.bif")
+        by_name = {"": {}, "cough=often": {"cough": "often"}, "smoke=0.3:0.9": {"smoke": {0: 0.3, 1: 0.9}}}[evidence]
+        assignment, value = net.marginal_map(["cough"], by_name)
+        assert found["assignment"] == assignment
+        assert found["log_score"] == pytest.approx(value)

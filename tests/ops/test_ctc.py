@@ -231,13 +231,14 @@ def test_frames_needed_counts_repeats() -> None:
 
 def test_registration() -> None:
     scores, of = random_scores((2, 5, 4), 0), random_lattice(2, 5, 4, 3, 0, 0, True)
-    given = Frames(scores, torch.zeros(4, dtype=torch.float64), *of[:4], of.blank, of.stays, True)
-    torch.library.opcheck(CTC.solve.op, tuple(given))
+    given = Frames(scores, torch.zeros(4, dtype=torch.float64), of, True)
+    torch.library.opcheck(CTC.solve.op, CTC.solve.given.flatten(given))
     done = CTC.solve(given)
     for weight in (None, torch.ones(2, dtype=torch.float64)):
-        torch.library.opcheck(CTC.gradient_op, (weight, *given, *done, [True]))
+        torch.library.opcheck(CTC.gradient_op, (weight, *CTC.solve.given.flatten(given), *done, [True]))
     time_major = given._replace(scores=scores.transpose(0, 1).contiguous().transpose(0, 1))
-    torch.library.opcheck(CTC.gradient_op, (torch.ones(2, dtype=torch.float64), *time_major, *done, [True]))
+    flat = CTC.solve.given.flatten(time_major)
+    torch.library.opcheck(CTC.gradient_op, (torch.ones(2, dtype=torch.float64), *flat, *done, [True]))
     torch.library.opcheck(decode.TOPK.op, (scores, *of, 2))
     uniform = torch.rand(3, 2, 5, 2, dtype=torch.float64)
     torch.library.opcheck(decode.SAMPLE.op, (scores, *of[:4], uniform, of.blank, of.stays))

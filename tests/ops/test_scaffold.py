@@ -272,5 +272,22 @@ def test_named_tuples_in_named_tuples() -> None:
         torch.vmap(lambda x: op(Scaled(Power(x, 2), 2 * y, -1)).value)(torch.stack((x, y))),
         -2 * torch.stack((x, y)) ** 2,
     )
-    with pytest.raises(TypeError, match="expected fields that are tensors or settings"):
-        Differentiable(op, scores=1, gradient=compute, marginals=compute)  # type: ignore[arg-type]
+
+    def slope(given: Scaled) -> list[Tensor]:
+        return [given.sign * given.by * given.of.exponent * given.of.base ** (given.of.exponent - 1)]
+
+    def gradient(weight: Tensor | None, given: Scaled, done: Result, wanted: Sequence[bool]) -> list[Tensor]:
+        return [x if weight is None else weight * x for x in slope(given)]
+
+    def value(x: Tensor) -> Tensor:
+        given = Scaled(Power(x, 3), torch.full_like(x, 2.0), -1)
+        return power.value(given, power.solve(given))
+
+    power = Differentiable(op, scores=1, gradient=gradient, marginals=slope)
+    leaf = torch.arange(3.0, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(value, leaf, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(value, leaf)
+    equal(torch.vmap(torch.func.grad(lambda x: value(x).sum()))(torch.stack((x, y))), -6 * torch.stack((x, y)) ** 2)
+    equal(torch.compile(value, fullgraph=True, backend="aot_eager")(leaf), value(leaf))
+    answer = Answer(op, compute, scores=1)
+    equal(torch.func.grad(lambda x: answer(Scaled(Power(x, 3), y, 1)).value.sum())(x), 3 * x**2)

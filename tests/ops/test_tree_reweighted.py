@@ -17,7 +17,7 @@ from lnz.ops.belief.gradient import gathered
 from lnz.ops.belief.reference import beliefs as factors
 from lnz.ops.belief.reference import factor_beliefs, node_beliefs
 from lnz.ops.belief.schedule import Run, iterate
-from lnz.ops.grid_belief.forms import fits_reweighted
+from lnz.ops.grid_belief.domains import fits_reweighted
 from lnz.ops.grid_belief.prepared import Prepared, Settings
 from lnz.ops.grid_belief.solve import Found, pairs, parts_of, pull_back, slots_of, solve
 from lnz.ops.tree_reweighted import kernel

@@ -37,6 +37,8 @@ examples:
   lnz fit tag                                     tag composed strings of digits, or files of sentences
   lnz fit density                                 train an RBM on bundled digits, draw samples from it
   lnz fit transcribe                              train on dialled digits, say when each sounds
+  lnz fit bayesnet --model.net asia.bif --data.rows rows.csv
+                                                  the tables of a network from rows with holes, by EM
   lnz evaluate runs/tag/… --data.val test.conllu  the same table, on new data
   lnz infer model.uai --query PR                  ln Z and log10 Z of a model file
   lnz infer asia.bif --evidence smoke=yes --json  every marginal of a Bayesian network, given what was seen

@@ -49,13 +49,17 @@ def build_parser() -> argparse.ArgumentParser:
 def command_tree() -> argparse.ArgumentParser:
     """Every command with its options, as plain parsers."""
     from lnz.cli import COMMANDS
+    from lnz.tasks.bayesnet.run import BayesNetTask
+    from lnz.tasks.em_task import parser_of as em_parser
     from lnz.tasks.evaluate import TASKS, parser_of, task_of
+    from lnz.tasks.latent_class.run import LatentClassTask
     from lnz.tasks.options import TaskCLI
 
     root = argparse.ArgumentParser("lnz")
     root.add_argument("--version", action="store_true", help="print the version")
     commands = root.add_subparsers()
     tasks = [task_of(name) for name in TASKS]
+    learned = [BayesNetTask(), LatentClassTask()]  # by EM
     for command in COMMANDS:
         module = import_module(f"lnz.cli.{command}")
         part = commands.add_parser(command, help=module.SUMMARY)
@@ -63,6 +67,8 @@ def command_tree() -> argparse.ArgumentParser:
             of_fit = part.add_subparsers()
             for task in tasks:
                 _copy(of_fit.add_parser(task.name, help=module.TASKS[task.name][1]), TaskCLI(task, []).parser)
+            for task in learned:
+                _copy(of_fit.add_parser(task.name, help=module.TASKS[task.name][1]), em_parser(task))
         elif command == "evaluate":
             _copy(part, *(parser_of(task) for task in tasks))
         else:

@@ -1,4 +1,4 @@
-"""``lnz fit TASK``: train a network."""
+"""``lnz fit TASK``: train a network, or learn a directed model."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from importlib import import_module
 
 from lnz.io.printable import printable
 
-SUMMARY = "train a network that ends in an exponential softmax"
+SUMMARY = "train a network that ends in an exponential softmax, or learn a directed model by EM"
 
 TASKS = {
     "segment": ("lnz.tasks.segment.run", "label every pixel of an image: a Markov random field over the grid"),
     "tag": ("lnz.tasks.tag.run", "label every word of a sentence, or image of a string: a linear chain"),
     "density": ("lnz.tasks.density.run", "a distribution over binary images: a restricted Boltzmann machine"),
     "transcribe": ("lnz.tasks.transcribe.run", "what recordings say, and when: connectionist temporal classification"),
+    "bayesnet": ("lnz.tasks.bayesnet.run", "the tables of a Bayesian network, from rows with holes: EM"),
+    "latent-class": ("lnz.tasks.latent_class.run", "classes that nobody saw, from answers to items: EM"),
 }
 """Per task, the module whose ``run(argv, console)`` does it, imported only when asked for."""
 
@@ -24,7 +26,7 @@ USAGE = f"""usage: lnz fit TASK [options]
 {SUMMARY[0].upper()}{SUMMARY[1:]}.
 
 tasks:
-{chr(10).join(f"  {name:<10} {summary}" for name, (_, summary) in TASKS.items())}
+{chr(10).join(f"  {name:<12} {summary}" for name, (_, summary) in TASKS.items())}
 
 examples:
   lnz fit segment                                         scenes of handwritten digits, nothing to download
@@ -34,6 +36,10 @@ examples:
   lnz fit tag --data.train train.conllu                   parts of speech or names, softmax beside chain
   lnz fit density --model.objective pcd                   learn to draw handwritten digits
   lnz fit transcribe                                      dialled digits in noise, with forced alignments
+  lnz fit bayesnet --model.net asia.bif --data.rows rows.csv
+                                                          tables from rows with holes
+  lnz fit latent-class --data.rows rows.csv --model.classes 2:5
+                                                          how many classes, and what each is like
   lnz fit segment --help                                  all options
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -13,7 +14,7 @@ from typing import Any, get_args
 
 from torch import Tensor
 
-from lnz.cli.methods import METHODS, add_settings, method_name, method_of, refused
+from lnz.cli.methods import METHODS, add_settings, count, method_name, method_of, refused
 from lnz.errors import IntractableError, LnzError
 from lnz.io import (
     NamedModel,
@@ -25,19 +26,24 @@ from lnz.io import (
     read_variables,
 )
 from lnz.io.printable import json_printable, printable
-from lnz.tasks.infer import Answer, Query, infer
+from lnz.io.rows import write_csv
+from lnz.tasks.infer import Answer, Query, draw, infer
 from lnz.tasks.parsing import Strict
 
 SUMMARY = "answer queries about a model file (.uai, .bif): ln Z, marginals, best labelling"
 
 DESCRIPTION = """\
-Answer one query about a graphical model, exactly or by one of the classical approximations.
+Answer one query about a graphical model, exactly or by one of the classical approximations; or draw samples.
 
 queries:
   PR   the partition function: ln Z and log10 Z. Of a Bayesian network with evidence e, Z is P(e).
   MAR  the probability of each state of each variable (and ln Z), given the evidence.
   MAP  a labelling of highest score, given the evidence, and that score.
   MMAP the labels of some variables (--map-vars) of the highest probability, all others summed out.
+
+samples:
+  --samples N, instead of a query, draws N independent rows given the evidence, and writes them as CSV, variables and
+  states by name. Those of a Bayesian network without evidence are ancestral; --seed makes them the same each time.
 
 methods:
 {methods}
@@ -77,6 +83,7 @@ examples:
   lnz infer grid.uai --query MAP --method trws --json  a labelling, and a bound that says how good it is
   lnz infer asia.bif --evidence 'smoke=0.7:0.3,"xray"=yes' --query MAR
   lnz infer asia.bif --query MMAP --map-vars lung,bronc --evidence xray=yes --json
+  lnz infer asia.bif --samples 1000 --evidence smoke=yes --seed 1 --output rows.csv
 """
 
 
@@ -84,6 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``lnz infer`` and return the exit code; errors in files and models are raised."""
     parser = build_parser()
     args = parser.parse_args(argv)
+    if args.samples is not None:
+        return _sampled(parser, args)
+    args.query = args.query or "MAR"
     method = method_of(parser, args)
     if (args.map_vars is None) == (args.query == "MMAP"):
         parser.error("--query MMAP needs --map-vars, the variables to label, and no other query takes it")
@@ -92,18 +102,49 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = read_model(args.model, args.encoding)
         variables = _variables(args.map_vars, model, args.encoding)
         model, evidence = _observed(args.evidence, model, args.encoding)
-        try:
+        with _in_words_of_the_command(args):
             answer = infer(model, args.query, method, evidence, variables)
-        except IntractableError as error:
-            raise refused(args, error) from error
-        except ValueError as error:
-            if isinstance(error, LnzError):
-                raise
-            raise LnzError(f"--method {args.method}: {error}") from error  # a model that it does not serve
         file.write(_json(answer, args.method) if args.json else answer.to_uai())
     if not args.json:
         print(_summary_line(answer, args.method), file=sys.stderr)
     return 0
+
+
+def _sampled(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    """Write samples instead of an answer."""
+    if args.query is not None or args.map_vars is not None:
+        parser.error("--samples: is asked for instead of --query and --map-vars")
+    seed, args.query = args.seed, "SAMPLES"
+    if "seed" not in {field.name for field in dataclasses.fields(METHODS[args.method].method)}:  # type: ignore[arg-type]
+        args.seed = None  # of the draws alone
+    method = method_of(parser, args)
+    output = nullcontext(sys.stdout) if args.output is None else atomic_write(args.output)
+    with output as file, _warnings_on_stderr():
+        model = read_model(args.model, args.encoding)
+        model, evidence = _observed(args.evidence, model, args.encoding)
+        with _in_words_of_the_command(args):
+            labels = draw(model, args.samples, method, evidence, seed or 0).tolist()
+        rows = ([states[k] for states, k in zip(model.states, row, strict=True)] for row in labels)
+        if args.json:
+            named = [dict(zip(model.names, row, strict=True)) for row in rows]
+            text = json.dumps({"samples": named, "method": args.method}, ensure_ascii=False)
+            file.write(json_printable(text) + "\n")
+        else:
+            write_csv(file, model.names, rows)
+    return 0
+
+
+@contextmanager
+def _in_words_of_the_command(args: argparse.Namespace) -> Iterator[None]:
+    """Let a method that does not serve the model speak of ``--method``."""
+    try:
+        yield
+    except IntractableError as error:
+        raise refused(args, error) from error
+    except ValueError as error:
+        if isinstance(error, LnzError):
+            raise
+        raise LnzError(f"--method {args.method}: {error}") from error
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -113,7 +154,8 @@ def build_parser() -> argparse.ArgumentParser:
         "lnz infer", description=description, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", metavar="MODEL", help="the model file: .uai, .bif, one of those above; .gz may follow")
-    parser.add_argument("--query", choices=get_args(Query), default="MAR", help="what to compute (default: MAR)")
+    parser.add_argument("--query", choices=get_args(Query), help="what to compute (default: MAR)")
+    parser.add_argument("--samples", type=count, metavar="N", help="draw N rows instead, and write them as CSV")
     parser.add_argument("--evidence", metavar="FILE|NAME=STATE,…", help="what has been observed (default: nothing)")
     parser.add_argument("--map-vars", metavar="FILE|NAME,…", help="of MMAP, the variables to label")
     parser.add_argument("--encoding", metavar="NAME", help="of the text in files, as latin-1 or gbk (default: UTF-8)")
@@ -133,7 +175,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _line(name: str) -> str:
     kind = METHODS[name]
-    return f"  {name:<12} {'/'.join(kind.queries):<17} {kind.summary}"
+    return f"  {name:<12} {'/'.join(query for query in get_args(Query) if query in kind.queries):<17} {kind.summary}"
 
 
 def _observed(text: str | None, model: NamedModel, encoding: str | None) -> tuple[NamedModel, Tensor | None]:

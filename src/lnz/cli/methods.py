@@ -39,7 +39,7 @@ class Kind:
 
     Attributes:
         method: the class of its settings.
-        queries: what it answers.
+        queries: what it answers; "SAMPLES" is ``--samples``.
         summary: a line for the help.
     """
 
@@ -48,7 +48,7 @@ class Kind:
     summary: str
 
 
-SUM, ALL, ESTIMATE, BEST = ("PR", "MAR"), ("PR", "MAR", "MAP", "MMAP"), ("MAR",), ("MAP",)
+SUM, ALL, ESTIMATE, BEST = ("PR", "MAR"), ("PR", "MAR", "MAP", "MMAP", "SAMPLES"), ("MAR", "SAMPLES"), ("MAP",)
 
 METHODS: dict[str, Kind] = {
     "exact": Kind(Exact, ALL, "elimination on a junction tree, refused where its tables would be too large"),
@@ -166,7 +166,8 @@ def method_of(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Meth
     """The method with the settings that were given; a setting of another method is an error, not ignored."""
     kind = METHODS[args.method]
     if args.query not in kind.queries:
-        parser.error(f"--method {args.method} cannot answer --query {args.query}; methods that can: {able(args.query)}")
+        asked = "draw --samples" if args.query == "SAMPLES" else f"answer --query {args.query}"
+        parser.error(f"--method {args.method} cannot {asked}; methods that can: {able(args.query)}")
     given: dict[str, Any] = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
     for name in given:
         if _default(kind, name) is None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from os import PathLike
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -25,10 +26,12 @@ from lnz.distributions.learns_tables import LearnsTables
 from lnz.distributions.log_probabilities import check_rows
 from lnz.distributions.mrf import MRF
 from lnz.distributions.variable_names import VariableNames
+from lnz.errors import InfeasibleError
 from lnz.graphs import FactorGraph
 from lnz.inference.base import Method
+from lnz.inference.exact.marginal_map import marginal_map
 from lnz.ops.conditionals.random import categorical
-from lnz.scores import Model
+from lnz.scores import Model, as_labelling
 from lnz.typing import IGNORE, LazyTuple
 
 
@@ -89,15 +92,24 @@ class BayesNet(LearnsTables, StructuredDistribution):
         self._mrf, self._joint = mrf, joint  # joint: nothing is observed, Z is 1
         mrf._validate_args = validate
 
-    def _with(self, tables: Iterable[Tensor], *, joint: bool = False) -> Self:
+    def _with(self, tables: Iterable[Tensor], *, joint: bool = False, inference: Method | None = None) -> Self:
         """The same network, and what it has observed, with other tables."""
         tables = tuple(tables)
-        mrf = MRF(self.graph, self.families.grouped(tables), self.inference, validate_args=False)
+        mrf = MRF(self.graph, self.families.grouped(tables), inference or self.inference, validate_args=False)
         if self._mrf.model.observed is not None:
             mrf = mrf._with(Model(self.graph, mrf.model.entries, self._mrf.model.observed).expand(self.batch_shape))
+        return self._like(tables, mrf, joint)
+
+    def _like(self, tables: tuple[Tensor, ...], mrf: MRF, joint: bool) -> Self:
+        """The same variables with other tables, observations, or both."""
         new = self.__class__.__new__(self.__class__)
         new._init(self.families, tables, self._names, mrf, joint, self._validate_args)
+        new.ties = self.ties
         return new
+
+    def with_inference(self, inference: Method) -> Self:
+        """The same network, whose posteriors are computed by another method."""
+        return self._with(self.log_cpts, joint=self._joint, inference=inference)
 
     # What it is made of ------------------------------------------------------------------------------------------
 
@@ -154,14 +166,13 @@ class BayesNet(LearnsTables, StructuredDistribution):
     @property
     def marginals(self) -> LazyTuple:
         """Per variable the probability of each entry of its table, ``[*batch, *parents, card]``."""
-        self._mrf._require_feasible("marginals")
-        groups = self._once("marginals", lambda: self.families.by_variable(self._mrf.marginals))
+        groups = self._once("marginals", lambda: self.families.by_variable(self._feasible("marginals")))
         return LazyTuple([lambda v=v: groups[v] for v in range(len(groups))])
 
     @property
     def node_marginals(self) -> Tensor:
         """The probability of each state of each variable, ``[*batch, N, L]``; 0 beyond a variable's cardinality."""
-        return self._mrf.node_marginals
+        return self._feasible("node_marginals")
 
     def score(self, y: Tensor) -> Tensor:
         """ln P(y and what has been observed), ``[*batch]``, of full rows; −inf where they contradict each other."""
@@ -181,10 +192,7 @@ class BayesNet(LearnsTables, StructuredDistribution):
         return self.condition(y).log_partition
 
     def condition(self, y: Tensor) -> Self:
-        new = self.__class__.__new__(self.__class__)
-        mrf = self._mrf.condition(self.labelling(y))
-        new._init(self.families, self.log_cpts, self._names, mrf, False, self._validate_args)
-        return new
+        return self._like(self.log_cpts, self._mrf.condition(self.labelling(y)), False)
 
     def do(self, values: Mapping[int | str, int | str]) -> Self:
         """The network in which variables have been *set*, whatever their parents are (Pearl 2009, section 3.2).
@@ -217,19 +225,56 @@ class BayesNet(LearnsTables, StructuredDistribution):
             InfeasibleError: evidence of probability 0.
             ValueError: an unknown variable or state; a batch of networks.
         """
-        if self.batch_shape:
-            raise ValueError(f"query: expected one network, got a batch of shape {list(self.batch_shape)}")
-        hard, soft = self._names.evidence(evidence or {})
-        p = self.weighted(soft) if soft else self
-        y = torch.full(self.event_shape, IGNORE)
-        for variable, state in hard.items():
-            y[variable] = state
-        found = p.condition(y).node_marginals
         wanted = [self._names.variable(name) for name in names]
+        try:
+            found = self._given("query", evidence).node_marginals
+        except InfeasibleError:
+            shown = ", ".join(f"{name}={value}" for name, value in (evidence or {}).items())
+            raise InfeasibleError(f"evidence: expected some of positive probability, got 0 of {shown}") from None
         return {
             self.names[v]: dict(zip(self.states[v], found[v, : self.cardinalities[v]].tolist(), strict=True))
             for v in wanted
         }
+
+    def marginal_map(
+        self,
+        names: Sequence[int | str],
+        evidence: Mapping[int | str, int | str | Mapping[int | str, float]] | None = None,
+    ) -> tuple[dict[str, str], float]:
+        """The most probable states of some variables together, all others summed out: marginal MAP.
+
+        The likeliest state of each variable alone, :meth:`query`, or the states that these variables have in the
+        likeliest row, :meth:`argmax`, may be others. Exact; the variables to be summed out come first in the
+        elimination order, which may need far larger tables than a query of one variable (Park & Darwiche 2004).
+
+        Args:
+            names: of the variables to ask for; their numbers serve too.
+            evidence: as of :meth:`query`.
+
+        Returns:
+            ``{variable: state}``, and ln P(these states and the evidence); less the evidence's ``log_partition``, it is
+            their posterior log-probability.
+
+        Raises:
+            InfeasibleError: evidence of probability 0.
+            IntractableError: tables larger than the method's limit; before any is allocated.
+            TypeError: an inference method other than ``Exact`` and ``Enumeration``.
+            ValueError: an unknown variable or state, no variable or one twice; a batch of networks.
+        """
+        model = self._given("marginal_map", evidence).to_mrf().model
+        wanted = [self._names.variable(name) for name in names]
+        labels, value = marginal_map(model, wanted, self.inference)
+        return {self.names[v]: self.states[v][label] for v, label in zip(wanted, labels, strict=True)}, value
+
+    def _given(self, what: str, evidence: Mapping[int | str, int | str | Mapping[int | str, float]] | None) -> BayesNet:
+        """One network under evidence by names, hard and soft."""
+        if self.batch_shape:
+            raise ValueError(f"{what}: expected one network, got a batch of shape {list(self.batch_shape)}")
+        hard, soft = self._names.evidence(evidence or {})
+        y = torch.full(self.event_shape, IGNORE)
+        for variable, state in hard.items():
+            y[variable] = state
+        return (self.weighted(soft) if soft else self).condition(y)
 
     def weighted(self, weights: Mapping[int, Tensor]) -> Self:
         """The network under soft evidence: P(v) times ``weights[i] [*batch, card]`` of the state of each variable i.
@@ -251,7 +296,8 @@ class BayesNet(LearnsTables, StructuredDistribution):
 
     def argmax(self) -> Tensor:
         """The most probable explanation: the best row that agrees with what has been observed, ``[*batch, N]``."""
-        return self._mrf.argmax()
+        with self._explained("argmax"):
+            return self._mrf.argmax()
 
     def _sample(self, n: int, generator: torch.Generator | None) -> Tensor:
         if not self._joint:
@@ -284,8 +330,8 @@ class BayesNet(LearnsTables, StructuredDistribution):
     def log_conditionals(self, y: Tensor) -> Tensor:
         return self._mrf.log_conditionals(y)
 
-    def labelling(self, y: Tensor) -> Tensor:
-        return self._mrf.labelling(y)
+    def labelling(self, y: Tensor, name: str = "y") -> Tensor:
+        return as_labelling(name, self.graph, y, self.batch_shape)
 
     def _unobserved(self, y: Tensor) -> Tensor:
         return self._mrf._unobserved(y)
@@ -308,18 +354,34 @@ class BayesNet(LearnsTables, StructuredDistribution):
     def _cross_entropy(self, other: Self) -> Tensor:
         if other.families is not self.families:
             raise ValueError("expected two networks over the same variables with the same parents")
-        return self._mrf._cross_entropy(other._mrf)
+        with self._explained("entropy"):
+            return self._mrf._cross_entropy(other._mrf)
 
     def _require_feasible(self, what: str) -> None:
         if self._validate_args and not self._joint:
-            self._mrf.solution.require_feasible(f"BayesNet.{what}")
+            with self._explained(what):
+                self._mrf.solution.require_feasible(f"BayesNet.{what}")
+
+    def _feasible(self, what: str) -> Any:
+        """An answer of the MRF, whose errors speak of evidence."""
+        with self._explained(what):
+            return getattr(self._mrf, what)
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Say of an impossible posterior that it is the evidence, not the network, that is impossible."""
+        try:
+            yield
+        except InfeasibleError as error:
+            entries = error.entries if self.batch_shape else ()
+            shown = ", ".join(map(str, entries[:8])) + (", …" if len(entries) > 8 else "")
+            where = f" in batch entries [{shown}]" if entries else ""
+            message = f"BayesNet.{what}: no labelling has a finite score{where}; what is observed has probability 0"
+            raise InfeasibleError(message, entries=error.entries) from None
 
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
         """The same distribution with a larger batch shape (nothing is copied)."""
-        new = self.__class__.__new__(self.__class__)
-        mrf = self._mrf._with(self._mrf.model.expand(batch_shape))
-        new._init(self.families, self.log_cpts, self._names, mrf, self._joint, self._validate_args)
-        return new
+        return self._like(self.log_cpts, self._mrf._with(self._mrf.model.expand(batch_shape)), self._joint)
 
     def to_mrf(self) -> MRF:
         """The same model as an MRF with one factor per variable, over its parents and itself."""
@@ -339,15 +401,8 @@ class BayesNet(LearnsTables, StructuredDistribution):
         Raises:
             FormatError: the file cannot be read, or is none.
         """
-        model = import_module("lnz.io").read_bif(path)  # files lie above distributions: imported when asked for
-        by_child = {}
-        for scope, entry in zip(model.graph.scopes, model.scores, strict=True):
-            for nodes, table in zip(scope.tolist(), entry, strict=True):
-                by_child[nodes[-1]] = tuple(nodes[:-1]), table
-        parents, tables = zip(*(by_child[v] for v in range(len(model.names))), strict=True)
-        return cls(
-            model.graph.cardinalities, parents, tables, names=model.names, states=model.states, inference=inference
-        )
+        # files lie above distributions: imported when asked for
+        return import_module("lnz.io").read_bif(path).bayes_net(inference, cls)
 
     def to_bif(self, path: str | PathLike[str]) -> None:
         """Write the network as a BIF file, with as many digits as float64 has.

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lnz.checks import check_integer
+from lnz.checks import check_integer, check_tensor
 from lnz.distributions.bayes_net import BayesNet
+from lnz.distributions.statistics import BLOCK, is_stack, require_possible
+from lnz.inference import Exact
 from lnz.typing import IGNORE
 
 
@@ -18,10 +20,54 @@ class ClassModel(BayesNet):
     Rows may leave out the class, ``[R, items]``: it is unobserved then.
     """
 
-    def labelling(self, y: Tensor) -> Tensor:
-        if isinstance(y, Tensor) and y.dim() and y.shape[-1] == len(self.cardinalities) - 1:
+    def labelling(self, y: Tensor, name: str = "y") -> Tensor:
+        check_tensor(name, y)
+        items = len(self.cardinalities) - 1
+        if not y.dim() or y.shape[-1] not in (items, items + 1):
+            either = f"[*batch, {items}] of items, or [*batch, {items + 1}] with the class first"
+            raise ValueError(f"{name}: expected shape {either}, got {list(y.shape)}")
+        if y.shape[-1] == items:
             y = torch.nn.functional.pad(y, (1, 0), value=IGNORE)
-        return super().labelling(y)
+        return super().labelling(y, name)
+
+    def e_step(
+        self, data: Tensor, lengths: object = None, weights: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        exact = isinstance(self.inference, Exact) and (not self.batch_shape or is_stack(self.batch_shape))
+        if not exact or lengths is not None:
+            return super().e_step(data, lengths, weights)
+        y = self.labelling(data, "data")
+        if y.dim() != 2:
+            raise ValueError(f"data: expected rows [R, {len(self.cardinalities)}], got {list(y.shape)}")
+        weights = torch.ones(len(y), dtype=torch.float64) if weights is None else weights.double()
+        weights = weights.to(y.device)
+        rows = max(1, BLOCK // (self.cardinalities[0] * max(1, self.batch_shape.numel())))
+        parts = [
+            self._class_statistics(y[at : at + rows], weights[at : at + rows], at) for at in range(0, len(y), rows)
+        ]
+        counts = [torch.stack(each).sum(0) for each in zip(*(part[1] for part in parts), strict=True)]
+        return torch.stack([part[0] for part in parts]).sum(0), counts
+
+    def _class_statistics(self, y: Tensor, weights: Tensor, first: int) -> tuple[Tensor, list[Tensor]]:
+        """The E step in closed form, products of matrices: P(class | items) ∝ P(class) Π_i P(item i | class).
+
+        All tables may have axes ``[S, 1]`` in front, as a stack of networks has them.
+        """
+        prior, *tables = (table.detach().double() for table in self.log_cpts)
+        joint = prior.unsqueeze(-1).expand(*prior.shape, len(y))  # [*stack, classes, R]
+        wrong = torch.arange(prior.shape[-1], device=y.device)[:, None] != y[:, 0]
+        joint = joint.masked_fill(wrong & (y[:, 0] != IGNORE), -torch.inf)
+        for table, states in zip(tables, y[:, 1:].T, strict=True):
+            joint = joint + table[..., states.clamp(min=0)].masked_fill(states == IGNORE, 0.0)
+        evidence = joint.logsumexp(-2)
+        require_possible(evidence, first)
+        share = (joint - evidence.unsqueeze(-2)).exp() * weights
+        counts = [share.sum(-1)]
+        for table, states in zip(tables, y[:, 1:].T, strict=True):
+            seen = states[:, None] == torch.arange(table.shape[-1], device=y.device)
+            missing = (share @ (states == IGNORE).double()).unsqueeze(-1)
+            counts.append(share @ seen.double() + missing * table.exp())
+        return (evidence @ weights).reshape(self.batch_shape[:1]), counts
 
     def classes(self, rows: Tensor) -> Tensor:
         """P(class | items) of rows ``[R, items]`` or ``[R, 1 + items]``, ``[R, classes]``."""
@@ -53,6 +99,8 @@ def latent_class(
         dtype: of the tables.
     """
     check_integer("num_classes", num_classes)
+    if not len(cardinalities):
+        raise ValueError("cardinalities: expected at least one item, got none")
     for item, card in enumerate(cardinalities):
         check_integer(f"cardinalities[{item}]", card)
     names = ["class", *map(str, range(1, len(cardinalities) + 1))] if names is None else names

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Self, cast
 
 import torch
 from torch import Tensor
 
-from lnz.checks import check_full
+from lnz.checks import check_full, check_weights
 from lnz.distributions.families import Families
 from lnz.distributions.statistics import counted, expected
+from lnz.inference.base import Method
 from lnz.ops.conditionals.random import uniform
 
 if TYPE_CHECKING:
@@ -23,14 +24,17 @@ class LearnsTables:
 
     families: Families
     log_cpts: tuple[Tensor, ...]
+    ties: tuple[tuple[int, ...], ...] = ()
+    """Groups of variables that share one table in learning; see :meth:`tie`."""
+    batch_shape: torch.Size
     _dtype: torch.dtype
 
     @abstractmethod
-    def _with(self, tables: Iterable[Tensor], *, joint: bool = False) -> Self:
+    def _with(self, tables: Iterable[Tensor], *, joint: bool = False, inference: Method | None = None) -> Self:
         """The same network with other tables."""
 
     @abstractmethod
-    def labelling(self, y: Tensor) -> Tensor:
+    def labelling(self, y: Tensor, name: str = "y") -> Tensor:
         """Rows as ``int64``, checked."""
 
     @abstractmethod
@@ -59,11 +63,13 @@ class LearnsTables:
             weights: ``[R]``, how often each row counts.
 
         Raises:
-            ValueError: no rows, rows with holes, a negative pseudocount.
+            ValueError: no rows, rows with holes, a negative pseudocount, weights that are none.
         """
-        y = self.labelling(data)
+        y = self.labelling(data, "data")
         if y.dim() != 2 or not len(y):
             raise ValueError(f"data: expected rows [R, {len(self.families.parents)}], got {list(y.shape)}")
+        if weights is not None:
+            check_weights("weights", weights, len(y))
         check_full("data", self._unobserved(y), "; lnz.objectives.em learns from rows with holes")
         return self.m_step(counted(self.families, y, weights), pseudocount)
 
@@ -81,17 +87,17 @@ class LearnsTables:
         if lengths is not None:
             raise ValueError("lengths: expected none for rows of a network")
         evidence, counts = expected(cast("BayesNet", self), data, True, weights)
-        return (evidence.double() if weights is None else evidence.double() * weights).sum(), counts
+        return (evidence.double() if weights is None else evidence.double() * weights).sum(-1), counts
 
     def m_step(self, statistics: Sequence[Tensor], pseudocount: float = 0.0) -> Self:
         """The network with tables proportional to counts plus ``pseudocount``; uniform where all are 0.
 
-        What is impossible, −inf, stays so.
+        What is impossible, −inf, stays so; variables that share a table add up their counts.
         """
         if not pseudocount >= 0:
             raise ValueError(f"pseudocount: expected a number of at least 0, got {pseudocount}")
         tables = []
-        for counts, table in zip(statistics, self.log_cpts, strict=True):
+        for counts, table in zip(self.tied(statistics, self.ties), self.log_cpts, strict=True):
             possible = ~torch.isneginf(table)
             raised = torch.where(possible, counts + pseudocount, 0.0)
             total = raised.sum(-1, keepdim=True)
@@ -100,11 +106,16 @@ class LearnsTables:
         return self._with(tables, joint=True)
 
     def log_prior(self, pseudocount: float) -> Tensor:
-        """ln of the Dirichlet density of all rows of all tables, up to a constant; 0 where ``pseudocount`` is 0."""
-        total = torch.zeros((), dtype=torch.float64)
-        if pseudocount:
-            for table in self.log_cpts:
-                total = total + pseudocount * table.double().masked_fill(torch.isneginf(table), 0.0).sum()
+        """ln of the Dirichlet density of all rows of all tables, up to a constant; 0 where ``pseudocount`` is 0.
+
+        A table that variables share counts once.
+        """
+        copies = self._copies(self.ties) if pseudocount else range(len(self.log_cpts))
+        total = torch.zeros(self.batch_shape[:1], dtype=torch.float64, device=self.log_cpts[0].device)
+        for variable, table in enumerate(self.log_cpts):
+            if variable not in copies:
+                logs = table.double().masked_fill(torch.isneginf(table), 0.0)
+                total = total + pseudocount * logs.flatten(len(self.batch_shape[:1])).sum(-1)
         return total
 
     def drawn(self, data: Tensor, generator: torch.Generator | None = None) -> Self:
@@ -114,26 +125,82 @@ class LearnsTables:
             weights = -torch.log1p(-uniform(table.shape, table, generator))  # of Dirichlet(1, …, 1)
             scores = weights.clamp(min=torch.finfo(table.dtype).tiny).log()
             tables.append(scores.masked_fill(torch.isneginf(table), -torch.inf).log_softmax(-1))
+        for first, *others in self.ties:
+            for variable in others:
+                tables[variable] = tables[first]
         return self._with(tables, joint=True)
+
+    # Several starts as one ----------------------------------------------------------------------------------------
+
+    def stacked(self, networks: Sequence[Self]) -> Self:
+        """Networks that differ in their tables alone as one of batch shape ``[S, 1]``, whose steps are those of all."""
+        tables = zip(*(network.log_cpts for network in networks), strict=True)
+        return self._with([torch.stack(each).unsqueeze(1) for each in tables], joint=True)
+
+    def unstacked(self) -> list[Self]:
+        """The networks that :meth:`stacked` took."""
+        each = zip(*(table.unbind(0) for table in self.log_cpts), strict=True)
+        return [self._with([table.squeeze(0) for table in tables], joint=True) for tables in each]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The tables, for ``torch.save``; :meth:`with_state` takes them."""
+        return {f"log_cpts.{variable}": table for variable, table in enumerate(self.log_cpts)}
+
+    def with_state(self, state: Mapping[str, Tensor]) -> Self:
+        """The network with the tables of a :meth:`state_dict`."""
+        return self._with([state[f"log_cpts.{variable}"] for variable in range(len(self.log_cpts))], joint=True)
+
+    # Shared tables -----------------------------------------------------------------------------------------------
+
+    def tie(self, groups: Sequence[Sequence[int]]) -> Self:
+        """The network in which the variables of each group share one table, whatever it learns from.
+
+        Tables of a group that differ start at the mean of their probabilities.
+
+        Raises:
+            ValueError: a variable out of range or in two groups, or variables whose tables differ in shape.
+        """
+        self._check_groups(groups)
+        tables = list(self.log_cpts)
+        for group in groups:
+            each = [tables[v] for v in group]
+            if any(not torch.equal(each[0], other) for other in each[1:]):
+                each[0] = torch.stack(each).exp().mean(0).log()
+            for variable in group:
+                tables[variable] = each[0]
+        new = self._with(tables, joint=True)
+        new.ties = tuple(tuple(group) for group in groups)
+        return new
 
     def tied(self, statistics: Sequence[Tensor], groups: Sequence[Sequence[int]]) -> list[Tensor]:
         """The counts of each group of variables, summed: they share one table.
 
         Raises:
-            ValueError: a variable out of range or in two groups, or variables whose tables differ in shape.
+            ValueError: as :meth:`tie`.
         """
-        found, seen = list(statistics), set()
-        for number, group in enumerate(groups):
-            shapes = {self.families.shape(v) for v in group if 0 <= v < len(found)}
-            if len(shapes) != 1 or seen & set(group) or not all(0 <= v < len(found) for v in group):
-                raise ValueError(
-                    f"tied[{number}]: expected variables with tables of one shape, each in one group, got {list(group)}"
-                )
-            seen |= set(group)
+        self._check_groups(groups)
+        found = list(statistics)
+        for group in groups:
             total = torch.stack([statistics[v] for v in group]).sum(0)
             for variable in group:
                 found[variable] = total
         return found
+
+    def _check_groups(self, groups: Sequence[Sequence[int]]) -> None:
+        seen: set[int] = set()
+        N = len(self.families.parents)
+        for number, group in enumerate(groups):
+            shapes = {self.families.shape(v) for v in group if 0 <= v < N}
+            if len(shapes) != 1 or seen & set(group) or not all(0 <= v < N for v in group):
+                raise ValueError(
+                    f"tied[{number}]: expected variables with tables of one shape, each in one group, got {list(group)}"
+                )
+            seen |= set(group)
+
+    @staticmethod
+    def _copies(groups: Sequence[Sequence[int]]) -> set[int]:
+        """The variables of groups but for the first of each."""
+        return {variable for group in groups for variable in list(group)[1:]}
 
     @property
     def dtype(self) -> torch.dtype:
@@ -152,7 +219,7 @@ class LearnsTables:
 
     def num_parameters(self, tied: Sequence[Sequence[int]] = ()) -> int:
         """Free parameters: the entries of tables that are possible, less one per row, those of tied tables once."""
-        copies = {variable for group in tied for variable in list(group)[1:]}
+        copies = self._copies((*self.ties, *tied))
         count = 0
         for variable, table in enumerate(self.log_cpts):
             if variable not in copies:

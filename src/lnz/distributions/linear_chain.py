@@ -113,7 +113,7 @@ class LinearChain(ChainScores):
         y = as_labels("y", y)
         if self._far:
             return _times(scale, super().log_prob(y))
-        # whatever has been asked for before, so that the answer is the same to the last digit
+        # even if a pass is known: the last digit of the answer must not depend on what was asked for before
         log_prob = chain.scaled_log_prob(self._nodes, self.edge_scores, self.lengths, y, scale, self._ends)
         if log_prob is not None:
             return log_prob

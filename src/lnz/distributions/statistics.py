@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lnz.distributions.families import Families
 from lnz.errors import InfeasibleError
+from lnz.inference.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
     from lnz.distributions.bayes_net import BayesNet
@@ -20,13 +21,17 @@ BLOCK = 2**24  # entries of tables that are worked on at a time
 def expected(net: BayesNet, data: Tensor, reduce: bool, weights: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
     """The log evidence of each row ``[R]``, and expected counts; see :meth:`BayesNet.expected_statistics`.
 
-    Sums over rows are made, and returned, in float64; ``weights [R]`` say how often each row counts in them.
+    Sums over rows are made, and returned, in float64; ``weights [R]`` say how often each row counts in them. Of a stack
+    of S networks, of batch shape ``[S, 1]``, evidence is ``[S, R]`` and sums are ``[S, 1, *parents, card]``. A sampler
+    has no evidence, which is NaN.
     """
-    y = net.labelling(data)
-    if y.dim() != 2 or net.batch_shape not in (torch.Size(), y.shape[:1]):
+    y = net.labelling(data, "data")
+    stack = net.batch_shape[0] if reduce and is_stack(net.batch_shape) else 0
+    if y.dim() != 2 or (not stack and net.batch_shape not in (torch.Size(), y.shape[:1])):
         raise ValueError(f"data: expected rows [R, {len(net.cardinalities)}], got {list(y.shape)}")
     size = sum(math.prod(net.families.shape(v)) for v in range(len(net.cardinalities))) + sum(net.cardinalities)
-    rows = max(1, BLOCK // size) if not net.batch_shape else max(1, len(y))
+    rows = max(1, len(y)) if net.batch_shape and not stack else max(1, BLOCK // (size * max(1, stack)))
+    has_evidence = not isinstance(net.inference, Sampler)
     evidence, parts = [], []
     with torch.no_grad():
         for start in range(0, max(1, len(y)), rows):
@@ -34,13 +39,24 @@ def expected(net: BayesNet, data: Tensor, reduce: bool, weights: Tensor | None =
             posterior = net.condition(y[some]).to_mrf()
             posterior._validate_args = False
             groups = posterior.marginals  # first: ln Z is made along with them
-            evidence.append(posterior.log_partition)
-            _require_possible(evidence[-1], start)
+            found = (
+                posterior.log_partition
+                if has_evidence
+                else torch.full(posterior.batch_shape, torch.nan, device=y.device)
+            )
+            evidence.append(found)
+            require_possible(found, start)
             counts = net.families.by_variable(groups)
-            parts.append([_summed(c, None if weights is None else weights[some]) for c in counts] if reduce else counts)
+            each = None if weights is None else weights[some]
+            parts.append([_summed(c, each, stack > 0) for c in counts] if reduce else counts)
     if reduce:
-        return torch.cat(evidence), [torch.stack(each).sum(0) for each in zip(*parts, strict=True)]
+        return torch.cat(evidence, -1), [torch.stack(each).sum(0) for each in zip(*parts, strict=True)]
     return torch.cat(evidence), [torch.cat(each) for each in zip(*parts, strict=True)]
+
+
+def is_stack(batch_shape: torch.Size) -> bool:
+    """Whether networks of this batch shape are a stack ``[S, 1]``, each of which is for all rows."""
+    return len(batch_shape) == 2 and batch_shape[1] == 1
 
 
 def counted(wiring: Families, y: Tensor, weights: Tensor | None) -> list[Tensor]:
@@ -55,14 +71,19 @@ def counted(wiring: Families, y: Tensor, weights: Tensor | None) -> list[Tensor]
     return counts
 
 
-def _summed(counts: Tensor, weights: Tensor | None) -> Tensor:
+def _summed(counts: Tensor, weights: Tensor | None, stack: bool) -> Tensor:
+    """Counts ``[R, …]`` summed over their rows; of a stack, ``[S, R, …]`` to ``[S, 1, …]``."""
+    axis = 1 if stack else 0
     if weights is None:
-        return counts.sum(0, dtype=torch.float64)
-    return torch.tensordot(weights.double(), counts.double(), 1)
+        return counts.sum(axis, keepdim=stack, dtype=torch.float64)
+    each = weights.to(counts.device).double().reshape(-1, *[1] * (counts.dim() - axis - 1))
+    return (each * counts.double()).sum(axis, keepdim=stack)
 
 
-def _require_possible(evidence: Tensor, start: int) -> None:
-    impossible = torch.isneginf(evidence).nonzero().flatten()
+def require_possible(evidence: Tensor, start: int = 0) -> None:
+    """Raise where the log evidence ``[*stack, R]`` of rows, numbered from ``start``, is −inf."""
+    impossible = torch.isneginf(evidence).flatten(0, -2).any(0) if evidence.dim() > 1 else torch.isneginf(evidence)
+    impossible = impossible.nonzero().flatten()
     if len(impossible):
         entries = (impossible + start).tolist()
         shown = ", ".join(map(str, entries[:8])) + (", …" if len(entries) > 8 else "")

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from lnz.distributions import MRF
+from lnz.distributions import MRF, BayesNet
 from lnz.graphs import FactorGraph
 from lnz.inference.base import Method
+
+Net = TypeVar("Net", bound=BayesNet)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,24 @@ class NamedModel:
     def mrf(self, inference: Method | None = None) -> MRF:
         """The distribution that the file describes."""
         return MRF(self.graph, self.scores, inference)
+
+    def bayes_net(self, inference: Method | None = None, kind: type[Net] = BayesNet) -> Net:
+        """The network that the file describes, of a class of networks.
+
+        Raises:
+            ValueError: the factors are not one table per variable given its parents.
+        """
+        families: dict[int, tuple[tuple[int, ...], Tensor]] = {}
+        if self.kind == "BAYES":
+            for scope, entry in zip(self.graph.scopes, self.scores, strict=True):
+                for nodes, table in zip(scope.tolist(), entry, strict=True):
+                    families[nodes[-1]] = tuple(nodes[:-1]), table  # the child is the last axis
+        if len(families) < len(self.names) or sum(map(len, self.graph.scopes)) > len(families):
+            raise ValueError(f"expected a Bayesian network, with one table per variable, got a {self.kind} model")
+        parents, tables = zip(*(families[v] for v in range(len(self.names))), strict=True)
+        return kind(
+            self.graph.cardinalities, parents, tables, names=self.names, states=self.states, inference=inference
+        )
 
     def with_likelihoods(self, likelihoods: Mapping[int, Sequence[float]]) -> NamedModel:
         """The model times a factor for each node of soft evidence: a weight for each of its labels."""

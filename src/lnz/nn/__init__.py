@@ -10,8 +10,11 @@ from lnz.nn.gaussian_emission import GaussianEmission
 from lnz.nn.grid_mrf import GridMRF
 from lnz.nn.hmm import HiddenMarkovModel, HMMStatistics
 from lnz.nn.hmm_emissions import CategoricalEmission, Emission, NeuralEmission
+from lnz.nn.hmm_inputs import InputCategoricalEmission, InputTransition
 from lnz.nn.linear_chain_crf import LinearChainCRF
 from lnz.nn.log_mel import LogMel, mel_filterbank
+from lnz.nn.mixture_model import MixtureModel, MixtureStatistics
+from lnz.nn.neural_bayes_net import NeuralBayesNet
 from lnz.nn.pcfg import PCFGModel, PCFGStatistics
 from lnz.nn.restricted_boltzmann_machine import RestrictedBoltzmannMachine
 from lnz.nn.speech_encoder import SpeechEncoder
@@ -29,8 +32,13 @@ __all__ = [
     "GridMRF",
     "HMMStatistics",
     "HiddenMarkovModel",
+    "InputCategoricalEmission",
+    "InputTransition",
     "LinearChainCRF",
     "LogMel",
+    "MixtureModel",
+    "MixtureStatistics",
+    "NeuralBayesNet",
     "NeuralEmission",
     "PCFGModel",
     "PCFGStatistics",

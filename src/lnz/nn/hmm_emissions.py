@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lnz.checks import as_labels, check_integer, check_labels, check_scores
+from lnz.nn.generalised_em import ascend, weighted
 
 
 class Emission(nn.Module, ABC):
@@ -17,9 +18,11 @@ class Emission(nn.Module, ABC):
 
     Attributes:
         event_axes: how many axes one observation has: 0 for a symbol, 1 for a vector.
+        takes_inputs: whether ``forward``, ``maximise`` and ``sample`` also take ``inputs=``, ``[*batch, T, U]``.
     """
 
     event_axes = 1
+    takes_inputs = False
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -120,9 +123,17 @@ class NeuralEmission(Emission):
         state_prior: ln p(z) ``[K]``: the network then classifies, and its emissions are the *scaled likelihoods*
             ln p(z | x) − ln p(z) (Bourlard & Morgan 1994).
         steps: iterations of L-BFGS in an M step.
+        takes_inputs: call ``network(x, inputs)``, for emissions that depend on inputs ``[*batch, T, U]``.
     """
 
-    def __init__(self, network: nn.Module, state_prior: Tensor | None = None, steps: int = 20) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        state_prior: Tensor | None = None,
+        steps: int = 20,
+        *,
+        takes_inputs: bool = False,
+    ) -> None:
         super().__init__()
         check_integer("steps", steps)
         if state_prior is not None:
@@ -131,11 +142,12 @@ class NeuralEmission(Emission):
                 raise ValueError(f"state_prior: expected shape [K], got {list(state_prior.shape)}")
         self.network = network
         self.steps = steps
+        self.takes_inputs = takes_inputs
         self.state_prior: Tensor | None
         self.register_buffer("state_prior", state_prior)
 
-    def forward(self, x: Tensor) -> Tensor:
-        scores = self.network(x)
+    def forward(self, x: Tensor, inputs: Tensor | None = None) -> Tensor:
+        scores = self.network(x) if inputs is None else self.network(x, inputs)
         if self.state_prior is None:
             return scores
         if scores.shape[-1:] != self.state_prior.shape:
@@ -147,22 +159,9 @@ class NeuralEmission(Emission):
     if TYPE_CHECKING:
         __call__ = forward
 
-    def maximise(self, x: Tensor, weights: Tensor, pseudocount: float) -> None:
+    def maximise(self, x: Tensor, weights: Tensor, pseudocount: float, inputs: Tensor | None = None) -> None:
         """As :meth:`Emission.maximise`, by L-BFGS; a network has no prior, whatever the pseudocount."""
-        parameters = [p for p in self.network.parameters() if p.requires_grad]
-        if not parameters:
-            return
-        optimiser = torch.optim.LBFGS(parameters, max_iter=self.steps, line_search_fn="strong_wolfe")
-        scale = weights.sum().clamp(min=1.0)
-
-        def loss() -> Tensor:
-            optimiser.zero_grad()
-            value = -(weights * self(x)).sum() / scale
-            value.backward()
-            return value
-
-        optimiser.step(torch.enable_grad()(loss))
-        optimiser.zero_grad()
+        ascend(self.network.parameters(), lambda: weighted(weights, self(x, inputs)), self.steps)
 
     def log_prior(self, pseudocount: float) -> Tensor:
         return torch.zeros(())

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lnz.checks import as_integers, check_lengths
+
 Sequences = Any
 """A tensor or array ``[B, T, …]``; one sequence ``[T, …]``, or several below each other with ``lengths``; or a list."""
 
@@ -75,3 +77,16 @@ def _padded(each: list[Tensor], form: str) -> Batch:
         raise ValueError("expected at least one sequence, got none")
     x = torch.nn.utils.rnn.pad_sequence(each, batch_first=True)
     return Batch(x, torch.tensor([len(one) for one in each]), form)
+
+
+def without_padding(x: Tensor, lengths: Tensor | Sequence[int] | None) -> Tensor:
+    """``x`` with 0 over padding: NaN times a weight of 0 is NaN."""
+    if lengths is None:
+        return x
+    lengths = as_integers("lengths", lengths, x.device)
+    if x.shape[: lengths.dim()] != lengths.shape or x.dim() <= lengths.dim():
+        raise ValueError(f"lengths: expected the batch shape of x {list(x.shape)}, got {list(lengths.shape)}")
+    T = x.shape[lengths.dim()]
+    check_lengths(lengths, T)
+    outside = torch.arange(T, device=x.device) >= lengths.unsqueeze(-1)
+    return x.masked_fill(outside.reshape(*outside.shape, *[1] * (x.dim() - outside.dim())), 0)

@@ -2,6 +2,7 @@
 
 from lnz.objectives.contrastive_divergence import contrastive_divergence
 from lnz.objectives.em import em
+from lnz.objectives.em_state import EMState
 from lnz.objectives.hinge import hinge
 from lnz.objectives.label_adjustment import EpsilonSchedule, label_adjustment
 from lnz.objectives.learner import EMResult
@@ -10,6 +11,7 @@ from lnz.objectives.pseudolikelihood import pseudolikelihood
 
 __all__ = [
     "EMResult",
+    "EMState",
     "EpsilonSchedule",
     "contrastive_divergence",
     "em",

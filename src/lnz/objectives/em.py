@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from lnz.checks import check_generator, check_integer, check_tensor
-from lnz.errors import ConvergenceWarning, warn
+from lnz.checks import check_generator, check_integer, check_tensor, check_weights
+from lnz.inference.base import Method
+from lnz.inference.sampling.sampler import Sampler
+from lnz.objectives import processes
+from lnz.objectives.em_iterations import ROUNDING, Settings, iterations, stepwise
+from lnz.objectives.em_state import EMState, Start, parameters, with_parameters
 from lnz.objectives.learner import EMResult, Learner, OldNames
 
 Model = TypeVar("Model", bound=Learner)
-_ROUNDING = 1e-9  # how far it may lower an objective of size 1 in float64
-_SLOWER = 0.7  # step t of minibatches moves the statistics by (t + 2)^−that (Cappé & Moulines 2009: above .5, below 1)
 
 
 def em(
@@ -33,6 +37,8 @@ def em(
     batch_size: int | None = None,
     generator: torch.Generator | None = None,
     progress: Callable[[int, int, float], None] | None = None,
+    method: Method | None = None,
+    state: EMState | None = None,
 ) -> EMResult[Model]:
     """Maximise Σ ln p(x) over the parameters of a model with hidden variables z.
 
@@ -49,6 +55,10 @@ def em(
     expected counts and is followed by an M step (stepwise EM: Cappé & Moulines 2009; Neal & Hinton 1998 for its kin).
     It takes fewer passes over many rows; the objective may fall on the way.
 
+    Where ``torch.distributed`` is initialised (``torchrun``), each process passes rows of its own, and all learn the
+    same model, from the start of the first one: evidence and statistics are summed over processes in float64. Rows of a
+    network are never exchanged; frames of a hidden Markov model and observations of a mixture are, for the M step.
+
     A ``torch.nn.Module`` is in float64 while it learns, where the device has it, and gets its dtypes back at the end:
     in float32, the steps close to an optimum are smaller than the rounding of data far from 0.
 
@@ -63,15 +73,20 @@ def em(
         pseudocount: a count added for every possible outcome, as if it had been observed so often: the posterior mode
             under a Dirichlet prior of pseudocount + 1 (what it means for other families, they say).
         restarts: how many starts: the model as it is given, and others drawn at random; the best objective is kept.
-        tied: groups of variables of a network whose tables are one and the same.
+            Those of a network run at once, as one batch of tables; those of other models in turn.
+        tied: groups of variables of a network whose tables are one and the same; see :meth:`lnz.BayesNet.tie`.
         weights: ``[R]``, how often each row counts.
         batch_size: rows of a minibatch; ``None``, all of them at once.
         generator: of random starts and of the order of minibatches; ``None`` is torch's default one.
         progress: called after every iteration with the number of the start, of the iteration, and the objective.
+        method: of inference, for the E step of a network; ``None`` is the network's own. Where it is approximate, so is
+            the evidence, and it may fall: belief propagation has Bethe's, mean field a lower bound, a sampler none
+            (NaN, and all iterations are made).
+        state: kept up to date in every iteration; a saved one is resumed exactly.
 
     Raises:
         InfeasibleError: observations of probability 0 under the model, naming the batch entries.
-        TypeError: a model, or emissions of a model, without a closed-form M step.
+        TypeError: a model, or emissions of a model, without an M step, or without what a setting needs.
         ValueError: settings out of range; a maximum that is not attained (a Gaussian that shrinks to a point).
 
     Warns:
@@ -79,61 +94,112 @@ def em(
             did not maximise. It stops there, not converged.
     """
     learner: Any = model if isinstance(model, Learner) else _of_old_names(model)
+    _check(learner, model, data, weights, generator)
+    for name, value in (("max_iterations", max_iterations), ("restarts", restarts), ("batch_size", batch_size)):
+        if value is not None:
+            check_integer(name, value)
+    for name, value in (("tolerance", tolerance), ("pseudocount", pseudocount)):
+        if not value >= 0:
+            raise ValueError(f"{name}: expected a number of at least 0, got {value}")
+    for name, wanted, needed in (
+        ("restarts", restarts > 1, "drawn"),
+        ("tied", tied is not None, "tie"),
+        ("batch_size", batch_size is not None, "combined"),
+        ("method", method is not None, "with_inference"),
+        ("state", state is not None, "state_dict"),
+    ):
+        if wanted and not hasattr(learner, needed):
+            raise TypeError(f"{name}: {type(model).__name__} has no {needed}(), which this needs")
+    if batch_size is not None and processes.several():
+        raise ValueError("batch_size: expected None where several processes learn together")
+    learner = learner if tied is None else learner.tie(tied)
+    own = getattr(learner, "inference", None)
+    learner = learner if method is None else learner.with_inference(method)
+    used = getattr(learner, "inference", None)
+    if restarts > 1 and isinstance(used, Sampler):
+        raise ValueError(f"restarts: expected 1 with {type(used).__name__}, whose starts have no evidence to compare")
+    count = getattr(learner, "num_parameters", None)  # before any of them becomes 0
+    free = None if count is None else count()
+    module = isinstance(model, nn.Module)
+    narrow = None if module or not hasattr(learner, "to") else learner.dtype
+    learner = learner if narrow is None else learner.to(torch.float64)
+    state = EMState() if state is None else state
+    with torch.no_grad(), _in_double(model, data) as (x, least):
+        state.resume(_starts(learner, x, restarts, generator), generator)
+        settings = Settings(
+            x,
+            lengths,
+            weights,
+            pseudocount,
+            max_iterations,
+            tolerance,
+            None if used is not None and not used.exact else least if narrow is None else ROUNDING,
+        )
+        stack = restarts > 1 and batch_size is None and hasattr(learner, "stacked")
+        for numbers in [range(restarts)] if stack else [[number] for number in range(restarts)]:
+            if batch_size is None:
+                passes = iterations(state, numbers, settings, stack=stack)
+            else:
+                passes = stepwise(state, numbers[0], settings, batch_size, generator)
+            for number in itertools.chain.from_iterable(passes):
+                if progress is not None:
+                    objective = state.starts[number].objective
+                    progress(number, len(objective) - 1, objective[-1])
+        best = max(state.starts, key=lambda start: start.objective[-1])
+        if module and best.learner is not learner:
+            model.load_state_dict(best.learner.state_dict())  # pyright: ignore[reportAttributeAccessIssue]
+        found: Any = model if module else best.learner
+    found = found.model if isinstance(found, OldNames) else found if narrow is None else found.to(narrow)
+    found = found if method is None else found.with_inference(own)
+    return _result(found, best, state, free, _observed(found, data, lengths, weights))
+
+
+def _check(
+    learner: Any, model: object, data: Tensor, weights: Tensor | None, generator: torch.Generator | None
+) -> None:
     check_tensor("data", data)
     check_generator(generator)
     if not data.numel():
         raise ValueError(f"data: expected observations to learn from, got none, of shape {list(data.shape)}")
-    check_integer("max_iterations", max_iterations)
-    check_integer("restarts", restarts)
-    if batch_size is not None:
-        check_integer("batch_size", batch_size)
-    for name, value in (("tolerance", tolerance), ("pseudocount", pseudocount)):
-        if not value >= 0:
-            raise ValueError(f"{name}: expected a number of at least 0, got {value}")
-    for name, wanted, method in (
-        ("restarts", restarts > 1, "drawn"),
-        ("tied", tied is not None, "tied"),
-        ("batch_size", batch_size is not None, "combined"),
-        ("weights", weights is not None, "combined"),
-    ):
-        if wanted and not hasattr(learner, method):
-            raise TypeError(f"{name}: {type(model).__name__} has no {method}(), which this needs")
-    settings = {} if weights is None else {"weights": weights}
-    count = getattr(learner, "num_parameters", None)  # before any of them becomes 0
-    parameters = None if count is None else count(*([tied] if tied is not None else []))
-    module = isinstance(model, nn.Module)
-    narrow = None if module or not hasattr(learner, "to") else learner.dtype
-    learner = learner if narrow is None else learner.to(torch.float64)
-    with torch.no_grad(), _in_double(model, data) as (x, least):
-        runs, rounding = [], least if narrow is None else _ROUNDING
-        for start in range(restarts):
-            # a module is changed in place: the given one by the first start, copies by the others
-            first = copy.deepcopy(learner) if module and start else learner
-            first = first.drawn(x, generator) if start else first
-            steps = _Steps(first, lengths, pseudocount, tied, settings)
+    if weights is None:
+        return
+    if "weights" not in signature(learner.e_step).parameters:
+        raise TypeError(f"weights: {type(model).__name__} has no E step that takes them")
+    check_weights("weights", weights, len(data))
 
-            def told(iteration: int, objective: float, start: int = start) -> None:
-                if progress is not None:
-                    progress(start, iteration, objective)
 
-            if batch_size is None:
-                runs.append(_iterate(steps, x, max_iterations, tolerance, rounding, told))
-            else:
-                runs.append(_stepwise(steps, x, batch_size, max_iterations, tolerance, generator, told))
-        best = max(runs, key=lambda run: run.objective[-1])
-        if module and best is not runs[0]:
-            model.load_state_dict(best.model.state_dict())  # pyright: ignore[reportAttributeAccessIssue]
-        found: Any = model if module else best.model
-    found = found.model if isinstance(found, OldNames) else found if narrow is None else found.to(narrow)
-    seen = getattr(found, "num_observations", None)
+def _starts(learner: Any, data: Tensor, restarts: int, generator: torch.Generator | None) -> list[Any]:
+    """The model as it is given, and others drawn at random; of several processes, those of the first one."""
+
+    def copied() -> Any:
+        return copy.deepcopy(learner) if isinstance(learner, nn.Module) else learner
+
+    found = [learner, *(copied().drawn(data, generator) for _ in range(restarts - 1))]
+    if processes.several():
+        for number, each in enumerate(found):
+            tensors = {name: value.detach().clone() for name, value in parameters(each).items()}
+            processes.same(tensors.values())
+            found[number] = with_parameters(each, tensors)
+    return found
+
+
+def _observed(model: Any, data: Tensor, lengths: Tensor | Sequence[int] | None, weights: Tensor | None) -> float | None:
+    count = getattr(model, "num_observations", None)
+    if count is None:
+        return None
+    number = float(count(data, lengths, **({} if weights is None else {"weights": weights})))
+    return float(processes.summed(torch.tensor(number).double())[0]) if processes.several() else number
+
+
+def _result(model: Any, best: Start, state: EMState, free: int | None, observed: float | None) -> EMResult[Any]:
     return EMResult(
-        found,
-        best.log_evidence,
-        best.objective,
+        model,
+        tuple(best.log_evidence),
+        tuple(best.objective),
         best.converged,
-        tuple(run.log_evidence[-1] for run in runs),
-        parameters,
-        None if seen is None else seen(data, lengths, **settings),
+        tuple(start.log_evidence[-1] for start in state.starts),
+        free,
+        observed,
     )
 
 
@@ -146,119 +212,19 @@ def _of_old_names(model: object) -> OldNames:
     )
 
 
-class _Steps:
-    """The two steps of one start, with what they are told."""
-
-    def __init__(
-        self,
-        model: Any,
-        lengths: Tensor | Sequence[int] | None,
-        pseudocount: float,
-        tied: Sequence[Sequence[int]] | None,
-        settings: dict[str, Any],
-    ) -> None:
-        self.model, self.lengths, self.pseudocount, self.tied, self.settings = (
-            model,
-            lengths,
-            pseudocount,
-            tied,
-            settings,
-        )
-
-    def expect(self, data: Tensor, rows: Tensor | None = None) -> tuple[float, Any]:
-        """The log evidence and the statistics of the data, or of some rows of theirs."""
-        if rows is None:
-            evidence, statistics = self.model.e_step(data, self.lengths, **self.settings)
-        else:
-            lengths = None if self.lengths is None else torch.as_tensor(self.lengths)[rows]
-            settings = {name: value[rows] for name, value in self.settings.items()}
-            evidence, statistics = self.model.e_step(data[rows], lengths, **settings)
-        return float(evidence), statistics
-
-    def maximise(self, statistics: Any) -> None:
-        if self.tied is not None:
-            statistics = self.model.tied(statistics, self.tied)
-        self.model = self.model.m_step(statistics, self.pseudocount)
-
-    @property
-    def log_prior(self) -> float:
-        return float(self.model.log_prior(self.pseudocount))
-
-
-def _iterate(
-    steps: _Steps,
-    data: Tensor,
-    max_iterations: int,
-    tolerance: float,
-    rounding: float,
-    told: Callable[[int, float], None],
-) -> EMResult[Any]:
-    log_evidence: list[float] = []
-    objective: list[float] = []
-    converged = False
-    while True:
-        evidence, statistics = steps.expect(data)
-        log_evidence.append(evidence)
-        objective.append(evidence + steps.log_prior)
-        told(len(objective) - 1, objective[-1])
-        if len(objective) > 1:
-            raised, size = objective[-1] - objective[-2], max(1.0, abs(objective[-1]))
-            converged = -max(tolerance, rounding) * size <= raised <= tolerance * size
-            if raised < 0 and not converged:
-                warn(
-                    f"em: iteration {len(objective) - 1} lowered the objective from {objective[-2]:.6g} to "
-                    f"{objective[-1]:.6g}, by more than rounding: an M step that does not maximise",
-                    ConvergenceWarning,
-                )
-                break
-        if converged or len(objective) > max_iterations:
-            break
-        steps.maximise(statistics)
-    return EMResult(steps.model, tuple(log_evidence), tuple(objective), converged)
-
-
-def _stepwise(
-    steps: _Steps,
-    data: Tensor,
-    batch_size: int,
-    max_iterations: int,
-    tolerance: float,
-    generator: torch.Generator | None,
-    told: Callable[[int, float], None],
-) -> EMResult[Any]:
-    """Minibatches move running averages of the statistics, each by less than the one before."""
-    device = "cpu" if generator is None else generator.device
-    running, moves = None, 0
-    log_evidence = [steps.expect(data)[0]]
-    objective = [log_evidence[0] + steps.log_prior]
-    converged = False
-    while not converged and len(objective) <= max_iterations:
-        for rows in torch.randperm(len(data), generator=generator, device=device).to(data.device).split(batch_size):
-            share = (moves + 2) ** -_SLOWER if moves else 1.0
-            some = share * len(data) / len(rows), steps.expect(data, rows)[1]
-            running = steps.model.combined([some] if running is None else [(1 - share, running), some])
-            steps.maximise(running)
-            moves += 1
-        log_evidence.append(steps.expect(data)[0])
-        objective.append(log_evidence[-1] + steps.log_prior)
-        told(len(objective) - 1, objective[-1])
-        converged = abs(objective[-1] - objective[-2]) <= tolerance * max(1.0, abs(objective[-1]))
-    return EMResult(steps.model, tuple(log_evidence), tuple(objective), converged)
-
-
 @contextmanager
 def _in_double(model: object, data: Tensor) -> Iterator[tuple[Tensor, float]]:
     """The data in float64, and the model too for as long; and how far rounding may lower an objective of size 1."""
     tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
     narrow = [each for each in tensors if each.is_floating_point() and each.dtype != torch.float64]
     if not isinstance(model, nn.Module) or any(each.device.type == "mps" for each in (data, *tensors)):
-        yield data, _ROUNDING if data.dtype == torch.float64 else 1e-4
+        yield data, ROUNDING if data.dtype == torch.float64 else 1e-4
         return
     dtypes = [each.dtype for each in narrow]
     try:
         for each in narrow:
             each.data = each.data.double()
-        yield data.double() if data.is_floating_point() else data, _ROUNDING
+        yield data.double() if data.is_floating_point() else data, ROUNDING
     finally:
         for each, dtype in zip(narrow, dtypes, strict=True):
             each.data = each.data.to(dtype)

@@ -16,7 +16,8 @@ class Learner(Protocol):
     """A model with the two steps of EM, such as :class:`lnz.BayesNet` and :class:`lnz.nn.HiddenMarkovModel`.
 
     A learner may have more, which :func:`lnz.objectives.em` asks for where it is needed: ``weights=`` of its E step,
-    ``drawn`` for restarts, ``tied`` for shared tables, ``num_parameters`` and ``num_observations`` for AIC and BIC.
+    ``drawn`` for restarts, ``tie`` for shared tables, ``stacked`` for restarts at once,
+    ``state_dict`` for states that are saved, ``num_parameters`` and ``num_observations`` for AIC and BIC.
     """
 
     def e_step(self, data: Tensor, lengths: Tensor | Sequence[int] | None = None) -> tuple[Tensor, Any]:
@@ -67,18 +68,28 @@ class EMResult(Generic[Model]):
     @property
     def aic(self) -> float:
         """Akaike's information criterion, 2 k − 2 ln L of k free parameters; the smaller the better."""
-        return 2 * self._known("parameters") - 2 * self.log_evidence[-1]
+        return akaike(self.log_evidence[-1], self._known("parameters"))
 
     @property
     def bic(self) -> float:
         """Schwarz's information criterion, k ln n − 2 ln L of n observations; the smaller the better."""
-        return self._known("parameters") * math.log(self._known("observations")) - 2 * self.log_evidence[-1]
+        return schwarz(self.log_evidence[-1], self._known("parameters"), self._known("observations"))
 
     def _known(self, what: str) -> float:
         value = getattr(self, what)
         if value is None:
             raise TypeError(f"{type(self.model).__name__} does not say its {what}, which AIC and BIC need")
         return value
+
+
+def akaike(log_evidence: float, parameters: float) -> float:
+    """2 k − 2 ln L of k free parameters."""
+    return 2 * parameters - 2 * log_evidence
+
+
+def schwarz(log_evidence: float, parameters: float, observations: float) -> float:
+    """k ln n − 2 ln L of k free parameters and n observations."""
+    return parameters * math.log(observations) - 2 * log_evidence
 
 
 class OldNames:

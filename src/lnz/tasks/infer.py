@@ -12,11 +12,11 @@ from torch import Tensor
 
 from lnz.distributions import MRF
 from lnz.errors import FailedEstimateError, InfeasibleError
-from lnz.inference import Enumeration, Exact
 from lnz.inference.base import Method
+from lnz.inference.exact.marginal_map import marginal_map
 from lnz.inference.sampling.sampler import Sampler
 from lnz.io import NamedModel, assignment_result, marginals_result, partial_assignment_result, partition_result
-from lnz.tasks.marginal_map import marginal_map
+from lnz.typing import IGNORE
 
 Query = Literal["PR", "MAR", "MAP", "MMAP"]
 
@@ -132,6 +132,26 @@ def infer(
         return _best(model, p) if query == "MAP" else _summed(model, p, query)
 
 
+def draw(model: NamedModel, count: int, method: Method, evidence: Tensor | None = None, seed: int = 0) -> Tensor:
+    """Independent samples of ``model`` given ``evidence``, labels ``int64 [count, N]``.
+
+    Of a Bayesian network without evidence they are ancestral, each variable given its parents, which no treewidth
+    stops; otherwise ``method`` draws them: ``Exact`` and ``Enumeration`` from the posterior, samplers approximately.
+
+    Raises:
+        InfeasibleError: every labelling that agrees with the evidence has probability 0.
+        IntractableError: the method finds the model too large.
+        TypeError: the method draws no samples; names those that do.
+        ValueError: a model that the method does not serve, or tables of a network that are no distributions.
+    """
+    stream = torch.Generator().manual_seed(seed)
+    seen = evidence is not None and bool((evidence != IGNORE).any())
+    if model.kind == "BAYES" and not seen:
+        return model.bayes_net().sample((count,), generator=stream)
+    p = model.mrf(method)
+    return (p if evidence is None else p.condition(evidence)).sample((count,), generator=stream)
+
+
 def _summed(model: NamedModel, p: MRF, query: Query) -> Answer:
     """ln Z, where the method has it or PR asks for it, and marginals."""
     log_partition = marginals = None
@@ -166,11 +186,7 @@ def _best(model: NamedModel, p: MRF) -> Answer:
 
 
 def _best_of_some(model: NamedModel, p: MRF, method: Method, variables: Sequence[int]) -> Answer:
-    if not isinstance(method, Exact | Enumeration):
-        raise TypeError(f"{type(method).__name__} has no marginal MAP; methods that do: Exact(), Enumeration()")
     nodes = tuple(variables)
-    if not nodes or len(set(nodes)) < len(nodes) or not all(0 <= node < model.graph.num_nodes for node in nodes):
-        raise ValueError(f"variables: expected different nodes in [0, {model.graph.num_nodes}), got {list(variables)}")
     labels, value = marginal_map(p.model, nodes, method)
     known = {"score": value, "bound": value, "optimal": True}
     return Answer("MMAP", model, True, known, labelling=labels, log_score=value, variables=nodes)

@@ -52,7 +52,7 @@ class Page:
         notes: paragraphs below it.
         picture: PNG.
         picture_says: what is to be seen, in words.
-        charts: PNGs of curves.
+        charts: PNGs of curves, if any.
         config: the configuration that makes it again.
         about: facts about the run, by name.
         tables: further ones, after the notes.
@@ -87,14 +87,14 @@ class Page:
             for part in self.tables
             if part.rows
         )
-        charts = "".join(_inline(chart, "training curve") for chart in self.charts)
+        curves = "".join(_inline(chart, "training curve") for chart in self.charts)
+        charts = f"<h2>Curves</h2><div>{curves}</div>\n" if curves else ""
         return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{html.escape(self.title)}</title><style>{STYLE}</style></head><body>
 <h1>{html.escape(self.title)}</h1>
 {_table(self.headings, self.rows)}
 {notes}{tables}<h2>Picture</h2>{_inline(self.picture, self.picture_says)}
-<h2>Curves</h2><div>{charts}</div>
-<h2>Run</h2><dl>{listed}</dl>
+{charts}<h2>Run</h2><dl>{listed}</dl>
 <h2>Configuration</h2><pre>{html.escape(self.config)}</pre>
 </body></html>
 """

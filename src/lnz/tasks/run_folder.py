@@ -66,7 +66,7 @@ def prepare(output: Path, overwrite: bool) -> None:
             (output / name).unlink(missing_ok=True)
         for folder in seeds:
             shutil.rmtree(folder)
-    for folder in (output, *seeds, *(folder / "checkpoints" for folder in seeds)):
+    for folder in (output, *seeds, *(folder / "checkpoints" for folder in (output, *seeds))):
         for file in folder.iterdir() if folder.is_dir() else ():
             if TEMPORARY.fullmatch(file.name):
                 file.unlink()

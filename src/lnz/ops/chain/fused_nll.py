@@ -22,7 +22,7 @@ from lnz.ops.chain.op import KERNELS
 from lnz.ops.chain.records import Ended, Fused
 from lnz.ops.dispatch import is_eager
 
-FEWEST = 4  # sequences that are worth rows for eight
+FEWEST = 4  # sequences: with fewer, most of the eight rows that the kernel works on are empty
 
 
 def scaled_log_prob(
@@ -64,7 +64,7 @@ def scaled_log_prob(
 
 
 def _shaped(done: Fused, given: Ended, node: Tensor, edge: Tensor, with_ends: bool) -> list[Tensor | None]:
-    """The gradients by ``node``, ``edge`` and, if asked for, the ends, in their shapes."""
+    """The gradients with respect to ``node``, ``edge`` and, if asked for, the ends, in their shapes."""
     at_node = None if done.at_node is None else done.at_node.reshape(node.shape)
     at_edge = None if done.at_edge is None else done.at_edge.reshape(edge.shape)
     if done.at_node is None or not with_ends:
@@ -103,7 +103,7 @@ def fused(given: Ended, weight: Tensor, wanted: Sequence[bool]) -> Fused | None:
 
 
 def _add_wide(given: Ended, weight: Tensor, done: Fused) -> None:
-    """Compute the sequences that left the range of the dtype, in place."""
+    """Into ``done``: the sequences that left the range of the dtype, by the pass that climbs the precision ladder."""
     which = (~done.in_range).nonzero()[:, 0]
     some, share = precision.entries(given.folded(), which), weight[which]
     passed = log_prob.solve(some)

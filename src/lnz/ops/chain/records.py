@@ -40,7 +40,7 @@ class Chains(NamedTuple):
 
 
 def with_a_table(chains: Chains) -> Chains:
-    """Chains of one step have no edge scores; kernels read a table all the same."""
+    """The same chains; those of one step, which have no edge scores, get a table of zeros for kernels to read."""
     if chains.edge.numel():
         return chains
     return chains._replace(edge=chains.edge.new_zeros(1, 1, *chains.edge.shape[2:]))

@@ -24,7 +24,7 @@ from lnz.ops.scaffold.batch import Axis
 
 def solve(given: Frames) -> Pass:
     """ln Q, and the occupancies of states unless the lattice is too large to keep them."""
-    scores, of = given.scores, given.of()
+    scores, of = given.scores, given.of
     kept = whole_lattice(len(scores), scores.shape[1], of.labels.shape[1])
     run = KERNELS.find("solve" if kept else "value", scores, given.prior) if scores.numel() else None
     if run is None:
@@ -37,7 +37,7 @@ def solve(given: Frames) -> Pass:
 
 def by_reference(given: Frames) -> tuple[Tensor, Tensor, Tensor]:
     """As :func:`solve`, in plain torch and in double precision."""
-    of, wide = given.of(), accumulator(given.scores)
+    of, wide = given.of, accumulator(given.scores)
     x, top = reference.centred(given.scores.to(wide), of)
     log_z, occupancy = reference.forward_backward(x - given.prior.to(wide), of)
     beyond = torch.arange(x.shape[1], device=x.device) >= of.lengths[:, None]
@@ -47,7 +47,7 @@ def by_reference(given: Frames) -> tuple[Tensor, Tensor, Tensor]:
 
 def gradient(weight: Tensor | None, given: Frames, done: Pass, wanted: Sequence[bool]) -> list[Tensor]:
     """Σ_b weight_b ∂ ln Q_b / ∂ scores ``[B, T, C]``, laid out in memory as these."""
-    scores, of, kept = given.scores, given.of(), done.occupancy.shape[1] == given.scores.shape[1]
+    scores, of, kept = given.scores, given.of, done.occupancy.shape[1] == given.scores.shape[1]
     weight = torch.ones_like(done.log_z) if weight is None else weight
     run = KERNELS.find("gradient" if kept else "slopes", scores, given.prior) if scores.numel() else None
     if run is not None and kept:
@@ -64,13 +64,13 @@ def marginal_slopes(given: Frames) -> list[Tensor]:
     """∂ ln Q_b / ∂ scores ``[B, T, C]``, in plain torch; 0 where there is no alignment."""
     wide = given.scores.to(accumulator(given.scores))
     log_z, occupancy, _ = by_reference(given)
-    slopes = reference.gradient(wide, given.of(), given.normalise, log_z, occupancy)
+    slopes = reference.gradient(wide, given.of, given.normalise, log_z, occupancy)
     return [slopes.masked_fill(torch.isneginf(log_z)[:, None, None], 0.0).to(given.scores.dtype)]
 
 
 def _fake(given: Frames) -> Pass:
     scores = given.scores
-    (B, T, _), S = scores.shape, given.labels.shape[1]
+    (B, T, _), S = scores.shape, given.of.labels.shape[1]
     kept = whole_lattice(B, T, S) or KERNELS.find("value", scores, given.prior) is None
     log_z = scores.new_empty(B, dtype=accumulator(scores))
     return Pass(log_z, scores.new_empty(B, T if kept else 0, S + 1), scores.new_empty(B, T, 2))
@@ -126,7 +126,7 @@ def solved(scores: Tensor, of: Lattice, differentiated: bool) -> tuple[Tensor, T
     done = CTC.solve(given)
     if done.occupancy.shape[1] == scores.shape[1]:
         return done.log_z, done.occupancy
-    return done.log_z, CTC.compute((True,), None, *given, *done)[0]  # its classes are the labels of one target
+    return done.log_z, CTC.gradient(None, given, done, (True,))[0]  # its classes are the labels of one target
 
 
 def surprisal(scores: Tensor, other: Tensor, of: Lattice) -> Tensor:
@@ -143,11 +143,11 @@ def _given(scores: Tensor, of: Lattice, normalise: bool = False, prior: Tensor |
     if prior is None:
         prior = torch.zeros(scores.shape[2], dtype=scores.dtype, device=scores.device)  # not mapped under vmap
     prior = prior.to(scores.device, scores.dtype)  # not .to(scores), which vmap would map
-    return Frames(scores, prior, *of[:4], of.blank, of.stays, normalise)
+    return Frames(scores, prior, of, normalise)
 
 
 def _value(given: Frames) -> Tensor:
-    scores, of = given.scores, given.of()
+    scores, of = given.scores, given.of
     run = KERNELS.find("value", scores, given.prior) if scores.numel() else None
     if run is not None:
         return run(scores, given.prior, of, given.normalise)[0]

@@ -15,27 +15,19 @@ KERNELS.register("cpu", "lnz.ops.ctc.cpu", devices=("cpu",), dtypes=(torch.float
 
 
 class Frames(NamedTuple):
-    """Scores of classes, and the fields of a :class:`.lattice.Lattice`.
+    """Scores of classes, and the states that they are the scores of.
 
     Attributes:
         scores: ``[B, T, C]``, float32 or wider.
         prior: ``[C]``, taken off the scores; held constant.
+        of: the lattice.
         normalise: whether ln Σ_c exp of the scores of each frame is taken off.
     """
 
     scores: Tensor
     prior: Tensor
-    labels: Tensor
-    direct: Tensor
-    lengths: Tensor
-    target_lengths: Tensor
-    blank: int
-    stays: bool
+    of: Lattice
     normalise: bool
-
-    # a method, not a property, which torch.compile of torch 2.10 cannot trace on named tuples
-    def of(self) -> Lattice:
-        return Lattice(*self[2:8])
 
 
 class Pass(NamedTuple):

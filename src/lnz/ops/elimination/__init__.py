@@ -1,14 +1,23 @@
-"""Variable elimination over a junction tree: ln Z, marginals, best labellings and samples."""
+"""Variable elimination over a junction tree: ln Z, marginals, best labellings and samples.
 
+================  ============================================================
+``program``       a junction tree as index arithmetic
+``records``       what travels, and the backends
+``reference``     the recursions in plain torch
+``op``            ln Z and marginals: operators, derivatives
+``decode``        best labellings, samples
+``expectation``   E_P[−ln Q(y)], the entropy
+``cpu``           the kernels for float32 and float64 on the CPU
+================  ============================================================
+"""
+
+from lnz.ops.elimination.decode import argmax, sample, topk
+from lnz.ops.elimination.expectation import surprisal
 from lnz.ops.elimination.op import (
-    argmax,
     differentiable_log_partition,
     differentiable_marginals,
     log_partition,
     partition_and_marginals,
-    sample,
-    surprisal,
-    topk,
 )
 from lnz.ops.elimination.program import Program, program_of
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from lnz.ops.belief.op import Bethe, warn_unless_at_rest
 from lnz.ops.belief.schedule import Run
 from lnz.ops.envelope import State
-from lnz.ops.grid_belief.forms import covers
 from lnz.ops.grid_belief.prepared import prepared_for
 from lnz.ops.grid_belief.solve import KERNELS, converge, pull_back, slots_of
+from lnz.ops.grid_scores import covers
 from lnz.scores import Model
 
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from lnz.ops.belief.reference import Passing, log_sum
-from lnz.ops.grid_belief.forms import Side, node_scores, side, split_edges
+from lnz.ops.grid_scores import Side, node_scores, side, split_edges
 from lnz.scores import Model
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Scores of one model; see :mod:`.forms`.
+    """Scores of one model; see :mod:`lnz.ops.grid_scores`.
 
     Attributes:
         node: ``[entries, N, L]``.

@@ -12,8 +12,9 @@ from torch import Tensor
 from lnz.ops.belief.reference import Passing, disagreement, log_sum
 from lnz.ops.belief.schedule import AGREEMENT, Run, same_value
 from lnz.ops.dispatch import Kernels
-from lnz.ops.grid_belief.forms import EXP, FULL, LOG, MAX, Side, fits, fits_reweighted, split_edges
+from lnz.ops.grid_belief.domains import EXP, LOG, MAX, fits, fits_reweighted
 from lnz.ops.grid_belief.prepared import Prepared, Settings, Sums, Wanted
+from lnz.ops.grid_scores import FULL, Side, split_edges
 from lnz.ops.tree_reweighted.reference import Reweighted
 from lnz.scores import Entry, Model, Weighted
 

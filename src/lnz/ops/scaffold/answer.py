@@ -39,15 +39,16 @@ class Answer(Generic[In, Out]):
 
     def __call__(self, inputs: In) -> Out:
         """The results, as functions of the scores."""
-        if constant(*inputs[: self.scores]):
+        flat = self.op.given.flatten(inputs)
+        if constant(*flat[: self.scores]):
             return self.op(inputs)
-        return self.op.outputs(*applied(Replay, self, None, *inputs))
+        return self.op.outputs(*applied(Replay, self, None, *flat))
 
     def compute(self, which: None, *flat: Any) -> tuple[Tensor, ...]:
-        return tuple(self.op(self.op.inputs(*flat)))
+        return tuple(self.op(self.op.given.unflatten(flat)))
 
     def plain(self, which: None, *flat: Any) -> tuple[Tensor, ...]:
-        return tuple(self._plain(self.op.inputs(*flat)))
+        return tuple(self._plain(self.op.given.unflatten(flat)))
 
     def differentiable(self) -> range:
         return range(self.scores)
@@ -55,7 +56,7 @@ class Answer(Generic[In, Out]):
     def held(self, flat: Sequence[Any]) -> object:
         if self._hold is None or torch.compiler.is_compiling():
             return None
-        return self._hold(self.op.inputs(*flat))
+        return self._hold(self.op.given.unflatten(flat))
 
     def vmap(
         self, size: int, in_dims: Sequence[Any], which: None, *flat: Any
@@ -93,9 +94,10 @@ class Map(Differentiable[In, Out]):
 
     def mapped(self, inputs: In, outputs: Out) -> tuple[Tensor, ...]:
         """The values that a pass has computed, as functions of the scores."""
-        if constant(*inputs[: self.scores]):
+        flat = self.solve.given.flatten(inputs)
+        if constant(*flat[: self.scores]):
             return tuple(outputs[: self.values])
-        values = applied(Value, self, *inputs, *outputs)
+        values = applied(Value, self, *flat, *outputs)
         return (values,) if isinstance(values, Tensor) else values
 
     def as_weights(self, grads: Sequence[Tensor], flat: Sequence[Any]) -> Sequence[Tensor]:

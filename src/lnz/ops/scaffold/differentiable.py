@@ -49,8 +49,6 @@ class Differentiable(Generic[In, Out]):
     ) -> None:
         self.solve, self.scores, self._compute_gradient, self._marginals = solve, scores, gradient, marginals
         self._hold, self._room = hold, room
-        if solve.given.nested:
-            raise TypeError(f"{solve.name}: expected fields that are tensors or settings, got a named tuple in one")
         given, made = self.solve.given, self.solve.made
         self._inputs, self._outputs = len(given.names), made.tensors
         weights = ", ".join(f"Tensor? weight_{i}" for i in range(self.values))
@@ -66,19 +64,20 @@ class Differentiable(Generic[In, Out]):
 
     def value(self, inputs: In, outputs: Out) -> Tensor:
         """The value ``[B]`` that a pass has computed, as a function of the scores."""
-        if constant(*inputs[: self.scores]):
+        flat = self.solve.given.flatten(inputs)
+        if constant(*flat[: self.scores]):
             return outputs[0]
-        return applied(Value, self, *inputs, *outputs)
+        return applied(Value, self, *flat, *outputs)
 
     def gradient(self, weight: Tensor | None, inputs: In, outputs: Out, wanted: Sequence[bool]) -> tuple[Tensor, ...]:
         """Σ_b weight_b ∂ value_b / ∂ score of the scores that are ``wanted``, as functions of these and of ``weight``.
 
         Of scores that are expanded over the batch, with a ``weight`` of ``None``, these are the marginals of entries.
         """
-        wanted = tuple(wanted)
-        if constant(*inputs[: self.scores], *(() if weight is None else (weight,))):
-            return self.compute(wanted, weight, *inputs, *outputs)
-        return applied(Replay, self, wanted, weight, *inputs, *outputs)
+        wanted, flat = tuple(wanted), self.solve.given.flatten(inputs)
+        if constant(*flat[: self.scores], *(() if weight is None else (weight,))):
+            return self.compute(wanted, weight, *flat, *outputs)
+        return applied(Replay, self, wanted, weight, *flat, *outputs)
 
     # What Value asks for: functions of (*inputs, *outputs) ------------------------------------------------------------
 
@@ -198,4 +197,4 @@ class Differentiable(Generic[In, Out]):
         return (each[0], dims[0]) if self.scores == 1 else (each, dims)
 
     def _records(self, flat: Sequence[Any]) -> tuple[In, Out]:
-        return self.solve.inputs(*flat[: self._inputs]), self.solve.outputs(*flat[self._inputs :])
+        return self.solve.given.unflatten(flat[: self._inputs]), self.solve.outputs(*flat[self._inputs :])

@@ -28,7 +28,6 @@ class Fields:
         schema: ``"Tensor node, …, int blank"``.
         tensors: how many of them are tensors.
         axes: how each tensor is batched.
-        nested: whether a field is a tuple.
     """
 
     def __init__(self, record: type[Any], axes: Mapping[str, Axis]) -> None:
@@ -51,7 +50,6 @@ class Fields:
         self.schema = ", ".join(f"{_SCHEMA[kind]} {name}" for name, kind, _ in ordered)
         self.tensors = len(tensors)
         self.axes = tuple(axes.get(name, Axis()) for name in self.names[: self.tensors])
-        self.nested = bool(self._parts)
         self._places = [place for _, _, place in ordered]
         at = {place: k for k, place in enumerate(self._places)}
         self._slots: list[tuple[Callable[..., Any] | None, Any]] = [
@@ -96,7 +94,6 @@ class Operator(Generic[In, Out]):
         axes: Mapping[str, Axis] | None = None,
     ) -> None:
         self.name, self.compute = name, compute
-        self.inputs: Callable[..., In] = inputs
         self.outputs: Callable[..., Out] = outputs
         self.given, self.made = Fields(inputs, axes or {}), Fields(outputs, axes or {})
         self.op = operator(

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from lnz.ops.belief.schedule import Run
-from lnz.ops.grid_belief.forms import FULL, POTTS, TABLE, WEIGHTED, Side, covers, is_potts, which_entry
 from lnz.ops.grid_belief.prepared import Prepared, message_floor, prepared_for
 from lnz.ops.grid_belief.solve import KERNELS
+from lnz.ops.grid_scores import FULL, POTTS, TABLE, WEIGHTED, Side, covers, is_potts, which_entry
 from lnz.ops.tree_reweighted.reference import Reweighted
 from lnz.scores import Model
 

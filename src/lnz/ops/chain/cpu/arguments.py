@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
+
 
 class Inputs(NamedTuple):
     """B chains: node ``[B, T, L]``, edge ``[B or 1, S, L, L]``, lengths ``int64 [B]``."""
@@ -22,29 +24,45 @@ class Span(NamedTuple):
     end: int
 
 
+class Limits(NamedTuple):
+    """How far the scores of one dtype may range, in natural logarithms, for a pass in exponentials to be exact.
+
+    Attributes:
+        reach: of a table of edge scores without −inf. What underflows is then at most e^reach times the smallest number
+            of the dtype in any later sum, which is below its rounding.
+        width: of states, where there is −inf and none may underflow: nine tenths of the range of the dtype.
+    """
+
+    reach: float
+    width: float
+
+
+LIMITS = {torch.float32: Limits(60.0, 79.0), torch.float64: Limits(600.0, 637.0)}
+
+
 class Sweep(NamedTuple):
     """What the passes forward and backward write, and what they leave for each other.
 
     Attributes:
         log_z: float64 ``[B]``.
         nodes: ``[B, T, L]``: exp(x_t − max x_t), in the end the marginals.
-        before: ``[B, T, L]``: what arrives from the left, in the end the forward factors.
-        after: ``[B, T, L]``: exp(x_t) β_t, normalised.
+        forward_factor: ``[B, T, L]``: the messages from the left, in the end the factors.
+        backward_factor: ``[B, T, L]``: exp(x_t) β_t, normalised.
         tops: max x_t ``[B, T]``.
         scales: what the backward state was divided by ``[B, T]``.
-        report: float64 ``[B, 7]``, starting as ``sweep.START``.
-        limits: of ``sweep.judge``.
+        range_stats: float64 ``[B, 7]``, in the order of ``sweep.FINITE`` …, starting as ``sweep.START``.
+        limits: of the dtype of the scores.
         in_range: bool ``[B]``.
     """
 
     log_z: Any
     nodes: Any
-    before: Any
-    after: Any
+    forward_factor: Any
+    backward_factor: Any
     tops: Any
     scales: Any
-    report: Any
-    limits: tuple[float, float]
+    range_stats: Any
+    limits: Limits
     in_range: Any
 
 

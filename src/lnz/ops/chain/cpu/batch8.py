@@ -102,7 +102,7 @@ def _vectors(e, which):
 
 
 @helper(fastmath=FLAGS)
-def lift(e, t, ends, tops, shifts):
+def exp_nodes(e, t, ends, tops, shifts):
     """``tops = max x[at, t]``, ``local[t] = exp(x[at, t] − tops)``; ``shifts`` (float64) grow by ``tops``.
 
     Returns whether all of x is a number. ``ends``: whether t may be the first or the last step of a row; what is in
@@ -119,23 +119,23 @@ def lift(e, t, ends, tops, shifts):
     top = select(top == -math.inf, 0, top)
     store(top, tops, 0)
     store(eight(shifts) + astype(top, np.float64), shifts, 0)
-    proper = full_like(e.x, 0) == 0
+    finite = full_like(e.x, 0) == 0
     for r in range(EIGHT):
         row = address(e.local, (t * EIGHT + r) * e.line)
         if t < e.counts[r]:
             scores = _scores(e, r, t) if ends else address(e.x, _row(e, r, t))
-            proper = fold_blocks(_exp_shifted, proper, e.size, scores, tops[r], row)
+            finite = fold_blocks(_exp_shifted, finite, e.size, scores, tops[r], row)
         else:
             for column in range(0, e.size, LANES):
                 store(full_like(e.x, 1), row, column)
-    return all_lanes(proper) and all_lanes(top < math.inf)
+    return all_lanes(finite) and all_lanes(top < math.inf)
 
 
 @helper(fastmath=FLAGS)
-def _exp_shifted(proper, at, n, x, top, out):
+def _exp_shifted(finite, at, n, x, top, out):
     values = load(x, at, n, -math.inf)
     store(exp(values - top), out, at)
-    return proper & (values <= top)
+    return finite & (values <= top)
 
 
 @helper(fastmath=FLAGS)

@@ -9,15 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lnz.ops.chain.cpu.arguments import Inputs, Span, Sweep
-from lnz.ops.chain.cpu.sweep import BACKWARD, COLLECT, FORWARD, JUDGE, LIFT, START, run
+from lnz.ops.chain.cpu.arguments import LIMITS, Inputs, Span, Sweep
+from lnz.ops.chain.cpu.sweep import BACKWARD, CHECK_RANGE, EXP_NODES, FINALIZE, FORWARD, START, run
 from lnz.ops.chain.records import Chains, with_a_table
 from lnz.ops.jit import buffers
 from lnz.ops.jit.threads import side_by_side
 from lnz.ops.jit.work import arrays, shares_of, threads_for
-
-REACH = {torch.float32: 60.0, torch.float64: 600.0}  # e^−that, and what is left of it, are inside the range
-RANGE = {torch.float32: 79.0, torch.float64: 637.0}  # nine tenths of the range
 
 
 class Result(NamedTuple):
@@ -28,7 +25,7 @@ class Result(NamedTuple):
         nodes: marginals ``[B, T, L]``.
         forward_factor: ``[B, T, L]``.
         backward_factor: ``[B, T, L]``.
-        in_range: bool ``[B]``, which entries are what they should be; the others mean nothing.
+        in_range: bool ``[B]``: the results of other entries mean nothing.
     """
 
     log_z: Tensor
@@ -44,19 +41,19 @@ class Run:
     def __init__(self, chains: Chains) -> None:
         node = chains.node
         B, T, L = self.shape = node.shape
-        self.nodes, self.before, self.after = (buffers.empty(B, T, L, dtype=node.dtype) for _ in range(3))
+        self.nodes = buffers.empty(B, T, L, dtype=node.dtype)
+        self.forward_factor, self.backward_factor = (buffers.empty(B, T, L, dtype=node.dtype) for _ in range(2))
         self.log_z, self.in_range = torch.empty(B, dtype=torch.float64), torch.empty(B, dtype=torch.bool)
         self.inputs = Inputs(*arrays(*with_a_table(chains)))
         tops, scales = np.empty((2, B, T), self.inputs.node.dtype)
-        report = np.empty((B, len(START)))
-        report[:] = START
-        log_z, *rows = arrays(self.log_z, self.nodes, self.before, self.after)
-        limits = REACH[node.dtype], RANGE[node.dtype]
-        in_range = self.in_range.numpy()
-        self.outputs = Sweep(log_z, rows[0], rows[1], rows[2], tops, scales, report, limits, in_range)
+        range_stats = np.empty((B, len(START)))
+        range_stats[:] = START
+        log_z, nodes, forward, backward = arrays(self.log_z, self.nodes, self.forward_factor, self.backward_factor)
+        limits, in_range = LIMITS[node.dtype], self.in_range.numpy()
+        self.outputs = Sweep(log_z, nodes, forward, backward, tops, scales, range_stats, limits, in_range)
 
     def __call__(self, *stages: int) -> None:
-        """Do the stages, on one thread or on as many as torch has."""
+        """Do the stages. Threads share the sequences; of a single one, its steps, where a stage allows any order."""
         B, T, L = self.shape
 
         def task(stages: int, *span: int) -> partial[None]:
@@ -67,17 +64,17 @@ class Run:
             side_by_side([task(sum(stages), first, last, 0, T) for first, last in shares_of(B, threads)])
             return
         ranges = shares_of(T, threads)
-        if LIFT in stages:
-            side_by_side([task(LIFT, 0, 1, *steps) for steps in ranges])
+        if EXP_NODES in stages:
+            side_by_side([task(EXP_NODES, 0, 1, *steps) for steps in ranges])
         side_by_side([task(stage, 0, 1, 0, T) for stage in stages if stage in (FORWARD, BACKWARD)])
-        if COLLECT in stages:
-            side_by_side([task(COLLECT, 0, 1, *steps) for steps in ranges])
-        if JUDGE in stages:
-            task(JUDGE, 0, 1, 0, T)()
+        if FINALIZE in stages:
+            side_by_side([task(FINALIZE, 0, 1, *steps) for steps in ranges])
+        if CHECK_RANGE in stages:
+            task(CHECK_RANGE, 0, 1, 0, T)()
 
 
 def forward_backward(chains: Chains) -> Result:
     """ln Z, node marginals and the factors of edge marginals. O(B T L²) time, O(B T L) memory."""
     done = Run(chains)
-    done(LIFT, FORWARD, BACKWARD, COLLECT, JUDGE)
-    return Result(done.log_z, done.nodes, done.before, done.after, done.in_range)
+    done(EXP_NODES, FORWARD, BACKWARD, FINALIZE, CHECK_RANGE)
+    return Result(done.log_z, done.nodes, done.forward_factor, done.backward_factor, done.in_range)

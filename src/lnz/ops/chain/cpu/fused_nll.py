@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lnz.ops.chain.cpu.arguments import LIMITS
 from lnz.ops.chain.cpu.batch8 import EIGHT
-from lnz.ops.chain.cpu.forward_backward import RANGE, REACH
 from lnz.ops.chain.cpu.fused_sweep import FIELDS, FIRST, Batch, Results, Scratch, run
+from lnz.ops.chain.labels import is_full
 from lnz.ops.chain.records import Ended, Fused
 from lnz.ops.jit import buffers
 from lnz.ops.jit.cpu.product import SPLITS
@@ -38,26 +39,19 @@ def scratch(cuts: list[int], T: int, labels: int, with_edges: bool, dtype: torch
     return Scratch(np.array(cuts), places, rows, state, steps, tables, sums, lanes, wide)
 
 
-def are_full(y: np.ndarray, lengths: np.ndarray, labels: int) -> bool:
-    """Whether all of y ``[B, T]`` before ``lengths`` are labels."""
-    if lengths.min() < y.shape[1]:
-        y = np.where(np.arange(y.shape[1]) < lengths[:, None], y, 0)
-    return y.min() >= 0 and y.max() < labels
-
-
 def fused_log_prob(given: Ended, weight: Tensor, wanted: Sequence[bool]) -> Fused | None:
     """ln P(y) and its gradients times ``weight`` ``[B]``, of one table; ``None`` where y is no full labelling."""
     with_node, with_edge = wanted
     node, edge, lengths, y, ends, weights = (x.contiguous().numpy() for x in (*given, weight))
     B, T, L = node.shape
-    if not are_full(y, lengths, L):
+    if is_full(given.y, given.lengths, L) is not True:
         return None
     dtype, work = given.node.dtype, partition(B, threads_for(node.size), 4)
     cuts = work.cuts()
     log_prob, in_range = torch.empty(B, dtype=dtype), torch.empty(B, dtype=torch.bool)
     at_node = buffers.empty(B, T, L, dtype=dtype) if with_node else torch.empty(0, 0, 0, dtype=dtype)
     totals, at_edges = np.zeros((2, work.parts, L, L) if with_edge else (2, work.parts, 0, 0))
-    batch, limits = Batch(node, edge[0, 0], lengths, y, ends, weights), (REACH[dtype], RANGE[dtype])
+    batch, limits = Batch(node, edge[0, 0], lengths, y, ends, weights), LIMITS[dtype]
     out = Results(log_prob.numpy(), in_range.numpy(), at_node.numpy(), totals, at_edges)
     parallel(run, work, batch, with_edge, limits, scratch(cuts, T, L, with_edge, dtype), out)
     at_edge = None

@@ -2,12 +2,12 @@
 
 The recursions of :mod:`lnz.ops.chain.cpu.sweep`, eight sequences side by side, on scratch that stays in the cache: only
 the gradients leave it. α and what goes backward are kept up to a factor per step and sequence, so that no row is
-touched twice: of a row before[t] = α_{t−1} exp A and a state exp(x_t) β_t, whatever their scale,
+touched twice: of a row forward[t] = α_{t−1} exp A and a state exp(x_t) β_t, whatever their scale,
 
-- the marginals are before[t] · state / Σ, and
-- those of edges α_{t−1}(k) exp A(k, l) state(l) / Σ, with the same Σ = Σ_l before[t] · state where α_{t−1} is as it was
-  when it was multiplied: a product of the matrices of all α and of all states / Σ, in the dtype of the scores for some
-  hundred rows, in float64 beyond.
+- the marginals are forward[t] · state / Σ, and
+- those of edges α_{t−1}(k) exp A(k, l) state(l) / Σ, with the same Σ = Σ_l forward[t] · state, if α_{t−1} has the
+  scale that it was multiplied with: a product of the matrices of all α and of all states / Σ, in the dtype of the
+  scores for some hundred rows, in float64 beyond.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from lnz.ops.chain.cpu.batch8 import (
     backward_step,
     eight,
     emit_gradients,
+    exp_nodes,
     forward_step,
-    lift,
 )
 from lnz.ops.chain.cpu.numerator import PRODUCTS, ROWS, flush
 from lnz.ops.chain.cpu.rows import FLAGS, LARGE, SMALL, fill, scaled_copy, smallest, span
 from lnz.ops.chain.cpu.sweep import (
-    ALPHA,
-    BANDED,
-    BETA,
-    JOINT,
-    LOCAL,
-    PROPER,
-    REACH,
+    EDGE_RANGE,
+    FINITE,
+    HAS_NEG_INF,
+    MIN_ALPHA,
+    MIN_BETA,
+    MIN_JOINT,
+    MIN_LOCAL,
     START,
-    judge,
-    lift_table,
+    check_range,
+    exp_table,
 )
 from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.memory import address, store
@@ -92,15 +92,15 @@ class Table(NamedTuple):
     Attributes:
         top: the largest edge score; 0 where all are −inf.
         reach: ``top`` less the smallest that is not −inf.
-        banded: whether there is −inf.
-        proper: whether all are numbers.
+        has_neg_inf: whether there is −inf.
+        finite: whether none is NaN or +inf.
         delayed: whether states are divided by their sums one step late, see :mod:`lnz.ops.chain.cpu.sweep`.
     """
 
     top: float
     reach: float
-    banded: bool
-    proper: bool
+    has_neg_inf: bool
+    finite: bool
     delayed: bool
 
 
@@ -145,7 +145,7 @@ class Lanes(NamedTuple):
         gains: ``[T, 8]``, that of each state after it, where it is normalised at once.
         masses: float64, products of sums whose logarithm is not taken yet.
         log_z: float64.
-        report: float64 ``[8, 7]``, of :mod:`lnz.ops.chain.cpu.sweep`.
+        range_stats: float64 ``[8, 7]``, of :mod:`lnz.ops.chain.cpu.sweep`.
     """
 
     factors: Any
@@ -159,16 +159,16 @@ class Lanes(NamedTuple):
     gains: Any
     masses: Any
     log_z: Any
-    report: Any
+    range_stats: Any
 
 
 FIELDS = len(START)
-FIRST = 2 * LANES  # of the rows of ``lanes``, after the partial sums of two reductions
+FIRST = 2 * LANES  # row of ``lanes``: those before it hold the partial sums of two reductions
 
 
 @helper()
 def pointers(batch, s, share):
-    """What the functions below go by."""
+    """The rows of a share as :class:`~lnz.ops.chain.cpu.batch8.Eight`, and its numbers as :class:`Lanes`."""
     lanes, steps, wide, T = s.lanes[share], s.steps[share], s.wide[share], batch.node.shape[1]
     e = Eight(
         address(batch.node, 0), address(batch.ends, 0), address(s.places, (share, 0)), address(s.places, (share, 1)),
@@ -184,19 +184,22 @@ def pointers(batch, s, share):
 
 
 @helper(fastmath=FLAGS)
-def lifted(edge, tables, limit):
-    """Write ``tables [2, ≥ L, ≥ L]``; what is known of ``edge [L, L]``. ``limit`` is the first one of ``judge``."""
+def exp_tables(edge, tables, limit):
+    """Write ``tables [2, ≥ L, ≥ L]``: exp(edge − max) and its transpose. Returns what is known of ``edge [L, L]``.
+
+    ``limit`` is :attr:`~lnz.ops.chain.cpu.arguments.Limits.reach`.
+    """
     size, scores, transposed = len(edge), tables[0], tables[1]
     fill(address(tables, 0), 0, tables.size)
-    top, reach, banded, proper = lift_table(address(edge, 0), scores, size, False)
+    top, reach, has_neg_inf, finite = exp_table(address(edge, 0), scores, size, False)
     for k in range(size):
         for l in range(size):
             transposed[l, k] = scores[k, l]
-    return Table(top, reach, banded, proper, not banded and 3 * reach < limit)
+    return Table(top, reach, has_neg_inf, finite, not has_neg_inf and 3 * reach < limit)
 
 
 @helper()
-def begin(e, v, lengths, weights, at, last, table):
+def begin_group(e, v, lengths, weights, at, last, table):
     """Sequences ``at`` … ``at + 7``, as far as there are such before ``last``; the longest and the shortest length."""
     longest, shortest = 0, lengths[at]
     for r in range(EIGHT):
@@ -208,24 +211,24 @@ def begin(e, v, lengths, weights, at, last, table):
         longest = count if count > longest else longest
         shortest = count if there and count < shortest else shortest
         for k in range(FIELDS):
-            v.report[FIELDS * r + k] = START[k]
+            v.range_stats[FIELDS * r + k] = START[k]
         if count > 1:
-            v.report[FIELDS * r + REACH] = table.reach
-            v.report[FIELDS * r + BANDED] = 1.0 if table.banded else 0.0
-            v.report[FIELDS * r + PROPER] = 1.0 if table.proper else 0.0
+            v.range_stats[FIELDS * r + EDGE_RANGE] = table.reach
+            v.range_stats[FIELDS * r + HAS_NEG_INF] = 1.0 if table.has_neg_inf else 0.0
+            v.range_stats[FIELDS * r + FINITE] = 1.0 if table.finite else 0.0
     return longest, shortest
 
 
 @helper(fastmath=FLAGS)
 def forward(e, v, longest, shortest, table, scores, columns, messages):
     """α of eight sequences, by exp ``scores [L, L]``, from ``columns`` into ``messages``; and ln Z."""
-    proper = True
+    finite = True
     for r in range(EIGHT):
         v.factors[r] = 1
         v.masses[r] = 1
         v.log_z[r] = 0
     for t in range(longest):
-        proper = lift(e, t, t == 0 or t >= shortest - 1, v.tops, v.log_z) and proper
+        finite = exp_nodes(e, t, t == 0 or t >= shortest - 1, v.tops, v.log_z) and finite
         if t:
             matmul(columns, scores, messages, EIGHT, e.size, e.size)
         else:
@@ -235,16 +238,16 @@ def forward(e, v, longest, shortest, table, scores, columns, messages):
             rescale(v)
         if not table.delayed:
             normalise(e, v, address(v.gains, t * EIGHT))
-        if table.banded:
-            look_below(e, v, t)
+        if table.has_neg_inf:
+            update_minima(e, v, t)
     if table.delayed:
         fill(v.gains, 1, longest * EIGHT)
     for r in range(EIGHT):
         v.log_z[r] += math.log(v.masses[r]) if v.masses[r] > 0 else -math.inf
         if e.counts[r] > 1:
             v.log_z[r] += (e.counts[r] - 1) * np.float64(table.top)
-        if not proper:
-            v.report[FIELDS * r + PROPER] = 0
+        if not finite:
+            v.range_stats[FIELDS * r + FINITE] = 0
 
 
 @helper()
@@ -267,16 +270,16 @@ def normalise(e, v, gains):
 
 
 @helper(fastmath=FLAGS)
-def look_below(e, v, t):
-    """Report the smallest state of each row, and how far its smallest score lies below the largest."""
+def update_minima(e, v, t):
+    """Into ``range_stats``: the smallest state of each row, and how far its smallest score lies below the largest."""
     for r in range(EIGHT):
         if t < e.counts[r]:
-            report = address(v.report, FIELDS * r)
-            report[ALPHA] = smallest(address(e.state, r * e.line), report[ALPHA], e.size)
+            range_stats = address(v.range_stats, FIELDS * r)
+            range_stats[MIN_ALPHA] = smallest(address(e.state, r * e.line), range_stats[MIN_ALPHA], e.size)
             low = span(address(e.x, (e.at[r] * e.steps + t) * e.size), e.size)[1] - v.tops[r]
             low += span(address(e.ends, 0), e.size)[1] if t == 0 else 0
             low += span(address(e.ends, e.size), e.size)[1] if t == e.counts[r] - 1 else 0
-            report[LOCAL] = low if low < report[LOCAL] else report[LOCAL]
+            range_stats[MIN_LOCAL] = low if low < range_stats[MIN_LOCAL] else range_stats[MIN_LOCAL]
 
 
 @helper(fastmath=FLAGS)
@@ -304,18 +307,18 @@ def backward(e, v, count, longest, shortest, table, scores, columns, messages, o
         emit_gradients(e, t, Gradients(gains, v.nodes, v.edges, count, nodes, with_nodes))
         if not table.delayed:
             normalise(e, v, v.tops)  # which nobody asks for any more
-        if table.banded:
+        if table.has_neg_inf:
             for r in range(EIGHT):
                 if t < e.counts[r]:
-                    report = address(v.report, FIELDS * r)
-                    report[BETA] = smallest(address(e.state, r * e.line), report[BETA], e.size)
+                    range_stats = address(v.range_stats, FIELDS * r)
+                    range_stats[MIN_BETA] = smallest(address(e.state, r * e.line), range_stats[MIN_BETA], e.size)
     for r in range(EIGHT):
-        joint, report = np.float64(v.joints[r]), address(v.report, FIELDS * r)
-        report[JOINT] = report[JOINT] if joint >= report[JOINT] else joint  # NaN too
+        joint, range_stats = np.float64(v.joints[r]), address(v.range_stats, FIELDS * r)
+        range_stats[MIN_JOINT] = range_stats[MIN_JOINT] if joint >= range_stats[MIN_JOINT] else joint  # NaN too
 
 
 @helper(fastmath=FLAGS)
-def pairs(alphas, states, steps, size, sums, total):
+def add_pairs(alphas, states, steps, size, sums, total):
     """``total [L, L]`` += Σ alphas[t] ⊗ states[t + 1] over the rows ``[T · 8, labels]`` of the first ``steps``."""
     last = (steps - 1) * EIGHT
     for products, row in enumerate(range(0, last, ROWS)):
@@ -335,7 +338,7 @@ def run(first, last, batch, with_edges, limits, s, out):
         last: the one after the last.
         batch: a :class:`Batch`, whose y are full labellings.
         with_edges: whether the gradient by the edge scores is asked for.
-        limits: of :func:`lnz.ops.chain.cpu.sweep.judge`.
+        limits: a :class:`~lnz.ops.chain.cpu.arguments.Limits`.
         s: :class:`Scratch`.
         out: :class:`Results`, written.
     """
@@ -346,30 +349,30 @@ def run(first, last, batch, with_edges, limits, s, out):
         share += 1
     tables, sums, total, at_edge = s.tables[share], s.sums[share], out.total[share], out.at_edge[share]
     T, size = node.shape[1:]
-    columns, messages, report = s.state[share, 0].T, s.state[share, 1], s.wide[share, 2:].reshape(-1, FIELDS)
+    columns, messages, range_stats = s.state[share, 0].T, s.state[share, 1], s.wide[share, 2:].reshape(-1, FIELDS)
     e, v = pointers(batch, s, share)
     fill(e.state, 0, 2 * EIGHT * e.line)
     fill(address(sums, 0), 0, sums.size)
-    table = lifted(edge, tables, limits[0])
+    table = exp_tables(edge, tables, limits.reach)
     for at in range(first, last, EIGHT):
         count = EIGHT if at + EIGHT < last else last - at
-        longest, shortest = begin(e, v, address(lengths, 0), address(weights, 0), at, last, table)
+        longest, shortest = begin_group(e, v, address(lengths, 0), address(weights, 0), at, last, table)
         forward(e, v, longest, shortest, table, tables[0], columns, messages)
         if at_node.size or with_edges:
             backward(e, v, count, longest, shortest, table, tables[1], columns, messages, at_node)
         for r in range(count):
             b, n = at + r, lengths[at + r]
-            in_range[b] = judge(report, s.wide[share, 1], r, limits[0], limits[1])
+            in_range[b] = check_range(range_stats, s.wide[share, 1], r, limits)
             log_prob[b] = score(node[b], edge, ends, y[b], n) - (0.0 if v.log_z[r] == -math.inf else v.log_z[r])
             if at_node.size:
                 fill(address(at_node, (b, longest)), 0, (T - longest) * size)
             if not in_range[b]:
-                forget(e, v, r, longest, at_node, b)
+                drop_sequence(e, v, r, longest, at_node, b)
             else:
                 add_gold(y[b], n, weights[b], at_node, b, at_edge, with_edges)
         if with_edges and longest > 1:
             alphas, states = s.rows[share, 0].reshape(-1, e.line), s.rows[share, 1].reshape(-1, e.line)
-            pairs(alphas, states, longest, size, sums, total)
+            add_pairs(alphas, states, longest, size, sums, total)
     for k in range(len(total)):
         for l in range(len(total)):
             at_edge[k, l] += total[k, l] * tables[0, k, l]
@@ -390,7 +393,7 @@ def score(node, edge, ends, y, n):
 
 @helper()
 def add_gold(y, n, weight, at_node, b, gold, with_edges):
-    """The indicators of y."""
+    """Add ``weight`` times the indicators of y to the gradients."""
     for t in range(n):
         if at_node.size:
             at_node[b, t, y[t]] += weight
@@ -399,8 +402,8 @@ def add_gold(y, n, weight, at_node, b, gold, with_edges):
 
 
 @helper()
-def forget(e, v, r, longest, at_node, b):
-    """Take a sequence out of all gradients."""
+def drop_sequence(e, v, r, longest, at_node, b):
+    """Take the sequence of row r, which left the range, out of all gradients."""
     for t in range(longest):
         if at_node.size:
             fill(address(at_node, (b, t)), 0, e.size)

@@ -1,9 +1,9 @@
 """What one given labelling adds: its score, and gradients gold − marginals without a tensor in between.
 
-The marginals of edges that share one table are sums over pairs of neighbouring rows, P(k, l) = Σ before_t(k) ·
-after_{t+1}(l) · exp(A(k, l) − max A): a product of matrices, done here for a few rows at a time (those of all chains
-one behind the other: ``before`` is 0 at the last label of each), in the dtype of the scores for some hundred rows, in
-float64 beyond.
+The marginals of edges that share one table are sums over pairs of neighbouring rows, P(k, l) = Σ f_t(k) · b_{t+1}(l) ·
+exp(A(k, l) − max A) with the factors f and b of a pass: a product of matrices, done here for a few rows at a time
+(those of all chains one behind the other: f is 0 at the last label of each), in the dtype of the scores for some
+hundred rows, in float64 beyond.
 """
 
 from __future__ import annotations
@@ -24,24 +24,9 @@ from lnz.ops.jit.cpu.memory import address
 from lnz.ops.jit.cpu.product import add_matmul, workspace
 from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
 
-FULL, LATENT, WRONG = 0, 1, 2
-IGNORE = -100
 ROWS = 64  # of a product
 PRODUCTS = 8  # between two additions in float64
 LARGEST = 64  # labels of rows that are multiplied in place
-
-
-@kernel()
-def inspect(y, lengths, labels):
-    """Whether y ``int64 [B, T]`` holds one of ``labels`` at each position before ``lengths``, is latent, or wrong."""
-    kind = FULL
-    for b in range(len(y)):
-        for t in range(lengths[b]):
-            if y[b, t] == IGNORE:
-                kind = max(kind, LATENT)
-            elif not 0 <= y[b, t] < labels:
-                return WRONG
-    return kind
 
 
 @kernel()
@@ -66,8 +51,8 @@ class Labellings(NamedTuple):
         lengths: ``int64 [B]``.
         y: ``int64 [B, T]``; what is beyond the lengths is not looked at.
         nodes: marginals ``[B, T, L]``.
-        before: forward factors ``[B, T, L]``.
-        after: backward factors ``[B, T, L]``.
+        forward_factor: ``[B, T, L]``.
+        backward_factor: ``[B, T, L]``.
     """
 
     weight_gold: Any
@@ -75,15 +60,15 @@ class Labellings(NamedTuple):
     lengths: Any
     y: Any
     nodes: Any
-    before: Any
-    after: Any
+    forward_factor: Any
+    backward_factor: Any
 
 
 class Gradients(NamedTuple):
     """By node scores ``[B, T, L]``; by edge scores float64 ``[L, L]``, of the model up to exp A, and of the labelling.
 
-    ``nodes`` is weight_gold · indicators + weight_model · marginals, ``total`` Σ weight_model · before ⊗ after, and
-    ``gold`` Σ weight_gold over pairs of labels.
+    ``nodes`` is weight_gold · indicators + weight_model · marginals, ``total`` Σ weight_model · f ⊗ b of the factors,
+    and ``gold`` Σ weight_gold over pairs of labels.
     """
 
     nodes: Any
@@ -100,31 +85,31 @@ def flush(sums, total, weight):
 
 
 @helper(fastmath=FLAGS)
-def accumulate(weight, before, after, first, last, total):
-    """``total [L, L]`` += Σ weight · before[row] ⊗ after[row + 1] over rows first … last − 1 of all chains."""
-    B, T, size = before.shape
-    one = before.dtype.type(1)
+def accumulate(weight, forward_factor, backward_factor, first, last, total):
+    """``total [L, L]`` += Σ weight · f[row] ⊗ b[row + 1] of the factors, over rows first … last − 1 of all chains."""
+    B, T, size = forward_factor.shape
+    one = forward_factor.dtype.type(1)
     line = (size + 15) // 16 * 16
-    left, right = workspace(ROWS, line + 16, before.dtype), workspace(ROWS, line + 16, before.dtype)
-    sums = workspace(line, line, before.dtype)
+    left, right = workspace(ROWS, line + 16, forward_factor.dtype), workspace(ROWS, line + 16, forward_factor.dtype)
+    sums = workspace(line, line, forward_factor.dtype)
     # rows that fill lines, and do not share cache sets, are multiplied where they are, if they all weigh the same
     direct = size == line and size <= LARGEST
     for b in range(B):
         direct = direct and weight[b] == weight[0]
     if direct:
-        befores, afters = before.reshape(-1, size), after.reshape(-1, size)
+        forwards, backwards = forward_factor.reshape(-1, size), backward_factor.reshape(-1, size)
         last = min(last, B * T - 1)  # the row after the last is not there, and nothing follows it
     share = np.float64(weight[0]) if direct else 1.0
     for products, at in enumerate(range(first, last, ROWS)):
         count = min(ROWS, last - at)
         if direct:
-            add_matmul(befores[at:], afters[at + 1 :], sums, size, count, size)
+            add_matmul(forwards[at:], backwards[at + 1 :], sums, size, count, size)
         else:
             for r in range(count):
                 b, t = divmod(at + r, T)
-                scaled_copy(address(before, (b, t)), weight[b], address(left, r), size)
+                scaled_copy(address(forward_factor, (b, t)), weight[b], address(left, r), size)
                 if t < T - 1:
-                    scaled_copy(address(after, (b, t + 1)), one, address(right, r), size)
+                    scaled_copy(address(backward_factor, (b, t + 1)), one, address(right, r), size)
             add_matmul(left, right, sums, size, count, size)
         if products % PRODUCTS == PRODUCTS - 1:
             flush(sums, total, share)
@@ -138,7 +123,7 @@ def run_gradient(given, first, last, wanted, out):
     ``given`` is a :class:`Labellings`, ``wanted`` whether gradients by node and by edge scores are, ``out`` a
     :class:`Gradients`, written.
     """
-    weight_gold, weight_model, lengths, y, nodes, before, after = given
+    weight_gold, weight_model, lengths, y, nodes, forward_factor, backward_factor = given
     at_node, total, gold = out
     with_nodes, with_edges = wanted
     T = nodes.shape[1]
@@ -152,7 +137,7 @@ def run_gradient(given, first, last, wanted, out):
     if with_edges:
         total[:] = 0
         gold[:] = 0
-        accumulate(weight_model, before, after, first, last, total)
+        accumulate(weight_model, forward_factor, backward_factor, first, last, total)
         for row in range(first, last):
             b, t = divmod(row, T)
             if t + 1 < lengths[b]:
@@ -174,17 +159,6 @@ def merge(edge, totals, golds, out):
                 total += totals[part, k, l]
                 gold += golds[part, k, l]
             out[k, l] = gold + total * factor[l]
-
-
-def is_full(y: Tensor, lengths: Tensor | None, labels: int) -> bool | None:
-    """Whether y ``[*batch, T]`` is observed before ``lengths``; ``None`` where it holds what is no label."""
-    *batch, T = y.shape
-    if lengths is None:
-        counts = np.full(math.prod(batch), T)
-    else:
-        counts = np.ascontiguousarray(np.broadcast_to(lengths.numpy(), batch)).reshape(-1)
-    kind = inspect(np.ascontiguousarray(y.numpy()).reshape(len(counts), T), counts, labels)
-    return kind == FULL if kind in (FULL, LATENT) else None
 
 
 def log_prob(given: Labelled, log_z: Tensor) -> Tensor:

@@ -36,10 +36,10 @@ def exp_shifted(x, top, out, size):
 
 
 @helper(fastmath=FLAGS)
-def _exp_shifted(proper, at, n, x, top, out):
+def _exp_shifted(finite, at, n, x, top, out):
     values = load(x, at, n, -math.inf)
     store(exp(values - top), out, at, n)
-    return proper & (values <= top)
+    return finite & (values <= top)
 
 
 @helper(fastmath=FLAGS)

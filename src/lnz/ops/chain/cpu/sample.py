@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lnz.ops.chain.cpu.forward_backward import Run
 from lnz.ops.chain.cpu.rows import FLAGS
-from lnz.ops.chain.cpu.sweep import FORWARD, JUDGE, LIFT, lift_table
+from lnz.ops.chain.cpu.sweep import CHECK_RANGE, EXP_NODES, FORWARD, exp_table
 from lnz.ops.chain.records import Chains
 from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.memory import address
@@ -41,10 +41,11 @@ def pick(weights, uniform):
 
 
 @kernel(fastmath=FLAGS)
-def run(first, last, nodes, before, edge, lengths, uniform, labels):
+def run(first, last, nodes, messages, edge, lengths, uniform, labels):
     """Of sequences first … last − 1: ``labels int64 [n, B, T]``, −100 beyond, by ``uniform [n, B, T]`` numbers.
 
-    ``nodes`` and ``before`` as the stages ``LIFT`` and ``FORWARD`` leave them; ``edge [B or 1, T − 1 or 1, L, L]``.
+    ``nodes`` and ``messages`` are as the stages ``EXP_NODES`` and ``FORWARD`` leave them;
+    ``edge [B or 1, T − 1 or 1, L, L]``.
     """
     size = nodes.shape[2]
     several = edge.shape[1] > 1
@@ -59,20 +60,20 @@ def run(first, last, nodes, before, edge, lengths, uniform, labels):
         labels[:, b, n:] = IGNORE
         for t in range(n - 1, -1, -1):
             if t < n - 1 and (several or t == n - 2):
-                lift_table(address(edge, (own, t if several else 0)), columns, size, True)
+                exp_table(address(edge, (own, t if several else 0)), columns, size, True)
             for m in range(len(labels)):
                 column = columns[labels[m, b, t + 1]] if t < n - 1 else ones
-                weigh(weights, before[b, t], nodes[b, t], column)
+                weigh(weights, messages[b, t], nodes[b, t], column)
                 labels[m, b, t] = pick(weights, uniform[m, b, t])
 
 
 def sample(chains: Chains, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """Labellings ``int64 [n, B, T]`` by random numbers ``[n, B, T]`` in [0, 1), and which entries are in range."""
-    forward = Run(chains)
-    forward(LIFT, FORWARD, JUDGE)
+    filtering = Run(chains)
+    filtering(EXP_NODES, FORWARD, CHECK_RANGE)
     labels = torch.empty(uniform.shape, dtype=torch.int64)
-    _, edges, counts = forward.inputs
-    inputs, outputs = (forward.nodes.numpy(), forward.before.numpy(), edges, counts), (uniform.numpy(), labels.numpy())
+    _, edges, counts = filtering.inputs
+    inputs = filtering.nodes.numpy(), filtering.forward_factor.numpy(), edges, counts
     threads = threads_for(uniform.numel() * chains.node.shape[2])
-    parallel(run, partition(len(chains.node), threads, 4), *inputs, *outputs)
-    return labels, forward.in_range
+    parallel(run, partition(len(chains.node), threads, 4), *inputs, uniform.numpy(), labels.numpy())
+    return labels, filtering.in_range

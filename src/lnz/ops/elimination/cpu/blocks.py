@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lnz.ops.elimination.layout import CONSECUTIVE, CONSTANT
+from lnz.ops.elimination.cpu.layout import CONSECUTIVE, CONSTANT
 from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.math import exp, log
 from lnz.ops.jit.cpu.memory import address

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lnz.ops.elimination.cpu.blocks import FLAGS, add, column_maxima
+from lnz.ops.elimination.cpu.layout import CLIQUES, CONSTANTS, MESSAGES, ROOTS, WIDTH
 from lnz.ops.elimination.cpu.messages import centre
 from lnz.ops.elimination.cpu.tree import tree_at
-from lnz.ops.elimination.layout import CLIQUES, CONSTANTS, MESSAGES, ROOTS, WIDTH
 from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.math import exp, log
 from lnz.ops.jit.cpu.memory import address

@@ -1,9 +1,9 @@
 """Variable elimination in Numba, one row of scores at a time: what goes up and down the tree.
 
-A clique's table is run through in blocks, held one at a time; :mod:`~lnz.ops.elimination.layout` says where a block's
-entries lie in its inputs. Inputs that are the same in all blocks are added up once. Where all tables together are
-small, those of the upward pass are kept for the downward pass; otherwise it makes each block anew.
-:mod:`~lnz.ops.elimination.cpu.sharing` says which thread does what. Kernels take a layout by its addresses.
+A clique's table is run through in blocks, held one at a time; :mod:`.layout` says where a block's entries lie in its
+inputs. Inputs that are the same in all blocks are added up once. Where all tables together are small, those of the
+upward pass are kept for the downward pass; otherwise it makes each block anew. :mod:`.sharing` says which thread does
+what. Kernels take a layout by its addresses.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from lnz.ops.elimination.cpu.blocks import FLAGS, add, collect, column_maxima, sum_out
+from lnz.ops.elimination.cpu.layout import CLIQUES, CONSTANTS, ENTRIES, INBOX, MESSAGES, ROOTS, WIDTH
 from lnz.ops.elimination.cpu.tree import Below, Passed, Row, tree_at
-from lnz.ops.elimination.layout import CLIQUES, CONSTANTS, ENTRIES, INBOX, MESSAGES, ROOTS, WIDTH
 from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.math import exp, log
 from lnz.ops.jit.cpu.memory import address

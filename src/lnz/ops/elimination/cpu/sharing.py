@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from lnz.ops.elimination.cpu import expectation
-from lnz.ops.elimination.cpu import messages as cpu
+from lnz.ops.elimination.cpu import messages as kernels
+from lnz.ops.elimination.cpu.layout import ENTRIES, INBOX, MESSAGES, WIDTH, Layout, freeing, layout
 from lnz.ops.elimination.cpu.tree import Below, Passed, Row
-from lnz.ops.elimination.layout import ENTRIES, INBOX, MESSAGES, WIDTH, Layout, freeing, layout
 from lnz.ops.elimination.program import Program
 
 _KEPT = 2**20  # entries of all tables together up to which they are kept for the downward pass
@@ -35,7 +35,7 @@ def marginals(
             value[row] = _wide_marginals(given, out[row], tree, threads)
     else:
         keep = tree.sizes[ENTRIES] <= _KEPT
-        _share_rows(cpu.rows, threads, tree, scores, base, value, out, tree.addresses, keep, clamped)
+        _share_rows(kernels.rows, threads, tree, scores, base, value, out, tree.addresses, keep, clamped)
     return value, out
 
 
@@ -49,7 +49,7 @@ def partition(scores: np.ndarray, base: np.ndarray, program: Program, clamped: b
             value[row] = _wide_upward(given, tree, False, threads)[0]
     else:
         nothing = np.empty((0, 0), scores.dtype)
-        _share_rows(cpu.rows, threads, tree, scores, base, value, nothing, tree.addresses, False, clamped)
+        _share_rows(kernels.rows, threads, tree, scores, base, value, nothing, tree.addresses, False, clamped)
     return value
 
 
@@ -71,7 +71,7 @@ def surprisal(scores: np.ndarray, other: np.ndarray, base: np.ndarray, program: 
         for c in range(len(tree.blocks)):
             _share_blocks(c, tree, threads, send)
             for messages in sent[: expectation.BELOW]:
-                cpu.centre(c, messages, shifts, tree.addresses)
+                kernels.centre(c, messages, shifts, tree.addresses)
         value[row] = expectation.total(pair, sent, tree.addresses)
     return value
 
@@ -96,9 +96,9 @@ def decode(
             given = Row(scores[row], base[min(row, len(base) - 1)], True)
             messages = _wide_upward(given, tree, maximise, threads)[1].messages
             for n in range(len(labels)):
-                cpu.decode(given, messages, uniforms[n, row], labels[n, row], tree.addresses, work)
+                kernels.decode(given, messages, uniforms[n, row], labels[n, row], tree.addresses, work)
     else:
-        _share_rows(cpu.label_rows, threads, tree, scores, base, uniforms, labels, tree.addresses, maximise)
+        _share_rows(kernels.label_rows, threads, tree, scores, base, uniforms, labels, tree.addresses, maximise)
     return labels
 
 
@@ -128,12 +128,12 @@ def _wide_upward(given: Row, tree: Layout, maximise: bool, threads: int) -> tupl
     passed = Passed(messages, np.empty(len(tree.blocks)), messages[:0])
 
     def send(c: int, thread: int, begin: int, end: int) -> None:
-        cpu.send(c, begin, end, given, passed, tree.addresses, work[thread], maximise)
+        kernels.send(c, begin, end, given, passed, tree.addresses, work[thread], maximise)
 
     for c in range(len(tree.blocks)):
         _share_blocks(c, tree, threads, send)
-        cpu.centre(c, messages, passed.shifts, tree.addresses)
-    return cpu.total(given, passed, tree.addresses), passed
+        kernels.centre(c, messages, passed.shifts, tree.addresses)
+    return kernels.total(given, passed, tree.addresses), passed
 
 
 def _wide_marginals(given: Row, out: np.ndarray, tree: Layout, threads: int) -> float:
@@ -147,12 +147,12 @@ def _wide_marginals(given: Row, out: np.ndarray, tree: Layout, threads: int) -> 
 
     def receive(c: int, thread: int, begin: int, end: int) -> None:
         below = Below(inboxes[thread], sums[thread])
-        cpu.receive(c, begin, end, given, passed, below, tree.addresses, work[thread])
+        kernels.receive(c, begin, end, given, passed, below, tree.addresses, work[thread])
 
     def hand_down(c: int, parts: int, thread: int) -> None:
-        cpu.hand_down(c, thread, parts, inboxes, passed.messages, tree.addresses, False)
+        kernels.hand_down(c, thread, parts, inboxes, passed.messages, tree.addresses, False)
 
-    cpu.begin_downward(given, passed, sums[0], tree.addresses)
+    kernels.begin_downward(given, passed, sums[0], tree.addresses)
     for c in range(len(tree.blocks) - 1, -1, -1):
         parts = _share_blocks(c, tree, threads, receive)
         _together(parts, partial(hand_down, c, parts))

@@ -9,7 +9,7 @@ from lnz.ops.jit.cpu.memory import pointer_to
 
 
 class Tree(NamedTuple):
-    """Pointers to the arrays of a :class:`~lnz.ops.elimination.layout.Layout`, ``int64``, by the same names."""
+    """Pointers to the arrays of a :class:`~lnz.ops.elimination.cpu.layout.Layout`, ``int64``, by the same names."""
 
     blocks: Any
     summed: Any

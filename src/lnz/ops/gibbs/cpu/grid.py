@@ -12,7 +12,7 @@ from lnz.ops.gibbs.cpu.bands import advance
 from lnz.ops.gibbs.cpu.checkerboard import BLOCK, by_colour, labels_of, node_blocks, state_of
 from lnz.ops.gibbs.cpu.odds import Side, odds
 from lnz.ops.gibbs.cpu.sweep import sweep
-from lnz.ops.grid_belief.forms import split_edges
+from lnz.ops.grid_scores import split_edges
 from lnz.ops.layout import batch_indices, entry_of
 from lnz.ops.philox import key_from
 from lnz.scores import Entry, Model, Weighted

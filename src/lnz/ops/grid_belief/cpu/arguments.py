@@ -14,7 +14,7 @@ from lnz.ops.jit.cpu.vectors import LANES
 
 SHARED: tuple[()] = ()
 OWN = (0,)
-"""The forms of edges: one table for all of a direction, or any of the kinds of :mod:`lnz.ops.grid_belief.forms`."""
+"""The forms of edges: one table for all of a direction, or any of the kinds of :mod:`lnz.ops.grid_scores`."""
 
 LEFT, RIGHT, UP, DOWN = 0, 1, 2, 3  # where a message comes from; 2 · (is the edge vertical) + end that sends
 TILE = 64  # pixels worked on at a time

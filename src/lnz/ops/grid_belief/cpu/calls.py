@@ -24,8 +24,9 @@ from lnz.ops.grid_belief.cpu.arguments import (
 from lnz.ops.grid_belief.cpu.collect import collect
 from lnz.ops.grid_belief.cpu.pairs import OwnSums, SharedSums
 from lnz.ops.grid_belief.cpu.sweep import sweep
-from lnz.ops.grid_belief.forms import EXP, FULL, MAX, TABLE, Side
+from lnz.ops.grid_belief.domains import EXP, MAX
 from lnz.ops.grid_belief.prepared import Collected, Prepared, Settings, Sums, Wanted
+from lnz.ops.grid_scores import FULL, TABLE, Side
 from lnz.ops.jit.cpu.vectors import LANES
 from lnz.ops.jit.threads import partition
 from lnz.ops.jit.work import on_threads

@@ -8,7 +8,8 @@ import numpy as np
 
 from lnz.ops.grid_belief.cpu.arguments import ROOM
 from lnz.ops.grid_belief.cpu.domain import nothing, plus, times, total
-from lnz.ops.grid_belief.forms import FULL, LOG, POTTS, TABLE
+from lnz.ops.grid_belief.domains import LOG
+from lnz.ops.grid_scores import FULL, POTTS, TABLE
 from lnz.ops.jit.cpu import helper
 from lnz.ops.jit.cpu.math import exp, log
 from lnz.ops.jit.cpu.memory import address, full_like, gather, load, store

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lnz.ops.grid_belief.forms import covers
+from lnz.ops.grid_scores import covers
 from lnz.ops.jit.threads import side_by_side
 from lnz.ops.mean_field.cpu.arguments import Band, Until
 from lnz.ops.mean_field.cpu.layout import laid, layout_for, read

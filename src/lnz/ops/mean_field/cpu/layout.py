@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lnz.ops.grid_belief.forms import FULL, POTTS, WEIGHTED, node_scores, side, split_edges
+from lnz.ops.grid_scores import FULL, POTTS, WEIGHTED, node_scores, side, split_edges
 from lnz.ops.mean_field.cpu.arguments import Edges, Grids
 from lnz.scores import Model
 

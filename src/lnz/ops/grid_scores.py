@@ -1,4 +1,6 @@
-"""A grid model as its kernel reads it: scores by direction, in the form they were given in, and how large they get.
+"""The scores of a grid model as kernels of grids read them: by direction, in the form they were given in.
+
+What belief propagation, tree reweighting, mean field and Gibbs sampling on 4-neighbour grids share.
 
 Batches are flattened; instead of expanding an entry to the batch, an index says which of its own batch entries each
 image reads. Shapes: B images, H rows, W columns, L labels, E edges of one direction.
@@ -6,7 +8,6 @@ image reads. Shapes: B images, H rows, W columns, L labels, E edges of one direc
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -15,11 +16,8 @@ from torch import Tensor
 from lnz.checks import has_no_values
 from lnz.scores import Entry, Model, Weighted
 
-EXP: tuple[()] = ()
-LOG, MAX = (0,), (1,)
-"""The domains of messages: probabilities, their logarithms (sum-product), max-marginals in logarithms."""
-
 TABLE, POTTS, WEIGHTED, FULL = 0, 1, 2, 3
+"""The kinds of :class:`Side`."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,8 @@ class Side:
 
 
 def covers(model: Model) -> bool:
-    """Whether grid kernels could read a model: a 4-neighbour grid, not a chain, one dtype, scores with values.
+    """Whether grid kernels could read a model: a 4-neighbour grid, not a chain, a batch that is not empty, one dtype,
+    scores with values.
 
     While ``torch.compile`` traces, it is left to the general path: which backend is chosen cannot be read there.
     """
@@ -58,6 +57,7 @@ def covers(model: Model) -> bool:
         grid is not None
         and grid.neighbours == 4
         and min(grid.height, grid.width) > 1
+        and 0 not in model.batch_shape
         and len({tensor.dtype for tensor in model.tensors}) == 1
         and not torch.compiler.is_compiling()
         and not any(map(has_no_values, model.tensors))
@@ -133,26 +133,3 @@ def is_potts(table: Tensor, weight: Tensor) -> bool:
     model = torch.full_like(table, table[0, 1].item()).fill_diagonal_(table[0, 0].item())
     gain = table[0, 0] - table[0, 1]
     return bool(torch.equal(table, model)) and bool((weight * gain >= 0).all())
-
-
-def fits(dtype: torch.dtype, node_reach: Tensor, across: Side, down: Side) -> Tensor:
-    """Which images can be computed in probabilities, ``bool [B]``; the others need logarithms.
-
-    A message is an average of table entries, so its labels differ by a factor of at most e^reach of its edge. A product
-    of a node's scores and its four messages, each of mean one and the largest entry of each at least one, thus lies
-    between e^−(node reach + 2 horizontal + 2 vertical reaches) and L⁴. Below 80 (float32) or 700 (float64) none
-    underflows; −inf at a node is an exact 0 and does no harm.
-    """
-    limit = 80.0 if dtype == torch.float32 else 700.0
-    return node_reach + 2 * across.reach[across.which] + 2 * down.reach[down.which] < limit - 4 * math.log(2.0)
-
-
-def fits_reweighted(dtype: torch.dtype, node_reach: Tensor, across: Side, down: Side) -> Tensor:
-    """:func:`fits` where messages are reweighted, of the scores that kernels read; nodes may span any range.
-
-    With r the reach of an edge, messages of mean one lie between e^−r and L, so that what a node sends, which is at
-    least 1 at its best label, is at most L² e^2r: quotients by two messages stay inside the range. Labels count at
-    least 1e-32 (1e-300 in float64) of the best; what that adds to a sum over a table is below rounding.
-    """
-    limit = 25.0 if dtype == torch.float32 else 300.0
-    return torch.maximum(across.reach[across.which], down.reach[down.which]) < limit

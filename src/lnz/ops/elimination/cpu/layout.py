@@ -25,8 +25,8 @@ CONSTANT, CONSECUTIVE, SCATTERED = 0, 1, 2
 """How an input's entries move along the lanes."""
 
 MESSAGES, ENTRIES, INBOX, WIDTH, CLIQUES, CONSTANTS, ROOTS = range(7)
-"""Entries of all messages; of all tables; of the beliefs one clique hands to its children, and of a block, at most;
-how many cliques, constants and roots there are."""
+"""Places in ``sizes``: the entries of all messages; of all tables; of the beliefs one clique hands to its children, at
+most; of a block, at most; the numbers of cliques, constants and roots."""
 
 
 class Layout(NamedTuple):

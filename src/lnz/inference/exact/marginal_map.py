@@ -9,34 +9,42 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from lnz.distributions import MRF
 from lnz.errors import InfeasibleError, IntractableError
 from lnz.graphs import FactorGraph
-from lnz.inference import Enumeration, Exact
-from lnz.inference.exact.enumeration import EnumerationSolution
-from lnz.scores import Model
+from lnz.inference.base import Method
+from lnz.inference.exact.enumeration import Enumeration
+from lnz.inference.exact.exact import Exact
+from lnz.scores import Model, checked_model, observe
 from lnz.typing import IGNORE
 
 Factor = tuple[tuple[int, ...], Tensor]
 """Nodes, ascending, and a table of scores with one axis for each."""
 
 
-def marginal_map(model: Model, nodes: Sequence[int], method: Exact | Enumeration) -> tuple[tuple[int, ...], float]:
+def marginal_map(model: Model, nodes: Sequence[int], method: Method) -> tuple[tuple[int, ...], float]:
     """The labels of ``nodes`` that maximise ln Σ exp s(y), the sum over the labels of all other nodes; and that value.
 
     ``Exact`` sums the other nodes out first, each time the one of the smallest table, and maximises over what is left
     by elimination: time and memory are exponential in the width of an order in which those nodes come first, which may
-    be far above the treewidth. ``Enumeration`` lists every labelling.
+    be far above the treewidth (Park & Darwiche 2004). ``Enumeration`` lists every labelling.
 
     Args:
         model: without batch; what is observed there is given.
         nodes: different from each other.
-        method: the smaller of its limits is the largest table to allocate, in entries.
+        method: ``Exact`` or ``Enumeration``; the smaller of its limits is the largest table to allocate, in entries.
 
     Raises:
         InfeasibleError: every labelling that agrees with what was observed has probability 0.
         IntractableError: a table would be larger than that, before any is allocated.
+        TypeError: another method.
+        ValueError: no nodes, nodes out of range, or one twice; a batch of models.
     """
+    if not isinstance(method, Exact | Enumeration):
+        raise TypeError(f"{type(method).__name__} has no marginal MAP; methods that do: Exact(), Enumeration()")
+    if not nodes or len(set(nodes)) < len(nodes) or not all(0 <= node < model.graph.num_nodes for node in nodes):
+        raise ValueError(f"variables: expected different nodes in [0, {model.graph.num_nodes}), got {list(nodes)}")
+    if model.batch_shape:
+        raise ValueError(f"marginal MAP: expected one model, got a batch of shape {list(model.batch_shape)}")
     if isinstance(method, Enumeration):
         return _listed(model, nodes, method)
     limit = min(method.max_table, method.max_messages)
@@ -47,20 +55,20 @@ def marginal_map(model: Model, nodes: Sequence[int], method: Exact | Enumeration
     groups = [([[k]], torch.zeros(1, model.graph.cardinalities[node])) for k, node in enumerate(nodes)]
     groups += [([list(scope)], table[None]) for scope, table in tables if scope]
     constant = math.fsum(float(table) for scope, table in tables if not scope)
-    if constant == -math.inf:
-        raise _impossible()
     scopes = [torch.tensor(scope) for scope, _ in groups]
     graph = FactorGraph([model.graph.cardinalities[node] for node in nodes], scopes)
-    p = MRF(graph, [table.double() for _, table in groups], method)
+    left = checked_model(graph, [table.double() for _, table in groups])
     if model.observed is not None:
-        p = p.condition(model.observed[list(nodes)])
-    best = p.argmax()
-    return tuple(best.tolist()), float(p.score(best)) + constant
+        left = observe(left, model.observed[list(nodes)])
+    best = method.solve(left).argmax()
+    value = float(left.precise_score(best)) + constant
+    if value == -math.inf:
+        raise _impossible()
+    return tuple(best.tolist()), value
 
 
 def _listed(model: Model, nodes: Sequence[int], method: Enumeration) -> tuple[tuple[int, ...], float]:
     solution = method.solve(model)
-    assert isinstance(solution, EnumerationSolution)
     others = [node for node in range(model.graph.num_nodes) if node not in nodes]
     mass = solution.joint.logsumexp(others) if others else solution.joint
     value = float(mass.max())

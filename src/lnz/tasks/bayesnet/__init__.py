@@ -1,0 +1,1 @@
+"""``lnz fit bayesnet``: the tables of a Bayesian network from rows with holes, by EM."""
