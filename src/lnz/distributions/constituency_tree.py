@@ -35,7 +35,7 @@ class ConstituencyTree(TreeLabels):
     A labelling y is an ``int64`` tensor ``[*batch, N, N]``: entry [i, j] is **the label of the constituent of words
     i … j (inclusive), −1 where there is none, −100 unknown**. So ``condition`` takes any mixture of brackets: a label
     says that the constituent is there, −1 that it is not. Entries below the diagonal are ignored (and −1 in labellings
-    returned), padding too (−100). Trees that are not binary have such forms: see :mod:`lnz.io.trees`.
+    returned), padding too (−100). Trees that are not binary have such forms: see :class:`lnz.io.ChartLabels`.
 
     All exact: O(N³ + N² L) time per batch entry and O(N²) memory beside the marginals. For float32 and float64 on the
     CPU, ln Z, marginals, argmax and samples run on kernels, right at any range of scores. The k best for k > 1,

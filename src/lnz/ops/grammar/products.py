@@ -62,6 +62,7 @@ def _solve(given: Grammar) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     chart, widest = _empty_chart(given), int(given.lengths.max())
     scores = torch.cat((given.root[:, None].new_full((1, 1, NT), -math.inf).expand(B, N, NT), given.preterminals), -1)
     lowest = _put(chart, 0, scores.double().where(words.unsqueeze(-1), -math.inf))  # ln of the smallest entry but 0
+    whole = top.new_full((B, NT), -math.inf, dtype=torch.float64)  # β of whole sentences
     sums, in_range = [], torch.ones(B, dtype=torch.bool, device=words.device)
     for w in range(1, widest):
         left, right, scale = _parts(chart, w)
@@ -75,9 +76,10 @@ def _solve(given: Grammar) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         reach = lowest_rule + 2 * lowest + _lowest(scale - peak.unsqueeze(-1))
         in_range &= enough.flatten(1).all(1) | (reach > _SMALLEST[dtype])
         beta = beta.where(inside, -math.inf)
+        whole = torch.where((given.lengths == w + 1)[:, None], beta[:, 0], whole)
         lowest = torch.minimum(lowest, _put(chart, w, torch.nn.functional.pad(beta, (0, PT), value=-math.inf)))
         sums.append(total)
-    log_z, mass = _whole(given, chart)
+    log_z, mass = _whole(given, whole)
     in_range &= ~log_z.isnan() & (log_z < math.inf)
     counts = _share_out(given, chart, rules, sums, mass)
     return log_z, *counts, in_range
@@ -145,18 +147,14 @@ def _allowed(given: Grammar, w: int) -> Tensor:
     return given.allowed.diagonal(w, 1, 2).movedim(-1, 1)
 
 
-def _whole(given: Grammar, chart: _Chart) -> tuple[Tensor, Tensor]:
-    """ln Z ``[B]``, and P(the sentence is of nonterminal a) ``[B, NT]``."""
-    NT, entry = given.root.shape[1], torch.arange(len(given.lengths), device=given.lengths.device)
-    last = (given.lengths - 1).clamp(min=0)
-    beta = chart.left[entry, 0, last, :NT].double().log() + chart.left_top[entry, 0, last].unsqueeze(-1)
+def _whole(given: Grammar, beta: Tensor) -> tuple[Tensor, Tensor]:
+    """ln Z ``[B]``, and P(the sentence is of nonterminal a) ``[B, NT]``, from β of the whole sentences ``[B, NT]``."""
     joint = given.root.double() + beta
     top = _finite(joint.amax(-1, keepdim=True))
     weight = (joint - top).exp()
     total = weight.sum(-1, keepdim=True)
     log_z = torch.where(given.lengths == 0, 0.0, (top + total.log()).squeeze(-1))
-    mass = torch.where((total > 0) & (given.lengths > 0)[:, None], weight / total, 0.0)
-    return log_z, mass.to(given.preterminals.dtype)
+    return log_z, torch.where(total > 0, weight / total, 0.0).to(given.preterminals.dtype)
 
 
 def _share_out(
