@@ -11,6 +11,7 @@ from lnz.ops.grammar import Grammar, forward_backward, log_partition, sample
 from lnz.ops.grammar.decode import SAMPLE, TOPK
 from lnz.ops.grammar.op import GRAMMAR
 from lnz.ops.grammar.products import forward_backward as by_products
+from lnz.ops.precision import astype
 from tests.suite import equal, random_scores
 
 LENGTHS = torch.tensor([5, 0, 3, 2])
@@ -72,7 +73,7 @@ def test_what_is_out_of_range_says_so(dtype: torch.dtype, scale: float, served: 
     rules[0, 0] = 0.0
     rules[0, 1, 2, 1:] = -scale  # the second nonterminal is far below the first, in every span, and its own part
     given = grammar()._replace(rules=rules, root=torch.tensor([[-torch.inf, 0.0]]))
-    given = Grammar(*(x.to(dtype) for x in given[:3]), *given[3:])
+    given = astype(given, dtype)
     *_, in_range = by_products(given)
     assert bool(in_range.all()) == served
     with backend("reference"):

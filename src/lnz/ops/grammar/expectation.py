@@ -11,6 +11,7 @@ from torch import Tensor
 from lnz.ops import precision
 from lnz.ops.chain.reference import normalised
 from lnz.ops.charts import of_sentences, parts
+from lnz.ops.expectation import surprisal
 from lnz.ops.grammar.records import Grammar
 from lnz.ops.grammar.reference import centred, inside, leaves
 from lnz.semirings import Log
@@ -36,16 +37,16 @@ def cross_entropy(p: Grammar, q: Grammar) -> Tensor:
         if not w:
             continue
         (log_kinds, log_splits), (other_kinds, other_splits) = first[1][w - 1], second[1][w - 1]
-        value, missing = _surprisal(log_splits, other_splits)
+        value, missing = surprisal(log_splits, other_splits)
         value = value + _expected(log_splits, left, right)
         missing = missing + _expected(log_splits.detach(), lost_left, lost_right)
         weight = log_kinds.exp()  # [NT, B, P, S S]
-        more, unlikely = _surprisal(log_kinds, other_kinds)
+        more, unlikely = surprisal(log_kinds, other_kinds)
         rows = [x.flatten(0, 1).movedim(0, -1) for x in (value, missing)]
         found = more + (weight * rows[0]).sum(-1), unlikely + (weight.detach() * rows[1]).sum(-1)
         for chart, spans in zip((expected, lost), found, strict=True):
             chart.append(torch.cat((spans, spans.new_zeros(PT, *spans.shape[1:]))))
-    value, missing = _surprisal(first[0], second[0])
+    value, missing = surprisal(first[0], second[0])
     if N:
         weight = first[0].exp()
         symbols = [of_sentences(chart, p.lengths)[: S - PT].mT for chart in (expected, lost)]
@@ -79,11 +80,3 @@ def _expected(log_splits: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """Σ_k P(k | b, c) (h_left(k, b) + h_right(k, c)) ``[S, S, B, P]``."""
     weight = log_splits.exp()
     return (weight * (left.unsqueeze(-4) + right.unsqueeze(-5))).sum(-1)
-
-
-def _surprisal(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ P (−ln Q) over the last axis where Q > 0, and Σ P where Q = 0, a constant."""
-    impossible = torch.isneginf(log_q)
-    weight = log_p.exp()
-    value = -(weight * log_q.masked_fill(impossible, 0.0)).sum(-1)
-    return value, (weight.detach() * impossible).sum(-1)

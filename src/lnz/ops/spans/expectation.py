@@ -11,6 +11,7 @@ from torch import Tensor
 from lnz.ops import precision
 from lnz.ops.chain.reference import normalised
 from lnz.ops.charts import by_width, of_sentences, parts
+from lnz.ops.expectation import surprisal
 from lnz.ops.spans.records import Spans
 from lnz.ops.spans.reference import centred, inside, labels_summed
 from lnz.semirings import Log
@@ -31,12 +32,12 @@ def cross_entropy(p: Spans, q: Spans) -> Tensor:
     sums = zip(parts(expected), parts(lost), strict=True)
     for w in range(p.scores.shape[1]):
         labels = [labels[w] for labels, _ in charts]
-        value, missing = _surprisal(labels[0], labels[-1])
+        value, missing = surprisal(labels[0], labels[-1])
         (left, right), (lost_left, lost_right) = next(sums)
         if w:
             ways = [splits[w] for _, splits in charts]
             log_p, weight = ways[0], ways[0].exp()
-            more, unlikely = _surprisal(log_p, ways[-1])
+            more, unlikely = surprisal(log_p, ways[-1])
             value = value + more + (weight * (left + right)).sum(-1)
             missing = missing + unlikely + (weight.detach() * (lost_left + lost_right)).sum(-1)
         expected.append(value)
@@ -52,11 +53,3 @@ def _charts(given: Spans) -> tuple[list[Tensor], list[Tensor]]:
     ways = zip(range(len(chart)), parts(chart), strict=False)
     splits = [normalised(left + right) if w else left for w, (left, right) in ways]
     return [normalised(each) for each in by_width(scores)], splits
-
-
-def _surprisal(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ P (−ln Q) over the last axis where Q > 0, and Σ P where Q = 0, a constant."""
-    impossible = torch.isneginf(log_q)
-    weight = log_p.exp()
-    value = -(weight * log_q.masked_fill(impossible, 0.0)).sum(-1)
-    return value, (weight.detach() * impossible).sum(-1)
