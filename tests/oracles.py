@@ -305,3 +305,125 @@ def semi_markov(segment: Tensor, edge: Tensor, lengths: Tensor | None) -> Oracle
         return found
 
     return Oracle(tuple(batch), (T,), ((T, W, L), (steps, L, L)), per_entry(batch, one))
+
+
+def brackets(i: int, j: int) -> list[list[tuple[int, int]]]:
+    """The spans of every binary tree on words i … j."""
+    if i == j:
+        return [[(i, i)]]
+    return [[(i, j), *left, *right] for k in range(i, j) for left in brackets(i, k) for right in brackets(k + 1, j)]
+
+
+def as_table(N: int, n: int, spans: dict[tuple[int, int], int]) -> tuple[int, ...]:
+    """Labels of spans as a flat labelling ``[N N]``."""
+    cells = itertools.product(range(N), repeat=2)
+    return tuple(spans.get((i, j), -1) if max(i, j) < n else IGNORE for i, j in cells)
+
+
+def constituency(scores: Tensor, lengths: Tensor | None) -> Oracle:
+    """Every binary tree on n words, with every label of each of its spans."""
+    N, L = scores.shape[-2:]
+    batch = torch.broadcast_shapes(scores.shape[:-3], () if lengths is None else lengths.shape)
+    scores = scores.expand(*batch, N, N, L)
+    lengths = torch.tensor(N).expand(batch) if lengths is None else lengths.expand(batch)
+
+    def one(index: tuple[int, ...]) -> list[Labelling]:
+        s, n = scores[index].tolist(), int(lengths[index])
+        found = []
+        for spans in brackets(0, n - 1) if n else [[]]:
+            for labels in itertools.product(range(L), repeat=len(spans)):
+                parts = tuple((i, j, k) for (i, j), k in zip(spans, labels, strict=True))
+                y = as_table(N, n, {(i, j): k for i, j, k in parts})
+                found.append(Labelling(y, math.fsum(s[i][j][k] for i, j, k in parts) if n else 0.0, (parts,)))
+        return found
+
+    return Oracle(tuple(batch), (N, N), ((N, N, L),), per_entry(batch, one))
+
+
+def context_free(root: Tensor, rules: Tensor, words: Tensor, lengths: Tensor | None) -> Oracle:
+    """Every derivation of n words: a binary tree with a nonterminal per longer span and a preterminal per word."""
+    NT, (N, PT) = root.shape[-1], words.shape[-2:]
+    S = NT + PT
+    shapes = [root.shape[:-1], rules.shape[:-3], words.shape[:-2]] + ([] if lengths is None else [lengths.shape])
+    batch = torch.broadcast_shapes(*shapes)
+    root, rules, words = root.expand(*batch, NT), rules.expand(*batch, NT, S, S), words.expand(*batch, N, PT)
+    lengths = torch.tensor(N).expand(batch) if lengths is None else lengths.expand(batch)
+
+    def one(index: tuple[int, ...]) -> list[Labelling]:
+        r, g, x, n = root[index].tolist(), rules[index].tolist(), words[index].tolist(), int(lengths[index])
+        found = []
+        for spans in brackets(0, n - 1) if n > 1 else [[]] if not n else []:
+            for labels in itertools.product(*(range(PT if i == j else NT) for i, j in spans)):
+                y = dict(zip(spans, labels, strict=True))
+                symbols = {(i, j): label + NT * (i == j) for (i, j), label in y.items()}
+                splits = [(i, k, j) for i, j in spans for k in range(i, j) if (i, k) in y and (k + 1, j) in y]
+                used = [(symbols[i, j], symbols[i, k], symbols[k + 1, j]) for i, k, j in splits]
+                tags = tuple((i, y[i, i]) for i in range(n))
+                top = ((y[0, n - 1],),) if n else ()
+                terms = [*(r[a] for (a,) in top), *(g[a][b][c] for a, b, c in used), *(x[i][p] for i, p in tags)]
+                found.append(Labelling(as_table(N, n, y), math.fsum(terms), (top, tuple(used), tags)))
+        return found
+
+    return Oracle(tuple(batch), (N, N), ((NT,), (NT, S, S), (N, PT)), per_entry(batch, one))
+
+
+def dependency_tree(
+    scores: Tensor, lengths: Tensor | None, projective: bool, single_root: bool, labelled: bool = False
+) -> Oracle:
+    """Every choice of a head (and a label) per word that is a tree."""
+    own = 3 if labelled else 2
+    M = scores.shape[-own]
+    batch = torch.broadcast_shapes(scores.shape[:-own], () if lengths is None else lengths.shape)
+    scores = scores.expand(*batch, *scores.shape[-own:])
+    lengths = torch.tensor(M - 1).expand(batch) if lengths is None else lengths.expand(batch)
+    R = scores.shape[-1] if labelled else 1
+
+    def above(heads: Sequence[int], word: int) -> set[int]:
+        seen: set[int] = set()
+        while word and word not in seen:
+            seen.add(word)
+            word = heads[word]
+        return seen if not word else {-1}
+
+    def good(heads: Sequence[int]) -> bool:
+        n = len(heads) - 1
+        chains = [above(heads, word) for word in range(1, n + 1)]
+        if any(-1 in chain for chain in chains):
+            return False
+        if n and single_root and sum(heads[word] == 0 for word in range(1, n + 1)) != 1:
+            return False
+        if not projective:
+            return True
+        # a word between another one and its head hangs somewhere under that head; the root is the head of all
+        return all(
+            heads[d] == 0 or heads[d] in chains[between - 1]
+            for d in range(1, n + 1)
+            for between in range(min(d, heads[d]) + 1, max(d, heads[d]))
+        ) and all(
+            not (d < x < heads[x] or heads[x] < x < d) or heads[x] == 0 or not min(x, heads[x]) < d < max(x, heads[x])
+            for d in range(1, n + 1)
+            if heads[d] == 0
+            for x in range(1, n + 1)
+        )
+
+    def one(index: tuple[int, ...]) -> list[Labelling]:
+        table, n = scores[index].tolist(), int(lengths[index])
+        found = []
+        for heads in itertools.product(*[[h for h in range(n + 1) if h != d] for d in range(1, n + 1)]):
+            if not good([0, *heads]):
+                continue
+            for labels in itertools.product(range(R), repeat=n):
+                arcs = [(d + 1, h, r) for d, (h, r) in enumerate(zip(heads, labels, strict=True))]
+                if labelled:
+                    y = [0, 0, *(value for _, h, r in arcs for value in (h, r)), *[IGNORE] * (2 * (M - 1 - n))]
+                    parts = tuple(arcs)
+                    score = sum(table[d][h][r] for d, h, r in arcs)
+                else:
+                    y = [0, *heads, *[IGNORE] * (M - 1 - n)]
+                    parts = tuple((d, h) for d, h, _ in arcs)
+                    score = sum(table[d][h] for d, h, _ in arcs)
+                found.append(Labelling(tuple(y), score, (parts,)))
+        return found
+
+    event = (M, 2) if labelled else (M,)
+    return Oracle(tuple(batch), event, (tuple(scores.shape[-own:]),), per_entry(batch, one))

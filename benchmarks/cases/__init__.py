@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from benchmarks.case import Case
 from benchmarks.cases.chain_nll import ChainNLL
 from benchmarks.cases.ctc import CTCLoss, ForcedAlignment, LinearCTCLoss
+from benchmarks.cases.dependency_tree import DependencyTrees
 from benchmarks.cases.evidence_batch import EvidenceBatch
 from benchmarks.cases.exact_marginals import ExactMarginals
 from benchmarks.cases.gibbs import Gibbs
@@ -17,6 +18,7 @@ from benchmarks.cases.hmm import HMMSmoothing
 from benchmarks.cases.network_em import NetworkEM
 from benchmarks.cases.semi_markov import SemiMarkov
 from benchmarks.cases.transducer import TransducerLoss
+from benchmarks.cases.trees import Constituency, Grammar
 from benchmarks.cases.viterbi import Viterbi
 
 ALL: tuple[Case, ...] = (
@@ -28,10 +30,13 @@ ALL: tuple[Case, ...] = (
     ChainNLL(),
     Viterbi(),
     SemiMarkov(),
+    DependencyTrees(),
     Gibbs(),
     CTCLoss(),
     LinearCTCLoss(),
     ForcedAlignment(),
+    Constituency(),
+    Grammar(),
     HMMSmoothing(),
     TransducerLoss(),
 )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import lnz
-from lnz.inference import BeliefPropagation, Enumeration, Exact
+from lnz.inference import AnnealedImportance, BeliefPropagation, Enumeration, Exact, Gibbs, MeanField, TreeReweighted
 from lnz.inference.base import Method
 from tests import oracles
 from tests.suite import (
@@ -50,12 +50,14 @@ def _units(entry: Tensor | lnz.Weighted) -> tuple[float | None, ...]:
 def empty_graphs(method: Method) -> dict[str, Instance]:
     """A batch of none, a group of no factors, a graph without factors or nodes."""
     graph = lnz.FactorGraph.pairwise(3, 2, torch.tensor([[0, 1], [2, 1]]))
-    scores = random_scores((0, 3, 2), 0)
+    scores, grid = random_scores((0, 3, 2), 0), lnz.FactorGraph.grid(2, 2, 2)
     no_nodes = lnz.FactorGraph((), (torch.zeros(1, 0, dtype=torch.int64),))
     no_edges = lnz.FactorGraph((2, 2), (torch.arange(2)[:, None], torch.zeros(0, 2, dtype=torch.int64)))
     return {
         "batch": mrf_instance(graph, [scores, random_scores((2, 2), 1)], method),
         "batch of all": mrf_instance(graph, [scores, random_scores((0, 2, 2, 2), 1)], method),
+        "grid": mrf_instance(grid, [random_scores((0, 4, 2), 0), random_scores((2, 2), 1)], method),
+        "grid of all": mrf_instance(grid, [random_scores((0, 4, 2), 0), random_scores((0, 4, 2, 2), 1)], method),
         "nodes": mrf_instance(no_nodes, [random_scores((2, 1), 0)], method),
         "factors": mrf_instance(no_edges, [random_scores((2, 2, 2), 0), random_scores((0, 2, 2), 1)], method),
     }
@@ -167,6 +169,26 @@ class TestBeliefPropagationOnForests(DistributionSuite):
 
 
 # What is an MRF's own ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", [TreeReweighted(), MeanField(), Gibbs(), AnnealedImportance()], ids=repr)
+@pytest.mark.parametrize("form", ["shared", "full", "weighted"])
+def test_an_empty_batch_of_grids(method: Method, form: str) -> None:
+    """What only approximate methods compute has the shape of the scores, with 0 in front."""
+    graph = lnz.FactorGraph.grid(2, 3, 2)
+    edges = {
+        "shared": random_scores((2, 2), 0),
+        "full": random_scores((0, 7, 2, 2), 0),
+        "weighted": lnz.Weighted(random_scores((0, 7), 0), random_scores((2, 2), 1)),
+    }[form]
+    node = random_scores((0, 6, 2), 2).requires_grad_()
+    p = lnz.MRF(graph, (node, edges), method)
+    assert [marginal.shape for marginal in p.marginals] == [(0, 6, 2), (0, 7, 2, 2)]
+    assert p.node_marginals.shape == (0, 6, 2)
+    if not isinstance(method, Gibbs):
+        assert p.log_partition.shape == p.entropy().shape == (0,)
+        (gradient,) = torch.autograd.grad(p.log_partition.sum(), node)
+        assert gradient.shape == node.shape
 
 
 def test_node_marginals_are_padded_to_the_largest_cardinality() -> None:

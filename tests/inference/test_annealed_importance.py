@@ -65,8 +65,9 @@ def test_settings_change_the_run_and_any_sampler_may_be_the_base() -> None:
         p = lnz.MRF(g, scores, AnnealedImportance(base=base, betas=[0, 0.1, 0.3, 0.6, 1]))
         assert abs(p.log_partition - truth) < 3 * p.diagnostics["standard_error"]
         assert p.diagnostics["steps"] == 4
-    with pytest.raises(ValueError, match=r"betas: expected numbers that ascend from 0 to 1"):
-        AnnealedImportance(betas=[0.1, 1])
+    for betas in ([0.1, 1], [0, 0.9], [0, 0.5, 0.4, 1], [0, 0.5, 0.5, 1], [1]):
+        with pytest.raises(ValueError, match=r"betas: expected numbers that ascend from 0 to 1"):
+            AnnealedImportance(betas=betas)
     with pytest.raises(TypeError, match="base: expected a sampler"):
         AnnealedImportance(base=Enumeration())  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="chains: expected an integer of at least 2"):
@@ -157,11 +158,28 @@ def test_few_effective_chains_warn() -> None:
         _ = p.log_partition
 
 
+def test_an_error_that_reaches_0_leaves_no_lower_end() -> None:
+    p = lnz.MRF(
+        lnz.FactorGraph.grid(4, 4, 2),
+        (random_scores((16, 2), 1), 4 * torch.eye(2).double()),
+        AnnealedImportance(2, chains=8),
+    )
+    with pytest.warns(lnz.ConvergenceWarning):
+        said = p.diagnostics
+    assert 3 * said["standard_error"] >= 1
+    low, high = said["interval"]
+    assert low == -math.inf
+    assert torch.isfinite(high)
+
+
 def test_no_possible_labelling_is_minus_infinity() -> None:
     edge = torch.full((2, 2), -math.inf).double()
     p = lnz.MRF(lnz.FactorGraph.grid(1, 2, 2), (torch.zeros(2, 2).double(), edge), AnnealedImportance(steps=5))
     assert p.log_partition == -math.inf
-    assert p.diagnostics["dead"] == 1
+    said = p.diagnostics
+    assert said["dead"] == 1
+    assert said["ess"] == 0
+    assert [end.item() for end in said["interval"]] == [-math.inf, -math.inf]
     with pytest.raises(InfeasibleError):
         _ = p.node_marginals
 

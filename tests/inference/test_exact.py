@@ -384,3 +384,18 @@ def test_empty_groups_and_isolated_nodes():
 )
 def test_sizes_are_told_in_units(size, words):
     assert words in _readable(size)
+
+
+def test_transforms_leave_nothing_behind():
+    """What was made under ``torch.func`` for one call is not met by the next, transformed or not."""
+    graph = lnz.FactorGraph.grid(2, 2, 3)
+    edges, scores = torch.randn(3, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+
+    def log_partition(scores, method=None):
+        return lnz.MRF(graph, (scores, edges), method).log_partition
+
+    first, second = (torch.func.hessian(log_partition)(scores) for _ in range(2))
+    third = torch.autograd.functional.hessian(log_partition, scores)
+    right = torch.func.hessian(lambda scores: log_partition(scores, Enumeration()))(scores)
+    for actual in (first, second, third):
+        torch.testing.assert_close(actual, right)

@@ -73,10 +73,11 @@ class BadInput(Family):
 
     def test_scores_of_the_wrong_kind(self) -> None:
         instance = self.example()
+        padding = self.padding() or tuple(torch.zeros(leaf.shape, dtype=torch.bool) for leaf in instance.leaves)
         for value, shown in ((torch.nan, "NaN"), (torch.inf, r"\+inf")):
             for i in range(len(instance.leaves)):
                 leaves = [leaf.clone() for leaf in instance.leaves]
-                leaves[i].view(-1)[0] = value  # the last may be padding
+                leaves[i].view(-1)[int((~padding[i]).int().argmax())] = value  # the first that is looked at
                 with pytest.raises(ValueError, match=rf"^\S+: 1 of \d+ scores are {shown}, first at"):
                     instance.build(*leaves)
         with pytest.raises(TypeError, match=r"^\S+: expected floating point scores, got dtype torch.int64"):

@@ -21,7 +21,7 @@ class Sizes(Family):
             assert p.batch_shape == torch.Size(oracle.batch_shape), axis
             assert p.event_shape == torch.Size(oracle.event_shape), axis
             sizes = p.batch_shape + p.event_shape + sum((leaf.shape for leaf in leaves), torch.Size())
-            assert 0 in sizes or axis == "labels"  # which targets have, not scores
+            assert 0 in sizes or axis in ("labels", "words")  # which targets have, or which have a root beside them
             equal(p.log_partition, oracle.log_partition)
             equal(p.log_count, oracle.log_count)
             equal(p.entropy(), oracle.entropy)

@@ -47,7 +47,8 @@ class Side:
 
 
 def covers(model: Model) -> bool:
-    """Whether grid kernels could read a model: a 4-neighbour grid, not a chain, one dtype, scores with values.
+    """Whether grid kernels could read a model: a 4-neighbour grid, not a chain, a batch that is not empty, one dtype,
+    scores with values.
 
     While ``torch.compile`` traces, it is left to the general path: which backend is chosen cannot be read there.
     """
@@ -56,6 +57,7 @@ def covers(model: Model) -> bool:
         grid is not None
         and grid.neighbours == 4
         and min(grid.height, grid.width) > 1
+        and 0 not in model.batch_shape
         and len({tensor.dtype for tensor in model.tensors}) == 1
         and not torch.compiler.is_compiling()
         and not any(map(has_no_values, model.tensors))

@@ -8,13 +8,14 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 import lnz
-from lnz.distributions import CTC, HMM, MRF, LinearChain, SemiMarkov, Transducer
+from lnz.distributions import CTC, HMM, MRF, ConstituencyTree, DependencyTree, LinearChain, SemiMarkov, Transducer
 from lnz.graphs import FactorGraph
 from lnz.inference import (
     TRWS,
@@ -85,6 +86,16 @@ def _chain(dtype: torch.dtype) -> None:
 
 def _semi_markov(dtype: torch.dtype) -> None:
     p = SemiMarkov(_scores(dtype, 4, 6, 3, 5), _scores(dtype, 5, 5))
+    _answers(p, p.argmax())
+
+
+def _spans(dtype: torch.dtype) -> None:
+    p = ConstituencyTree(_scores(dtype, 4, 5, 5, 3))
+    _answers(p, p.argmax())
+
+
+def _trees(dtype: torch.dtype, projective: bool) -> None:
+    p = DependencyTree(_scores(dtype, 2, 5, 5), projective=projective)
     _answers(p, p.argmax())
 
 
@@ -172,6 +183,9 @@ def _icm(dtype: torch.dtype) -> None:
 OPERATIONS = {
     "chain": Operation("LinearChain, SecondOrderChain, HMM, LinearChainCRF", _chain),
     "semi_markov": Operation("SemiMarkov", _semi_markov),
+    "spans": Operation("ConstituencyTree", _spans),
+    "projective": Operation("DependencyTree", partial(_trees, projective=True)),
+    "arborescence": Operation("DependencyTree(projective=False)", partial(_trees, projective=False)),
     "ctc": Operation("CTC, ctc_loss, CTCHead", _ctc),
     "transducer": Operation("Transducer, rnnt_loss", _transducer),
     "elimination": Operation("MRF and BayesNet by Exact", _elimination),

@@ -202,7 +202,8 @@ class AnnealedSolution(Solution):
           estimate, or all chains went one way.
         - ``interval``: ln of Z ± 3 standard errors of Z, two tensors; the lower is −inf where 3 errors reach 0, and all
           numbers where there is no estimate.
-        - ``ess``: effective number of chains, 1 / Σ w² of the normalised weights; 0 where there is no estimate.
+        - ``ess``: effective number of chains, 1 / Σ w² of the normalised weights; 0 where there is no estimate, and
+          where no labelling is possible.
         - ``failed``: whether there is no estimate, since every chain has weight 0.
         - ``dead``: the share of chains of weight 0.
         """
@@ -214,10 +215,11 @@ class AnnealedSolution(Solution):
             error = error.masked_fill(alike & ~self._weights.impossible, torch.nan)
         log_z = self._weights.log_partition + self.centred[1]
         low, high = log_z + torch.log1p((-3 * error).clamp(min=-1.0)), log_z + torch.log1p(3 * error)
+        unknown = torch.isnan(error) | failed
         return {
             "standard_error": error,
-            "interval": (low.nan_to_num(nan=-torch.inf), high.nan_to_num(nan=torch.inf)),
-            "ess": _effective(weights).nan_to_num(nan=0.0),
+            "interval": (low.masked_fill(unknown, -torch.inf), high.masked_fill(unknown, torch.inf)),
+            "ess": _effective(weights).nan_to_num(nan=0.0).masked_fill(self._weights.impossible, 0.0),
             "failed": failed,
             "dead": torch.isneginf(self._weights.log_weights).to(weights.dtype).mean(0),
             "chains": n,

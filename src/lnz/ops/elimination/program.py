@@ -91,9 +91,9 @@ class Program:
         if not cardinalities:
             self.node_start = size
         self.size = size
-        self.base = torch.tensor(offsets, dtype=torch.int64)[None]
-        """``int64 [1, tables]``: where each table starts."""
-        self._observed = torch.tensor(observed, dtype=torch.int64).reshape(-1, 3).T
+        # arrays, as in `gathered`: a tensor made under torch.func belongs to that transform, and programs outlive it
+        self._base = np.array(offsets, np.int64)[None]
+        self._observed = np.array(observed, np.int64).reshape(-1, 3).T.copy()
 
         for child, (nodes, eliminated, parent) in enumerate(self.cliques):
             if parent < 0:
@@ -117,6 +117,11 @@ class Program:
     def __getstate__(self) -> dict[str, Any]:  # what is derived may hold addresses, which a copy does not have
         return {**self.__dict__, "_derived": {}}
 
+    @property
+    def base(self) -> Tensor:
+        """``int64 [1, tables]``: where each table starts."""
+        return torch.from_numpy(self._base)
+
     def starts(self, base: Tensor) -> Tensor:
         """``base`` as operators get it: without columns it stands for :attr:`base`."""
         return base if base.shape[1] else self.base.to(base.device)
@@ -125,7 +130,7 @@ class Program:
         """Where each table starts given the labels ``[B, N]`` of the nodes cut out: ``int64 [B or 1, tables]``."""
         if observed is None or not self.cut:
             return self.base
-        table, node, stride = self._observed.to(observed.device)
+        table, node, stride = torch.from_numpy(self._observed).to(observed.device)
         base = self.base.to(observed.device).expand(observed.shape[0], -1)
         return base.index_add(1, table, observed[:, node] * stride)
 
@@ -143,7 +148,7 @@ class Program:
         ]
 
     @cached_property
-    def gathered(self) -> tuple[Tensor, Tensor]:
+    def gathered(self) -> tuple[np.ndarray, np.ndarray]:
         """For every entry that the cliques read from tables, in order: its table, and its place in that table."""
         inputs = [(e, shape) for shape, es in zip(self.shapes, self.inputs, strict=True) for e in es if e.child < 0]
         patterns: dict[tuple[tuple[int, ...], tuple[int, ...]], np.ndarray] = {}
@@ -154,7 +159,7 @@ class Program:
                 patterns[cards, strides] = offsets_of(cards, strides)
             local.append(patterns[cards, strides])
         tables = np.repeat(np.array([e.table for e, _ in inputs], np.int64), [len(part) for part in local])
-        return torch.from_numpy(tables), torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *local]))
+        return tables, np.concatenate([np.zeros(0, np.int64), *local])
 
 
 def program_of(handle: str) -> Program:

@@ -37,8 +37,8 @@ def arrange(scores: Tensor, base: Tensor, program: Program) -> Tables:
 
 def _entries(scores: Tensor, base: Tensor, program: Program) -> Tensor:
     """Where in its row of ``scores`` each entry of the arranged tables lies, ``int64 [B, …]``."""
-    tables, local = program.gathered
-    return (base[:, tables.to(base.device)] + local.to(base.device)).expand(scores.shape[0], -1)
+    tables, local = (torch.from_numpy(array).to(base.device) for array in program.gathered)
+    return (base[:, tables] + local).expand(scores.shape[0], -1)
 
 
 class Messages(NamedTuple):
