@@ -4,9 +4,13 @@ from lnz.ops.ctc.decode import sample, topk
 from lnz.ops.ctc.lattice import Lattice, collapse, frames_needed, lattice
 from lnz.ops.ctc.linear import linear_log_prob
 from lnz.ops.ctc.op import log_partition, log_prob, marginals, surprisal
+from lnz.ops.ctc.words import WordPosteriors, Words, best_states, word_posteriors
 
 __all__ = [
     "Lattice",
+    "WordPosteriors",
+    "Words",
+    "best_states",
     "collapse",
     "frames_needed",
     "lattice",
@@ -17,4 +21,5 @@ __all__ = [
     "sample",
     "surprisal",
     "topk",
+    "word_posteriors",
 ]

@@ -52,12 +52,12 @@ def forward_backward(x: Tensor, of: Lattice) -> tuple[Tensor, Tensor]:
         if t:
             states.append(there)
             stay, step, skip = (there[..., None] * shares(ways(alphas[t - 1], between))).unbind(-1)
-            there = stay + _moved(step, 1) + _moved(skip, 2)
+            there = stay + moved(step, 1) + moved(skip, 2)
     occupied = torch.stack(states[::-1], 1) if states else torch.zeros_like(x)
     return log_z, torch.cat((occupied[..., 1::2], occupied[..., ::2].sum(-1, keepdim=True)), -1)
 
 
-def _moved(x: Tensor, by: int) -> Tensor:
+def moved(x: Tensor, by: int) -> Tensor:
     """What leaves states, at the states it goes to, ``by`` before."""
     return torch.nn.functional.pad(x, (0, by))[..., by:]
 

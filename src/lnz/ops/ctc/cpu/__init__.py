@@ -7,5 +7,7 @@ VERBS = {
     "slopes": "calls",
     "viterbi": "calls",
     "search": "calls",
+    "best_states": "calls",
+    "word_posteriors": "calls",
 }
 """What it can do, and in which of its files that is."""

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from lnz.ops.ctc.lattice import Lattice
+from lnz.ops.ctc.words import WordPosteriors
 from lnz.ops.jit.threads import side_by_side
 
 if TYPE_CHECKING:
     from lnz.ops.ctc.cpu.frames import Frames, Targets
+    from lnz.ops.ctc.words import Words
 
 _SHARED = 2**14  # scores of frames from which threads share the work
 
@@ -119,6 +121,33 @@ def search(
     results = (labels.numpy(), sizes.numpy(), scores.numpy())
     _share(lambda: lambda first, last: kernel(*arguments, first, last, *results), B, log_probs.numel(), 4)
     return labels, sizes, scores.to(log_probs.dtype)
+
+
+def best_states(x: Tensor, of: Lattice, words: Words) -> tuple[Tensor, Tensor]:
+    """See :func:`lnz.ops.ctc.words.best_states`."""
+    from lnz.ops.ctc.cpu.words import best_states as kernel
+
+    (_, T, _), S = x.shape, of.labels.shape[1]
+    every, best = math.isqrt(T) + 1, torch.empty(T, dtype=torch.int64)
+    room = np.empty((T // every + 3, 2, S + 1)), np.empty((every, 2, S + 1))
+    begins, costs = words.begins.contiguous().numpy(), words.costs.contiguous().numpy()
+    score = kernel(rows(x)[0].numpy(), _targets(of), of.blank, begins, costs, *room, best.numpy())
+    return best, torch.tensor(score, dtype=torch.float64)
+
+
+def word_posteriors(x: Tensor, of: Lattice, words: Words, asked: Tensor) -> WordPosteriors:
+    """See :func:`lnz.ops.ctc.words.word_posteriors`."""
+    from lnz.ops.ctc.cpu.lattice import columns
+    from lnz.ops.ctc.cpu.words import word_posteriors as kernel
+
+    T, wide = x.shape[1], columns(of.labels.shape[1])
+    every, posteriors = math.isqrt(T) + 1, (np.zeros(T), np.zeros(len(words.costs)))
+    room = np.empty((T // every + 3, 4, wide)), np.empty((every, 4, wide))
+    arguments = _arguments(x, x.new_zeros(x.shape[2]), of, False)
+    prices = -words.costs.contiguous().numpy() if words.costs.isfinite().any() else np.empty(0)
+    bounds = words.begins.contiguous().numpy(), words.ends.contiguous().numpy()
+    kernel(*arguments, *bounds, prices, asked.contiguous().numpy(), *room, *posteriors)
+    return WordPosteriors(*map(torch.from_numpy, posteriors))
 
 
 def _arguments(x: Tensor, prior: Tensor, of: Lattice, normalise: bool) -> tuple[Frames, Targets]:
