@@ -82,7 +82,7 @@ def test_images_of_one_size_share_their_graph():
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match=r"edges: expected 'shared', 'contrast' or 'full', got 'potts'"):
+    with pytest.raises(ValueError, match=r"edges: expected 'shared', 'contrast', 'full' or 'bilateral', got 'potts'"):
         GridMRF(3, 2, "potts")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"neighbours: expected 4 or 8, got 6"):
         GridMRF(3, 2, neighbours=6)

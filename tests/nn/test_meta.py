@@ -21,6 +21,7 @@ MODULES = {
     "grid": lambda: nn.GridMRF(3, 4, "shared"),
     "grid with contrast": lambda: nn.GridMRF(3, 4, "contrast", 8),
     "grid with tables": lambda: nn.GridMRF(3, 4, "full"),
+    "grid with bilateral edges": lambda: nn.GridMRF(3, 4, "bilateral", 8),
     "convnet": lambda: nn.ConvNet(3),
     "speech encoder": lambda: nn.SpeechEncoder(20, 8, recurrent=4),
     "boltzmann": lambda: nn.BoltzmannMachine(4, 2),

@@ -24,7 +24,7 @@ def test_reductions() -> None:
     equal(each, p.log_partition - p.score(y))
     equal(nll(p, y), each.mean())
     equal(nll(p, y, reduction="sum"), each.sum())
-    with pytest.raises(ValueError, match="reduction: expected 'none', 'mean' or 'sum', got 'average'"):
+    with pytest.raises(ValueError, match="reduction: expected 'none', 'mean', 'sum' or 'per_node', got 'average'"):
         nll(p, y, reduction="average")
 
 

@@ -13,6 +13,7 @@ from lnz.distributions.linear_chain import LinearChain
 from lnz.distributions.mixture import mixture
 from lnz.distributions.mrf import MRF
 from lnz.distributions.pcfg import PCFG
+from lnz.distributions.pixels import PixelMRF
 from lnz.distributions.second_order_chain import SecondOrderChain
 from lnz.distributions.semi_markov import SemiMarkov
 from lnz.distributions.softmax import Softmax
@@ -31,6 +32,7 @@ __all__ = [
     "ConstituencyTree",
     "DependencyTree",
     "LinearChain",
+    "PixelMRF",
     "SecondOrderChain",
     "SemiMarkov",
     "Softmax",

@@ -13,7 +13,7 @@ from lnz.inference.sampling.sampler import Chains, Sampler
 from lnz.objectives.labels import as_mrf
 from lnz.objectives.reduction import Reduction, check_possible, check_reduction, reduced
 from lnz.ops.conditionals.latent import shared_factor
-from lnz.scores import Model, as_labelling, observe
+from lnz.scores import Model, observe
 from lnz.typing import IGNORE
 
 
@@ -58,7 +58,7 @@ def contrastive_divergence(
     check_reduction(reduction)
     sampler = checked_sampler(sampler, steps, Gibbs())
     mrf, gold = as_mrf(p, y)
-    gold = as_labelling("y", mrf.graph, gold, mrf.batch_shape)
+    gold = mrf.labelling(gold)
     batch = broadcast_shapes(gold.shape[:-1], mrf.batch_shape)
     own = batch[len(batch) - len(mrf.batch_shape) :]  # what lies in front of it are chains of one model
     model = mrf.model if own == mrf.batch_shape else mrf.expand(own).model

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from lnz.checks import check_generator, check_tensor
+from lnz.checks import broadcast_shapes, check_generator, check_tensor
 from lnz.distributions.base import StructuredDistribution
 from lnz.distributions.ctc import CTC
 from lnz.distributions.mrf import MRF
@@ -14,13 +16,13 @@ from lnz.distributions.transducer import Transducer
 from lnz.inference.sampling.sampler import Sampler
 from lnz.inference.sampling.sampler_solution import SamplerSolution
 from lnz.objectives.reduction import Reduction, check_possible, check_reduction, reduced
-from lnz.scores import as_labelling
+from lnz.typing import IGNORE
 
 
 def nll(
     p: Distribution,
     y: Tensor,
-    reduction: Reduction = "mean",
+    reduction: Reduction | Literal["per_node"] = "mean",
     zero_infinity: bool = False,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -44,7 +46,8 @@ def nll(
     Args:
         p: any structured distribution; :class:`~lnz.CTC` and :class:`~lnz.Transducer` too.
         y: ``int64 [*batch, *event]`` gold labels; −100 entries are latent and summed over.
-        reduction: ``"none"`` keeps ``[*batch]``; ``"mean"`` and ``"sum"`` are over the batch.
+        reduction: ``"none"`` keeps ``[*batch]``; ``"mean"`` and ``"sum"`` are over the batch; ``"per_node"`` divides
+            their sum by the number of gold labels, those of −100 and padding apart, as torch's cross-entropy does.
         zero_infinity: a gold labelling of probability 0 gives loss 0 and gradient 0 instead of an error. (Under a
             sampler only where it is complete.)
         generator: of the random numbers under a sampler; ``None`` is torch's default one.
@@ -54,22 +57,36 @@ def nll(
         TypeError: p is no distribution, or y no tensor.
         ValueError: an unknown reduction, or what ``p.log_prob`` raises.
     """
-    check_reduction(reduction)
+    check_reduction(reduction, "per_node")
     if not isinstance(p, Distribution):
         raise TypeError(f"p: expected a distribution of lnz, got {type(p).__name__}")
     check_tensor("y", y)
     check_generator(generator)
+    nodes = max(1, _gold_labels(p, y)) if reduction == "per_node" else None
+    reduction = "sum" if reduction == "per_node" else reduction
     if isinstance(p, MRF) and isinstance(p.inference, Sampler):
         losses, dtype = _sampled(p, y, p.inference.chains, generator), p._dtype
     elif isinstance(p, StructuredDistribution):
         # an answer of half precision is rounded once, after it is known to be finite
-        return _terms(p._wide, y, reduction, zero_infinity).to(p._dtype)
+        total = _terms(p._wide, y, reduction, zero_infinity)
+        return (total if nodes is None else total / nodes).to(p._dtype)
     elif isinstance(p, CTC | Transducer):
         losses, dtype = -p._wide_log_prob(y), p.logits.dtype
     else:
         losses = -p.log_prob(y)
         dtype = losses.dtype
-    return reduced(_possible(losses, zero_infinity), reduction).to(dtype)
+    total = reduced(_possible(losses, zero_infinity), reduction)
+    return (total if nodes is None else total / nodes).to(dtype)
+
+
+def _gold_labels(p: Distribution, y: Tensor) -> int:
+    """How many gold labels there are, over the batch."""
+    check_tensor("y", y)
+    if isinstance(p, StructuredDistribution):
+        y = p.labelling(y)
+    event = y.dim() - (1 if isinstance(p, CTC | Transducer) else len(p.event_shape))
+    y = y.expand(*broadcast_shapes(y.shape[:event], p.batch_shape), *y.shape[event:])
+    return int((y != IGNORE).sum())
 
 
 def _terms(p: StructuredDistribution, y: Tensor, reduction: Reduction, zero_infinity: bool) -> Tensor:
@@ -91,7 +108,7 @@ def _possible(losses: Tensor, zero_infinity: bool) -> Tensor:
 
 def _sampled(p: MRF, y: Tensor, chains: int, generator: torch.Generator | None) -> Tensor:
     """s(ŷ) − s(y), averaged over chains."""
-    y = as_labelling("y", p.graph, y, p.batch_shape)
+    y = p.labelling(y)
     latent = p._unobserved(y).any()
     score = p.model.precise_score
     gold = _drawn(p.condition(y), chains, generator) if latent else y[None]

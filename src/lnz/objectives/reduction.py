@@ -15,10 +15,11 @@ from lnz.errors import InfeasibleError
 Reduction = Literal["none", "mean", "sum"]
 
 
-def check_reduction(reduction: str) -> None:
-    """Raise unless ``reduction`` is one of those known; called before anything is computed."""
-    if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"reduction: expected 'none', 'mean' or 'sum', got {reduction!r}")
+def check_reduction(reduction: str, *more: str) -> None:
+    """Raise unless ``reduction`` is one of those known, or ``more``; called before anything is computed."""
+    known = ("none", "mean", "sum", *more)
+    if reduction not in known:
+        raise ValueError(f"reduction: expected {', '.join(map(repr, known[:-1]))} or {known[-1]!r}, got {reduction!r}")
 
 
 def reduced(losses: Tensor, reduction: Reduction) -> Tensor:

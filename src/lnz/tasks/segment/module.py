@@ -44,8 +44,9 @@ class SegmentModule(TaskModule):
         in_channels: channels of the images.
         width: channels of the network.
         dilations: one 3×3 convolution per entry, with that dilation; the receptive field is 1 + 2 Σ dilations.
-        edges: edge scores, "shared" (one table per direction), "contrast" (table × a weight from the image) or
-            "full" (a table per edge from the image).
+        edges: edge scores, "shared" (one table per direction), "contrast" (table × a weight from the image),
+            "bilateral" (table × a weight from how far the features of two pixels are apart) or "full" (a table per edge
+            from the image).
         neighbours: 4 or 8 neighbours of a pixel.
         objective: what the MRF is trained by. "nll-bp", "nll-trw", "mean-field": maximum likelihood with ln Z by belief
             propagation, tree-reweighted belief propagation or mean field, which also give the beliefs that are judged
@@ -126,11 +127,12 @@ class SegmentModule(TaskModule):
         self.epsilon, self.last_epsilon, self.warm_start = epsilon, last_epsilon or epsilon, warm_start
         mrf = GridMRF(width, num_classes, edges, neighbours, self.objective.judge(inference))
         if objective == "softmax":
-            for parameter in (mrf.tables, *mrf.heads.parameters()):
-                parameter.requires_grad_(False)
+            for name, parameter in mrf.named_parameters():
+                parameter.requires_grad_(name.startswith("nodes."))
         self.mrf = nn.Sequential(trunk, mrf)
         self.softmax = nn.Sequential(ConvNet(in_channels, width, dilations), nn.Conv2d(width, num_classes, 1))
         self.softmax[0].load_state_dict(trunk.state_dict())
+        assert mrf.nodes is not None  # its node scores are computed from features
         self.softmax[1].load_state_dict(mrf.nodes.state_dict())
         self.softmax_measures, self.mrf_measures = Measures(num_classes), Measures(num_classes)
         self.converged, self.void = MeanMetric(), MeanMetric()
