@@ -2,8 +2,7 @@
 
 from importlib import import_module
 from importlib.metadata import version
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lnz import inference, metrics, objectives
 from lnz.distributions import (
@@ -42,6 +41,8 @@ if TYPE_CHECKING:
     from lnz import io as io
     from lnz import nn as nn
     from lnz import plot as plot
+    from lnz.nn.refinement import refine as refine
+    from lnz.nn.word_alignment import align as align
 
 __version__ = version("lnz")
 __all__ = [
@@ -80,14 +81,17 @@ __all__ = [
 
 
 _LAZY = ("io", "nn", "plot")  # not in __all__: with them, import * would need the extra packages
+_FUNCTIONS = {"align": "lnz.nn.word_alignment", "refine": "lnz.nn.refinement"}
 
 
-def __getattr__(name: str) -> ModuleType:
-    """The modules that are not needed to compute with distributions, imported when first asked for."""
+def __getattr__(name: str) -> Any:
+    """What is not needed to compute with distributions, imported when first asked for."""
     if name in _LAZY:
         return import_module(f"lnz.{name}")
+    if name in _FUNCTIONS:
+        return getattr(import_module(_FUNCTIONS[name]), name)
     raise AttributeError(f"module 'lnz' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_LAZY, *_FUNCTIONS})

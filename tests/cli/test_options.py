@@ -4,6 +4,7 @@ import pytest
 
 from lnz.cli import main
 
+EDGES = "--model.edges: expected one of 'shared', 'contrast', 'full', 'bilateral', got 'potts'"
 OBJECTIVES = "'nll-bp', 'nll-trw', 'mean-field', 'mcmc', 'pseudolikelihood', 'cd', 'pcd', 'label-adjustment', 'hinge'"
 
 TOLD = {
@@ -24,7 +25,7 @@ TOLD = {
     "fit segmen": "tasks are: segment, tag, density, transcribe, bayesnet, latent-class; did you mean segment?",
     # literals: alone, with null, in dataclasses, in classes of their own
     "fit segment --objective em": f"--objective: expected one of {OBJECTIVES}, 'softmax', 'all', got 'em'",
-    "fit segment --model.edges potts": "--model.edges: expected one of 'shared', 'contrast', 'full', got 'potts'",
+    "fit segment --model.edges potts": EDGES,
     "fit segment --model.error x": "--model.error: expected one of 'iou', 'hamming', got 'x'",
     "fit segment --data.scenes.labels x": "--data.scenes.labels: expected one of 'figure', 'digit', got 'x'",
     "fit segment --model.sampler.order x": (
@@ -36,7 +37,8 @@ TOLD = {
     "fit density --model.kind x": "--model.kind: expected one of 'rbm', 'grid', got 'x'",
     "fit transcribe --data.units x": "--data.units: expected one of 'characters', 'words', got 'x'",
     "predict x --images y --output z --confidence x": "--confidence: expected one of 'png', 'npy', 'none', got 'x'",
-    "align x --audio y --output z --format x": "--format: expected one of 'textgrid', 'json', 'both', got 'x'",
+    "align x --audio y --output z --format x": "--format: expected one of 'textgrid', 'json', 'both', 'srt', 'ctm', "
+    "got 'x'",
     # other kinds
     "fit segment --model.width x": "--model.width: expected an integer, got 'x'",
     "fit segment --data.flip 3": "--data.flip: expected true or false, got '3'",
@@ -71,7 +73,10 @@ def test_told_in_one_line(command, capsys):
     [
         ("trainer: {max_epoch: 1}", "no option trainer.max_epoch; did you mean --trainer.max_epochs?"),
         ("objective: 3", f"--objective: expected one of {OBJECTIVES}, 'softmax', 'all', got '3'"),
-        ("model: {edges: potts}", "--model.edges: expected one of 'shared', 'contrast', 'full', got 'potts'"),
+        (
+            "model: {edges: potts}",
+            EDGES,
+        ),
         ("a: [1", "c.yaml: cannot be read as YAML (while parsing a flow sequence"),
     ],
 )

@@ -16,9 +16,11 @@ from lnz.nn.log_mel import LogMel, mel_filterbank
 from lnz.nn.mixture_model import MixtureModel, MixtureStatistics
 from lnz.nn.neural_bayes_net import NeuralBayesNet
 from lnz.nn.pcfg import PCFGModel, PCFGStatistics
+from lnz.nn.refinement import Refined, refine
 from lnz.nn.restricted_boltzmann_machine import RestrictedBoltzmannMachine
 from lnz.nn.speech_encoder import SpeechEncoder
 from lnz.nn.tag_schemes import transition_mask
+from lnz.nn.word_alignment import Word, align
 
 __all__ = [
     "AnnealedPartition",
@@ -42,9 +44,13 @@ __all__ = [
     "NeuralEmission",
     "PCFGModel",
     "PCFGStatistics",
+    "Refined",
     "RestrictedBoltzmannMachine",
     "SpeechEncoder",
+    "Word",
+    "align",
     "functional",
     "mel_filterbank",
+    "refine",
     "transition_mask",
 ]

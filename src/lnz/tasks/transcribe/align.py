@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,15 +13,13 @@ from torch import Tensor
 from lnz import plot
 from lnz.distributions import CTCAlignments
 from lnz.errors import LnzError
-from lnz.io.alignments import Interval, write_json, write_textgrid
+from lnz.io.alignments import Form, Interval, write_alignment
 from lnz.io.atomic import atomic_write
 from lnz.io.audio import read_audio
 from lnz.io.transcripts import Utterance
 from lnz.tasks.failures import Failed, attempted
 from lnz.tasks.transcribe.alphabet import BLANK, PAUSE, Unknown
 from lnz.tasks.transcribe.module import TranscribeModule
-
-Form = Literal["textgrid", "json", "both"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def align_files(
     unknown: Unknown = "error",
     strict: bool = False,
 ) -> Iterator[Aligned | Failed]:
-    """Write the alignment of each recording, ``<name>.TextGrid`` and ``.json`` and ``.png``; yields each when done.
+    """Write the alignment of each recording, ``<name>.TextGrid``, ``.json`` and so on; yields each when done.
 
     A recording that is unreadable or too short for its text, or a text with unknown labels, is yielded as a failure.
 
@@ -129,17 +127,14 @@ def align_files(
     def work(utterance: Utterance) -> Aligned:
         waveform, _ = read_audio(utterance.audio, module.sample_rate)
         aligned = align(module, waveform, utterance.text, str(utterance.audio), unknown)
-        if form in ("textgrid", "both"):
-            write_textgrid(output / f"{utterance.name}.TextGrid", aligned.duration, aligned.tiers)
-        if form in ("json", "both"):
-            about = {
-                "audio": utterance.audio.name,
-                "text": aligned.text,
-                "duration": aligned.duration,
-                "seconds_per_frame": module.seconds_per_frame,
-                "log_prob": aligned.log_prob,
-            }
-            write_json(output / f"{utterance.name}.json", about, aligned.tiers)
+        about = {
+            "audio": utterance.audio.name,
+            "text": aligned.text,
+            "duration": aligned.duration,
+            "seconds_per_frame": module.seconds_per_frame,
+            "log_prob": aligned.log_prob,
+        }
+        write_alignment(output, utterance.name, form, about, aligned.tiers)
         if picture:
             with atomic_write(output / f"{utterance.name}.png", "wb") as file:
                 file.write(plot.png(drawn(module, [(utterance.name, waveform, aligned.tiers)])))
