@@ -111,6 +111,7 @@ def _ctc(dtype: torch.dtype) -> None:
     _ = alignments.marginals
     long = CTC(_scores(dtype, 1, 2**16, 2))  # too long for the lattice to be kept
     (-long.log_prob(torch.ones(1, 64, dtype=torch.int64)).sum()).backward()
+    lnz.align(_scores(dtype, 8, 3), "ab", "_ab", skip_cost=1.0)
 
 
 def _transducer(dtype: torch.dtype) -> None:
@@ -190,7 +191,7 @@ OPERATIONS = {
     "spans": Operation("ConstituencyTree", _spans),
     "projective": Operation("DependencyTree", partial(_trees, projective=True)),
     "arborescence": Operation("DependencyTree(projective=False)", partial(_trees, projective=False)),
-    "ctc": Operation("CTC, ctc_loss, CTCHead", _ctc),
+    "ctc": Operation("CTC, ctc_loss, CTCHead, align", _ctc),
     "transducer": Operation("Transducer, rnnt_loss", _transducer),
     "elimination": Operation("MRF and BayesNet by Exact", _elimination),
     "grid_belief": Operation("MRF on grids by BeliefPropagation and TreeReweighted, GridMRF", _grid_belief),
