@@ -284,6 +284,26 @@ class TestErrors:
         assert "no task 'paint'; tasks are: segment" in capsys.readouterr().err
 
 
+class TestCalibrate:
+    def test_temperatures_are_fitted_kept_and_used(self, run_folder, tmp_path, capsys):
+        assert fit(*TINY, *QUIET, "--trainer.max_epochs", 2, "--output", tmp_path / "run", "--calibrate") == 0
+        assert re.search(r"temperature of mrf: [\d.]+ \(NLL .* → .*, ECE .* → ", capsys.readouterr().out)
+        (run,), plain = results(tmp_path / "run"), results(run_folder)[0]
+        last = tmp_path / "run/seed-0/checkpoints/last.ckpt"
+        assert load_checkpoint(last)["lnz"]["temperatures"] == run["temperatures"]
+        assert run["temperatures"].keys() == {"softmax", "mrf"}
+        for method in ("softmax", "mrf"):
+            assert run["measures"][method]["nll"] < plain["measures"][method]["nll"]
+        assert evaluate(last, *TestEvaluate.SCENES, "--json") == 0
+        (again,) = json.loads(capsys.readouterr().out)
+        assert again["measures"]["mrf"] == pytest.approx(run["measures"]["mrf"], abs=1e-6)
+        module = SegmentModule.from_checkpoint(load_checkpoint(last), str(last))
+        image = torch.rand(1, 1, 8, 8)
+        _, certainty = module.predict_step({"image": image}, 0)
+        wanted = module.mrf(image).tempered(run["temperatures"]["mrf"]).node_marginals.amax(-1)
+        torch.testing.assert_close(certainty.flatten(1), wanted.detach())
+
+
 class TestEvaluate:
     """The table of ``fit`` on other data than those of the run."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
+from lnz.tasks.calibrated import calibration_line
 from lnz.tasks.page import Page, Row, Section, mean_and_spread
 from lnz.tasks.segment.measures import HIGHER_IS_BETTER, PERCENT, TITLES
 from lnz.tasks.segment.objectives import OBJECTIVES
@@ -42,6 +43,7 @@ class Result:
         classes: by name, the "share" of the judged pixels that are of it, and per method its intersection over union
             (``None`` where neither gold labels nor predictions show the class).
         void: the share of the pixels that are not judged.
+        temperatures: by method, that its scores were divided by; none where none were fitted.
     """
 
     seed: int
@@ -53,6 +55,7 @@ class Result:
     step_seconds: float
     classes: dict[str, dict[str, float | None]] = field(default_factory=dict)
     void: float = 0.0
+    temperatures: dict[str, float] = field(default_factory=dict)
 
 
 def caption(results: Sequence[Result], about: str = "") -> str:
@@ -69,7 +72,7 @@ def caption(results: Sequence[Result], about: str = "") -> str:
         f"softmax: one per pixel, independent; MRF: exponential softmax over the grid, trained by {objective}, "
         f"{labels}. Seed {seeds}{spread}. {about or 'Validation images, weights of the last epoch'}; NLL is −ln of the "
         "gold label's marginal, per pixel, ECE the expected calibration error. Beliefs converged on "
-        f"{100 * converged:.1f} % of the images.{cost}"
+        f"{100 * converged:.1f} % of the images.{calibration_line(results[0].temperatures, VERSUS.names)}{cost}"
     )
 
 
