@@ -76,7 +76,7 @@ class TestRunFolder:
 
     def test_report_needs_no_other_file(self, run_folder):
         page = (run_folder / "report.html").read_text()
-        assert page.count("data:image/png;base64,") == 4
+        assert page.count("data:image/png;base64,") == 5
         assert not re.search(r'(src|href)="(?!data:)', page)
         assert "dilations:" in page
         nll = np.mean([result["measures"]["mrf"]["nll"] for result in results(run_folder)])

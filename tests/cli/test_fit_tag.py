@@ -88,7 +88,7 @@ class TestRunFolder:
 
     def test_report_needs_no_other_file(self, run_folder):
         page = (run_folder / "report.html").read_text()
-        assert page.count("data:image/png;base64,") == 4
+        assert page.count("data:image/png;base64,") == 5
         assert not re.search(r'(src|href)="(?!data:)', page)
         nll = np.mean([result["measures"]["crf"]["nll"] for result in results(run_folder)])
         assert f"{nll:.4f} ±" in page

@@ -32,6 +32,8 @@ class CalibratedModule(TaskModule):
         super().__init__()
         self.temperatures: dict[str, float] = {}
         """By method; 1 where there is none."""
+        self.reliability: dict[str, list[list[float]]] = {}
+        """Per method, of the last validation: what :func:`lnz.tasks.reliability.reliability` gives."""
 
     @abstractmethod
     def distributions(self, batch: Mapping[str, Any]) -> dict[str, tuple[StructuredDistribution, Tensor]]:

@@ -24,6 +24,7 @@ from lnz.nn import ConvNet, GridMRF
 from lnz.nn.grid_mrf import Edges
 from lnz.objectives import EpsilonSchedule, nll
 from lnz.tasks.calibrated import CalibratedModule
+from lnz.tasks.reliability import reliability
 from lnz.tasks.segment.chains import ImageChains
 from lnz.tasks.segment.measures import Measures
 from lnz.tasks.segment.objectives import OBJECTIVES, ErrorName, Name, Step, by, decoder
@@ -293,6 +294,7 @@ class SegmentModule(CalibratedModule):
             for name, value in measures.compute().items():
                 self.log(f"val/{method}_{name}", value, sync_dist=True)  # equal in all processes already
             self.by_class[method] = measures.by_class()
+            self.reliability[method] = reliability(measures.ece)
             measures.reset()
         self.log("val/converged", self.converged.compute(), sync_dist=True)
         self.log("val/void", self.void.compute(), sync_dist=True)

@@ -44,6 +44,7 @@ class Result:
             (``None`` where neither gold labels nor predictions show the class).
         void: the share of the pixels that are not judged.
         temperatures: by method, that its scores were divided by; none where none were fitted.
+        reliability: per method and bin, the mean probability, the share of right labels, the share of all labels.
     """
 
     seed: int
@@ -56,6 +57,7 @@ class Result:
     classes: dict[str, dict[str, float | None]] = field(default_factory=dict)
     void: float = 0.0
     temperatures: dict[str, float] = field(default_factory=dict)
+    reliability: dict[str, list[list[float]]] = field(default_factory=dict)
 
 
 def caption(results: Sequence[Result], about: str = "") -> str:
@@ -122,7 +124,7 @@ def page(results: Sequence[Result], picture: bytes, config: str, about: Mapping[
         tables=[Section("Classes", CLASS_HEADINGS, class_rows(results), CLASS_NOTE)],
         picture=picture,
         picture_says="image, gold labels, labels of both methods, confidence; below, the colours of the classes",
-        charts=VERSUS.curves(results, wanted),
+        charts=[*VERSUS.curves(results, wanted), *VERSUS.reliability(results)],
         config=config,
         about=about,
     ).html()

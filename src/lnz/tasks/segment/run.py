@@ -126,7 +126,8 @@ class SegmentTask(Task):
             step,
             classes,
             values["val/void"],
-            module.temperatures,
+            dict(module.temperatures),
+            dict(module.reliability),
         )
 
     def picture(self, module: SegmentModule, data: SegmentData, count: int = 4) -> bytes:

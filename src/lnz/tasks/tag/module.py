@@ -15,6 +15,7 @@ from lnz.distributions import LinearChain
 from lnz.io.sentences import Column
 from lnz.nn.tag_schemes import Scheme
 from lnz.tasks.calibrated import CalibratedModule
+from lnz.tasks.reliability import reliability
 from lnz.tasks.streams import generator
 from lnz.tasks.tag.hf_encoder import HuggingFaceEncoder
 from lnz.tasks.tag.image_encoder import ImageEncoder
@@ -192,6 +193,7 @@ class TagModule(CalibratedModule):
             values["score"] = values.get("f1", values["accuracy"])  # what the best checkpoint is chosen by
             for name, value in values.items():
                 self.log(f"val/{method}_{name}", value, sync_dist=True)  # equal in all processes already
+            self.reliability[method] = reliability(measures.ece)
             measures.reset()
 
     @torch.no_grad()

@@ -32,6 +32,7 @@ class Result:
         objective: what the chain was trained by.
         data: what was tagged, in words.
         temperatures: by method, that its scores were divided by; none where none were fitted.
+        reliability: per method and bin, the mean probability, the share of right labels, the share of all labels.
     """
 
     seed: int
@@ -41,6 +42,7 @@ class Result:
     objective: str
     data: str
     temperatures: dict[str, float] = field(default_factory=dict)
+    reliability: dict[str, list[list[float]]] = field(default_factory=dict)
 
 
 def caption(results: Sequence[Result], about: str = "") -> str:
@@ -73,7 +75,7 @@ def page(results: Sequence[Result], picture: bytes, config: str, about: Mapping[
         notes=[caption(results), NOTE],
         picture=picture,
         picture_says="marginals of the tags of some sequences, gold and best tags, scores of transitions",
-        charts=VERSUS.curves(results, wanted),
+        charts=[*VERSUS.curves(results, wanted), *VERSUS.reliability(results)],
         config=config,
         about=about,
     ).html()

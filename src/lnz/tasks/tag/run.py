@@ -101,7 +101,8 @@ class TagTask(Task):
             m: {name: values[f"val/{m}_{name}"] for name in TITLES if f"val/{m}_{name}" in values} for m in METHODS
         }
         objective: str = module.settings["objective"]
-        return report.Result(seed, measures, seconds, history, objective, data.says, module.temperatures)
+        temperatures, reliability = dict(module.temperatures), dict(module.reliability)
+        return report.Result(seed, measures, seconds, history, objective, data.says, temperatures, reliability)
 
     def picture(self, module: TagModule, data: TagData, count: int = 4) -> bytes:
         """Marginals of the first validation sequences with gold and best tags, and the scores of transitions."""
