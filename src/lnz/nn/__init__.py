@@ -16,6 +16,7 @@ from lnz.nn.linear_chain_crf import LinearChainCRF
 from lnz.nn.log_mel import LogMel, mel_filterbank
 from lnz.nn.mixture_model import MixtureModel, MixtureStatistics
 from lnz.nn.neural_bayes_net import NeuralBayesNet
+from lnz.nn.pcfg import PCFGModel, PCFGStatistics
 from lnz.nn.restricted_boltzmann_machine import RestrictedBoltzmannMachine
 from lnz.nn.speech_encoder import SpeechEncoder
 from lnz.nn.tag_schemes import transition_mask
@@ -41,6 +42,8 @@ __all__ = [
     "MixtureStatistics",
     "NeuralBayesNet",
     "NeuralEmission",
+    "PCFGModel",
+    "PCFGStatistics",
     "RestrictedBoltzmannMachine",
     "SpeechEncoder",
     "functional",
