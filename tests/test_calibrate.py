@@ -147,6 +147,10 @@ def test_what_makes_no_sense() -> None:
     p, gold = chains(20, (1.0, 1.0))
     with pytest.raises(ValueError, match="data: expected at least one pair, got none"):
         lnz.calibrate(None, [])
+    for by, empty in (("marginals", torch.full_like(gold, -100)), ("likelihood", gold[:0])):
+        none = p if by == "marginals" else lnz.LinearChain(p.node_scores[:0], p.edge_scores)
+        with pytest.raises(ValueError, match="data: expected gold labels, got none"):
+            lnz.calibrate(None, [(none, empty)], by=by)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match=r"data: expected pairs \(inputs, gold\), got LinearChain as number 0"):
         lnz.calibrate(None, [p])  # type: ignore[list-item]
     with pytest.raises(TypeError, match=r"data: expected a structured distribution of lnz, got Tensor; lnz.Softmax"):

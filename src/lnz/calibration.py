@@ -186,8 +186,14 @@ def _pairs(model: Callable[..., Any] | None, data: Iterable[tuple[Any, Tensor]])
 
 
 def _negative_log_likelihood(pairs: Iterable[Pair]) -> float:
-    terms = [nll(p, y, reduction="none").double().flatten() for p, y in pairs]
-    return torch.cat(terms).mean().item()
+    return _mean([nll(p, y, reduction="none").double().flatten() for p, y in pairs])
+
+
+def _mean(terms: Sequence[Tensor]) -> float:
+    joined = torch.cat(list(terms))
+    if not len(joined):
+        raise ValueError("data: expected gold labels, got none")
+    return joined.mean().item()
 
 
 def _labels(p: StructuredDistribution, y: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -208,7 +214,7 @@ def _marginal_loss(pairs: Iterable[Pair]) -> float:
             raise TypeError(f"by: {type(p).__name__} has no marginals of single labels; use by='likelihood'")
         marginals, gold = labels
         terms.append(-marginals.gather(1, gold[:, None]).clamp_min(torch.finfo(torch.float32).tiny).log().flatten())
-    return torch.cat(terms).mean().item()
+    return _mean(terms)
 
 
 def _calibration_error(pairs: Iterable[Pair], bins: int = 15) -> float:

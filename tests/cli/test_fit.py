@@ -399,14 +399,16 @@ class TestProcesses:
     def test_two_processes(self, tmp_path):
         """Both processes train one model, and the measures are those of all images, each once."""
         parallel = ["--trainer.strategy", "ddp", "--trainer.devices", 2]
-        output = ["--trainer.max_epochs", 2, *TINY, *QUIET, "--output", tmp_path / "run"]
+        output = ["--trainer.max_epochs", 2, *TINY, *QUIET, "--output", tmp_path / "run", "--calibrate"]
         shown = finished(start("segment", *output, *parallel, folder=tmp_path))
+        assert shown.count("temperature of mrf: ") == 1
         assert shown.count("gain of MRF") == 1
         (result,) = results(tmp_path / "run")
         assert 0 <= result["converged"] <= 1
         # the same weights judged by one process alone
-        again = ["--trainer.max_epochs", 2, "--ckpt_path", tmp_path / "run/seed-0/checkpoints/last.ckpt"]
+        again = ["--trainer.max_epochs", 2, "--ckpt_path", tmp_path / "run/seed-0/checkpoints/last.ckpt", "--calibrate"]
         finished(start("segment", *again, *TINY, *QUIET, "--output", tmp_path / "alone", folder=tmp_path))
         (alone,) = results(tmp_path / "alone")
         for method in ("softmax", "mrf"):
             assert alone["measures"][method] == pytest.approx(result["measures"][method], abs=1e-6)
+            assert alone["temperatures"][method] == pytest.approx(result["temperatures"][method], rel=1e-5)

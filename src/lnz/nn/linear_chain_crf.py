@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lnz.checks import as_labels, check_feasible, check_integer, check_labels, concrete
+from lnz.checks import as_labels, check_feasible, check_integer, check_labels, concrete, plain
 from lnz.distributions import LinearChain
 from lnz.errors import LatentTagsWarning, warn
 from lnz.nn.class_weights import class_weighted_log_prob
@@ -122,7 +122,7 @@ class LinearChainCRF(CRFScores):
         tags = tags if self.batch_first else tags.transpose(0, 1)
         tags = tags if mask is None else tags.masked_fill(~mask, 0)
         check_labels("tags", tags, self.num_tags)
-        if self._warns and concrete(tags) and (tags == IGNORE).any():
+        if self._warns and concrete(tags) and ((tags.numpy() if plain(tags) else tags) == IGNORE).any():
             self._warn_of_latent()
         order = order_of(mask)
         chain = self._chain(emissions, mask, order)

@@ -60,9 +60,10 @@ class CalibratedModule(TaskModule):
 def calibrate_run(trainer: pl.Trainer, module: CalibratedModule, data: Any, folder: Path) -> None:
     """Fit the temperatures of a trained module, and of the module in each checkpoint of its ``folder``.
 
-    Under several processes they are fitted on the share of the first.
+    Of several processes the first does it, on all of the data.
     """
-    module.temperatures = trainer.strategy.broadcast(fitted(module, data, Console()))
+    found = fitted(module, data, Console()) if trainer.is_global_zero else {}
+    module.temperatures = trainer.strategy.broadcast(found)
     if not trainer.is_global_zero:
         return
     for path in sorted(folder.glob("checkpoints/*.ckpt")):
@@ -82,8 +83,13 @@ def fitted(module: CalibratedModule, data: Any, console: Console | None = None) 
     """
     module = module.cpu().eval()
     pairs: dict[str, list[tuple[StructuredDistribution, Tensor]]] = {}
+    trainer, data.trainer = data.trainer, None  # whose loaders give each process its share
+    try:
+        loader = data.val_dataloader()
+    finally:
+        data.trainer = trainer
     with torch.no_grad():
-        for batch in data.val_dataloader():
+        for batch in loader:
             for method, pair in module.distributions(batch).items():
                 pairs.setdefault(method, []).append(pair)
     found = {}
