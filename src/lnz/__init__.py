@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from lnz import inference, metrics, objectives
+from lnz.calibration import Temperature, calibrate
 from lnz.distributions import (
     CTC,
     HMM,
@@ -66,9 +67,11 @@ __all__ = [
     "SecondOrderChain",
     "SemiMarkov",
     "Softmax",
+    "Temperature",
     "Transducer",
     "Weighted",
     "bounds",
+    "calibrate",
     "factorial_hmm",
     "inference",
     "latent_class",

@@ -6,6 +6,7 @@ from lnz.nn.block_gibbs import BlockGibbs
 from lnz.nn.boltzmann_machine import BoltzmannMachine
 from lnz.nn.convnet import ConvNet
 from lnz.nn.ctc_head import CTCHead
+from lnz.nn.entities import Entity
 from lnz.nn.gaussian_emission import GaussianEmission
 from lnz.nn.grid_mrf import GridMRF
 from lnz.nn.hmm import HiddenMarkovModel, HMMStatistics
@@ -30,6 +31,7 @@ __all__ = [
     "CategoricalEmission",
     "ConvNet",
     "Emission",
+    "Entity",
     "GaussianEmission",
     "GridMRF",
     "HMMStatistics",
