@@ -8,9 +8,9 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from lnz.errors import FormatError
 from lnz.metrics import hamming
+from lnz.nn import WordEncoder
 from lnz.tasks.tag.measures import Measures, as_bio, mark_spans, span_counts
 from lnz.tasks.tag.module import TagModule
-from lnz.tasks.tag.word_encoder import WordEncoder
 
 TAGS = ["O", "B-x", "I-x"]
 WORDS = {"words": ["a", "b"], "characters": list("abcA")}
@@ -114,7 +114,7 @@ class TestLosses:
         drawn = []
         for _ in range(2):
             for network in module.networks.values():
-                with module._draws():
+                with module.draws():
                     drawn.append(network.encoder(batch))
         for other in drawn[1:]:
             assert torch.equal(drawn[0], other)
@@ -122,7 +122,7 @@ class TestLosses:
         module.training_step(batch, 0)
         assert torch.equal(before, torch.get_rng_state())
         module._trainer.global_step = 6
-        with module._draws():
+        with module.draws():
             assert not torch.equal(drawn[0], module.crf.encoder(batch))
 
 

@@ -2,10 +2,12 @@
 
 from lnz.nn import functional
 from lnz.nn.annealed_partition import AnnealedPartition
+from lnz.nn.biaffine_arcs import BiaffineArcs
 from lnz.nn.block_gibbs import BlockGibbs
 from lnz.nn.boltzmann_machine import BoltzmannMachine
 from lnz.nn.convnet import ConvNet
 from lnz.nn.ctc_head import CTCHead
+from lnz.nn.dependency_parser import DependencyParser
 from lnz.nn.gaussian_emission import GaussianEmission
 from lnz.nn.grid_mrf import GridMRF
 from lnz.nn.hmm import HiddenMarkovModel, HMMStatistics
@@ -16,16 +18,20 @@ from lnz.nn.log_mel import LogMel, mel_filterbank
 from lnz.nn.mixture_model import MixtureModel, MixtureStatistics
 from lnz.nn.neural_bayes_net import NeuralBayesNet
 from lnz.nn.restricted_boltzmann_machine import RestrictedBoltzmannMachine
+from lnz.nn.span_scorer import SpanScorer
 from lnz.nn.speech_encoder import SpeechEncoder
 from lnz.nn.tag_schemes import transition_mask
+from lnz.nn.word_encoder import WordEncoder
 
 __all__ = [
     "AnnealedPartition",
+    "BiaffineArcs",
     "BlockGibbs",
     "BoltzmannMachine",
     "CTCHead",
     "CategoricalEmission",
     "ConvNet",
+    "DependencyParser",
     "Emission",
     "GaussianEmission",
     "GridMRF",
@@ -40,7 +46,9 @@ __all__ = [
     "NeuralBayesNet",
     "NeuralEmission",
     "RestrictedBoltzmannMachine",
+    "SpanScorer",
     "SpeechEncoder",
+    "WordEncoder",
     "functional",
     "mel_filterbank",
     "transition_mask",
