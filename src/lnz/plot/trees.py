@@ -49,7 +49,7 @@ def dependency_trees(rows: Sequence[Parse]) -> Figure:
     figure = Figure(figsize=(max(6.0, 0.68 * widest), sum(heights) + 0.5), layout="constrained")
     axes = figure.subplots(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axis, row, span in zip(axes, rows, spans, strict=True):
-        _draw(axis, row, span)
+        _draw(axis, row, span, widest)
     named = {RIGHT: "right", OTHER: "right head, wrong relation", WRONG: "wrong head", MISSED: "gold, missed"}
     lines = [
         Line2D([], [], color=colour, linestyle="--" if colour == MISSED else "-", label=name)
@@ -85,7 +85,7 @@ def _height(word: int, head: int) -> float:
     return 1.5 if head == 0 else 0.6 + 0.75 * abs(word - head) ** 0.75
 
 
-def _draw(axis: Axes, row: Parse, span: tuple[float, float]) -> None:
+def _draw(axis: Axes, row: Parse, span: tuple[float, float], widest: int) -> None:
     words = row.words[:MOST_WORDS]
     small = 8 if max(map(len, words)) < 10 else 7
     for place, word in enumerate(words, 1):
@@ -110,5 +110,5 @@ def _draw(axis: Axes, row: Parse, span: tuple[float, float]) -> None:
             middle, top * 0.98, plain(relation[:12]), ha="center", va="center", fontsize=6, color=colour,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
         )  # fmt: skip
-    axis.set(xlim=(0.4, len(words) + 1.0), ylim=(-max(span[1], 0.3) - 0.4, span[0] + 0.4))
+    axis.set(xlim=(0.4, widest + 1.0), ylim=(-max(span[1], 0.3) - 0.4, span[0] + 0.4))
     axis.axis("off")

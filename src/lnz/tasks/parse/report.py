@@ -17,8 +17,8 @@ NOTE = (
     "UAS and LAS count words with the right head, and of these the ones with the right relation, as the scorer of "
     "CoNLL 2018 does for gold words: punctuation counts, subtypes of relations do not. The column of trees is the "
     "share of sentences whose heads make a tree. The marginal negative log-likelihood is −ln of the probability that "
-    "a word's gold head and relation have, in nats. The gain is positive where the distribution over trees is better; its "
-    "spread is over the differences seed by seed."
+    "a word's gold head and relation have, in nats. The gain is positive where the distribution over trees is better; "
+    "its spread is over the differences seed by seed."
 )
 
 
