@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from benchmarks.case import Case
 from benchmarks.cases.chain_nll import ChainNLL
 from benchmarks.cases.ctc import CTCLoss, ForcedAlignment, LinearCTCLoss
+from benchmarks.cases.dependency_tree import DependencyTrees
 from benchmarks.cases.evidence_batch import EvidenceBatch
 from benchmarks.cases.exact_marginals import ExactMarginals
 from benchmarks.cases.gibbs import Gibbs
@@ -26,6 +27,7 @@ ALL: tuple[Case, ...] = (
     ChainNLL(),
     Viterbi(),
     SemiMarkov(),
+    DependencyTrees(),
     Gibbs(),
     CTCLoss(),
     LinearCTCLoss(),

@@ -65,8 +65,9 @@ def test_settings_change_the_run_and_any_sampler_may_be_the_base() -> None:
         p = lnz.MRF(g, scores, AnnealedImportance(base=base, betas=[0, 0.1, 0.3, 0.6, 1]))
         assert abs(p.log_partition - truth) < 3 * p.diagnostics["standard_error"]
         assert p.diagnostics["steps"] == 4
-    with pytest.raises(ValueError, match=r"betas: expected numbers that ascend from 0 to 1"):
-        AnnealedImportance(betas=[0.1, 1])
+    for betas in ([0.1, 1], [0, 0.9], [0, 0.5, 0.4, 1], [0, 0.5, 0.5, 1], [1]):
+        with pytest.raises(ValueError, match=r"betas: expected numbers that ascend from 0 to 1"):
+            AnnealedImportance(betas=betas)
     with pytest.raises(TypeError, match="base: expected a sampler"):
         AnnealedImportance(base=Enumeration())  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="chains: expected an integer of at least 2"):

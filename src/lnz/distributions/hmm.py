@@ -99,16 +99,19 @@ class HMM(SequenceDistribution):
         return self._once("chain", self._new_chain)
 
     def _new_chain(self) -> LinearChain:
-        initial, transition, emission = (scores.to(self._working_dtype) for scores in self.scores)
-        return LinearChain(hmm.joined(initial, emission), transition, self.lengths, validate_args=False)
+        transition = self.transition.to(self._working_dtype)
+        return LinearChain(self._joined[0], transition, self.lengths, validate_args=False)
+
+    @property
+    def _joined(self) -> tuple[Tensor, Tensor]:
+        """The node scores of the chain, and what is taken away from the first."""
+        dtype = self._working_dtype
+        return self._once("joined", lambda: hmm.joined(self.initial.to(dtype), self.emission.to(dtype)))
 
     @property
     def _offset(self) -> Tensor:
         """By how much a score is more than that of the chain, wide ``[*batch]``."""
-        return self._once("offset", self._find_offset)
-
-    def _find_offset(self) -> Tensor:
-        offset = hmm.offset(self.initial, self.emission)
+        offset = self._joined[1]
         return (offset if self.lengths is None else offset * (self.lengths > 0)).expand(self.batch_shape)
 
     def _total(self) -> Tensor:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from lnz.ops import precision
 from lnz.ops.arborescence import reference
-from lnz.ops.arcs.records import Arcs, Pass, empty_pass, gradient
+from lnz.ops.arcs.records import Arcs, Pass, climb, empty_pass, gradient
 from lnz.ops.dispatch import Kernels
 from lnz.ops.scaffold import Differentiable, Operator
 
@@ -20,30 +17,13 @@ KERNELS.register("cpu", "lnz.ops.arborescence.cpu", devices=("cpu",), dtypes=(to
 def solve(arcs: Arcs) -> Pass:
     """The pass: by the kernel in exponentials where their range suffices, by the reference elsewhere."""
     run = KERNELS.find("eliminate", arcs.scores) if arcs.scores.numel() else None
-    if run is None:
-        return Pass(*in_logs(arcs))
-
-    def kernel(some: _Batch) -> tuple[tuple[Tensor, ...], Tensor]:
-        *results, in_range = run(Arcs(*some, arcs.single_root))
-        return tuple(results), in_range
-
-    def logarithms(some: _Batch) -> tuple[Tensor, ...]:
-        return in_logs(Arcs(*some, arcs.single_root))
-
-    return Pass(*precision.climb(_Batch(*arcs[:2]), kernel, None, logarithms).results)
+    return in_logs(arcs) if run is None else climb(run, in_logs, arcs)
 
 
-class _Batch(NamedTuple):
-    """The batched part of :class:`~lnz.ops.arcs.Arcs`."""
-
-    scores: Tensor
-    lengths: Tensor
-
-
-def in_logs(arcs: Arcs) -> tuple[Tensor, Tensor]:
+def in_logs(arcs: Arcs) -> Pass:
     """ln Z and marginals, whatever the range of the scores."""
     wide = arcs.wide()
-    return reference.log_partition(*wide), reference.marginals(*wide).to(arcs.scores.dtype)
+    return Pass(reference.log_partition(*wide), reference.marginals(*wide).to(arcs.scores.dtype))
 
 
 def marginals(arcs: Arcs) -> list[Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -52,6 +52,26 @@ class Trees(NamedTuple):
 
     heads: Tensor
     scores: Tensor
+
+
+class _Batch(NamedTuple):
+    """The batched part of :class:`Arcs`."""
+
+    scores: Tensor
+    lengths: Tensor
+
+
+def climb(run: Callable[[Arcs], Sequence[Tensor]], logarithms: Callable[[Arcs], Pass], arcs: Arcs) -> Pass:
+    """The pass by ``run``, which also says which sentences are in range, and by ``logarithms`` of the others."""
+
+    def kernel(some: _Batch) -> tuple[tuple[Tensor, ...], Tensor]:
+        *results, in_range = run(Arcs(*some, arcs.single_root))
+        return tuple(results), in_range
+
+    def in_logs(some: _Batch) -> tuple[Tensor, ...]:
+        return logarithms(Arcs(*some, arcs.single_root))
+
+    return Pass(*precision.climb(_Batch(*arcs[:2]), kernel, None, in_logs).results)
 
 
 def empty_pass(arcs: Arcs) -> Pass:

@@ -101,10 +101,3 @@ def log_probability(chains: Chains, y: Tensor, known: Pass | None = None) -> tup
     else:
         done = LOG_PROB.solve(given)
     return LOG_PROB.value(given, done), done.done
-
-
-def is_full(y: Tensor, lengths: Tensor | None, labels: int) -> bool | None:
-    """Whether y ``[*batch, T]``, on the CPU, is observed before ``lengths``; ``None`` if it holds what is no label."""
-    from lnz.ops.chain.cpu.numerator import is_full as inspected
-
-    return inspected(y, lengths, labels)

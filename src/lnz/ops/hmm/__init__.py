@@ -1,5 +1,5 @@
 """Hidden Markov models, beyond what :mod:`lnz.ops.chain` has: node scores, filtering."""
 
-from lnz.ops.hmm.op import filtered, joined, offset
+from lnz.ops.hmm.op import filtered, joined
 
-__all__ = ["filtered", "joined", "offset"]
+__all__ = ["filtered", "joined"]

@@ -22,30 +22,26 @@ from lnz.ops.jit import buffers
 from lnz.ops.scaffold import Answer, Operator
 
 
-def joined(initial: Tensor, emission: Tensor) -> Tensor:
+def joined(initial: Tensor, emission: Tensor) -> tuple[Tensor, Tensor]:
     """``emission [*batch, T, K]`` with ``initial [*batch, K]`` on top at the first step: node scores of the chain.
 
-    There the largest of either is taken away, as a constant, before they are added: :func:`offset`.
+    There the largest of either is taken away, as a constant, before they are added; that is the second result
+    ``[*batch]``, in the dtype of :func:`lnz.ops.precision.accumulator`.
     """
     batch = joint_batch_shape(initial=initial.shape[:-1], emission=emission.shape[:-2])
-    if not emission.shape[-2]:
-        return emission + initial.unsqueeze(-2)  # of no step: for gradients of 0
+    wide = precision.accumulator(emission)
+    if not emission.shape[-2]:  # of no step: for gradients of 0
+        return emission + initial.unsqueeze(-2), emission.new_zeros(emission.shape[:-2], dtype=wide)
+    top, first_top = _largest(initial), _largest(emission[..., 0, :])
+    less = (top.to(wide) + first_top.to(wide)).squeeze(-1)
     if constant(initial, emission) and emission.dtype in (torch.float32, torch.float64):
         node = buffers.empty(*batch, *emission.shape[-2:], dtype=emission.dtype)
-        scores, first, before = node.numpy(), emission.detach().numpy()[..., 0, :], initial.detach().numpy()
-        scores[...] = emission.detach().numpy()
-        scores[..., 0, :] = (first - _largest(emission[..., 0, :]).numpy()) + (before - _largest(initial).numpy())
-        return node
-    first = (emission[..., 0, :] - _largest(emission[..., 0, :])) + (initial - _largest(initial))
-    return torch.cat((first.unsqueeze(-2), emission[..., 1:, :].expand(*first.shape[:-1], -1, -1)), -2)
-
-
-def offset(initial: Tensor, emission: Tensor) -> Tensor:
-    """What :func:`joined` takes away ``[*batch]``, in the dtype of :func:`lnz.ops.precision.accumulator`."""
-    if not emission.shape[-2]:
-        return emission.new_zeros(emission.shape[:-2], dtype=precision.accumulator(emission))
-    tops = (_largest(scores).squeeze(-1).to(precision.accumulator(scores)) for scores in (initial, emission[..., 0, :]))
-    return sum(tops, torch.zeros((), device=emission.device))
+        scores, given, before = node.numpy(), emission.detach().numpy(), initial.detach().numpy()
+        scores[...] = given
+        scores[..., 0, :] = (given[..., 0, :] - first_top.numpy()) + (before - top.numpy())
+        return node, less
+    first = (emission[..., 0, :] - first_top) + (initial - top)
+    return torch.cat((first.unsqueeze(-2), emission[..., 1:, :].expand(*first.shape[:-1], -1, -1)), -2), less
 
 
 def _largest(scores: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lnz.ops.jit.cpu import kernel
 from lnz.ops.jit.cpu.rows import longest
+from lnz.ops.jit.threads import side_by_side
 from lnz.ops.layout import Layout, batch_indices
 from lnz.scores import Model
 
@@ -25,8 +26,7 @@ def icm(model: Model, labels: Tensor, max_sweeps: int) -> Tensor:
         for chain in chains[:, place]:
             improve(layout.wiring, scores, chain, max_sweeps)
 
-    with ThreadPoolExecutor(min(torch.get_num_threads(), len(entries)) or 1) as pool:
-        list(pool.map(entry, range(len(entries)), entries))
+    side_by_side([partial(entry, place, index) for place, index in enumerate(entries)])
     return moved
 
 

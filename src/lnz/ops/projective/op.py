@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lnz.ops.arcs.records import Arcs, Pass, empty_pass, gradient
+from lnz.ops.arcs.records import Arcs, Pass, climb, empty_pass, gradient
 from lnz.ops.dispatch import Kernels
 from lnz.ops.projective import reference
 from lnz.ops.scaffold import Differentiable, Operator
@@ -15,8 +15,14 @@ KERNELS.register("cpu", "lnz.ops.projective.cpu", devices=("cpu",), dtypes=(torc
 
 
 def solve(arcs: Arcs) -> Pass:
-    """The pass, by the kernel where it serves: it works in logarithms, which no range of scores leaves."""
+    """The pass: by the kernel in exponentials where their range suffices, in logarithms elsewhere."""
     run = KERNELS.find("inside_outside", arcs.scores) if arcs.scores.numel() else None
+    return in_logs(arcs) if run is None else climb(run, in_logs, arcs)
+
+
+def in_logs(arcs: Arcs) -> Pass:
+    """ln Z and marginals, whatever the range of the scores."""
+    run = KERNELS.find("inside_outside_in_logs", arcs.scores) if arcs.scores.numel() else None
     if run is not None:
         return Pass(*run(arcs))
     wide = arcs.wide()

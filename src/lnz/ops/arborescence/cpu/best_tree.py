@@ -196,6 +196,6 @@ def best_tree(arcs: Arcs) -> Trees:
     B, M, _ = arcs.scores.shape
     heads, best = torch.empty(B, M, dtype=torch.int64), torch.empty(B, dtype=torch.float64)
     threads = torch.get_num_threads() if arcs.scores.numel() >= SHARED else 1
-    given = arrays(arcs.scores, arcs.lengths)
+    given = arrays(arcs.scores.double(), arcs.lengths)
     parallel(run, partition(B, threads), *given, arcs.single_root, heads.numpy(), best.numpy())
     return Trees(heads, best)

@@ -21,6 +21,9 @@ from torch import Tensor
 from lnz.ops.arcs.records import Arcs
 from lnz.ops.jit import buffers
 from lnz.ops.jit.cpu import helper, kernel
+from lnz.ops.jit.cpu.math import exp
+from lnz.ops.jit.cpu.memory import address, fold_blocks, full_like, load, store
+from lnz.ops.jit.cpu.vectors import all_lanes, max_lanes, maximum
 from lnz.ops.jit.threads import parallel, partition
 from lnz.ops.jit.work import arrays
 
@@ -29,26 +32,38 @@ SHARED = 2**13  # arcs from which threads share the work
 FLAGS = {"contract", "reassoc", "nsz"}
 
 
-@helper(fastmath=FLAGS)
-def lift(scores, n, w):
-    """``w [≥ n, ≥ n + 1]`` = exp(scores − tops) of words 1 … n; Σ tops.
+@helper()
+def lift(scores, n, w, kept):
+    """``w`` and ``kept [≥ n, ≥ n + 1]`` = exp(scores − tops) of words 1 … n; Σ tops.
 
     −inf where a word has no head, NaN where a weight is too small.
     """
     total = 0.0
     for d in range(1, n + 1):
-        top = -math.inf
-        for h in range(n + 1):
-            if h != d and scores[d, h] > top:
-                top = scores[d, h]
+        row = address(scores, (d, 0))
+        top = max_lanes(fold_blocks(_climb, full_like(row, -math.inf), n + 1, row))
         if top == -math.inf:
             return top
         total += top
-        for h in range(n + 1):
-            w[d - 1, h] = math.exp(scores[d, h] - top) if h != d else 0.0
-            if w[d - 1, h] < TINY and h != d and scores[d, h] > -math.inf:
-                total = math.nan
+        in_range = full_like(row, 0) == 0
+        in_range = fold_blocks(_lift, in_range, n + 1, row, top, address(w, (d - 1, 0)), address(kept, (d - 1, 0)))
+        if not all_lanes(in_range):
+            total = math.nan
     return total
+
+
+@helper()
+def _climb(top, at, n, row):
+    return maximum(load(row, at, n, -math.inf), top)
+
+
+@helper()
+def _lift(in_range, at, n, row, top, w, kept):
+    x = load(row, at, n, -math.inf)
+    weight = exp(x - top)
+    store(weight, w, at, n)
+    store(weight, kept, at, n)
+    return in_range & ((weight > TINY) | (x == -math.inf))
 
 
 @helper(fastmath=FLAGS)
@@ -138,29 +153,28 @@ def backward(a, n, single_root, order, sums, shares, under, gain):
 def run(first, last, scores, lengths, single_root, log_z, marginals, in_range):
     """Sentences first … last − 1: ``log_z [B]``, ``marginals [B, N + 1, N + 1]`` and ``in_range [B]``, written."""
     M = scores.shape[1]
-    w, a, shares, under = np.empty((M, M)), np.empty((M, M)), np.empty((M, M)), np.empty((M, M))
+    w, a, shares, under, kept = np.empty((M, M)), np.empty((M, M)), np.empty((M, M)), np.empty((M, M)), np.empty((M, M))
     order, sums, gain = np.empty(M, np.int64), np.empty(M), np.empty(M)
     for b in range(first, last):
         n = lengths[b]
         marginals[b] = 0.0
-        tops = lift(scores[b], n, w)
+        tops = lift(scores[b], n, w, kept)
         value = forward(w, n, single_root, order, sums, shares, under) if tops > -math.inf else tops
         in_range[b] = not math.isnan(value)
         log_z[b] = tops + value
         if in_range[b] and log_z[b] > -math.inf:
             backward(a, n, single_root, order, sums, shares, under, gain)
-            lift(scores[b], n, w)
             for d in range(n):
                 for h in range(n + 1):
-                    marginals[b, d + 1, h] = min(max(a[d, h] * w[d, h], 0.0), 1.0)
+                    marginals[b, d + 1, h] = min(max(a[d, h] * kept[d, h], 0.0), 1.0)
 
 
 def eliminate(arcs: Arcs) -> tuple[Tensor, Tensor, Tensor]:
     """ln Z, float64 ``[B]``, marginals, and which entries are in range. O(N³) time, O(N²) memory per thread."""
-    scores, B = arcs.scores, len(arcs.scores)
-    log_z, marginals = torch.empty(B, dtype=torch.float64), buffers.empty(*scores.shape, dtype=scores.dtype)
+    scores, B = arcs.scores.double(), len(arcs.scores)
+    log_z, marginals = torch.empty(B, dtype=torch.float64), buffers.empty(*scores.shape, dtype=torch.float64)
     in_range = torch.empty(B, dtype=torch.bool)
     threads = torch.get_num_threads() if scores.numel() >= SHARED else 1
     outputs = log_z.numpy(), marginals.numpy(), in_range.numpy()
     parallel(run, partition(B, threads), *arrays(scores, arcs.lengths), arcs.single_root, *outputs)
-    return log_z, marginals, in_range
+    return log_z, marginals.to(arcs.scores.dtype), in_range

@@ -13,6 +13,7 @@ from torch import Tensor
 from lnz.ops.chain.cpu.arguments import LIMITS
 from lnz.ops.chain.cpu.batch8 import EIGHT
 from lnz.ops.chain.cpu.fused_sweep import FIELDS, FIRST, Batch, Results, Scratch, run
+from lnz.ops.chain.labels import is_full
 from lnz.ops.chain.records import Ended, Fused
 from lnz.ops.jit import buffers
 from lnz.ops.jit.cpu.product import SPLITS
@@ -38,19 +39,12 @@ def scratch(cuts: list[int], T: int, labels: int, with_edges: bool, dtype: torch
     return Scratch(np.array(cuts), places, rows, state, steps, tables, sums, lanes, wide)
 
 
-def are_full(y: np.ndarray, lengths: np.ndarray, labels: int) -> bool:
-    """Whether all of y ``[B, T]`` before ``lengths`` are labels."""
-    if lengths.min() < y.shape[1]:
-        y = np.where(np.arange(y.shape[1]) < lengths[:, None], y, 0)
-    return y.min() >= 0 and y.max() < labels
-
-
 def fused_log_prob(given: Ended, weight: Tensor, wanted: Sequence[bool]) -> Fused | None:
     """ln P(y) and its gradients times ``weight`` ``[B]``, of one table; ``None`` where y is no full labelling."""
     with_node, with_edge = wanted
     node, edge, lengths, y, ends, weights = (x.contiguous().numpy() for x in (*given, weight))
     B, T, L = node.shape
-    if not are_full(y, lengths, L):
+    if is_full(given.y, given.lengths, L) is not True:
         return None
     dtype, work = given.node.dtype, partition(B, threads_for(node.size), 4)
     cuts = work.cuts()

@@ -24,24 +24,9 @@ from lnz.ops.jit.cpu.memory import address
 from lnz.ops.jit.cpu.product import add_matmul, workspace
 from lnz.ops.jit.work import arrays, on_threads, shares_of, threads_for
 
-FULL, LATENT, WRONG = 0, 1, 2
-IGNORE = -100
 ROWS = 64  # of a product
 PRODUCTS = 8  # between two additions in float64
 LARGEST = 64  # labels of rows that are multiplied in place
-
-
-@kernel()
-def inspect(y, lengths, labels):
-    """Whether y ``int64 [B, T]`` holds one of ``labels`` at each position before ``lengths``, is latent, or wrong."""
-    kind = FULL
-    for b in range(len(y)):
-        for t in range(lengths[b]):
-            if y[b, t] == IGNORE:
-                kind = max(kind, LATENT)
-            elif not 0 <= y[b, t] < labels:
-                return WRONG
-    return kind
 
 
 @kernel()
@@ -174,17 +159,6 @@ def merge(edge, totals, golds, out):
                 total += totals[part, k, l]
                 gold += golds[part, k, l]
             out[k, l] = gold + total * factor[l]
-
-
-def is_full(y: Tensor, lengths: Tensor | None, labels: int) -> bool | None:
-    """Whether y ``[*batch, T]`` is observed before ``lengths``; ``None`` where it holds what is no label."""
-    *batch, T = y.shape
-    if lengths is None:
-        counts = np.full(math.prod(batch), T)
-    else:
-        counts = np.ascontiguousarray(np.broadcast_to(lengths.numpy(), batch)).reshape(-1)
-    kind = inspect(np.ascontiguousarray(y.numpy()).reshape(len(counts), T), counts, labels)
-    return kind == FULL if kind in (FULL, LATENT) else None
 
 
 def log_prob(given: Labelled, log_z: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ Kernels release the interpreter's lock, so that plain threads run them side by s
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -17,6 +16,7 @@ from lnz.ops.elimination.cpu import messages as kernels
 from lnz.ops.elimination.cpu.layout import ENTRIES, INBOX, MESSAGES, WIDTH, Layout, freeing, layout
 from lnz.ops.elimination.cpu.tree import Below, Passed, Row
 from lnz.ops.elimination.program import Program
+from lnz.ops.jit.threads import side_by_side
 
 _KEPT = 2**20  # entries of all tables together up to which they are kept for the downward pass
 _SHARED = 2**18  # entries from which threads share a clique, or the rows
@@ -109,11 +109,7 @@ def _shares_cliques(rows: int, tree: Layout, threads: int) -> bool:
 
 def _together(threads: int, task: Callable[[int], None]) -> None:
     """Call ``task`` with the number of each thread, all at once; kernels release the interpreter's lock."""
-    if threads == 1:
-        task(0)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(task, range(threads)))
+    side_by_side([partial(task, thread) for thread in range(threads)])
 
 
 def _share_rows(rows: Callable[..., None], threads: int, tree: Layout, scores: np.ndarray, *args: Any) -> None:

@@ -1,8 +1,8 @@
-"""Eisner's chart in logarithms, and from it how probable each of its spans is.
+"""Eisner's chart in exponentials, and from it how probable each of its spans is.
 
-Sums over where a span is split read two rows: charts are also kept transposed, ``back[j, i]`` beside ``[i, j]``. Going
-down again, a span's probability is shared out among its splits in proportion to their weights: numbers in [0, 1], for
-which the range of scores does not matter. All is in float64, whatever the scores are. See ``reference.py``.
+As ``in_logs.py``, with products for sums and sums for their logarithms: a split costs a multiplication. Weights are
+exp(score − the largest of its word), in float64. The smallest and the largest number that is met are kept: as long as
+the product of any two is in range, every sum is right to the last digits; what leaves it is for logarithms.
 """
 
 from __future__ import annotations
@@ -18,74 +18,107 @@ from lnz.ops.jit import buffers
 from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.cpu.math import exp
 from lnz.ops.jit.cpu.memory import address, fold_blocks, for_blocks, full_like, load, store
-from lnz.ops.jit.cpu.vectors import max_lanes, maximum, sum_lanes
+from lnz.ops.jit.cpu.vectors import max_lanes, sum_lanes
 from lnz.ops.jit.threads import parallel, partition
 from lnz.ops.jit.work import arrays
+from lnz.ops.projective.cpu.in_logs import (
+    LEFT,
+    LEFT_BACK,
+    OPEN_LEFT_BACK,
+    OPEN_RIGHT,
+    RIGHT,
+    RIGHT_BACK,
+    SHARED,
+    climb,
+)
 
-RIGHT, RIGHT_BACK, LEFT, LEFT_BACK, OPEN_RIGHT, OPEN_LEFT_BACK = range(6)
-"""The charts: of closed spans both ways, of open ones the way in which they are read."""
-SHARED = 2**13  # arcs from which threads share the work: one word in each sum
-
-
-@helper()
-def log_sum(a, b, n):
-    """ln Σ exp(a + b) over n splits, pointers; −inf where there is none."""
-    top = max_lanes(fold_blocks(_climb, full_like(a, -math.inf), n, a, b))
-    if top == -math.inf:
-        return top
-    return top + math.log(sum_lanes(fold_blocks(_add, full_like(a, 0), n, a, b, top)))
-
-
-@helper()
-def _climb(top, at, n, a, b):
-    return maximum(load(a, at, n, -math.inf) + load(b, at, n, -math.inf), top)
+TINY, HUGE = 1e-140, 1e140  # what the product of two numbers may be made of
+FLAGS = {"contract"}
 
 
-@helper()
-def _add(total, at, n, a, b, top):
-    return total + exp(load(a, at, n, -math.inf) + load(b, at, n, -math.inf) - top)
+@helper(fastmath=FLAGS)
+def lift(scores, n, weights):
+    """``weights [n + 1, n + 1]`` = exp(scores − tops) of words 1 … n; Σ tops, −inf where a word has no head."""
+    total = 0.0
+    for d in range(1, n + 1):
+        row = address(scores, (d, 0))
+        top = max_lanes(fold_blocks(climb, full_like(row, -math.inf), n + 1, row, row)) / 2
+        if top == -math.inf:
+            return top
+        total += top
+        for_blocks(_lift, n + 1, row, top, address(weights, (d, 0)))
+    return total
 
 
-@helper()
-def share(chart, p, left, right, n, whole, probability):
-    """Add the probability of each of n splits to those of its parts, from ``left`` and ``right`` on in the charts.
-
-    ``whole`` is ln Σ exp(left + right).
-    """
-    a, b = address(chart, left), address(chart, right)
-    for_blocks(_share, n, a, b, whole, probability, address(p, left), address(p, right))
+@helper(fastmath=FLAGS)
+def _lift(at, n, row, top, out):
+    store(exp(load(row, at, n, -math.inf) - top), out, at, n)
 
 
-@helper()
-def _share(at, n, a, b, whole, probability, to_a, to_b):
-    part = exp(load(a, at, n, -math.inf) + load(b, at, n, -math.inf) - whole) * probability
+@helper(fastmath=FLAGS)
+def dot(a, b, n):
+    """Σ a · b over n splits, pointers."""
+    return sum_lanes(fold_blocks(_dot, full_like(a, 0), n, a, b))
+
+
+@helper(fastmath=FLAGS)
+def _dot(total, at, n, a, b):
+    return total + load(a, at, n) * load(b, at, n)
+
+
+@helper(fastmath=FLAGS)
+def share(chart, p, left, right, n, rate):
+    """Add ``rate`` times each of n splits to its parts, from ``left`` and ``right`` on in the charts."""
+    for_blocks(_share, n, address(chart, left), address(chart, right), rate, address(p, left), address(p, right))
+
+
+@helper(fastmath=FLAGS)
+def _share(at, n, a, b, rate, to_a, to_b):
+    part = load(a, at, n) * load(b, at, n) * rate
     store(load(to_a, at, n) + part, to_a, at, n)
     store(load(to_b, at, n) + part, to_b, at, n)
 
 
 @helper()
-def inside(scores, n, single_root, chart, meet):
-    """Write ``chart [6, ≥ n + 1, ≥ n + 1]``, and ``meet`` of what lies in open spans. ``scores [N + 1, N + 1]``."""
+def met(low, high, value):
+    """The range of the numbers met, 0 left out."""
+    return (value if 0 < value < low else low), (value if value > high else high)
+
+
+@helper(fastmath=FLAGS)
+def inside(scores, weights, n, single_root, chart, meet):
+    """As :func:`.in_logs.inside`; whether all numbers stay in range."""
+    low, high = 1.0, 1.0
     for i in range(n + 1):
         for kind in range(LEFT_BACK + 1):
-            chart[kind, i, i] = 0.0
+            chart[kind, i, i] = 1.0
     for width in range(1, n + 1):
         for i in range(n + 1 - width):
             j = i + width
             splits = 1 if single_root and i == 0 else width
-            inner = log_sum(address(chart, (RIGHT, i, i)), address(chart, (LEFT_BACK, j, i + 1)), splits)
+            inner = dot(address(chart, (RIGHT, i, i)), address(chart, (LEFT_BACK, j, i + 1)), splits)
+            to_right, to_left = weights[j, i], weights[i, j] if i else 0.0
+            if (to_right < TINY and scores[j, i] > -math.inf) or (i and to_left < TINY and scores[i, j] > -math.inf):
+                return False
+            low, high = met(low, high, inner)
             meet[i, j] = inner
-            chart[OPEN_RIGHT, i, j] = inner + scores[j, i]
-            chart[OPEN_LEFT_BACK, j, i] = inner + scores[i, j]
-            value = log_sum(address(chart, (OPEN_RIGHT, i, i + 1)), address(chart, (RIGHT_BACK, j, i + 1)), width)
+            chart[OPEN_RIGHT, i, j], chart[OPEN_LEFT_BACK, j, i] = inner * to_right, inner * to_left
+            low, high = met(low, high, inner * to_right)
+            low, high = met(low, high, inner * to_left)
+            value = dot(address(chart, (OPEN_RIGHT, i, i + 1)), address(chart, (RIGHT_BACK, j, i + 1)), width)
+            low, high = met(low, high, value)
             chart[RIGHT, i, j], chart[RIGHT_BACK, j, i] = value, value
-            value = log_sum(address(chart, (LEFT, i, i)), address(chart, (OPEN_LEFT_BACK, j, i)), width)
+            value = dot(address(chart, (LEFT, i, i)), address(chart, (OPEN_LEFT_BACK, j, i)), width)
+            low, high = met(low, high, value)
             chart[LEFT, i, j], chart[LEFT_BACK, j, i] = value, value
+        if not (low > TINY and high < HUGE):
+            return False
+    return True
 
 
-@helper()
+@helper(fastmath=FLAGS)
 def outside(n, single_root, chart, meet, p, marginals):
-    """Write ``marginals [N + 1, N + 1]`` of arcs among the first n words; ``p`` is shaped as the chart."""
+    """As :func:`.in_logs.outside`."""
     for kind in range(OPEN_LEFT_BACK + 1):
         for i in range(n + 1):
             p[kind, i, : n + 1] = 0.0
@@ -95,36 +128,41 @@ def outside(n, single_root, chart, meet, p, marginals):
             j = i + width
             there = p[RIGHT, i, j] + p[RIGHT_BACK, j, i]
             if there > 0:
-                share(chart, p, (OPEN_RIGHT, i, i + 1), (RIGHT_BACK, j, i + 1), width, chart[RIGHT, i, j], there)
+                share(chart, p, (OPEN_RIGHT, i, i + 1), (RIGHT_BACK, j, i + 1), width, there / chart[RIGHT, i, j])
             there = p[LEFT, i, j] + p[LEFT_BACK, j, i]
             if there > 0:
-                share(chart, p, (LEFT, i, i), (OPEN_LEFT_BACK, j, i), width, chart[LEFT, i, j], there)
+                share(chart, p, (LEFT, i, i), (OPEN_LEFT_BACK, j, i), width, there / chart[LEFT, i, j])
             to_right, to_left = p[OPEN_RIGHT, i, j], p[OPEN_LEFT_BACK, j, i]
             marginals[j, i], marginals[i, j] = to_right, to_left
             if to_right + to_left > 0:
                 splits = 1 if single_root and i == 0 else width
-                share(chart, p, (RIGHT, i, i), (LEFT_BACK, j, i + 1), splits, meet[i, j], to_right + to_left)
+                rate = (to_right + to_left) / meet[i, j]
+                share(chart, p, (RIGHT, i, i), (LEFT_BACK, j, i + 1), splits, rate)
 
 
-@kernel()
-def run(first, last, scores, lengths, single_root, log_z, marginals):
-    """Sentences first … last − 1: ``log_z [B]`` and ``marginals [B, N + 1, N + 1]``, written."""
+@kernel(fastmath=FLAGS)
+def run(first, last, scores, lengths, single_root, log_z, marginals, in_range):
+    """Sentences first … last − 1: ``log_z [B]``, ``marginals [B, N + 1, N + 1]`` and ``in_range [B]``, written."""
     M = scores.shape[1]
-    chart, p, meet = np.empty((6, M, M)), np.empty((6, M, M)), np.empty((M, M))
+    chart, p, meet, weights = np.empty((6, M, M)), np.empty((6, M, M)), np.empty((M, M)), np.empty((M, M))
     for b in range(first, last):
         n = lengths[b]
         marginals[b] = 0.0
-        inside(scores[b], n, single_root, chart, meet)
-        log_z[b] = chart[RIGHT, 0, n]
-        if log_z[b] > -math.inf:
-            outside(n, single_root, chart, meet, p, marginals[b])
+        log_z[b] = lift(scores[b], n, weights)
+        in_range[b] = log_z[b] == -math.inf or inside(scores[b], weights, n, single_root, chart, meet)
+        if in_range[b] and log_z[b] > -math.inf:
+            z = chart[RIGHT, 0, n]
+            log_z[b] += math.log(z) if z > 0 else -math.inf
+            if z > 0:
+                outside(n, single_root, chart, meet, p, marginals[b])
 
 
-def inside_outside(arcs: Arcs) -> tuple[Tensor, Tensor]:
-    """ln Z, float64 ``[B]``, and marginals, as ``scores``. O(N³) time, O(N²) memory per thread."""
-    scores, B = arcs.scores, len(arcs.scores)
-    log_z, marginals = torch.empty(B, dtype=torch.float64), buffers.empty(*scores.shape, dtype=scores.dtype)
+def inside_outside(arcs: Arcs) -> tuple[Tensor, Tensor, Tensor]:
+    """ln Z, float64 ``[B]``, marginals, and which entries are in range. O(N³) time, O(N²) memory per thread."""
+    scores, B = arcs.scores.double(), len(arcs.scores)
+    log_z, marginals = torch.empty(B, dtype=torch.float64), buffers.empty(*scores.shape, dtype=torch.float64)
+    in_range = torch.empty(B, dtype=torch.bool)
     threads = torch.get_num_threads() if scores.numel() >= SHARED else 1
-    given = arrays(scores, arcs.lengths)
-    parallel(run, partition(B, threads), *given, arcs.single_root, log_z.numpy(), marginals.numpy())
-    return log_z, marginals
+    outputs = log_z.numpy(), marginals.numpy(), in_range.numpy()
+    parallel(run, partition(B, threads), *arrays(scores, arcs.lengths), arcs.single_root, *outputs)
+    return log_z, marginals.to(arcs.scores.dtype), in_range

@@ -11,7 +11,7 @@ from lnz.ops.arcs.records import Arcs, Trees
 from lnz.ops.jit.cpu import helper, kernel
 from lnz.ops.jit.threads import parallel, partition
 from lnz.ops.jit.work import arrays
-from lnz.ops.projective.cpu.inside_outside import (
+from lnz.ops.projective.cpu.in_logs import (
     LEFT,
     LEFT_BACK,
     OPEN_LEFT_BACK,
@@ -38,7 +38,7 @@ def best_split(a, b):
 
 @helper()
 def fill_chart(scores, n, single_root, chart, splits):
-    """As :func:`.inside_outside.inside`, with maxima; ``splits`` are counted from the first."""
+    """As :func:`.in_logs.inside`, with maxima; ``splits`` are counted from the first."""
     for i in range(n + 1):
         for kind in range(LEFT_BACK + 1):
             chart[kind, i, i] = 0.0
@@ -104,6 +104,6 @@ def viterbi(arcs: Arcs) -> Trees:
     B, M, _ = arcs.scores.shape
     heads, best = torch.empty(B, M, dtype=torch.int64), torch.empty(B, dtype=torch.float64)
     threads = torch.get_num_threads() if arcs.scores.numel() >= SHARED else 1
-    given = arrays(arcs.scores, arcs.lengths)
+    given = arrays(arcs.scores.double(), arcs.lengths)
     parallel(run, partition(B, threads), *given, arcs.single_root, heads.numpy(), best.numpy())
     return Trees(heads, best)

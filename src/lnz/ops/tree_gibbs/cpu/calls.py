@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from lnz.ops.jit.threads import side_by_side
 from lnz.ops.layout import Layout, batch_indices
 from lnz.ops.philox import key_from
 from lnz.ops.tree_gibbs.blocks import blocks_of
@@ -64,9 +65,8 @@ def _run(
             state, where = chains[number, place], number * batch + place
             redraw_forests(layout.wiring, scores, state, candidates, ends, fixed, ladder, key, where)
 
-        list(pool.map(chain, range(len(chains))))
+        side_by_side([partial(chain, number) for number in range(len(chains))])
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for place, index in enumerate(batch_indices(model)):
-            entry(place, index)
+    for place, index in enumerate(batch_indices(model)):
+        entry(place, index)
     return moved

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
-import torch
 
+from lnz.ops.jit.threads import side_by_side
 from lnz.ops.layout import Ints, Layout, batch_indices
 from lnz.ops.trws.cpu.sweep import sweep
 from lnz.scores import Model
@@ -23,7 +23,7 @@ def turns(model: Model, iterate: Callable[[Turn], T]) -> list[T]:
     there = np.arange(nodes)
     back = there[::-1].copy()
 
-    def run(index: tuple[int, ...]) -> T:
+    def run(place: int, index: tuple[int, ...]) -> None:
         scores = layout.scores(index)
         lent, labels = np.zeros(layout.wiring.slot_at[-1]), np.zeros(nodes, dtype=np.int64)
 
@@ -31,9 +31,9 @@ def turns(model: Model, iterate: Callable[[Turn], T]) -> list[T]:
             bound, score = sweep(layout.wiring, scores, there if forward else back, forward, lent, labels)
             return bound + scores.constant, score + scores.constant, labels
 
-        return iterate(turn)
+        found[place] = iterate(turn)
 
     entries = batch_indices(model)
-    threads = min(torch.get_num_threads(), len(entries)) or 1
-    with ThreadPoolExecutor(threads) as pool:
-        return list((pool.map if threads > 1 else map)(run, entries))
+    found: dict[int, T] = {}
+    side_by_side([partial(run, place, index) for place, index in enumerate(entries)])
+    return [found[place] for place in range(len(entries))]
