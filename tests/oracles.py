@@ -307,6 +307,66 @@ def semi_markov(segment: Tensor, edge: Tensor, lengths: Tensor | None) -> Oracle
     return Oracle(tuple(batch), (T,), ((T, W, L), (steps, L, L)), per_entry(batch, one))
 
 
+def brackets(i: int, j: int) -> list[list[tuple[int, int]]]:
+    """The spans of every binary tree on words i … j."""
+    if i == j:
+        return [[(i, i)]]
+    return [[(i, j), *left, *right] for k in range(i, j) for left in brackets(i, k) for right in brackets(k + 1, j)]
+
+
+def as_table(N: int, n: int, spans: dict[tuple[int, int], int]) -> tuple[int, ...]:
+    """Labels of spans as a flat labelling ``[N N]``."""
+    cells = itertools.product(range(N), repeat=2)
+    return tuple(spans.get((i, j), -1) if max(i, j) < n else IGNORE for i, j in cells)
+
+
+def constituency(scores: Tensor, lengths: Tensor | None) -> Oracle:
+    """Every binary tree on n words, with every label of each of its spans."""
+    N, L = scores.shape[-2:]
+    batch = torch.broadcast_shapes(scores.shape[:-3], () if lengths is None else lengths.shape)
+    scores = scores.expand(*batch, N, N, L)
+    lengths = torch.tensor(N).expand(batch) if lengths is None else lengths.expand(batch)
+
+    def one(index: tuple[int, ...]) -> list[Labelling]:
+        s, n = scores[index].tolist(), int(lengths[index])
+        found = []
+        for spans in brackets(0, n - 1) if n else [[]]:
+            for labels in itertools.product(range(L), repeat=len(spans)):
+                parts = tuple((i, j, k) for (i, j), k in zip(spans, labels, strict=True))
+                y = as_table(N, n, {(i, j): k for i, j, k in parts})
+                found.append(Labelling(y, math.fsum(s[i][j][k] for i, j, k in parts) if n else 0.0, (parts,)))
+        return found
+
+    return Oracle(tuple(batch), (N, N), ((N, N, L),), per_entry(batch, one))
+
+
+def context_free(root: Tensor, rules: Tensor, words: Tensor, lengths: Tensor | None) -> Oracle:
+    """Every derivation of n words: a binary tree with a nonterminal per longer span and a preterminal per word."""
+    NT, (N, PT) = root.shape[-1], words.shape[-2:]
+    S = NT + PT
+    shapes = [root.shape[:-1], rules.shape[:-3], words.shape[:-2]] + ([] if lengths is None else [lengths.shape])
+    batch = torch.broadcast_shapes(*shapes)
+    root, rules, words = root.expand(*batch, NT), rules.expand(*batch, NT, S, S), words.expand(*batch, N, PT)
+    lengths = torch.tensor(N).expand(batch) if lengths is None else lengths.expand(batch)
+
+    def one(index: tuple[int, ...]) -> list[Labelling]:
+        r, g, x, n = root[index].tolist(), rules[index].tolist(), words[index].tolist(), int(lengths[index])
+        found = []
+        for spans in brackets(0, n - 1) if n > 1 else [[]] if not n else []:
+            for labels in itertools.product(*(range(PT if i == j else NT) for i, j in spans)):
+                y = dict(zip(spans, labels, strict=True))
+                symbols = {(i, j): label + NT * (i == j) for (i, j), label in y.items()}
+                splits = [(i, k, j) for i, j in spans for k in range(i, j) if (i, k) in y and (k + 1, j) in y]
+                used = [(symbols[i, j], symbols[i, k], symbols[k + 1, j]) for i, k, j in splits]
+                tags = tuple((i, y[i, i]) for i in range(n))
+                top = ((y[0, n - 1],),) if n else ()
+                terms = [*(r[a] for (a,) in top), *(g[a][b][c] for a, b, c in used), *(x[i][p] for i, p in tags)]
+                found.append(Labelling(as_table(N, n, y), math.fsum(terms), (top, tuple(used), tags)))
+        return found
+
+    return Oracle(tuple(batch), (N, N), ((NT,), (NT, S, S), (N, PT)), per_entry(batch, one))
+
+
 def dependency_tree(
     scores: Tensor, lengths: Tensor | None, projective: bool, single_root: bool, labelled: bool = False
 ) -> Oracle:

@@ -21,6 +21,10 @@ WAVE = random_scores((2, 800), 6).float()
 LENGTHS = torch.tensor([4, 2])
 Y = torch.tensor([[0, 2, 1, 0], [1, 1, -100, -100]])
 FULL = torch.tensor([[0, 2, 1, 0], [1, 1, 0, 2]])
+TREES = torch.full((2, 4, 4), -1)
+TREES[0].fill_diagonal_(1)[0, 1:] = TREES[0, 2:, 3] = 2
+TREES[1].fill_diagonal_(-100)[0, :2] = TREES[1, 1, 1] = 0
+RULES = random_scores((3, 6, 6), 9)
 SEGMENTS = torch.tensor([[0, -1, 1, 2], [2, -1, -100, -100]])
 TARGETS, SIZES = torch.tensor([[1, 2], [1, 0]]), torch.tensor([2, 1])
 
@@ -63,6 +67,8 @@ OF_LABELS: dict[str, Callable[[Labels], Any]] = {
     "SecondOrderChain": lambda as_: lnz.SecondOrderChain(NODE, EDGE, TRIPLE, LENGTHS).log_prob(as_(Y)),
     "HMM": lambda as_: lnz.HMM(NODE[0, 0].log_softmax(-1), EDGE.log_softmax(-1), NODE, LENGTHS).log_prob(as_(Y)),
     "SemiMarkov": lambda as_: lnz.SemiMarkov(SEGMENT, EDGE, LENGTHS).log_prob(as_(SEGMENTS)),
+    "ConstituencyTree": lambda as_: lnz.ConstituencyTree(torch.zeros(2, 4, 4, 3), LENGTHS).log_prob(as_(TREES)),
+    "PCFG": lambda as_: lnz.PCFG(NODE[0, 0], RULES, NODE, LENGTHS).log_prob(as_(TREES)),
     "MRF": lambda as_: grid().log_prob(as_(Y)),
     "MRF.score": lambda as_: grid().score(as_(FULL)),
     "MRF.condition": lambda as_: grid().condition(as_(Y)).log_partition,
@@ -99,6 +105,8 @@ OF_LENGTHS: dict[str, Callable[[Lengths], Any]] = {
     "SecondOrderChain": lambda as_: lnz.SecondOrderChain(NODE, EDGE, TRIPLE, as_(LENGTHS)).log_partition,
     "HMM": lambda as_: lnz.HMM(NODE[0, 0].log_softmax(-1), EDGE.log_softmax(-1), NODE, as_(LENGTHS)).log_partition,
     "SemiMarkov": lambda as_: lnz.SemiMarkov(SEGMENT, EDGE, as_(LENGTHS)).log_partition,
+    "ConstituencyTree": lambda as_: lnz.ConstituencyTree(torch.zeros(2, 4, 4, 3), as_(LENGTHS)).log_partition,
+    "PCFG": lambda as_: lnz.PCFG(NODE[0, 0], RULES, NODE, as_(LENGTHS)).log_partition,
     "CTC": lambda as_: lnz.CTC(NODE, as_(LENGTHS)).log_prob(TARGETS, as_(SIZES)),
     "CTC.score": lambda as_: lnz.CTC(NODE, as_(LENGTHS)).score(TARGETS, as_(SIZES)),
     "CTC.alignments": lambda as_: lnz.CTC(NODE, as_(LENGTHS)).alignments(TARGETS, as_(SIZES)).log_partition,

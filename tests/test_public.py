@@ -18,6 +18,7 @@ SURFACE = {
     "lnz": {
         "Autoregressive",
         "CTC",
+        "ConstituencyTree",
         "ConvergenceWarning",
         "FactorGraph",
         "FailedEstimateError",
@@ -28,6 +29,7 @@ SURFACE = {
         "LinearChain",
         "LnzError",
         "MRF",
+        "PCFG",
         "SecondOrderChain",
         "SemiMarkov",
         "Softmax",
@@ -172,7 +174,16 @@ def test_public_objects_are_annotated(value: object) -> None:
 
 @pytest.mark.parametrize(
     "family",
-    [lnz.Softmax, lnz.LinearChain, lnz.MRF, lnz.HMM, lnz.SemiMarkov, lnz.SecondOrderChain],
+    [
+        lnz.Softmax,
+        lnz.LinearChain,
+        lnz.MRF,
+        lnz.HMM,
+        lnz.SemiMarkov,
+        lnz.SecondOrderChain,
+        lnz.ConstituencyTree,
+        lnz.PCFG,
+    ],
     ids=lambda family: family.__name__,
 )
 def test_every_family_is_a_torch_distribution_with_the_common_members(family: type) -> None:

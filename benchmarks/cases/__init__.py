@@ -17,6 +17,7 @@ from benchmarks.cases.grid_variational import GridVariational
 from benchmarks.cases.hmm import HMMSmoothing
 from benchmarks.cases.semi_markov import SemiMarkov
 from benchmarks.cases.transducer import TransducerLoss
+from benchmarks.cases.trees import Constituency, Grammar
 from benchmarks.cases.viterbi import Viterbi
 
 ALL: tuple[Case, ...] = (
@@ -32,6 +33,8 @@ ALL: tuple[Case, ...] = (
     CTCLoss(),
     LinearCTCLoss(),
     ForcedAlignment(),
+    Constituency(),
+    Grammar(),
     HMMSmoothing(),
     TransducerLoss(),
 )

@@ -75,7 +75,13 @@ class KMax:
     def times(self, a: Tensor, b: Tensor) -> Tensor:
         if len(a) == 1 or len(b) == 1:
             return a + b  # sorted as it is
-        return self._best((a.unsqueeze(0) + b.unsqueeze(1)).flatten(0, 1))  # every pair of candidates
+        i, j = self.ranks(len(a), len(b))
+        return self._best(a[i] + b[j])
+
+    def ranks(self, a: int, b: int) -> tuple[list[int], list[int]]:
+        """The pairs of places in two sorted lists among which the k best sums are: those of (i + 1)(j + 1) ≤ k."""
+        pairs = [(i, j) for i in range(min(a, self.k)) for j in range(min(b, self.k // (i + 1)))]
+        return [i for i, _ in pairs], [j for _, j in pairs]
 
     def plus(self, x: Tensor, dim: int) -> Tensor:
         return self._best(x.movedim(dim, 1).flatten(0, 1))

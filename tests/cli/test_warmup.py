@@ -46,7 +46,7 @@ def test_help_teaches(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["chains"], "lnz warmup: OP: expected one of 'all', 'chain', 'semi_markov', 'projective'"),
+        (["chains"], "lnz warmup: OP: expected one of 'all', 'chain', 'semi_markov', 'spans'"),
         (["--dtype", "bfloat16"], "lnz warmup: --dtype: expected one of 'float32', 'float64', got 'bfloat16'"),
         (["--jobs", "0"], "lnz warmup: --jobs: expected a positive integer, got '0'"),
         (["--job=1"], "lnz warmup: unrecognized arguments: --job"),

@@ -15,6 +15,8 @@ FAMILIES: dict[str, StructuredDistribution] = {
     "LinearChain": CHAIN,
     "SecondOrderChain": lnz.SecondOrderChain(torch.zeros(2, 4, 3), EDGES, torch.zeros(3, 3, 3)),
     "SemiMarkov": lnz.SemiMarkov(torch.zeros(2, 4, 2, 3), EDGES),
+    "ConstituencyTree": lnz.ConstituencyTree(torch.zeros(2, 4, 4, 3)),
+    "PCFG": lnz.PCFG(torch.zeros(2), torch.zeros(2, 4, 4), torch.zeros(3, 4, 2)),
     "HMM": lnz.HMM(EDGES[0].log_softmax(-1), EDGES.log_softmax(-1), torch.zeros(2, 4, 3)),
     "MRF": CHAIN.to_mrf(),
     "CTCAlignments": lnz.CTC(torch.zeros(2, 4, 3)).alignments(torch.tensor([1])),

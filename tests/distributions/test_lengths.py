@@ -20,6 +20,8 @@ FAMILIES: dict[str, Callable[[torch.Tensor | None], StructuredDistribution]] = {
     "SecondOrderChain": lambda lengths: lnz.SecondOrderChain(NODE, EDGE, TRIPLE, lengths),
     "HMM": lambda lengths: lnz.HMM(NODE[0, 0].log_softmax(-1), EDGE.log_softmax(-1), NODE, lengths),
     "SemiMarkov": lambda lengths: lnz.SemiMarkov(SEGMENT, EDGE, lengths),
+    "PCFG": lambda lengths: lnz.PCFG(NODE[0, 0], random_scores((3, 6, 6), 5), NODE, lengths),
+    "ConstituencyTree": lambda lengths: lnz.ConstituencyTree(random_scores((2, 4, 4, 3), 4), lengths),
 }
 
 

@@ -29,6 +29,7 @@ with atheris.instrument_imports(include=["lnz.io"]):
     from lnz.io.masks import Coding, Legend, read_mask, read_palette
     from lnz.io.sentences import read_sentences
     from lnz.io.transcripts import read_transcripts
+    from lnz.io.trees import read_trees
     from lnz.io.yaml import check_yaml
 
 GRAPH = lnz.FactorGraph.grouped([2, 3, 4], [])[0]
@@ -53,6 +54,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "transcripts-tsv": ("m.tsv", read_transcripts),
     "transcripts-csv": ("m.csv", read_transcripts),
     "transcripts-json": ("m.jsonl", read_transcripts),
+    "trees": ("m.mrg", read_trees),
     "list": ("m.txt", lambda path: read_list(path, {"a": 1, "é": 2}, "image")),
     "textgrid": ("m.TextGrid", read_textgrid),
     "image": ("m.png", read_image),

@@ -33,6 +33,7 @@ TEXTS = {
     "transcripts-tsv": ["a\tone two\nb.wav\tthree\n", "path\tsentence\na\tone\n", "84-1 IT WAS\n"],
     "transcripts-csv": ['file_name,text\na.wav,"one, ""two""\n"\n'],
     "transcripts-json": ['{"audio_filepath": "a.wav", "text": "one", "duration": 1.5}\n'],
+    "trees": ["( (S (NP a) b)\n)\n(X (Y c))", "(S (A x))"],
     "list": ["# held out\na.png\n\nx/é\n"],
     "palette": ["# CamVid\n64 128 64\tAnimal\n0, 0, 0, Void\n"],
     "yaml": ["model: &m {width: 3, dilations: [1, 2]}\nother: *m\nseeds: 3\n"],

@@ -37,6 +37,9 @@ MODULES = {
     "hmm, neural": lambda: nn.HiddenMarkovModel(
         torch.zeros(3), torch.zeros(3, 3), nn.NeuralEmission(torch.nn.Linear(2, 3), torch.zeros(3))
     ),
+    "grammar, categorical": lambda: nn.PCFGModel(
+        torch.zeros(2), torch.zeros(2, 5, 5), nn.CategoricalEmission(torch.zeros(3, 4))
+    ),
 }
 
 
@@ -85,7 +88,7 @@ def test_made_under_a_mode_of_fake_tensors(name):
         assert all(hasattr(tensor, "fake_mode") for tensor in made.parameters())
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith("hmm")])
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith(("hmm", "grammar"))])
 def test_reset_parameters_restores_what_was_emptied(name):
     """By the same draws; models that are given their parameters have none to draw."""
     torch.manual_seed(5)

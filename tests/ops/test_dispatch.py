@@ -75,7 +75,7 @@ def test_names_are_listed() -> None:
 
 OPS = {
     "arborescence", "chain", "ctc", "elimination", "gibbs", "icm", "mean_field", "metropolis", "projective",
-    "semi_markov", "transducer", "tree_gibbs", "trws",
+    "semi_markov", "spans", "transducer", "tree_gibbs", "trws",
 }  # fmt: skip
 
 

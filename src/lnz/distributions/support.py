@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions.constraints import Constraint
 
+from lnz.ops.spans.brackets import is_tree
 from lnz.typing import IGNORE
 
 
@@ -65,3 +66,28 @@ class Transcripts(Constraint):
         label = (value >= 0) & (value < self.num_labels) & (value == value.floor()) & (value != self.blank)
         ended = over.cummax(-1).values if value.shape[-1] else over
         return torch.where(ended, over, label).all(-1)
+
+
+class BinaryTrees(Constraint):
+    """Full labellings of spans ``[*batch, N, N]`` that are binary trees: a label per constituent, −1 at other spans.
+
+    Args:
+        num_labels: an integer, or a tensor ``[N, N]``, one L per span.
+        lengths: how many words there are, ``[*batch]``; −100 stands over the others.
+    """
+
+    is_discrete = True
+    event_dim = 2
+
+    def __init__(self, num_labels: int | Tensor, lengths: Tensor) -> None:
+        self.num_labels, self.lengths = num_labels, lengths
+        super().__init__()
+
+    def check(self, value: Tensor) -> Tensor:
+        """Whether each of the labellings is one, ``[*batch]``."""
+        words = torch.arange(value.shape[-1], device=value.device) < self.lengths.unsqueeze(-1)
+        inside = words.unsqueeze(-1) & words.unsqueeze(-2)
+        span = (value >= 0) & inside.triu()
+        label = (value < self.num_labels) & (value == value.floor())
+        right = torch.where(span, label, value == torch.where(inside, -1, IGNORE))
+        return right.flatten(-2).all(-1) & is_tree(span, self.lengths)

@@ -9,17 +9,23 @@ from lnz.io.formats import read_model
 from lnz.io.limits import Limits, allowing
 from lnz.io.model import NamedModel
 from lnz.io.results import assignment_result, marginals_result, partial_assignment_result, partition_result
+from lnz.io.tree_charts import ChartLabels
+from lnz.io.trees import Constituent, Tree, parse_trees, read_trees, write_trees
 from lnz.io.uai import read_uai, write_uai
 from lnz.io.variables import parse_variables, read_variables
 
 __all__ = [
+    "ChartLabels",
+    "Constituent",
     "Limits",
     "NamedModel",
+    "Tree",
     "allowing",
     "assignment_result",
     "atomic_write",
     "marginals_result",
     "parse_evidence",
+    "parse_trees",
     "parse_variables",
     "partial_assignment_result",
     "partition_result",
@@ -27,8 +33,10 @@ __all__ = [
     "read_bytes",
     "read_evidence",
     "read_model",
+    "read_trees",
     "read_uai",
     "read_variables",
     "write_bif",
+    "write_trees",
     "write_uai",
 ]

@@ -17,6 +17,7 @@ from lnz.nn.linear_chain_crf import LinearChainCRF
 from lnz.nn.log_mel import LogMel, mel_filterbank
 from lnz.nn.mixture_model import MixtureModel, MixtureStatistics
 from lnz.nn.neural_bayes_net import NeuralBayesNet
+from lnz.nn.pcfg import PCFGModel, PCFGStatistics
 from lnz.nn.restricted_boltzmann_machine import RestrictedBoltzmannMachine
 from lnz.nn.span_scorer import SpanScorer
 from lnz.nn.speech_encoder import SpeechEncoder
@@ -45,6 +46,8 @@ __all__ = [
     "MixtureStatistics",
     "NeuralBayesNet",
     "NeuralEmission",
+    "PCFGModel",
+    "PCFGStatistics",
     "RestrictedBoltzmannMachine",
     "SpanScorer",
     "SpeechEncoder",

@@ -96,3 +96,11 @@ def _covariances(
     values = None if function is None else (function[0].to(wide), function[1].to(wide))
     _, pull = torch.func.vjp(lambda x, a: family.reference(x.to(wide), a.to(wide), lengths, values), part, edge)[:2]
     return pull(grad.to(wide))
+
+
+def surprisal(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ P (−ln Q) over the last axis where Q > 0, and Σ P where Q = 0, a constant."""
+    impossible = torch.isneginf(log_q)
+    weight = log_p.exp()
+    value = -(weight * log_q.masked_fill(impossible, 0.0)).sum(-1)
+    return value, (weight.detach() * impossible).sum(-1)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import lnz
-from lnz.distributions import CTC, HMM, MRF, DependencyTree, LinearChain, SemiMarkov, Transducer
+from lnz.distributions import CTC, HMM, MRF, ConstituencyTree, DependencyTree, LinearChain, SemiMarkov, Transducer
 from lnz.graphs import FactorGraph
 from lnz.inference import (
     TRWS,
@@ -86,6 +86,11 @@ def _chain(dtype: torch.dtype) -> None:
 
 def _semi_markov(dtype: torch.dtype) -> None:
     p = SemiMarkov(_scores(dtype, 4, 6, 3, 5), _scores(dtype, 5, 5))
+    _answers(p, p.argmax())
+
+
+def _spans(dtype: torch.dtype) -> None:
+    p = ConstituencyTree(_scores(dtype, 4, 5, 5, 3))
     _answers(p, p.argmax())
 
 
@@ -178,6 +183,7 @@ def _icm(dtype: torch.dtype) -> None:
 OPERATIONS = {
     "chain": Operation("LinearChain, SecondOrderChain, HMM, LinearChainCRF", _chain),
     "semi_markov": Operation("SemiMarkov", _semi_markov),
+    "spans": Operation("ConstituencyTree", _spans),
     "projective": Operation("DependencyTree", partial(_trees, projective=True)),
     "arborescence": Operation("DependencyTree(projective=False)", partial(_trees, projective=False)),
     "ctc": Operation("CTC, ctc_loss, CTCHead", _ctc),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from lnz.ops.jit.cpu import helper
+from lnz.ops.jit.cpu.choose import pick
 from lnz.ops.jit.cpu.math import exp
 from lnz.ops.semi_markov.cpu.widths import FLAGS
 from lnz.ops.semi_markov.records import CONTINUED
@@ -37,19 +38,3 @@ def walk(given, b, r, back, uniform, labels, choices):
         for at in range(t + 1, t + width + 1):
             labels[at] = CONTINUED
         t += width + 1
-
-
-@helper(fastmath=FLAGS)
-def pick(weights, count, uniform):
-    """The first place at which the cumulative sum passes ``uniform`` times the whole; never one of weight 0."""
-    total = 0.0
-    for i in range(count):
-        total += weights[i]
-    left, chosen = uniform * total, 0
-    for i in range(count):
-        if weights[i] > 0:
-            chosen = i
-            left -= weights[i]
-            if left < 0:
-                break
-    return chosen

@@ -1,0 +1,74 @@
+"""Binary trees: ln Z and marginals of labelled spans. Shapes as in :mod:`lnz.ops.spans.reference`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lnz.ops import precision
+from lnz.ops.dispatch import Kernels
+from lnz.ops.jit import buffers
+from lnz.ops.scaffold import Differentiable, Operator
+from lnz.ops.spans import reference
+from lnz.ops.spans.records import Pass, Spans
+
+KERNELS = Kernels("spans")
+KERNELS.register("cpu", "lnz.ops.spans.cpu", devices=("cpu",), dtypes=(torch.float32, torch.float64))
+
+
+def solve(given: Spans) -> Pass:
+    """The pass, by the kernels where they serve, by the reference elsewhere and where scores are NaN or ∞."""
+    run = KERNELS.find("forward_backward", given.scores) if given.scores.numel() else None
+    if run is None:
+        log_z, marginals = in_logs(given)
+        return Pass(log_z, marginals.to(given.scores.dtype))
+
+    def kernel(some: Spans) -> tuple[tuple[Tensor, ...], Tensor]:
+        *results, in_range = run(some)
+        return tuple(results), in_range
+
+    return Pass(*precision.climb(given, kernel, None, in_logs).results)
+
+
+def in_logs(given: Spans) -> tuple[Tensor, Tensor]:
+    """What a pass gives, by the reference."""
+    wide = given.wide()
+    return reference.log_partition(*wide).to(wide.scores.dtype), reference.marginals(*wide).contiguous()
+
+
+def gradient(weight: Tensor | None, given: Spans, done: Pass, wanted: Sequence[bool]) -> tuple[Tensor]:
+    """weight_b · the marginals of sentence b."""
+    marginals = done.marginals
+    if weight is None:
+        return (marginals,)
+    room = buffers.empty(*marginals.shape, dtype=marginals.dtype) if marginals.is_cpu else None
+    return (torch.mul(weight[:, None, None, None], marginals, out=room),)
+
+
+def _marginals(given: Spans) -> tuple[Tensor]:
+    return (reference.marginals(*given.wide()).to(given.scores.dtype),)
+
+
+def _fake(given: Spans) -> Pass:
+    log_z = given.scores.new_empty(len(given.scores), dtype=precision.accumulator(given.scores))
+    return Pass(log_z, torch.empty_like(given.scores, memory_format=torch.contiguous_format))
+
+
+SPANS = Differentiable(Operator("spans", solve, _fake, Spans, Pass), scores=1, gradient=gradient, marginals=_marginals)
+
+
+def forward_backward(given: Spans) -> Pass:
+    """The pass that the other functions here go on from. O(B (N³ + N² L)) time, O(N²) memory beside the marginals."""
+    return SPANS.solve(given)
+
+
+def log_partition(given: Spans, done: Pass) -> Tensor:
+    """ln Z ``[B]`` in the dtype that it was computed in, differentiable any number of times."""
+    return SPANS.value(given, done)
+
+
+def marginals(given: Spans, done: Pass) -> Tensor:
+    """P(span i … j with label l is in the tree) ``[B, N, N, L]``, differentiable any number of times."""
+    return SPANS.gradient(None, given, done, (True,))[0]
