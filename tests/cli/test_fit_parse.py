@@ -9,6 +9,7 @@ from PIL import Image
 from lnz.cli import main
 from lnz.io.checkpoints import load_checkpoint
 from lnz.io.dependencies import read_dependencies
+from lnz.io.trees import read_trees
 from lnz.metrics import Attachment, attachment
 from tests.cli.runs import QUIET, interrupted, killed_and_resumed, results
 from tests.io.test_dependencies import row
@@ -94,7 +95,7 @@ class TestRunFolder:
         config = yaml.safe_load((run_folder / "config.yaml").read_text())
         assert (config["structure"], config["projective"], config["single_root"]) == ("dependency", False, True)
         assert config["data"]["arithmetic"]["train"] == 24
-        assert "relations" not in config["model"]  # they come from the data
+        assert "labels" not in config["model"]  # they come from the data
 
     def test_a_finished_run_is_not_run_again(self, run_folder, capsys):
         before = results(run_folder)
@@ -111,7 +112,7 @@ class TestTreebanks:
 
     def test_checkpoint_needs_no_other_file(self, parser):
         settings = load_checkpoint(parser / "seed-0/checkpoints/last.ckpt")["lnz"]["settings"]
-        assert settings["relations"] == ["det", "nsubj", "root"]
+        assert settings["labels"] == ["det", "nsubj", "root"]
         assert (settings["tags"], settings["tag_column"]) == (["DET", "NOUN", "VERB"], "upos")
 
     def test_predicts_conllu(self, parser, tmp_path, capsys):
@@ -135,10 +136,59 @@ class TestTreebanks:
     def test_other_trees(self, options, tmp_path, capsys):
         assert fit(*TINY, *QUIET, *options, "--trainer.max_epochs", 1, "--output", tmp_path / "run") == 0
         shown = " ".join(capsys.readouterr().out.split())
-        assert ("projective trees" in shown, "any number of words under the root" in shown) == (
+        assert ("projective dependency trees" in shown, "any number of words under the root" in shown) == (
             options[0] == "--projective",
             options[0] == "--single_root",
         )
+
+
+BRACKETS = "(TOP (S (NP (DT the) (NN {})) (VP (VBZ {}s)) (. .)))\n"
+
+
+@pytest.fixture(scope="module")
+def span_parser(tmp_path_factory):
+    """A finished run on bracketed trees, with their tags."""
+    folder = tmp_path_factory.mktemp("brackets")
+    (folder / "train.ptb").write_text("".join(BRACKETS.format("ABCDE"[k % 5], "xyz"[k % 3]) for k in range(24)))
+    options = ["--structure", "constituency", "--data.train", folder / "train.ptb", "--data.tag_column", "tag"]
+    rate = ["--model.learning_rate", 0.05, "--trainer.max_epochs", 12, "--data.min_count", 1]
+    assert fit(*FAST, *QUIET, *options, *rate, "--output", folder / "run") == 0
+    return folder / "run"
+
+
+class TestBrackets:
+    """Constituency trees."""
+
+    def test_learns(self, span_parser):
+        (result,) = results(span_parser)
+        assert set(result["measures"]["tree"]) == {"f1", "tree", "nll", "ece"}
+        assert result["measures"]["tree"]["f1"] > 0.9
+        assert result["history"][-1]["val/tree_score"] == pytest.approx(result["measures"]["tree"]["f1"])
+        assert "EVALB" in (span_parser / "report.html").read_text()
+
+    def test_predicts_and_evaluates(self, span_parser, tmp_path, capsys):
+        """Words and tags are parsed anew; trees that the file has are not read."""
+        flat, gold = "(X (DT the) (NN A) (VBZ xs) (. .))\n", BRACKETS.format("A", "x")
+        (tmp_path / "flat.ptb").write_text(flat)
+        assert predict(span_parser, "--text", tmp_path / "flat.ptb", "--output", tmp_path / "out.ptb") == 0
+        assert (tmp_path / "out.ptb").read_text() == gold
+        assert "1 sentences parsed in" in capsys.readouterr().out
+        assert evaluate(span_parser, "--data.val", tmp_path / "out.ptb", "--json") == 0
+        (result,) = json.loads(capsys.readouterr().out)
+        assert result["measures"]["tree"]["f1"] == 1.0
+
+    def test_text_without_the_tags_that_it_was_trained_with(self, span_parser, tmp_path, capsys):
+        (tmp_path / "x.txt").write_text("the A xs .\n")
+        assert predict(span_parser, "--text", tmp_path / "x.txt", "--output", tmp_path / "out.ptb") == 2
+        assert "x.txt: expected bracketed trees with tags" in capsys.readouterr().err
+
+    def test_composed(self, tmp_path):
+        options = ["--structure", "constituency", "--trainer.max_epochs", 1, "--output", tmp_path / "run"]
+        assert fit(*TINY, *QUIET, *options) == 0
+        (tmp_path / "new.txt").write_text("1 + -LRB- 2 * 3 -RRB-\n")
+        assert predict(tmp_path / "run", "--text", tmp_path / "new.txt", "--output", tmp_path / "out.ptb") == 0
+        (found,) = read_trees(tmp_path / "out.ptb")
+        assert found.words == ("1", "+", "-LRB-", "2", "*", "3", "-RRB-")
 
 
 class TestErrors:
@@ -161,7 +211,13 @@ class TestErrors:
     def test_wrong_values(self, tmp_path, capsys):
         for message, arguments in {
             "arithmetic.train: expected a positive": ("--data.arithmetic.train", 0),
-            "structure: expected 'dependency'": ("--structure", "spans"),
+            "structure: expected one of 'constituency', 'dependency'": ("--structure", "spans"),
+            "structure: projective and single_root are of dependency trees": (
+                "--structure",
+                "constituency",
+                "--projective",
+                "true",
+            ),
             "--model.decode: expected one of 'mbr', 'argmax'": ("--model.decode", "best"),
             "--model.projective: is set by --projective": ("--model.projective", "true"),
         }.items():
@@ -221,6 +277,17 @@ class TestProcesses:
 
     def test_interrupt_keeps_the_checkpoint_and_says_how_to_go_on(self, tmp_path):
         interrupted("parse", TINY, tmp_path)
+
+
+@pytest.mark.slow
+def test_constituency_trees_beat_the_softmax_on_composed_sentences(tmp_path):
+    """With the default settings, in all but what a softmax per span is trained for."""
+    run = tmp_path / "run"
+    assert fit(*QUIET, "--structure", "constituency", "--trainer.accelerator", "cpu", "--output", run) == 0
+    (result,) = results(run)
+    softmax, tree = (result["measures"][method] for method in ("softmax", "tree"))
+    assert tree["f1"] > max(0.85, softmax["f1"])
+    assert tree["tree"] == 1.0 > softmax["tree"]
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from lnz.nn.mixture_model import MixtureModel, MixtureStatistics
 from lnz.nn.neural_bayes_net import NeuralBayesNet
 from lnz.nn.pcfg import PCFGModel, PCFGStatistics
 from lnz.nn.restricted_boltzmann_machine import RestrictedBoltzmannMachine
+from lnz.nn.span_parser import SpanParser
 from lnz.nn.span_scorer import SpanScorer
 from lnz.nn.speech_encoder import SpeechEncoder
 from lnz.nn.tag_schemes import transition_mask
@@ -49,6 +50,7 @@ __all__ = [
     "PCFGModel",
     "PCFGStatistics",
     "RestrictedBoltzmannMachine",
+    "SpanParser",
     "SpanScorer",
     "SpeechEncoder",
     "WordEncoder",

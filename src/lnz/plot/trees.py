@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -112,3 +113,69 @@ def _draw(axis: Axes, row: Parse, span: tuple[float, float], widest: int) -> Non
         )  # fmt: skip
     axis.set(xlim=(0.4, widest + 1.0), ylim=(-max(span[1], 0.3) - 0.4, span[0] + 0.4))
     axis.axis("off")
+
+
+Span = tuple[str, int, int]
+"""The label of a constituent, and its words, from the first one to before the last, counted from 0."""
+
+
+def constituency_trees(rows: Sequence[tuple[Sequence[str], Sequence[Span], Sequence[Span]]]) -> Figure:
+    """One panel per sentence: predicted constituents above its words, gold ones that were missed below, as bars.
+
+    Args:
+        rows: words, gold and predicted constituents of each, the outer ones first; of sentences of more than 20 words,
+            those of the first 20 words.
+    """
+    bars = [_bars(gold, predicted) for _, gold, predicted in rows]
+    heights = [0.5 + 0.24 * sum(max((level for *_, level in side), default=0) for side in sides) for sides in bars]
+    widest = max(min(len(words), MOST_WORDS) for words, _, _ in rows)
+    figure = Figure(figsize=(max(6.0, 0.68 * widest), sum(heights) + 0.5), layout="constrained")
+    axes = figure.subplots(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axis, (words, _, _), (up, down) in zip(axes, rows, bars, strict=True):
+        for place, word in enumerate(words[:MOST_WORDS], 1):
+            axis.text(place, 0, plain(word[:14]), ha="center", va="center", fontsize=8)
+        for sign, side in ((1, up), (-1, down)):
+            for label, start, stop, colour, level in side:
+                x = (start + 0.6, stop + 0.4)
+                axis.plot(x, (sign * level, sign * level), color=colour, lw=1.4, ls="--" if sign < 0 else "-")
+                for end in x:
+                    axis.plot((end, end), (sign * level, sign * (level - 0.25)), color=colour, lw=1.4)
+                axis.text(
+                    sum(x) / 2, sign * level, plain(label[:12]), ha="center", va="center", fontsize=6, color=colour,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
+                )  # fmt: skip
+        top, bottom = (max((level for *_, level in side), default=0) for side in (up, down))
+        axis.set(xlim=(0.4, widest + 1.0), ylim=(-bottom - 0.7, top + 0.7))
+        axis.axis("off")
+    named = {RIGHT: "right", WRONG: "wrong", MISSED: "gold, missed"}
+    lines = [
+        Line2D([], [], color=colour, linestyle="--" if colour == MISSED else "-", label=name)
+        for colour, name in named.items()
+    ]
+    figure.legend(handles=lines, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return figure
+
+
+def _bars(gold: Sequence[Span], predicted: Sequence[Span]) -> tuple[list[tuple], list[tuple]]:
+    """Label, start, stop, colour and level of what is drawn above and below; what is outer lies farther out."""
+    known, left = Counter(gold), Counter(gold)
+    left.subtract(predicted)
+    missed = [span for span in dict.fromkeys(gold) for _ in range(max(left[span], 0))]
+    given: Counter[Span] = Counter()
+    above = []
+    for span in predicted:
+        given[span] += 1
+        above.append((span, RIGHT if given[span] <= known[span] else WRONG))
+    return _levels(above), _levels([(span, MISSED) for span in missed])
+
+
+def _levels(spans: Sequence[tuple[Span, str]]) -> list[tuple]:
+    tops = [0] * MOST_WORDS
+    found = []
+    for (label, start, stop), colour in reversed(spans):
+        if stop > MOST_WORDS:
+            continue
+        level = 1 + max(tops[start:stop])
+        tops[start:stop] = [level] * (stop - start)
+        found.append((label, start, stop, colour, level))
+    return found

@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lnz.io.dependencies import Dependencies
+from lnz.io.trees import Constituent, Tree
 
 SIGNS = {"+": 1, "-": 1, "*": 2, "/": 2}
 """How strongly each binds."""
 SMUDGED = "?"
+BRACKETS = {"(": "-LRB-", ")": "-RRB-"}
+"""How treebanks of brackets write brackets that are words."""
 
 
 @dataclass(frozen=True)
@@ -47,52 +50,85 @@ class Arithmetic:
 
 
 @dataclass
-class _Draft:
-    """A sentence that is being written: symbols, and the head and relation of each once they are known."""
+class Sentence:
+    """A sentence of arithmetic with both of its trees.
+
+    Attributes:
+        symbols: as they are read.
+        heads: of each symbol, the number of one from 1, or 0.
+        relations: to these.
+        constituents: terms (``sum``, ``product``), ``group`` where one stands in brackets, and tags of symbols.
+    """
 
     symbols: list[str] = field(default_factory=list)
     heads: list[int] = field(default_factory=list)
     relations: list[str] = field(default_factory=list)
+    constituents: list[Constituent] = field(default_factory=list)
 
-    def write(self, symbol: str) -> int:
+    @property
+    def dependencies(self) -> Dependencies:
+        """A sign is the head of what it joins, ``left`` and ``right``; brackets hang under what they hold."""
+        nothing = (None,) * len(self.symbols)
+        return Dependencies(tuple(self.symbols), nothing, tuple(self.heads), tuple(self.relations))
+
+    @property
+    def tree(self) -> Tree:
+        """A term holds what its sign joins; a group holds a term and its brackets."""
+        return Tree(tuple(BRACKETS.get(symbol, symbol) for symbol in self.symbols), tuple(self.constituents))
+
+    def _write(self, symbol: str, tag: str) -> int:
         """Add a symbol; returns its number, from 1."""
+        self.constituents.append(Constituent(tag, len(self.symbols), len(self.symbols) + 1))
         self.symbols.append(symbol)
         self.heads.append(0)
         self.relations.append("root")
         return len(self.symbols)
 
-    def hang(self, word: int, head: int, relation: str) -> None:
+    def _hang(self, word: int, head: int, relation: str) -> None:
         self.heads[word - 1], self.relations[word - 1] = head, relation
 
+    def _open(self) -> tuple[int, int]:
+        """A constituent that begins here: where it is listed, and its first symbol."""
+        self.constituents.append(Constituent("", 0, 0))
+        return len(self.constituents) - 1, len(self.symbols)
 
-def compose(arithmetic: Arithmetic, generator: np.random.Generator) -> Dependencies:
-    """One sentence. A sign is the head of what it joins, ``left`` and ``right``; brackets hang under what they hold."""
-    draft = _Draft()
-    _term(draft, int(generator.integers(arithmetic.shortest, arithmetic.longest + 1)), 0, generator)
-    smudged = generator.random(len(draft.symbols)) < arithmetic.smudged
-    tokens = tuple(SMUDGED if gone else symbol for symbol, gone in zip(draft.symbols, smudged, strict=True))
-    return Dependencies(tokens, (None,) * len(tokens), tuple(draft.heads), tuple(draft.relations))
+    def _close(self, opened: tuple[int, int], label: str) -> None:
+        place, start = opened
+        self.constituents[place] = Constituent(label, start, len(self.symbols))
+
+    def _term(self, signs: int, least: int, generator: np.random.Generator) -> int:
+        """Write a term of so many signs, in brackets where its own sign binds less than ``least``; returns its head."""
+        if not signs:
+            return self._write(str(generator.integers(10)), "digit")
+        sign = str(generator.choice(list(SIGNS)))
+        before = int(generator.integers(signs))
+        bracketed = SIGNS[sign] < least
+        group = self._open() if bracketed else None
+        bracket = self._write("(", "bracket") if bracketed else 0
+        term = self._open()
+        left = self._term(before, SIGNS[sign], generator)
+        head = self._write(sign, "sign")
+        right = self._term(signs - 1 - before, SIGNS[sign] + 1, generator)
+        self._close(term, "sum" if SIGNS[sign] == 1 else "product")
+        self._hang(left, head, "left")
+        self._hang(right, head, "right")
+        if group is not None:
+            self._hang(bracket, head, "bracket")
+            self._hang(self._write(")", "bracket"), head, "bracket")
+            self._close(group, "group")
+        return head
 
 
-def _term(draft: _Draft, signs: int, least: int, generator: np.random.Generator) -> int:
-    """Write a term of so many signs, in brackets where its last sign binds less than ``least``; returns its head."""
-    if not signs:
-        return draft.write(str(generator.integers(10)))
-    sign = str(generator.choice(list(SIGNS)))
-    before = int(generator.integers(signs))
-    opened = draft.write("(") if SIGNS[sign] < least else None
-    left = _term(draft, before, SIGNS[sign], generator)
-    head = draft.write(sign)
-    right = _term(draft, signs - 1 - before, SIGNS[sign] + 1, generator)
-    draft.hang(left, head, "left")
-    draft.hang(right, head, "right")
-    if opened is not None:
-        draft.hang(opened, head, "bracket")
-        draft.hang(draft.write(")"), head, "bracket")
-    return head
+def compose(arithmetic: Arithmetic, generator: np.random.Generator) -> Sentence:
+    """One sentence, some of whose symbols cannot be read."""
+    sentence = Sentence()
+    sentence._term(int(generator.integers(arithmetic.shortest, arithmetic.longest + 1)), 0, generator)
+    smudged = generator.random(len(sentence.symbols)) < arithmetic.smudged
+    sentence.symbols = [SMUDGED if gone else symbol for symbol, gone in zip(sentence.symbols, smudged, strict=True)]
+    return sentence
 
 
-def sentences(arithmetic: Arithmetic, split: str, seed: int) -> list[Dependencies]:
+def sentences(arithmetic: Arithmetic, split: str, seed: int) -> list[Sentence]:
     """The sentences of a split, "train" or "val", each a function of (seed, split, index) alone."""
     count = arithmetic.train if split == "train" else arithmetic.val
     return [compose(arithmetic, np.random.default_rng([seed, split == "val", index])) for index in range(count)]

@@ -5,19 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from lnz.errors import FormatError
-from lnz.io.dependencies import read_dependencies
 from lnz.tasks.parse.arithmetic import Arithmetic, sentences
 from lnz.tasks.parse.data import ParseLoaders
 from lnz.tasks.parse.module import ParseModule
-from lnz.tasks.parse.text import TreeDataset, collate
+from lnz.tasks.parse.text import TreeDataset, collator
 
 
 class ParseTest(ParseLoaders):
-    """Sentences with dependency trees. Without ``val``, composed validation sentences of arithmetic.
+    """Sentences with trees. Without ``val``, composed validation sentences of arithmetic.
 
     Args:
         module: the trained one.
-        val: CoNLL-U file; may be gzipped. Without it, sentences of arithmetic are composed.
+        val: file of CoNLL-U or bracketed trees; may be gzipped. Without it, sentences of arithmetic are composed.
         encoding: of the text in the file, as latin-1 or gbk; by default UTF-8.
         batch_size: sentences per batch.
         num_workers: processes that load batches.
@@ -42,15 +41,14 @@ class ParseTest(ParseLoaders):
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"data.batch_size: expected a positive integer, got {batch_size}")
-        self.batch_size, self.num_workers, self.seed, self.collate = batch_size, num_workers, seed, collate
-        settings = module.settings
+        settings, structure = module.settings, module.structure
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.collate = collator(structure)
         if val is None:
             if not settings["composed"]:
                 raise FormatError("the parser: was trained on sentences of a file: give --data.val")
-            found, of = sentences(arithmetic, "val", seed), "arithmetic"
+            found = [structure.of_arithmetic(sentence) for sentence in sentences(arithmetic, "val", seed)]
         else:
-            found = read_dependencies(
-                val, tag_column=settings["tag_column"], single_root=settings["single_root"], encoding=encoding
-            )
-            of = str(val)
-        self.val, self.says = TreeDataset(found, module.relations), f"{len(found)} sentences of {of}"
+            found = structure.read(val, settings["tag_column"], settings["single_root"], True, encoding)
+        self.val = TreeDataset(structure, found, module.labels)
+        self.says = f"{len(found)} sentences of {val or 'arithmetic'}"

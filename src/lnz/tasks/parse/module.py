@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lnz.io.dependencies import Dependencies, TagColumn
-from lnz.nn import DependencyParser, WordEncoder
+from lnz.nn import WordEncoder
 from lnz.nn.dependency_parser import Decoder
 from lnz.tasks.paired import PairedModule
-from lnz.tasks.parse import greedy
-from lnz.tasks.parse.measures import Measures
+from lnz.tasks.parse.structure import Name, Parsed, Tags
+from lnz.tasks.parse.structures import structure_of
 from lnz.tasks.parse.text import words as words_of
 
 METHODS = ("softmax", "tree")
@@ -23,23 +22,24 @@ METHODS = ("softmax", "tree")
 class ParseModule(PairedModule):
     """Two networks of one architecture, from the same initial weights, on the same batches with the same dropout.
 
-    ``tree`` ends in an exponential softmax over dependency trees and is trained by maximum likelihood, ``softmax`` in
-    an independent softmax over the heads of each word, whose best heads need not make a tree. In both the relation of
-    an arc is a softmax given the arc. They share no parameter: the losses are added, so that each network follows its
-    own gradient.
+    ``tree`` ends in an exponential softmax over whole trees and is trained by maximum likelihood, ``softmax`` in
+    independent softmaxes, whose best answers need not make a tree: over the heads of each word, or over the labels of
+    each span, none among them. They share no parameter: the losses are added, so that each network follows its own
+    gradient.
 
     Args:
-        relations: their names.
+        labels: of the trees: relations, or unary chains of constituents with spaces between, the empty one first.
+        structure: "dependency" or "constituency".
         words: with an embedding.
         characters: with an embedding.
         tags: of words, with an embedding; none where words are parsed without their tags.
-        tag_column: of CoNLL-U, what the tags are.
+        tag_column: what the tags are.
         composed: whether the sentences were composed, not read from a file.
-        projective: whether arcs may not cross, by Eisner's chart; else trees may have any shape, by the matrix-tree
-            theorem.
-        single_root: whether exactly one word hangs under the root.
-        decode: "mbr", the tree with the most heads and relations expected to be right (minimum Bayes risk); "argmax",
-            the most probable one.
+        projective: of dependency trees, whether arcs may not cross, by Eisner's chart; else they may have any
+            shape, by the matrix-tree theorem.
+        single_root: of dependency trees, whether exactly one word hangs under the root.
+        decode: "mbr", the tree of least expected error (minimum Bayes risk): with the most words expected to be right,
+            or the fewest constituents to be wrong or missing; "argmax", the most probable one.
         width: of the features, half of it in each direction.
         layers: of LSTMs.
         word_width: of the words' embeddings.
@@ -47,6 +47,7 @@ class ParseModule(PairedModule):
         tag_width: of the tags' embeddings.
         arc_width: of the perceptrons that score arcs.
         label_width: of those that score relations.
+        span_width: of the layer that scores spans.
         dropout: of the LSTMs' inputs and outputs, and of the perceptrons.
         word_dropout: how often a word is left to its characters, in training.
         learning_rate: the peak of a one-cycle schedule of Adam.
@@ -58,12 +59,13 @@ class ParseModule(PairedModule):
 
     def __init__(
         self,
-        relations: Sequence[str],
+        labels: Sequence[str],
         *,
+        structure: Name = "dependency",
         words: Sequence[str] = (),
         characters: Sequence[str] = (),
         tags: Sequence[str] = (),
-        tag_column: TagColumn | None = None,
+        tag_column: Tags | None = None,
         composed: bool = False,
         projective: bool = False,
         single_root: bool = True,
@@ -75,6 +77,7 @@ class ParseModule(PairedModule):
         tag_width: int = 32,
         arc_width: int = 128,
         label_width: int = 64,
+        span_width: int = 128,
         dropout: float = 0.3,
         word_dropout: float = 0.1,
         learning_rate: float = 5e-3,
@@ -84,8 +87,8 @@ class ParseModule(PairedModule):
         super().__init__()
         _check(decode, dropout, word_dropout, learning_rate, clip)
         self.settings = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        self.settings |= {name: list(self.settings[name]) for name in ("relations", "words", "characters", "tags")}
-        self.relations, self.decode = list(relations), decode
+        self.settings |= {name: list(self.settings[name]) for name in ("labels", "words", "characters", "tags")}
+        self.labels, self.decode, self.structure = list(labels), decode, structure_of(structure)
         self.learning_rate, self.weight_decay, self.clip = learning_rate, weight_decay, clip
         encoder = WordEncoder(
             words,
@@ -99,64 +102,54 @@ class ParseModule(PairedModule):
             dropout=dropout,
             word_dropout=word_dropout,
         )
-        self.tree = DependencyParser(
-            encoder,
-            len(self.relations),
-            projective=projective,
-            single_root=single_root,
-            arc_width=arc_width,
-            label_width=label_width,
-            dropout=dropout,
-        )
+        self.tree = self.structure.parser(encoder, self.labels, self.settings)
         self.softmax = copy.deepcopy(self.tree)
-        self.tree_measures, self.softmax_measures = (Measures(relations, single_root) for _ in range(2))
+        self.tree_measures, self.softmax_measures = (
+            self.structure.measures(self.labels, self.settings) for _ in range(2)
+        )
         self.draw_key()
 
     @property
-    def networks(self) -> dict[str, DependencyParser]:
+    def networks(self) -> dict[str, Any]:
         return {"softmax": self.softmax, "tree": self.tree}
 
     @property
-    def measures(self) -> dict[str, Measures]:
+    def measures(self) -> dict[str, Any]:
         return {"softmax": self.softmax_measures, "tree": self.tree_measures}
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
-        trees = batch["trees"]
         with self.draws():
-            losses = {"softmax": greedy.nll(self.softmax, batch, trees)}
+            losses = {"softmax": self.structure.greedy_nll(self.softmax, batch)}
         with self.draws():
-            losses["tree"] = self.tree.nll(batch, trees)
-        observed = (trees[:, 1:, 0] >= 0).sum().clamp(min=1)
-        return self.added(losses, observed, len(trees))
+            losses["tree"] = self.tree.nll(batch, batch["trees"])
+        return self.added(losses, batch["lengths"].sum().clamp(min=1), len(batch["trees"]))
 
     @torch.no_grad()
     def beliefs(self, batch: Mapping[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Per method, heads and relations ``int64 [B, N + 1, 2]`` and the probability of each, ``[B, N+1, N+1, R]``."""
-        p = self.tree(batch)
-        best = p.minimum_bayes_risk() if self.decode == "mbr" else p.argmax()
-        return {"softmax": greedy.beliefs(self.softmax, batch), "tree": (best, p.marginals)}
+        """Per method, what is predicted, as trees are, and the marginals."""
+        return {
+            "softmax": self.structure.greedy_beliefs(self.softmax, batch),
+            "tree": self.structure.beliefs(self.tree, batch, self.decode),
+        }
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         for method, (predicted, marginals) in self.beliefs(batch).items():
-            self.measures[method].update(marginals, batch["trees"], predicted, batch["relations"])
+            self.measures[method].update(predicted, marginals, batch["trees"], batch["gold"].items)
 
     def on_validation_epoch_end(self) -> None:
         for method, measures in self.measures.items():
-            for name, value in measures.compute().items():
+            values = measures.compute()
+            values["score"] = values[self.structure.score]  # what the best checkpoint is chosen by
+            for name, value in values.items():
                 self.log(f"val/{method}_{name}", value, sync_dist=True)  # equal in all processes already
             measures.reset()
 
     @torch.no_grad()
-    def parse(self, sentences: Sequence[Dependencies]) -> list[Dependencies]:
+    def parse(self, sentences: Sequence[Parsed]) -> list[Any]:
         """The sentences with the trees of the structured network, in one batch; those that they have are not read."""
-        trees = self.tree.decode(words_of(sentences), self.decode).tolist()
-        return [self.named(sentence, tree) for sentence, tree in zip(sentences, trees, strict=True)]
-
-    def named(self, sentence: Dependencies, tree: Sequence[Sequence[int]]) -> Dependencies:
-        """A sentence with the heads and relations of ``tree``, N + 1 pairs or more."""
-        heads, relations = zip(*tree[1 : len(sentence) + 1], strict=True)
-        named = tuple(self.relations[relation] for relation in relations)
-        return Dependencies(sentence.tokens, sentence.tags, heads, named, sentence.lines)
+        trees = self.tree.decode(words_of(sentences), self.decode)
+        pairs = zip(sentences, trees, strict=True)
+        return [self.structure.decode(sentence, tree, self.labels) for sentence, tree in pairs]
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(

@@ -9,16 +9,26 @@ from typing import Any
 from rich.table import Table
 
 from lnz.tasks.page import Page
-from lnz.tasks.parse.measures import HIGHER_IS_BETTER, PERCENT, TITLES
+from lnz.tasks.parse.structure import Name
+from lnz.tasks.parse.structures import HIGHER_IS_BETTER, PERCENT, TITLES, structure_of
 from lnz.tasks.versus import Versus
 
 VERSUS = Versus("tree", "tree", TITLES, HIGHER_IS_BETTER, PERCENT)
+NOTES = {
+    "dependency": (
+        "UAS and LAS count words with the right head, and of these the ones with the right relation, as the scorer of "
+        "CoNLL 2018 does for gold words: punctuation counts, subtypes of relations do not. The marginal negative "
+        "log-likelihood is −ln of the probability that a word's gold head and relation have, in nats."
+    ),
+    "constituency": (
+        "F1 counts labelled brackets as EVALB does with COLLINS.prm: tags and punctuation do not count, nor does TOP; "
+        "PRT is ADVP. The marginal negative log-likelihood is −ln of the probability of what each span is, a chain of "
+        "constituents or none, in nats per word."
+    ),
+}
 NOTE = (
-    "UAS and LAS count words with the right head, and of these the ones with the right relation, as the scorer of "
-    "CoNLL 2018 does for gold words: punctuation counts, subtypes of relations do not. The column of trees is the "
-    "share of sentences whose heads make a tree. The marginal negative log-likelihood is −ln of the probability that "
-    "a word's gold head and relation have, in nats. The gain is positive where the distribution over trees is better; "
-    "its spread is over the differences seed by seed."
+    "The column of trees is the share of sentences whose answers make a tree. The gain is positive where the "
+    "distribution over trees is better; its spread is over the differences seed by seed."
 )
 
 
@@ -40,7 +50,7 @@ class Result:
     measures: dict[str, dict[str, float]]
     seconds: float
     history: list[dict[str, float]]
-    structure: str
+    structure: Name
     kind: str
     data: str
 
@@ -51,10 +61,11 @@ def caption(results: Sequence[Result], about: str = "") -> str:
     spread = " (mean ± standard deviation over seeds)" if len(results) > 1 else ""
     which = "" if about else " Validation sentences, weights of the last epoch."
     cost = "" if about else f" {sum(result.seconds for result in results):.0f} s for both."
+    each = "word, over its heads" if results[0].structure == "dependency" else "span, over its labels"
     return (
-        f"softmax: one per word, over its heads; tree: exponential softmax over {results[0].kind}, by maximum "
-        f"likelihood. {about or results[0].data}. Seed {seeds}{spread}.{which} Attachment by the rules of CoNLL 2018; "
-        f"NLL is −ln of the marginal of gold head and relation, per word, ECE the expected calibration error.{cost}"
+        f"softmax: one per {each}; tree: exponential softmax over {results[0].kind}, by maximum likelihood. "
+        f"{about or results[0].data}. Seed {seeds}{spread}.{which} {structure_of(results[0].structure).rules}; "
+        f"marginal NLL per word, ECE the expected calibration error.{cost}"
     )
 
 
@@ -65,14 +76,19 @@ def table(results: Sequence[Result], about: str = "") -> Table:
 
 def page(results: Sequence[Result], picture: bytes, config: str, about: Mapping[str, Any]) -> str:
     """The report as one HTML page that needs no other file."""
-    wanted = {"train/{}_loss": "training loss per word", "val/{}_las": "LAS", "val/{}_nll": "marginal NLL per word"}
+    structure = structure_of(results[0].structure)
+    wanted = {
+        "train/{}_loss": "training loss per word",
+        "val/{}_score": TITLES[structure.score],
+        "val/{}_nll": "marginal NLL per word",
+    }
     return Page(
         title="lnz fit parse",
         headings=VERSUS.headings(VERSUS.measures(results)),
         rows=VERSUS.rows(results),
-        notes=[caption(results), NOTE],
+        notes=[caption(results), NOTES[structure.name], NOTE],
         picture=picture,
-        picture_says="trees of some sentences: predicted arcs above, gold arcs that were missed below",
+        picture_says=structure.picture_says,
         charts=VERSUS.curves(results, wanted),
         config=config,
         about=about,

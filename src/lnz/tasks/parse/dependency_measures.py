@@ -12,12 +12,8 @@ from torchmetrics.classification import BinaryCalibrationError
 from lnz.distributions import DependencyTree
 from lnz.metrics import attachment
 
-TITLES = {"uas": "UAS", "las": "LAS", "tree": "trees", "nll": "marginal NLL", "ece": "ECE"}
-HIGHER_IS_BETTER = {"uas": True, "las": True, "tree": True, "nll": False, "ece": False}
-PERCENT = ("uas", "las", "tree")
 
-
-class Measures(torch.nn.Module):
+class DependencyMeasures(torch.nn.Module):
     """Attachment scores by the rules of CoNLL 2018, how many outputs are trees, marginal NLL and calibration error.
 
     The marginal negative log-likelihood of a word is −ln of the probability of its gold head and relation; it is of
@@ -37,14 +33,14 @@ class Measures(torch.nn.Module):
         self.ece = BinaryCalibrationError(n_bins=15, validate_args=False)
 
     def update(
-        self, marginals: Tensor, trees: Tensor, predicted: Tensor, relations: Sequence[Sequence[str | None]]
+        self, predicted: Tensor, marginals: Tensor, trees: Tensor, relations: Sequence[Sequence[str | None]]
     ) -> None:
         """Take in a batch.
 
         Args:
+            predicted: ``int64 [B, N + 1, 2]``.
             marginals: P(head, relation), ``[B, N + 1, N + 1, R]``.
             trees: gold ones, ``int64 [B, N + 1, 2]``, −100 where not known.
-            predicted: ``int64 [B, N + 1, 2]``.
             relations: the names of the gold ones, of the N words of each sentence.
         """
         for names, tree, row in zip(relations, trees[..., 0].tolist(), predicted.tolist(), strict=True):
@@ -56,10 +52,9 @@ class Measures(torch.nn.Module):
         self.tree.update(self._are_trees(predicted, [len(names) for names in relations]).float())
         known = (trees[..., 0] >= 0) & (trees[..., 1] >= 0)
         known[:, 0] = False
-        if not known.any():
-            return
         gold, said = (self._of(marginals, side)[known] for side in (trees, predicted))
-        self.nll.update(-gold.clamp_min(torch.finfo(gold.dtype).tiny).log())
+        if known.any():
+            self.nll.update(-gold.clamp_min(torch.finfo(gold.dtype).tiny).log())
         self.ece.update(said.clamp(0, 1), (predicted == trees).all(-1)[known].long())
 
     def _are_trees(self, predicted: Tensor, lengths: Sequence[int]) -> Tensor:
