@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
-from lnz.plot.figures import plain
+from lnz.plot.figures import literal
 
 MOST_WORDS = 20
 """Of a sentence, drawn at most."""
@@ -90,7 +90,7 @@ def _draw(axis: Axes, row: Parse, span: tuple[float, float], widest: int) -> Non
     words = row.words[:MOST_WORDS]
     small = 8 if max(map(len, words)) < 10 else 7
     for place, word in enumerate(words, 1):
-        axis.text(place, 0, plain(word[:14]), ha="center", va="center", fontsize=small)
+        axis.text(place, 0, literal(word[:14]), ha="center", va="center", fontsize=small)
     if len(row.words) > MOST_WORDS:
         axis.text(len(words) + 0.8, 0, "…", ha="center", va="center", fontsize=small)
     for word, head, relation, colour in _arcs(row):
@@ -108,7 +108,7 @@ def _draw(axis: Axes, row: Parse, span: tuple[float, float], widest: int) -> Non
             axis.annotate("", (end, base), (end, base + 0.15 * sign), arrowprops=tip)
         middle = (word + head) / 2 if head else word
         axis.text(
-            middle, top * 0.98, plain(relation[:12]), ha="center", va="center", fontsize=6, color=colour,
+            middle, top * 0.98, literal(relation[:12]), ha="center", va="center", fontsize=6, color=colour,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
         )  # fmt: skip
     axis.set(xlim=(0.4, widest + 1.0), ylim=(-max(span[1], 0.3) - 0.4, span[0] + 0.4))
@@ -133,7 +133,7 @@ def constituency_trees(rows: Sequence[tuple[Sequence[str], Sequence[Span], Seque
     axes = figure.subplots(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axis, (words, _, _), (up, down) in zip(axes, rows, bars, strict=True):
         for place, word in enumerate(words[:MOST_WORDS], 1):
-            axis.text(place, 0, plain(word[:14]), ha="center", va="center", fontsize=8)
+            axis.text(place, 0, literal(word[:14]), ha="center", va="center", fontsize=8)
         for sign, side in ((1, up), (-1, down)):
             for label, start, stop, colour, level in side:
                 x = (start + 0.6, stop + 0.4)
@@ -141,7 +141,7 @@ def constituency_trees(rows: Sequence[tuple[Sequence[str], Sequence[Span], Seque
                 for end in x:
                     axis.plot((end, end), (sign * level, sign * (level - 0.25)), color=colour, lw=1.4)
                 axis.text(
-                    sum(x) / 2, sign * level, plain(label[:12]), ha="center", va="center", fontsize=6, color=colour,
+                    sum(x) / 2, sign * level, literal(label[:12]), ha="center", va="center", fontsize=6, color=colour,
                     bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
                 )  # fmt: skip
         top, bottom = (max((level for *_, level in side), default=0) for side in (up, down))

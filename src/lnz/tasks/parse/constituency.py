@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -117,10 +117,10 @@ class Constituency(Structure):
 
     def decode(self, sentence: Bracketed, tree: Tensor, labels: Sequence[str]) -> Bracketed:
         found = _chart_labels(tuple(labels)).decode(tree, sentence.tokens, TOP)
-        return Bracketed(sentence.tokens, sentence.own_tags, found.constituents, sentence.tagged)
+        return replace(sentence, spans=found.constituents)
 
     def gold(self, sentence: Bracketed) -> list[tuple[str, int, int]]:
-        return [tuple(each) for each in sentence.constituents]
+        return [(label, start, stop) for label, start, stop in sentence.constituents]
 
     def parser(self, encoder: nn.Module, labels: Sequence[str], settings: Mapping[str, Any]) -> SpanParser:
         return SpanParser(encoder, len(labels), hidden=settings["span_width"], dropout=settings["dropout"])

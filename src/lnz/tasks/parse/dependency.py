@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,9 @@ class Dependency(Structure):
         return torch.tensor([(0, 0), *known])
 
     def decode(self, sentence: Dependencies, tree: Tensor, labels: Sequence[str]) -> Dependencies:
-        heads, relations = zip(*tree[1 : len(sentence) + 1].tolist(), strict=True)
-        named = tuple(labels[relation] for relation in relations)
-        return Dependencies(sentence.tokens, sentence.tags, heads, named, sentence.lines)
+        arcs = tree[1 : len(sentence) + 1].tolist()
+        heads, relations = tuple(head for head, _ in arcs), tuple(labels[relation] for _, relation in arcs)
+        return replace(sentence, heads=heads, relations=relations)
 
     def gold(self, sentence: Dependencies) -> tuple[str | None, ...]:
         return sentence.relations
