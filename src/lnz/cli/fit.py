@@ -14,7 +14,7 @@ SUMMARY = "train a network that ends in an exponential softmax, or learn a direc
 TASKS = {
     "segment": ("lnz.tasks.segment.run", "label every pixel of an image: a Markov random field over the grid"),
     "tag": ("lnz.tasks.tag.run", "label every word of a sentence, or image of a string: a linear chain"),
-    "parse": ("lnz.tasks.parse.run", "the tree of a sentence: an exponential softmax over dependency trees"),
+    "parse": ("lnz.tasks.parse.run", "the tree of a sentence: dependencies or constituents"),
     "density": ("lnz.tasks.density.run", "a distribution over binary images: a restricted Boltzmann machine"),
     "transcribe": ("lnz.tasks.transcribe.run", "what recordings say, and when: connectionist temporal classification"),
     "bayesnet": ("lnz.tasks.bayesnet.run", "the tables of a Bayesian network, from rows with holes: EM"),

@@ -93,7 +93,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     if task not in TASKS:
         raise FormatError(f"{source}: expected a checkpoint of lnz fit {' or '.join(TASKS)}, got task {task!r}")
     module, takes, said = TASKS[task]
-    if takes == "text":
+    if task == "tag":  # which may be of images
         import_module(module).check_sentences(checkpoint, str(source))
     given = getattr(arguments, takes)
     if given is None:

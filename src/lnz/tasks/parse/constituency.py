@@ -85,6 +85,7 @@ class Constituency(Structure):
     files = "bracketed trees"
     rules = "F1 of brackets by EVALB's rules (COLLINS.prm)"
     score = "f1"
+    axes = 2
     picture_says = "trees of some sentences: predicted constituents above, gold ones that were missed below"
 
     def read(

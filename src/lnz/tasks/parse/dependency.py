@@ -30,6 +30,7 @@ class Dependency(Structure):
     files = "CoNLL-U"
     rules = "Attachment by the rules of CoNLL 2018"
     score = "las"
+    axes = 1
     picture_says = "trees of some sentences: predicted arcs above, gold arcs that were missed below"
 
     def read(

@@ -41,7 +41,3 @@ def predict(checkpoint: Mapping[str, Any], source: str, text: Path, output: Path
         parsed |= dict(zip(part, module.parse([sentences[k] for k in part]), strict=True))
     structure.write(text, output, [parsed[k] for k in range(len(sentences))], encoding)
     return len(sentences)
-
-
-def check_sentences(checkpoint: Mapping[str, Any], source: str) -> None:
-    """Nothing to refuse: every parser takes sentences."""

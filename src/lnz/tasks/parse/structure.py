@@ -41,6 +41,8 @@ class Structure(ABC):
     score: ClassVar[str]
     """The measure by which the best checkpoint is chosen."""
     picture_says: ClassVar[str]
+    axes: ClassVar[int]
+    """How many axes of a tree are of words."""
 
     @abstractmethod
     def read(

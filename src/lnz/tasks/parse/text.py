@@ -55,7 +55,7 @@ def collate(structure: Structure, examples: Sequence[dict[str, Any]]) -> dict[st
     return {
         **words(sentences),
         "gold": Kept([structure.gold(sentence) for sentence in sentences]),
-        "trees": padded(trees, 2 if structure.name == "constituency" else 1),
+        "trees": padded(trees, structure.axes),
         "index": torch.stack([example["index"] for example in examples]),
     }
 
