@@ -25,7 +25,7 @@ from lnz.tasks.parse.structure import Structure, Tags
 from lnz.typing import IGNORE
 
 TOP = "TOP"
-"""The label of a whole sentence that has none."""
+"""The label of what has none, as whole sentences may."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,11 @@ class Bracketed:
         own = set(last.values())
         tags = tuple(tree.constituents[last[word]].label if word in last else None for word in range(len(tree.words)))
         whole = Constituent(TOP, 0, len(tree.words))
-        rest = [each for place, each in enumerate(tree.constituents) if place not in own]
-        if rest and not rest[0].label:
-            rest[0] = whole
+        rest = [
+            each if each.label else each._replace(label=TOP)
+            for place, each in enumerate(tree.constituents)
+            if place not in own
+        ]
         return cls(tree.words, tags, tuple(rest or [whole]), tagged)
 
     def __len__(self) -> int:
