@@ -36,6 +36,7 @@ SURFACE = {
         "Transducer",
         "Weighted",
         "bounds",
+        "calibrate",
         "factorial_hmm",
         "inference",
         "latent_class",

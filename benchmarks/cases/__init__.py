@@ -15,6 +15,7 @@ from benchmarks.cases.gibbs import Gibbs
 from benchmarks.cases.grid_belief_propagation import GridBeliefPropagation
 from benchmarks.cases.grid_variational import GridVariational
 from benchmarks.cases.hmm import HMMSmoothing
+from benchmarks.cases.network_em import NetworkEM
 from benchmarks.cases.semi_markov import SemiMarkov
 from benchmarks.cases.transducer import TransducerLoss
 from benchmarks.cases.trees import Constituency, Grammar
@@ -25,6 +26,7 @@ ALL: tuple[Case, ...] = (
     GridVariational(),
     ExactMarginals(),
     EvidenceBatch(),
+    NetworkEM(),
     ChainNLL(),
     Viterbi(),
     SemiMarkov(),

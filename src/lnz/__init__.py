@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from lnz import inference, metrics, objectives
+from lnz.calibration import Temperature, calibrate
 from lnz.distributions import (
     CTC,
     HMM,
@@ -65,9 +66,11 @@ __all__ = [
     "SecondOrderChain",
     "SemiMarkov",
     "Softmax",
+    "Temperature",
     "Transducer",
     "Weighted",
     "bounds",
+    "calibrate",
     "factorial_hmm",
     "inference",
     "latent_class",

@@ -206,7 +206,7 @@ def check_labels(name: str, labels: Tensor, cardinalities: Tensor | int, *, unob
     check_tensor(name, labels)
     if labels.dtype != torch.int64:
         raise TypeError(f"{name}: expected dtype torch.int64, got {labels.dtype}")
-    if not labels.numel() or not concrete(labels) or _within(labels, cardinalities):
+    if not labels.numel() or not concrete(labels) or _within(labels, cardinalities, unobserved):
         return
     bad = (labels >= cardinalities) | (labels < 0)
     if unobserved:
@@ -220,12 +220,22 @@ def check_labels(name: str, labels: Tensor, cardinalities: Tensor | int, *, unob
         )
 
 
-def _within(labels: Tensor, cardinality: Tensor | int) -> bool:
-    """Whether all labels are known to lie in [0, cardinality); NumPy's way, as in :func:`largest`."""
-    if not isinstance(cardinality, int) or not plain(labels):
+def _within(labels: Tensor, cardinality: Tensor | int, unobserved: bool) -> bool:
+    """Whether all labels are known to lie in [0, cardinality), or to be −100; NumPy's way, as in :func:`largest`."""
+    if not plain(labels) or not labels.dim():
         return False
     values = labels.numpy()
-    return bool(values.min() >= 0 and values.max() < cardinality)
+    if isinstance(cardinality, int):
+        inside = values.max() < cardinality
+    elif plain(cardinality) and cardinality.dim() == 1:
+        inside = (values.reshape(-1, values.shape[-1]).max(0) < cardinality.numpy()).all()
+    else:
+        return False
+    lowest = values.min()
+    if not inside or lowest >= 0:
+        return bool(inside)
+    # as unsigned numbers, −99 … −1 lie above −100
+    return unobserved and bool(lowest == IGNORE and values.view(np.uint64).max() == np.uint64(2**64 + IGNORE))
 
 
 def as_labels(name: str, labels: Tensor) -> Tensor:

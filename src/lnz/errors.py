@@ -59,6 +59,10 @@ class NormalizationWarning(UserWarning):
     """Probabilities in a file do not sum to 1, within the rounding of their digits, and were normalized."""
 
 
+class LatentTagsWarning(UserWarning):
+    """−100 among the tags of a CRF layer, summed over as latent; most other losses skip such steps."""
+
+
 def warn(message: str, category: type[Warning]) -> None:
     """Warn at the line that called lnz, however deep in it this is (torch may lie between two of its frames)."""
     frame, level = sys._getframe(1), 2

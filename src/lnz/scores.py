@@ -228,7 +228,12 @@ def observe(model: Model, labelling: Tensor) -> Model:
     Raises:
         ValueError: wrong shape, or a label out of range.
     """
-    observed = labelling = as_labelling("y", model.graph, labelling, model.batch_shape)
+    return clamped(model, as_labelling("y", model.graph, labelling, model.batch_shape))
+
+
+def clamped(model: Model, labelling: Tensor) -> Model:
+    """:func:`observe`, of a labelling that has been checked."""
+    observed = labelling
     if model.observed is not None:
         before, now = torch.broadcast_tensors(model.observed, labelling)
         clash = ((before != IGNORE) & (now != IGNORE) & (before != now)).any(-1)

@@ -76,7 +76,7 @@ class TestRunFolder:
 
     def test_report_needs_no_other_file(self, run_folder):
         page = (run_folder / "report.html").read_text()
-        assert page.count("data:image/png;base64,") == 4
+        assert page.count("data:image/png;base64,") == 5
         assert not re.search(r'(src|href)="(?!data:)', page)
         assert "dilations:" in page
         nll = np.mean([result["measures"]["mrf"]["nll"] for result in results(run_folder)])
@@ -284,6 +284,26 @@ class TestErrors:
         assert "no task 'paint'; tasks are: segment" in capsys.readouterr().err
 
 
+class TestCalibrate:
+    def test_temperatures_are_fitted_kept_and_used(self, run_folder, tmp_path, capsys):
+        assert fit(*TINY, *QUIET, "--trainer.max_epochs", 2, "--output", tmp_path / "run", "--calibrate") == 0
+        assert re.search(r"temperature of mrf: [\d.]+ \(NLL .* → .*, ECE .* → ", capsys.readouterr().out)
+        (run,), plain = results(tmp_path / "run"), results(run_folder)[0]
+        last = tmp_path / "run/seed-0/checkpoints/last.ckpt"
+        assert load_checkpoint(last)["lnz"]["temperatures"] == run["temperatures"]
+        assert run["temperatures"].keys() == {"softmax", "mrf"}
+        for method in ("softmax", "mrf"):
+            assert run["measures"][method]["nll"] < plain["measures"][method]["nll"]
+        assert evaluate(last, *TestEvaluate.SCENES, "--json") == 0
+        (again,) = json.loads(capsys.readouterr().out)
+        assert again["measures"]["mrf"] == pytest.approx(run["measures"]["mrf"], abs=1e-6)
+        module = SegmentModule.from_checkpoint(load_checkpoint(last), str(last))
+        image = torch.rand(1, 1, 8, 8)
+        _, certainty = module.predict_step({"image": image}, 0)
+        wanted = module.mrf(image).tempered(run["temperatures"]["mrf"]).node_marginals.amax(-1)
+        torch.testing.assert_close(certainty.flatten(1), wanted.detach())
+
+
 class TestEvaluate:
     """The table of ``fit`` on other data than those of the run."""
 
@@ -379,14 +399,16 @@ class TestProcesses:
     def test_two_processes(self, tmp_path):
         """Both processes train one model, and the measures are those of all images, each once."""
         parallel = ["--trainer.strategy", "ddp", "--trainer.devices", 2]
-        output = ["--trainer.max_epochs", 2, *TINY, *QUIET, "--output", tmp_path / "run"]
+        output = ["--trainer.max_epochs", 2, *TINY, *QUIET, "--output", tmp_path / "run", "--calibrate"]
         shown = finished(start("segment", *output, *parallel, folder=tmp_path))
+        assert shown.count("temperature of mrf: ") == 1
         assert shown.count("gain of MRF") == 1
         (result,) = results(tmp_path / "run")
         assert 0 <= result["converged"] <= 1
         # the same weights judged by one process alone
-        again = ["--trainer.max_epochs", 2, "--ckpt_path", tmp_path / "run/seed-0/checkpoints/last.ckpt"]
+        again = ["--trainer.max_epochs", 2, "--ckpt_path", tmp_path / "run/seed-0/checkpoints/last.ckpt", "--calibrate"]
         finished(start("segment", *again, *TINY, *QUIET, "--output", tmp_path / "alone", folder=tmp_path))
         (alone,) = results(tmp_path / "alone")
         for method in ("softmax", "mrf"):
             assert alone["measures"][method] == pytest.approx(result["measures"][method], abs=1e-6)
+            assert alone["temperatures"][method] == pytest.approx(result["temperatures"][method], rel=1e-5)

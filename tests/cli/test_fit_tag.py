@@ -88,7 +88,7 @@ class TestRunFolder:
 
     def test_report_needs_no_other_file(self, run_folder):
         page = (run_folder / "report.html").read_text()
-        assert page.count("data:image/png;base64,") == 4
+        assert page.count("data:image/png;base64,") == 5
         assert not re.search(r'(src|href)="(?!data:)', page)
         nll = np.mean([result["measures"]["crf"]["nll"] for result in results(run_folder)])
         assert f"{nll:.4f} ±" in page
@@ -213,6 +213,40 @@ def test_help_says_that_the_data_are_composed(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "No tagged text comes with lnz" in shown
     assert "lnz fit tag --data.train train.bio --data.val dev.bio --data.scheme BIO" in shown
+
+
+class TestCalibrate:
+    def test_temperatures_are_fitted_kept_and_used(self, tmp_path, capsys):
+        """The same weights without and with; a lower NLL, the same tags; each checkpoint has its own."""
+        names(tmp_path / "train.bio"), names(tmp_path / "test.bio", 10)
+        lines = (tmp_path / "test.bio").read_text().replace("y\tB-PER", "y\tB-LOC", 2)  # some surprises
+        (tmp_path / "val.bio").write_text(lines)
+        options = [*SMALL, *QUIET, "--data.train", tmp_path / "train.bio", "--data.val", tmp_path / "val.bio"]
+        options += ["--data.min_count", 1, "--model.learning_rate", 0.05, "--trainer.max_epochs", 6]
+        assert fit(*options, "--output", tmp_path / "plain") == 0
+        capsys.readouterr()
+        assert fit(*options, "--output", tmp_path / "run", "--calibrate") == 0
+        shown = capsys.readouterr().out
+        assert re.search(r"temperature of softmax: [\d.]+ \(NLL .* → .*, ECE .* → ", shown)
+        assert re.search(r"temperature of crf: [\d.]+ \(NLL ", shown)
+        assert "temperaturesthatwerefittedontherun'svalidationdata:softmax" in "".join(shown.split())
+        (plain,), (run,) = results(tmp_path / "plain"), results(tmp_path / "run")
+        kept = {name: load_checkpoint(tmp_path / f"run/seed-0/checkpoints/{name}.ckpt") for name in ("last", "best")}
+        assert kept["last"]["lnz"]["temperatures"] == run["temperatures"]
+        assert kept["best"]["lnz"]["temperatures"].keys() == {"softmax", "crf"}
+        assert plain["temperatures"] == {}
+        for method in ("softmax", "crf"):
+            before, after = plain["measures"][method], run["measures"][method]
+            assert after["nll"] < before["nll"]
+            assert (after["accuracy"], after["f1"]) == (before["accuracy"], before["f1"])
+        assert evaluate(tmp_path / "run", "--data.val", tmp_path / "val.bio", "--json") == 0
+        (again,) = json.loads(capsys.readouterr().out)
+        assert again["temperatures"] == run["temperatures"]
+        assert again["measures"]["crf"] == pytest.approx(run["measures"]["crf"], abs=1e-6)
+        both = [
+            load_checkpoint(tmp_path / f"{run}/seed-0/checkpoints/last.ckpt")["state_dict"] for run in ("plain", "run")
+        ]
+        assert all((both[0][name] == value).all() for name, value in both[1].items())
 
 
 class TestEvaluate:

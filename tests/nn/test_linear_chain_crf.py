@@ -16,7 +16,7 @@ B, T, L = 4, 7, 5
 
 def example(batch_first: bool = True, seed: int = 0) -> tuple[LinearChainCRF, torch.Tensor, torch.Tensor, torch.Tensor]:
     torch.manual_seed(seed)
-    crf = LinearChainCRF(L, batch_first).double()
+    crf = LinearChainCRF(L, batch_first, latent_tags=True).double()
     with torch.no_grad():
         for parameter in crf.parameters():
             parameter.normal_()
@@ -261,7 +261,7 @@ def test_gold_tags_that_a_scheme_forbids_are_named(batch_first: bool, weighted: 
         return  # latent tags have no weight
     names, first = ["O", "B-x", "I-x", "B-y", "I-y"], (lambda x: x) if batch_first else (lambda x: x.transpose(0, 1))
     weights = torch.ones(5) if weighted else None
-    crf = LinearChainCRF(5, batch_first, tags=names, class_weights=weights)
+    crf = LinearChainCRF(5, batch_first, tags=names, class_weights=weights, latent_tags=True)
     if sentence == "O ? I-y":  # makes it impossible whatever is latent
         with torch.no_grad():
             crf.transitions[3, 4] = crf.transitions[4, 4] = -torch.inf

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import itertools
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import networkx
@@ -350,3 +352,33 @@ def test_em_and_the_expected_gradient_end_at_the_same_point(shared_data: Path) -
     for table, each in zip(result.model.log_cpts, counts, strict=True):
         smoothed = each + count
         equal(smoothed - smoothed.sum(-1, keepdim=True) * table.exp(), torch.zeros_like(each), rtol=0.0, atol=1e-2)
+
+
+_MEMORY = """
+import resource, sys, torch, lnz
+
+def peak():
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+net, generator = lnz.BayesNet.from_bif(sys.argv[1]), torch.Generator().manual_seed(0)
+data = net.sample((100_000,), generator=generator)
+data[torch.rand(data.shape, generator=generator) < 0.1] = -100
+net.e_step(data[:20_000])
+before = peak()
+evidence, counts = net.e_step(data)
+net.m_step(counts)
+print(peak() - before, len(torch.unique((data < 0).long() @ (2 ** torch.arange(data.shape[1])))), float(evidence))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_memory_of_an_iteration_does_not_grow_with_rows(shared_data: Path) -> None:
+    """ALARM, 100,000 rows, most with holes of their own: a copy of the tables per row would take 690 MB."""
+    path = str(shared_data / "bayesnets/alarm.bif.gz")
+    run = subprocess.run([sys.executable, "-c", _MEMORY, path], capture_output=True, text=True, check=True)
+    grown, patterns, evidence = map(float, run.stdout.split())
+    assert patterns > 50_000
+    assert math.isfinite(evidence)
+    assert grown < 60e6  # beyond 20,000 rows; the data are 30 MB, and each row's evidence is returned

@@ -126,6 +126,19 @@ class Values(Family):
             gradient = torch.autograd.grad(z.masked_fill(torch.isneginf(z), 0.0).sum(), leaf)[0]
             assert gradient.isfinite().all()
 
+    @given(st.data())
+    def test_tempered_by_a_temperature_per_part(self, data: st.DataObject) -> None:
+        instance = data.draw(self.instances())
+        p = instance.p
+        parts = len(p.scores) if isinstance(p.scores, tuple) else 1
+        temperatures = tuple(0.4 + 0.3 * part for part in range(parts))
+        scores, wanted = p.tempered(temperatures)._expanded_scores(), p._expanded_scores()
+        for actual, score, temperature in zip(scores, wanted, temperatures, strict=True):
+            equal(actual, score / temperature)
+        equal(p.tempered((0.7,) * parts).log_partition, instance.oracle.tempered(0.7).log_partition)
+        with pytest.raises(ValueError, match=f"temperature: expected one for each of {parts} parts of the scores, got"):
+            p.tempered((1.0,) * (parts + 1))
+
     def test_temperatures_that_make_no_sense(self) -> None:
         p = self.example().p
         for value in (0.0, -1.0, torch.nan):

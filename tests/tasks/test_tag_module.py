@@ -6,10 +6,28 @@ import torch
 from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from lnz import plot
 from lnz.errors import FormatError
 from lnz.metrics import hamming
+from lnz.tasks.reliability import reliability
 from lnz.tasks.tag.measures import Measures, as_bio, mark_spans, span_counts
 from lnz.tasks.tag.module import TagModule
+
+
+def test_reliability_is_that_of_the_calibration_error():
+    """Σ share · |probability − share right| is what torchmetrics says; bins in one picture."""
+    torch.manual_seed(0)
+    measures = Measures(["a", "b", "c"])
+    assert reliability(measures.ece) == []
+    for _ in range(2):
+        beliefs, tags = torch.randn(4, 50, 3).mul(2).softmax(-1), torch.randint(3, (4, 50))
+        measures.update(beliefs, tags, beliefs.argmax(-1))
+    bins = reliability(measures.ece)
+    error = sum(share * abs(sure - right) for sure, right, share in bins)
+    assert error == pytest.approx(float(measures.ece.compute()), abs=1e-6)
+    assert sum(share for _, _, share in bins) == pytest.approx(1)
+    assert plot.png(plot.reliability({"0 chain": bins, "1 chain": bins}, "of a chain")).startswith(b"\x89PNG")
+
 
 TAGS = ["O", "B-x", "I-x"]
 WORDS = {"words": ["a", "b"], "characters": list("abcA")}

@@ -28,7 +28,7 @@ from lnz.checks import (
     working_dtype,
 )
 from lnz.distributions.support import Labellings
-from lnz.distributions.temperature import check_temperature, divided
+from lnz.distributions.temperature import check_temperature, check_temperatures, divided
 from lnz.ops.conditionals.normalised import log_softmax_at
 from lnz.typing import IGNORE, SampleShape
 
@@ -107,7 +107,7 @@ class StructuredDistribution(Distribution, ABC):
 
     @abstractmethod
     def map_scores(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """The same distribution with ``function`` applied to each score tensor."""
+        """The same distribution with ``function`` applied to each score tensor, in the order of :attr:`scores`."""
 
     @abstractmethod
     def _map_entries(self, function: Callable[[Tensor, int], Tensor]) -> Self:
@@ -322,14 +322,19 @@ class StructuredDistribution(Distribution, ABC):
         """ln of the number of labellings with a finite score, ``[*batch]`` (ln Z of the model with those scores 0)."""
         return self.map_scores(lambda s: torch.zeros_like(s).masked_fill(torch.isneginf(s), -torch.inf)).log_partition
 
-    def tempered(self, temperature: float | Tensor) -> Self:
+    def tempered(self, temperature: float | Tensor | tuple[float, ...]) -> Self:
         """The distribution with all scores divided by ``temperature`` > 0.
 
         A tensor of temperatures broadcasts with the batch shape; what the batch shares is then written out per entry.
+        A tuple has a number for each part of :attr:`scores`, as :func:`lnz.calibrate` finds them.
 
         Raises:
             TypeError, ValueError: a temperature of the wrong type or shape, or one that is not positive.
         """
+        if isinstance(temperature, tuple):
+            check_temperatures(temperature, len(self.scores) if isinstance(self.scores, tuple) else 1)
+            each = iter(temperature)
+            return self.map_scores(lambda scores: scores / next(each))
         check_temperature(temperature, self.batch_shape)
         if isinstance(temperature, Tensor) and temperature.dim():
             return self._map_entries(lambda scores, axes: divided(scores, temperature, axes))

@@ -192,7 +192,7 @@ class BayesNet(LearnsTables, StructuredDistribution):
         return self.condition(y).log_partition
 
     def condition(self, y: Tensor) -> Self:
-        return self._like(self.log_cpts, self._mrf.condition(self.labelling(y)), False)
+        return self._like(self.log_cpts, self._mrf._clamped(self.labelling(y)), False)
 
     def do(self, values: Mapping[int | str, int | str]) -> Self:
         """The network in which variables have been *set*, whatever their parents are (Pearl 2009, section 3.2).

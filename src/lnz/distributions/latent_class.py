@@ -13,6 +13,8 @@ from lnz.distributions.statistics import BLOCK, is_stack, require_possible
 from lnz.inference import Exact
 from lnz.typing import IGNORE
 
+_NEVER = -1e200  # ln of what is impossible, in products with 0
+
 
 class ClassModel(BayesNet):
     """A :class:`BayesNet` whose variable 0 is the class, the parent of all others, the items.
@@ -41,7 +43,7 @@ class ClassModel(BayesNet):
             raise ValueError(f"data: expected rows [R, {len(self.cardinalities)}], got {list(y.shape)}")
         weights = torch.ones(len(y), dtype=torch.float64) if weights is None else weights.double()
         weights = weights.to(y.device)
-        rows = max(1, BLOCK // (self.cardinalities[0] * max(1, self.batch_shape.numel())))
+        rows = max(1, BLOCK // max(self.cardinalities[0] * max(1, self.batch_shape.numel()), sum(self.cardinalities)))
         parts = [
             self._class_statistics(y[at : at + rows], weights[at : at + rows], at) for at in range(0, len(y), rows)
         ]
@@ -54,20 +56,21 @@ class ClassModel(BayesNet):
         All tables may have axes ``[S, 1]`` in front, as a stack of networks has them.
         """
         prior, *tables = (table.detach().double() for table in self.log_cpts)
-        joint = prior.unsqueeze(-1).expand(*prior.shape, len(y))  # [*stack, classes, R]
+        items, cards = y[:, 1:], self.cardinalities[1:]
+        starts = torch.tensor([0, *cards], device=y.device).cumsum(0)
+        seen = torch.zeros(len(y), int(starts[-1]), dtype=torch.float64, device=y.device)
+        seen.scatter_(1, starts[:-1] + items.clamp(min=0), (items != IGNORE).double())
+        joined = torch.cat(tables, -1) if tables else prior.new_zeros(*prior.shape, 0)  # [*stack, classes, answers]
+        joint = prior.unsqueeze(-1) + joined.clamp(min=_NEVER) @ seen.T  # [*stack, classes, R]
         wrong = torch.arange(prior.shape[-1], device=y.device)[:, None] != y[:, 0]
-        joint = joint.masked_fill(wrong & (y[:, 0] != IGNORE), -torch.inf)
-        for table, states in zip(tables, y[:, 1:].T, strict=True):
-            joint = joint + table[..., states.clamp(min=0)].masked_fill(states == IGNORE, 0.0)
+        joint = joint.masked_fill((wrong & (y[:, 0] != IGNORE)) | (joint < _NEVER / 2), -torch.inf)
         evidence = joint.logsumexp(-2)
         require_possible(evidence, first)
         share = (joint - evidence.unsqueeze(-2)).exp() * weights
-        counts = [share.sum(-1)]
-        for table, states in zip(tables, y[:, 1:].T, strict=True):
-            seen = states[:, None] == torch.arange(table.shape[-1], device=y.device)
-            missing = (share @ (states == IGNORE).double()).unsqueeze(-1)
-            counts.append(share @ seen.double() + missing * table.exp())
-        return (evidence @ weights).reshape(self.batch_shape[:1]), counts
+        counts, missing = share @ seen, share @ (items == IGNORE).double()
+        missing = missing.repeat_interleave(torch.tensor(cards, dtype=torch.int64, device=y.device), -1)
+        counts = counts + missing * joined.exp()
+        return (evidence @ weights).reshape(self.batch_shape[:1]), [share.sum(-1), *counts.split(cards, -1)]
 
     def classes(self, rows: Tensor) -> Tensor:
         """P(class | items) of rows ``[R, items]`` or ``[R, 1 + items]``, ``[R, classes]``."""

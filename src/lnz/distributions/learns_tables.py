@@ -137,9 +137,15 @@ class LearnsTables:
         tables = zip(*(network.log_cpts for network in networks), strict=True)
         return self._with([torch.stack(each).unsqueeze(1) for each in tables], joint=True)
 
-    def unstacked(self) -> list[Self]:
-        """The networks that :meth:`stacked` took."""
-        each = zip(*(table.unbind(0) for table in self.log_cpts), strict=True)
+    def stack_of(self, places: Sequence[int]) -> Self:
+        """Some of the networks that :meth:`stacked` took, as one."""
+        which = torch.tensor(places)
+        return self._with([table[which.to(table.device)] for table in self.log_cpts], joint=True)
+
+    def unstacked(self, places: Sequence[int] | None = None) -> list[Self]:
+        """The networks that :meth:`stacked` took, or some of them."""
+        places = range(len(self.log_cpts[0])) if places is None else places
+        each = [[table[place] for table in self.log_cpts] for place in places]
         return [self._with([table.squeeze(0) for table in tables], joint=True) for tables in each]
 
     def state_dict(self) -> dict[str, Tensor]:

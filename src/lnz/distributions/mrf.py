@@ -20,7 +20,7 @@ from lnz.inference.map.mode import judged
 from lnz.ops.conditionals.latent import latent_label_scores
 from lnz.ops.conditionals.normalised import keep_observed
 from lnz.ops.conditionals.reference import label_scores
-from lnz.scores import Entry, Model, as_labelling, checked_model, observe
+from lnz.scores import Entry, Model, as_labelling, checked_model, clamped, observe
 from lnz.typing import IGNORE, LazyTuple
 
 
@@ -161,7 +161,11 @@ class MRF(StructuredDistribution):
         return as_labelling("y", self.graph, y, self.batch_shape)
 
     def condition(self, y: Tensor) -> Self:
-        return self._with(observe(self.model, y))
+        return self._clamped(self.labelling(y))
+
+    def _clamped(self, y: Tensor) -> Self:
+        """:meth:`condition` on a labelling that has been checked."""
+        return self._with(clamped(self.model, y))
 
     @property
     def num_labels(self) -> int:

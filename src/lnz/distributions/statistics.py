@@ -36,9 +36,10 @@ def expected(net: BayesNet, data: Tensor, reduce: bool, weights: Tensor | None =
     with torch.no_grad():
         for start in range(0, max(1, len(y)), rows):
             some = slice(start, start + rows)
-            posterior = net.condition(y[some]).to_mrf()
+            posterior = net.to_mrf()._clamped(y[some])
             posterior._validate_args = False
-            groups = posterior.marginals  # first: ln Z is made along with them
+            each = None if weights is None else weights[some]
+            groups = posterior.solution.summed_marginals(each) if reduce else posterior.marginals  # ln Z with them
             found = (
                 posterior.log_partition
                 if has_evidence
@@ -46,11 +47,10 @@ def expected(net: BayesNet, data: Tensor, reduce: bool, weights: Tensor | None =
             )
             evidence.append(found)
             require_possible(found, start)
-            counts = net.families.by_variable(groups)
-            each = None if weights is None else weights[some]
-            parts.append([_summed(c, each, stack > 0) for c in counts] if reduce else counts)
+            parts.append(net.families.by_variable(groups))
     if reduce:
-        return torch.cat(evidence, -1), [torch.stack(each).sum(0) for each in zip(*parts, strict=True)]
+        sums = [torch.stack(each).sum(0) for each in zip(*parts, strict=True)]
+        return torch.cat(evidence, -1), sums if stack else [each.squeeze(0) for each in sums]
     return torch.cat(evidence), [torch.cat(each) for each in zip(*parts, strict=True)]
 
 
@@ -69,15 +69,6 @@ def counted(wiring: Families, y: Tensor, weights: Tensor | None) -> list[Tensor]
         each = None if weights is None else weights.double()
         counts.append(torch.bincount(index, each, minlength=math.prod(shape)).double().reshape(shape))
     return counts
-
-
-def _summed(counts: Tensor, weights: Tensor | None, stack: bool) -> Tensor:
-    """Counts ``[R, …]`` summed over their rows; of a stack, ``[S, R, …]`` to ``[S, 1, …]``."""
-    axis = 1 if stack else 0
-    if weights is None:
-        return counts.sum(axis, keepdim=stack, dtype=torch.float64)
-    each = weights.to(counts.device).double().reshape(-1, *[1] * (counts.dim() - axis - 1))
-    return (each * counts.double()).sum(axis, keepdim=stack)
 
 
 def require_possible(evidence: Tensor, start: int = 0) -> None:

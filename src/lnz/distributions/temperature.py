@@ -22,6 +22,14 @@ def check_temperature(temperature: float | Tensor, batch_shape: Sequence[int]) -
         check_positive("temperature", temperature)
 
 
+def check_temperatures(temperatures: Sequence[float], parts: int) -> None:
+    """Raise unless they are as many positive numbers as there are parts of the scores."""
+    if len(temperatures) != parts:
+        raise ValueError(f"temperature: expected one for each of {parts} parts of the scores, got {len(temperatures)}")
+    for temperature in temperatures:
+        check_positive("temperature", temperature)
+
+
 def divided(scores: Tensor, temperature: float | Tensor, axes: int) -> Tensor:
     """``scores [*batch, …]``, of ``axes`` axes behind those of the batch, by the temperature of each batch entry."""
     if not isinstance(temperature, Tensor):

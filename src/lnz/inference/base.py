@@ -76,6 +76,21 @@ class Solution:
         """The probability of each label of each node, ``[*batch, N, L]``; 0 beyond a node's own cardinality."""
         self._cannot("node marginals", SUMMING)
 
+    def summed_marginals(self, weights: Tensor | None = None) -> tuple[Tensor, ...]:
+        """:attr:`marginals` summed over the last batch axis, which remains with size 1, in float64.
+
+        Args:
+            weights: ``[R]``, how often each entry of this axis counts; ``None``, once.
+        """
+        axis, found = len(self.model.batch_shape) - 1, []
+        for marginal in self.marginals:
+            if weights is None:
+                found.append(marginal.sum(axis, keepdim=True, dtype=torch.float64))
+            else:
+                each = weights.to(marginal.device).double().reshape(-1, *[1] * (marginal.dim() - axis - 1))
+                found.append((each * marginal.double()).sum(axis, keepdim=True))
+        return tuple(found)
+
     def cross_entropy(self, other: Solution) -> Tensor:
         """−Σ_y P(y) ln Q(y), Q of ``other``, which has the same factors; the entropy where it is this solution.
 

@@ -53,7 +53,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         if name in checkpoint and not isinstance(checkpoint[name], kind):
             got = type(checkpoint[name]).__name__
             raise FormatError(f"{path}: expected {name} of a checkpoint to be a {kind.__name__}, got {got}")
-    for name, kind in {"task": str, "settings": dict, "legend": dict}.items():
+    for name, kind in {"task": str, "settings": dict, "legend": dict, "temperatures": dict}.items():
         value = checkpoint.get("lnz", {}).get(name, kind())
         if not isinstance(value, kind):
             got = type(value).__name__

@@ -8,6 +8,7 @@ from lnz.nn.boltzmann_machine import BoltzmannMachine
 from lnz.nn.convnet import ConvNet
 from lnz.nn.ctc_head import CTCHead
 from lnz.nn.dependency_parser import DependencyParser
+from lnz.nn.entities import Entity
 from lnz.nn.gaussian_emission import GaussianEmission
 from lnz.nn.grid_mrf import GridMRF
 from lnz.nn.hmm import HiddenMarkovModel, HMMStatistics
@@ -35,6 +36,7 @@ __all__ = [
     "ConvNet",
     "DependencyParser",
     "Emission",
+    "Entity",
     "GaussianEmission",
     "GridMRF",
     "HMMStatistics",

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from lnz.checks import check_positive, concrete
 from lnz.nn.hmm_emissions import Emission
 
+_DIGITS = 1e-6  # of a sum of squares, which may be lost in a difference
+
 
 class GaussianEmission(Emission):
     """A vector of D numbers with a mean and a covariance per state; observations are ``[*batch, T, D]``.
@@ -61,8 +63,12 @@ class GaussianEmission(Emission):
         if x.shape[-1:] != self.mean.shape[1:]:
             raise ValueError(f"x: expected shape [*batch, T, {self.mean.shape[1]}], got {list(x.shape)}")
         seen = ~x.isnan()
-        if self.form == "full" and concrete(x) and not seen.all():
+        complete = concrete(x) and bool(seen.all())
+        if self.form == "full" and concrete(x) and not complete:
             return self._of_patterns(x, seen)
+        if self.form == "diagonal" and complete:
+            scaled = (x.unsqueeze(-2) - self.mean) * (-self.factor).exp()
+            return -0.5 * scaled.square().sum(-1) - (self.factor + math.log(2 * math.pi) / 2).sum(-1)
         away = torch.where(seen, x, 0.0).unsqueeze(-2) - self.mean  # [*batch, T, K, D]
         if self.form == "diagonal":
             terms = (away * (-self.factor).exp()).square() / 2 + self.factor + math.log(2 * math.pi) / 2
@@ -94,20 +100,43 @@ class GaussianEmission(Emission):
         total = weights.sum(0)[:, None]  # [K, 1]
         used = total > 0
         per = total.clamp(min=torch.finfo(total.dtype).tiny)
-        filled, spread = self._filled(x, weights)
-        if self.mean.requires_grad:
-            means = torch.stack([w @ each for w, each in zip(weights.T, filled, strict=True)]) / per
-            self.mean.data = torch.where(used, means, self.mean.data)
+        if self.form == "diagonal" and not x.isnan().any():
+            spread = self._by_products(x, weights, used, per)
+        else:
+            spread = self._by_states(x, weights, used, per)
         if not self.factor.requires_grad:
             return
-        away = [each - mean for each, mean in zip(filled, self.mean, strict=True)]
-        spread = spread + torch.stack([self._scatter(each, w) for each, w in zip(away, weights.T, strict=True)])
         prior = pseudocount * self.prior_variance * torch.ones_like(self.mean)
         strength = (per + pseudocount).reshape(-1, *[1] * (spread.dim() - 1))
         found = (spread + (prior if self.form == "diagonal" else prior.diag_embed())) / strength
         keep = ~(used.flatten() | (pseudocount > 0))
         found[keep] = self.covariance[keep]
         self._set_covariance(found, pseudocount)
+
+    def _by_products(self, x: Tensor, weights: Tensor, used: Tensor, per: Tensor) -> Tensor:
+        """Set the means, and give Σ weight · (x − mean)², ``[K, D]``: of all states at once, about one centre.
+
+        A state whose spread is little beside its distance from the centre would lose digits: its sum is made apart.
+        """
+        centre = x.sum(0) / max(1, len(x))
+        moved = x - centre
+        first, second = weights.T @ moved, weights.T @ moved.square()
+        if self.mean.requires_grad:
+            self.mean.data = torch.where(used, centre + first / per, self.mean.data)
+        away = self.mean.detach() - centre
+        spread = second - 2 * away * first + away.square() * weights.sum(0)[:, None]
+        for k in (spread < _DIGITS * second).any(-1).nonzero().flatten().tolist():
+            spread[k] = weights[:, k] @ (x - self.mean.detach()[k]).square()
+        return spread
+
+    def _by_states(self, x: Tensor, weights: Tensor, used: Tensor, per: Tensor) -> Tensor:
+        """The same of any form, state by state, with what is missing filled in."""
+        filled, spread = self._filled(x, weights)
+        if self.mean.requires_grad:
+            means = torch.stack([w @ each for w, each in zip(weights.T, filled, strict=True)]) / per
+            self.mean.data = torch.where(used, means, self.mean.data)
+        away = [each - mean for each, mean in zip(filled, self.mean.detach(), strict=True)]
+        return spread + torch.stack([self._scatter(each, w) for each, w in zip(away, weights.T, strict=True)])
 
     def _filled(self, x: Tensor, weights: Tensor) -> tuple[Sequence[Tensor], Tensor]:
         """Observations ``[R, D]`` for each state, what is missing as that state expects it; and Σ weight · its

@@ -12,12 +12,16 @@ from lnz.errors import InfeasibleError
 
 
 class TagScores(NamedTuple):
-    """Scores of tags that are added up: emissions ``[B, T, L]``, start ``[L]``, end ``[L]``, transitions ``[L, L]``."""
+    """Scores of tags that are added up: emissions ``[B, T, L]``, start ``[L]``, end ``[L]``, transitions ``[L, L]``.
+
+    Beside them, the tags allowed at each step, bool ``[B, T, L]``; ``None``, all.
+    """
 
     emissions: Tensor
     start: Tensor
     end: Tensor
     transitions: Tensor
+    allowed: Tensor | None = None
 
 
 def impossible_tags(
@@ -67,6 +71,8 @@ def _reason(
         if tag < 0:
             before = tag
             continue
+        if scores.allowed is not None and not scores.allowed[b, step, tag]:
+            return f"{at}{named(tag)} is not among the allowed tags"
         if torch.isneginf(scores.emissions[b, step, tag]):
             return f"{at}{named(tag)} has an emission score of -inf"
         if before is None and torch.isneginf(scores.start[tag]):

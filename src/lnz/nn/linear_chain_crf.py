@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lnz.checks import as_labels, check_feasible, check_integer, check_labels, check_scores, check_tensor, concrete
+from lnz.checks import as_labels, check_feasible, check_integer, check_labels, concrete, plain
 from lnz.distributions import LinearChain
-from lnz.distributions.sequence import without_padding
-from lnz.errors import InfeasibleError
+from lnz.errors import LatentTagsWarning, warn
 from lnz.nn.class_weights import class_weighted_log_prob
+from lnz.nn.crf_inputs import as_lists, as_switches, in_place, order_of
+from lnz.nn.crf_scores import CRFScores
 from lnz.nn.derived import Derived
+from lnz.nn.entities import Entity, SpanRules, Spans, as_ends
 from lnz.nn.impossible_tags import TagScores, impossible_tags
-from lnz.nn.tag_schemes import Scheme, forbidding_arrays
+from lnz.nn.tag_schemes import Scheme
 from lnz.nn.viterbi import viterbi
+from lnz.ops.precision import accumulator
+from lnz.typing import IGNORE
 
 Reduction = Literal["none", "sum", "mean", "token_mean"]
 
 
-class LinearChainCRF(nn.Module):
+class LinearChainCRF(CRFScores):
     """Emission scores to the exponential softmax over tag sequences, with learnt scores of transitions, start and end.
 
     Constructor, call, ``decode``, parameter names and initial values are those of the ``CRF`` module that most taggers
     use, so that it can be exchanged and its checkpoints load. What that one refuses or gets wrong is defined here: a
     step that the mask leaves out *anywhere* is skipped (its neighbours become neighbours), a sequence may be empty
-    (log-likelihood 0), and −100 among the tags is latent (summed over). Shapes below are with ``batch_first``;
-    without, the first two axes of emissions, tags and masks are exchanged.
+    (log-likelihood 0), and −100 among the tags is latent (summed over), or skipped by ``ignore_index=-100``. Shapes
+    below are with ``batch_first``; without, the first two axes of emissions, tags, masks and label sets are exchanged.
+
+    Most methods take ``allowed``, bool ``[B, T, L]``: the tags that are possible at each step, as a lexicon or another
+    model knows them. All others then have probability 0.
 
     Args:
         num_tags: the number of tags L.
@@ -42,6 +48,10 @@ class LinearChainCRF(nn.Module):
             nothing; without transitions it is the weighted cross-entropy. It takes a loop over the steps.
             (de Lannoy et al. 2012 weight the terms of the likelihood so, but normalise each by what has come so far:
             then their weighted sum has no upper bound. Here each is normalised over the whole sequence.)
+        ignore_index: a tag whose steps are skipped, exactly as if the mask left them out: −100, where word pieces and
+            special tokens have it. ``None`` skips none: −100 is latent.
+        latent_tags: says that −100 is meant to be latent. Without it, and without ``ignore_index``, the first −100 at a
+            step of the mask warns (:class:`~lnz.errors.LatentTagsWarning`).
     """
 
     def __init__(
@@ -52,50 +62,22 @@ class LinearChainCRF(nn.Module):
         tags: Sequence[str] | None = None,
         scheme: Scheme | None = None,
         class_weights: Tensor | Sequence[float] | None = None,
+        ignore_index: int | None = None,
+        latent_tags: bool = False,
     ) -> None:
-        check_integer("num_tags", num_tags)
-        if tags is None and scheme is not None:
-            raise ValueError(f"scheme: expected the names of the tags beside it, tags=…, got {scheme!r} alone")
-        if tags is not None and len(tags) != num_tags:
-            raise ValueError(f"tags: expected {num_tags} names, got {len(tags)}")
-        super().__init__()
-        self.num_tags = num_tags
-        self.batch_first = batch_first
-        self.start_transitions = nn.Parameter(torch.empty(num_tags))
-        self.end_transitions = nn.Parameter(torch.empty(num_tags))
-        self.transitions = nn.Parameter(torch.empty(num_tags, num_tags))
-        self.tags = None if tags is None else tuple(tags)
-        self.scheme: Scheme | None = None if tags is None else scheme or "BIO"
-        self.constrained = tags is not None
-        masks = _no_masks(num_tags) if tags is None else forbidding_arrays(tags, scheme or "BIO")
-        self._start_mask, self._end_mask, self._transition_mask = map(Derived, masks)
+        super().__init__(num_tags, batch_first, tags=tags, scheme=scheme)
+        if ignore_index is not None:
+            check_integer("ignore_index", ignore_index, least=None)
+        if latent_tags and ignore_index == IGNORE:
+            raise ValueError(f"latent_tags: {IGNORE} cannot be latent and skipped (ignore_index={IGNORE}); choose one")
+        self.ignore_index = ignore_index
+        self._warns = ignore_index is None and not latent_tags and class_weights is None  # of −100; once
         self._class_weights = None if class_weights is None else Derived(_checked_weights(class_weights, num_tags))
-        self.reset_parameters()
-
-    @property
-    def start_mask(self) -> Tensor:
-        """``[L]``, 0 for tags that may come first, −inf for those that ``scheme`` forbids there."""
-        return self._start_mask.like(self.transitions)
-
-    @property
-    def end_mask(self) -> Tensor:
-        """``[L]``, of tags that come last."""
-        return self._end_mask.like(self.transitions)
-
-    @property
-    def transition_mask(self) -> Tensor:
-        """``[L, L]``, of each tag after each."""
-        return self._transition_mask.like(self.transitions)
 
     @property
     def class_weights(self) -> Tensor | None:
         """``[L]``, or ``None``."""
         return None if self._class_weights is None else self._class_weights.like(self.transitions)
-
-    def reset_parameters(self) -> None:
-        """Draw all scores from the uniform distribution on [−0.1, 0.1]."""
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -0.1, 0.1)
 
     def forward(
         self,
@@ -105,35 +87,44 @@ class LinearChainCRF(nn.Module):
         reduction: Reduction = "sum",
         *,
         zero_infinity: bool = False,
+        allowed: Tensor | None = None,
     ) -> Tensor:
         """The log-likelihood of ``tags`` ``[B, T]``, integers, given ``emissions [B, T, L]``.
 
         Args:
             emissions: scores of each tag at each step.
-            tags: the gold tags; −100 is latent. Whatever they are where the mask is 0 is ignored.
+            tags: the gold tags; −100 is latent, ``ignore_index`` is skipped. Whatever they are where the mask is 0 is
+                ignored.
             mask: ``[B, T]``, bool or 0 and 1: the steps that there are; ``None`` is all. Emissions of others may hold
                 anything, NaN too, and have gradient 0.
             reduction: ``"none"`` keeps ``[B]``; ``"sum"``, ``"mean"`` over the batch; ``"token_mean"`` is the sum
                 over the number of steps that there are, or over their class weights.
             zero_infinity: gold tags of probability 0 give log-likelihood 0 and gradient 0 instead of an error.
+            allowed: bool ``[B, T, L]``, the possible tags of each step; the likelihood is normalised over these.
 
         Raises:
-            InfeasibleError: gold tags of probability 0, as a scheme forbids them; names the sentence, the step and the
-                tags. (While a function is traced or vectorised, the log-likelihood is −inf.)
+            InfeasibleError: gold tags of probability 0, as a scheme or ``allowed`` forbids them; names the sentence,
+                the step and the tags. (While a function is traced or vectorised, the log-likelihood is −inf.) A step
+                of the mask at which no tag is allowed.
             TypeError, ValueError: arguments of the wrong type, shape or value; latent tags under class weights;
                 ``"token_mean"`` of no step.
         """
         if reduction not in ("none", "sum", "mean", "token_mean"):
             raise ValueError(f"reduction: expected 'none', 'sum', 'mean' or 'token_mean', got {reduction!r}")
-        shape = emissions.shape[:2]
-        emissions, mask = self._inputs(emissions, mask)
+        self._check_shape(emissions)
         tags = as_labels("tags", tags)
-        if tags.shape != shape:
-            raise ValueError(f"tags: expected shape {list(shape)}, got {list(tags.shape)}")
+        if tags.shape != emissions.shape[:2]:
+            raise ValueError(f"tags: expected shape {list(emissions.shape[:2])}, got {list(tags.shape)}")
+        if self.ignore_index is not None:
+            seen = tags != self.ignore_index
+            mask = seen if mask is None else seen & as_switches("mask", mask, tags.shape)
+        emissions, mask, allowed = self._inputs(emissions, mask, allowed)
         tags = tags if self.batch_first else tags.transpose(0, 1)
         tags = tags if mask is None else tags.masked_fill(~mask, 0)
         check_labels("tags", tags, self.num_tags)
-        order = _order(mask)
+        if self._warns and concrete(tags) and ((tags.numpy() if plain(tags) else tags) == IGNORE).any():
+            self._warn_of_latent()
+        order = order_of(mask)
         chain = self._chain(emissions, mask, order)
         dtype, chain = chain._dtype, chain._wide  # rounded once, after it is known to be possible
         gold, tags = tags, tags if order is None else tags.gather(1, order)
@@ -148,7 +139,10 @@ class LinearChainCRF(nn.Module):
         if zero_infinity:
             terms = terms.masked_fill(impossible, 0.0)
         elif concrete(terms) and impossible.any():
-            raise self._impossible(impossible.nonzero().flatten().tolist(), emissions, gold, mask)
+            start, end, edge = (each.detach() for each in self._scores)
+            scores = TagScores(emissions.detach(), start, end, edge, allowed)
+            entries = impossible.nonzero().flatten().tolist()
+            raise impossible_tags(entries, scores, gold, mask, self.tags, self.scheme)
         if reduction == "none":
             return terms.to(dtype)
         return (terms.mean() if reduction == "mean" and not len(terms) else terms.sum()).to(dtype)
@@ -171,115 +165,194 @@ class LinearChainCRF(nn.Module):
             raise ValueError("mask: expected a step to average over, for reduction='token_mean', got none")
         return number.item()
 
-    def _impossible(self, entries: list[int], emissions: Tensor, tags: Tensor, mask: Tensor | None) -> InfeasibleError:
-        scores = TagScores(emissions.detach(), *(each.detach() for each in self._scores))
-        return impossible_tags(entries, scores, tags, mask, self.tags, self.scheme)
+    def _warn_of_latent(self) -> None:
+        self._warns = False
+        warn(
+            "tags: -100 at a step of the mask is latent here, summed over as an unknown tag; LinearChainCRF(…, "
+            "ignore_index=-100) skips such steps, latent_tags=True says that latent is meant, without this warning",
+            LatentTagsWarning,
+        )
 
     def _weighted(self, chain: LinearChain, tags: Tensor) -> Tensor:
         weights = self.class_weights
         assert weights is not None
         if chain._unobserved(tags).any():
-            raise ValueError("tags: expected no latent tags (-100) under class_weights, whose factors need them all")
+            raise ValueError(
+                "tags: expected no latent tags (-100) under class_weights, whose factors need them all; "
+                "ignore_index=-100 skips them"
+            )
         return class_weighted_log_prob(chain, tags, weights)
 
-    def distribution(self, emissions: Tensor, mask: Tensor | None = None) -> LinearChain:
-        """The distribution over the tags of the steps that there are, moved to the front where the mask has holes."""
-        emissions, mask = self._inputs(emissions, mask)
-        return self._chain(emissions, mask, _order(mask))
-
-    def marginals(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
+    def marginals(self, emissions: Tensor, mask: Tensor | None = None, *, allowed: Tensor | None = None) -> Tensor:
         """P(tag at step | emissions), shaped as ``emissions``; 0 where the mask is."""
-        emissions, mask = self._inputs(emissions, mask)
-        order = _order(mask)
-        marginals = self._chain(emissions, mask, order).node_marginals
-        if order is not None:
-            marginals = torch.zeros_like(marginals).scatter(1, order.unsqueeze(2).expand_as(marginals), marginals)
+        emissions, mask, _ = self._inputs(emissions, mask, allowed)
+        order = order_of(mask)
+        marginals = in_place(self._chain(emissions, mask, order).node_marginals, order)
         return marginals if self.batch_first else marginals.transpose(0, 1)
 
     @overload
-    def decode(self, emissions: Tensor, mask: Tensor | None = None) -> list[list[int]]: ...
+    def decode(
+        self, emissions: Tensor, mask: Tensor | None = None, *, allowed: Tensor | None = None
+    ) -> list[list[int]]: ...
     @overload
     def decode(
-        self, emissions: Tensor, mask: Tensor | None = None, *, return_scores: Literal[True]
+        self,
+        emissions: Tensor,
+        mask: Tensor | None = None,
+        *,
+        return_scores: Literal[True],
+        allowed: Tensor | None = None,
     ) -> tuple[list[list[int]], Tensor]: ...
+    @overload
     def decode(
-        self, emissions: Tensor, mask: Tensor | None = None, *, return_scores: bool = False
-    ) -> list[list[int]] | tuple[list[list[int]], Tensor]:
+        self, emissions: Tensor, mask: Tensor | None = None, *, padding_value: int, allowed: Tensor | None = None
+    ) -> Tensor: ...
+    @overload
+    def decode(
+        self,
+        emissions: Tensor,
+        mask: Tensor | None = None,
+        *,
+        return_scores: Literal[True],
+        padding_value: int,
+        allowed: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]: ...
+    def decode(
+        self,
+        emissions: Tensor,
+        mask: Tensor | None = None,
+        *,
+        return_scores: bool = False,
+        padding_value: int | None = None,
+        allowed: Tensor | None = None,
+    ) -> list[list[int]] | Tensor | tuple[list[list[int]] | Tensor, Tensor]:
         """The best tags of each sequence, one per step that there is; with their scores ``[B]`` if asked for.
+
+        Args:
+            emissions: scores of each tag at each step.
+            mask: bool ``[B, T]``, the steps that there are; ``None`` is all.
+            return_scores: whether to give the scores too.
+            padding_value: makes the tags one tensor, ``int64`` shaped as the mask, with this where the mask is 0,
+                instead of lists.
+            allowed: bool ``[B, T, L]``, the possible tags of each step.
 
         Raises:
             InfeasibleError: a sequence without a possible tagging.
         """
-        chain = self.distribution(emissions, mask)
-        labels, scores = chain.topk(1)
-        check_feasible(scores[0], "LinearChainCRF.decode", "no tagging has a finite score")
-        best = _lists(labels[0], chain.lengths)
-        return (best, scores[0]) if return_scores else best
+        if padding_value is not None:
+            check_integer("padding_value", padding_value, least=None)
+        emissions, mask, _ = self._inputs(emissions, mask, allowed)
+        order = order_of(mask)
+        chain = self._chain(emissions, mask, order)
+        labels, scores = self._best(chain, "decode")
+        if padding_value is None:
+            best = as_lists(labels, chain.lengths)
+        else:
+            best = in_place(labels.masked_fill(labels == IGNORE, padding_value), order)
+            best = best if self.batch_first else best.transpose(0, 1)
+        return (best, scores) if return_scores else best
 
-    def best_tags(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
+    def _best(self, chain: LinearChain, what: str) -> tuple[Tensor, Tensor]:
+        labels, scores = chain.topk(1)
+        check_feasible(scores[0], f"LinearChainCRF.{what}", "no tagging has a finite score")
+        return labels[0], scores[0]
+
+    def span_log_prob(
+        self,
+        emissions: Tensor,
+        start: Tensor | Sequence[int],
+        end: Tensor | Sequence[int],
+        types: str | Sequence[str],
+        mask: Tensor | None = None,
+        *,
+        allowed: Tensor | None = None,
+    ) -> Tensor:
+        """ln P(steps ``start`` … ``end`` − 1 are exactly one entity of its type | emissions), ``[B]``.
+
+        Exact under the scheme: the entity begins at ``start``, goes on to ``end`` − 1, and does not go on after that.
+        Steps inside that the mask leaves out are skipped. −inf where it is impossible. O(T L²) time per sequence;
+        the difference of two ln Z in float64.
+
+        Args:
+            emissions: scores of each tag at each step.
+            start: integers ``[B]``, positions in ``emissions``.
+            end: integers ``[B]``, the positions after the last.
+            types: of the entities, as the names of the tags have them after the hyphen, one per sequence or one for
+                all; ``""`` where they are letters alone.
+            mask: bool ``[B, T]``, the steps that there are; ``None`` is all.
+            allowed: bool ``[B, T, L]``, the possible tags of each step.
+
+        Raises:
+            TypeError, ValueError: a layer without ``tags``; spans or types of the wrong type, shape or value.
+            InfeasibleError: a sequence without a possible tagging.
+        """
+        rules = self._span_rules("span_log_prob")
+        numbers = rules.numbers(types, emissions.shape[0 if self.batch_first else 1])
+        emissions, mask, _ = self._inputs(emissions, mask, allowed)
+        there = torch.ones_like(emissions[..., 0], dtype=torch.bool) if mask is None else mask
+        first, last = as_ends(start, end, there)
+        spans = Spans(first, last, torch.tensor(numbers, device=emissions.device))
+        chain = self._chain(emissions.to(accumulator(emissions)), mask, order_of(mask))
+        check_feasible(chain.log_partition, "LinearChainCRF.span_log_prob", "no tagging has a finite score")
+        return rules.log_prob(chain, spans).to(emissions.dtype)
+
+    @torch.no_grad()
+    def entities(
+        self, emissions: Tensor, mask: Tensor | None = None, *, allowed: Tensor | None = None
+    ) -> list[list[Entity]]:
+        """The entities of the best tagging of each sequence, each with its exact posterior probability.
+
+        An entity is ``(start, end, type, probability)``, its ends positions in ``emissions``; the probability is that
+        of :meth:`span_log_prob`, over all taggings. No gradients. O(T L²) time per entity.
+
+        Raises:
+            ValueError: a layer without ``tags``.
+            InfeasibleError: a sequence without a possible tagging.
+        """
+        rules = self._span_rules("entities")
+        emissions, mask, _ = self._inputs(emissions, mask, allowed)
+        order = order_of(mask)
+        chain = self._chain(emissions, mask, order)
+        best = as_lists(self._best(chain, "entities")[0], chain.lengths)
+        found = [(b, *span) for b, row in enumerate(best) for span in rules.found(row)]
+        wide = self._chain(emissions.to(accumulator(emissions)), mask, order)
+        positions = None if order is None else order.tolist()
+        entities: list[list[Entity]] = [[] for _ in best]
+        for (b, start, end, kind), probability in zip(found, rules.probabilities(wide, found), strict=True):
+            ends = (start, end) if positions is None else (positions[b][start], positions[b][end - 1] + 1)
+            entities[b].append(Entity(*ends, kind, probability))
+        return entities
+
+    def _span_rules(self, what: str) -> SpanRules:
+        if self.tags is None or self.scheme is None:
+            raise ValueError(
+                f"{what}: needs the names of the tags, LinearChainCRF(…, tags=['O', 'B-PER', 'I-PER', …], scheme=…), "
+                "which say what an entity is"
+            )
+        return SpanRules(self.tags, self.scheme)
+
+    def best_tags(self, emissions: Tensor, mask: Tensor | None = None, *, allowed: Tensor | None = None) -> Tensor:
         """What :meth:`decode` finds, as ``int64`` shaped as the mask; −100 where it is 0.
 
         By operations that ``torch.export`` and ``torch.onnx.export(dynamo=True)`` can follow, with any batch and any
         number of steps afterwards. As nothing can be raised there, a sequence without a possible tagging is −100
         throughout. Slower than :meth:`decode`.
         """
-        emissions, mask = self._inputs(emissions, mask)
+        emissions, mask, _ = self._inputs(emissions, mask, allowed)
         mask = torch.ones_like(emissions[..., 0], dtype=torch.bool) if mask is None else mask
         start, end, edge = (scores.detach().to(emissions.dtype) for scores in self._scores)
         tags = viterbi(emissions.detach(), edge, start, end, mask)
         return tags if self.batch_first else tags.transpose(0, 1)
 
-    def topk(self, emissions: Tensor, k: int, mask: Tensor | None = None) -> tuple[list[list[list[int]]], Tensor]:
+    def topk(
+        self, emissions: Tensor, k: int, mask: Tensor | None = None, *, allowed: Tensor | None = None
+    ) -> tuple[list[list[list[int]]], Tensor]:
         """Up to k best taggings of each sequence, best first, and scores ``[k, B]``; −inf where there are fewer."""
-        chain = self.distribution(emissions, mask)
+        chain = self.distribution(emissions, mask, allowed)
         labels, scores = chain.topk(k)
-        lists = [_lists(rank, chain.lengths) for rank in labels]
+        lists = [as_lists(rank, chain.lengths) for rank in labels]
         possible = (scores > -torch.inf).tolist()
         return [[lists[r][b] for r in range(k) if possible[r][b]] for b in range(scores.shape[1])], scores
-
-    def _inputs(self, emissions: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Batch first, and checked; the mask as bool."""
-        check_tensor("emissions", emissions)
-        if emissions.dim() != 3 or emissions.shape[2] != self.num_tags:
-            axes = "B, T" if self.batch_first else "T, B"
-            raise ValueError(f"emissions: expected shape [{axes}, {self.num_tags}], got {list(emissions.shape)}")
-        if mask is not None:
-            check_tensor("mask", mask)
-            if mask.shape != emissions.shape[:2]:
-                raise ValueError(f"mask: expected shape {list(emissions.shape[:2])}, got {list(mask.shape)}")
-            mask = _switches(mask)
-        inside = None if mask is None else partial(mask.unsqueeze, 2)
-        emissions = without_padding("emissions", emissions, inside, values=True, axes=3)
-        emissions = emissions.to(torch.promote_types(emissions.dtype, self.transitions.dtype))  # as under autocast
-        if self.batch_first:
-            return emissions, mask
-        return emissions.transpose(0, 1), None if mask is None else mask.transpose(0, 1)
-
-    @property
-    def _scores(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Those of the start, the end and the transitions, −inf where a scheme forbids them."""
-        start, end, edge = self.start_transitions, self.end_transitions, self.transitions
-        if self.constrained:
-            return start + self.start_mask, end + self.end_mask, edge + self.transition_mask
-        return start, end, edge
-
-    def _chain(self, emissions: Tensor, mask: Tensor | None, order: Tensor | None) -> LinearChain:
-        for name in ("start_transitions", "end_transitions", "transitions"):
-            check_scores(name, getattr(self, name))
-        start, end, edge = (scores.to(emissions.dtype) for scores in self._scores)
-        if order is not None:
-            emissions = emissions.gather(1, order.unsqueeze(2).expand_as(emissions))
-        lengths = None if mask is None else mask.sum(1)
-        chain = LinearChain(emissions, edge, lengths, validate_args=False).with_boundary_scores(start, end)
-        chain._validate_args = LinearChain._validate_args  # the scores have been looked at, under their own names
-        return chain
-
-    def extra_repr(self) -> str:
-        return f"num_tags={self.num_tags}, batch_first={self.batch_first}"
-
-
-def _no_masks(num_tags: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return np.zeros(num_tags), np.zeros(num_tags), np.zeros((num_tags, num_tags))
 
 
 def _checked_weights(given: Tensor | Sequence[float], num_tags: int) -> np.ndarray:
@@ -293,26 +366,3 @@ def _checked_weights(given: Tensor | Sequence[float], num_tags: int) -> np.ndarr
     if not (np.isfinite(weights) & (weights >= 0)).all():
         raise ValueError(f"class_weights: expected finite weights of at least 0, got {weights.tolist()}")
     return weights
-
-
-def _switches(mask: Tensor) -> Tensor:
-    """The mask as bool; raises where it holds anything but 0 and 1."""
-    if mask.dtype == torch.bool:
-        return mask
-    on = mask == 1
-    if concrete(mask) and not (on | (mask == 0)).all():
-        where = (~(on | (mask == 0))).nonzero()[0].tolist()
-        raise ValueError(f"mask: expected bool, or 0 and 1, got {mask[tuple(where)].item()} at {where}")
-    return on
-
-
-def _order(mask: Tensor | None) -> Tensor | None:
-    """The steps that there are, then the others, ``[B, T]``; None where they are known to be in this order already."""
-    if mask is None or (concrete(mask) and not (mask[:, 1:] & ~mask[:, :-1]).any()):
-        return None
-    return mask.int().argsort(dim=1, descending=True, stable=True)
-
-
-def _lists(labels: Tensor, lengths: Tensor | None) -> list[list[int]]:
-    rows = labels.tolist()
-    return rows if lengths is None else [row[:n] for row, n in zip(rows, lengths.tolist(), strict=True)]

@@ -12,7 +12,7 @@ from torch import Tensor
 Scheme = Literal["BIO", "IOB2", "IOB1", "BIOES", "IOBES", "BILOU", "BMES"]
 
 
-class _Letters(NamedTuple):
+class Letters(NamedTuple):
     """The letters of a scheme: those that begin a span, those that go on with one, those after which it must go on."""
 
     begin: str
@@ -20,12 +20,12 @@ class _Letters(NamedTuple):
     open: str = ""
 
 
-_SCHEMES = {
-    "BIO": _Letters("B", "I"),
-    "IOB1": _Letters("B", "I"),
-    "BIOES": _Letters("BS", "IE", "BI"),
-    "BILOU": _Letters("BU", "IL", "BI"),
-    "BMES": _Letters("BS", "ME", "BM"),
+SCHEMES = {
+    "BIO": Letters("B", "I"),
+    "IOB1": Letters("B", "I"),
+    "BIOES": Letters("BS", "IE", "BI"),
+    "BILOU": Letters("BU", "IL", "BI"),
+    "BMES": Letters("BS", "ME", "BM"),
 }
 _OTHER_NAMES = {"IOB2": "BIO", "IOBES": "BIOES"}
 
@@ -59,14 +59,11 @@ def transition_mask(
 
 def forbidding_arrays(tags: Sequence[str], scheme: Scheme) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Those of :func:`transition_mask` as arrays, which no device and no mode of torch has a say in."""
-    name = _OTHER_NAMES.get(scheme, scheme)
-    if name not in _SCHEMES:
-        *known, last = map(repr, (*_SCHEMES, *_OTHER_NAMES))
-        raise ValueError(f"scheme: expected {', '.join(known)} or {last}, got {scheme!r}")
+    name = scheme_name(scheme)
     twice = [tag for k, tag in enumerate(tags) if tag in tags[:k]]
     if twice:
         raise ValueError(f"tags: expected every name once, got {twice[0]!r} twice")
-    letters, parsed = _SCHEMES[name], [_parsed(tag, name) for tag in tags]
+    letters, parsed = SCHEMES[name], [parsed_tag(tag, name) for tag in tags]
     outside = "O", ""
     starts = [_follows(outside, tag, name) for tag in parsed]
     ends = [letter not in tuple(letters.open) for letter, _ in parsed]
@@ -74,9 +71,18 @@ def forbidding_arrays(tags: Sequence[str], scheme: Scheme) -> tuple[np.ndarray, 
     return _forbidding(starts), _forbidding(ends), _forbidding(follows).reshape(len(tags), len(tags))
 
 
+def scheme_name(scheme: str) -> str:
+    """The name under which the rules of a scheme are kept here: ``"BIO"`` of ``"IOB2"``, say."""
+    name = _OTHER_NAMES.get(scheme, scheme)
+    if name not in SCHEMES:
+        *known, last = map(repr, (*SCHEMES, *_OTHER_NAMES))
+        raise ValueError(f"scheme: expected {', '.join(known)} or {last}, got {scheme!r}")
+    return name
+
+
 def _follows(a: tuple[str, str], b: tuple[str, str], scheme: str) -> bool:
     """Whether tag ``b``, a letter and a type, may follow ``a``; at the start, what may follow ``O``."""
-    letters, same = _SCHEMES[scheme], a[0] != "O" and a[1] == b[1]
+    letters, same = SCHEMES[scheme], a[0] != "O" and a[1] == b[1]
     if scheme == "IOB1":
         return b[0] != "B" or same
     goes_on = b[0] in letters.inside
@@ -85,9 +91,10 @@ def _follows(a: tuple[str, str], b: tuple[str, str], scheme: str) -> bool:
     return not goes_on or (same and not letters.open)
 
 
-def _parsed(tag: str, scheme: str) -> tuple[str, str]:
+def parsed_tag(tag: str, scheme: str) -> tuple[str, str]:
+    """Letter and type of a tag, under the name that :func:`scheme_name` gives."""
     letter, hyphen, kind = tag.partition("-")
-    letters = tuple(_SCHEMES[scheme].begin + _SCHEMES[scheme].inside)
+    letters = tuple(SCHEMES[scheme].begin + SCHEMES[scheme].inside)
     if tag == "O" or (letter in letters and (kind or (scheme == "BMES" and not hyphen))):
         return letter, kind
     alone = ", or the letter alone" if scheme == "BMES" else ""

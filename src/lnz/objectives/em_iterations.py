@@ -92,12 +92,13 @@ def iterations(state: EMState, numbers: Sequence[int], settings: Settings, *, st
         remaining = [number for number in going if not state.starts[number].finished]
         ended = stack and len(remaining) < len(going)
         if ended:
-            state.unstack()
+            over = [place for place, number in enumerate(going) if state.starts[number].finished]
+            for place, each in zip(over, learner.unstacked(over), strict=True):
+                state.starts[going[place]].learner = each
         if remaining:
             learner = learner.m_step(statistics, settings.pseudocount)
         if ended and remaining:
-            moved = dict(zip(going, learner.unstacked(), strict=True))
-            learner = learner.stacked([moved[number] for number in remaining])
+            learner = learner.stack_of([going.index(number) for number in remaining])
         going = remaining
     state.stack = None
 

@@ -16,7 +16,7 @@ class Learner(Protocol):
     """A model with the two steps of EM, such as :class:`lnz.BayesNet` and :class:`lnz.nn.HiddenMarkovModel`.
 
     A learner may have more, which :func:`lnz.objectives.em` asks for where it is needed: ``weights=`` of its E step,
-    ``drawn`` for restarts, ``tie`` for shared tables, ``stacked`` for restarts at once,
+    ``drawn`` for restarts, ``tie`` for shared tables, ``stacked``, ``stack_of`` and ``unstacked`` for restarts at once,
     ``state_dict`` for states that are saved, ``num_parameters`` and ``num_observations`` for AIC and BIC.
     """
 

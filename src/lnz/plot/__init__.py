@@ -1,6 +1,6 @@
 """Pictures of labellings, trees, their certainty, and alignments, and curves; each returns a matplotlib figure."""
 
-from lnz.plot.figures import Tagging, alignment, curves, mosaics, png, profiles, segmentation, tagging
+from lnz.plot.figures import Tagging, alignment, curves, mosaics, png, profiles, reliability, segmentation, tagging
 from lnz.plot.trees import MOST_WORDS, Parse, constituency_trees, dependency_trees
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "mosaics",
     "png",
     "profiles",
+    "reliability",
     "segmentation",
     "tagging",
 ]

@@ -99,6 +99,24 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]], title: str, xlab
     return figure
 
 
+def reliability(series: Mapping[str, Sequence[Sequence[float]]], title: str) -> Figure:
+    """How often labels are right, over the probability that they were predicted with; right is the diagonal.
+
+    Args:
+        series: by name, per bin the mean probability, the share of right labels and the share of all labels, which is
+            the size of its point; names that end in the same word after a space share a colour.
+        title: of the picture.
+    """
+    figure = curves({name: [(row[0], row[1]) for row in bins] for name, bins in series.items()}, title, "probability")
+    axis = figure.axes[0]
+    for line, bins in zip(list(axis.lines), series.values(), strict=True):
+        for sure, right, share in bins:
+            axis.scatter([sure], [right], 4 + 120 * share, color=line.get_color(), alpha=0.5, linewidths=0)
+    axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle="--")
+    axis.set(ylabel="share that is right", xlim=(0, 1.02), ylim=(0, 1.02))
+    return figure
+
+
 def profiles(items: Sequence[str], answers: Sequence[Sequence[str]], classes: Mapping[str, Sequence[Tensor]]) -> Figure:
     """One row per class, one bar per item: how likely each of its answers is, stacked; below, what the colours mean.
 

@@ -87,7 +87,7 @@ class Page:
             for part in self.tables
             if part.rows
         )
-        curves = "".join(_inline(chart, "training curve") for chart in self.charts)
+        curves = "".join(_inline(chart, "curve") for chart in self.charts)
         charts = f"<h2>Curves</h2><div>{curves}</div>\n" if curves else ""
         return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{html.escape(self.title)}</title><style>{STYLE}</style></head><body>

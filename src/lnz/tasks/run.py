@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lnz.errors import FormatError
 from lnz.io.atomic import atomic_write
 from lnz.io.checkpoints import load_checkpoint
+from lnz.tasks.calibrated import calibrate_run
 from lnz.tasks.console import Console
 from lnz.tasks.module import TaskModule
 from lnz.tasks.options import TaskCLI
@@ -122,6 +123,9 @@ def fit_seed(cli: TaskCLI, seed: int, folder: Path, checkpoint: Path | None) -> 
         cli.parser.error(f"trainer: {error}")
     with leaving(trainer):
         trainer.fit(made.model, datamodule=made.data, ckpt_path=str(checkpoint) if checkpoint else None)
+    if getattr(config, "calibrate", False):  # an option of some tasks
+        with leaving(trainer):
+            calibrate_run(trainer, made.model, made.data, folder)
     with leaving(trainer):
         result = cli.task.judge(seed, trainer, made.model, made.data, history.seconds, history.points)
     if trainer.is_global_zero:

@@ -30,6 +30,15 @@ class Compared(Protocol):
         ...
 
 
+class Judged(Compared, Protocol):
+    """One seed's outcome, with the reliability of its probabilities."""
+
+    @property
+    def reliability(self) -> dict[str, list[list[float]]]:
+        """Per method, what :func:`lnz.tasks.reliability.reliability` gives."""
+        ...
+
+
 @dataclass(frozen=True)
 class Versus:
     """How a structured method is compared with the softmax beside it.
@@ -99,6 +108,15 @@ class Versus:
         for row in self.rows(results):
             shown.add_row(row.name, *row.cells, style="bold" if row.strong else None)
         return shown
+
+    def reliability(self, results: Sequence[Judged]) -> list[bytes]:
+        """Both methods' reliability over all seeds as PNG, in a list of one; of none where none was kept."""
+        series = {
+            f"{result.seed} {self.names[method]}": bins
+            for result in results
+            for method, bins in result.reliability.items()
+        }
+        return [plot.png(plot.reliability(series, "reliability of marginals"))] if series else []
 
     def curves(self, results: Sequence[Compared], wanted: Mapping[str, str]) -> list[bytes]:
         """Curves of both methods as PNG, one picture per logged value with ``{}`` for the method, and its title."""

@@ -30,6 +30,7 @@ from lnz.inference import (
 )
 from lnz.inference.base import Method
 from lnz.scores import Weighted
+from lnz.typing import IGNORE
 
 
 class Operation(NamedTuple):
@@ -138,6 +139,9 @@ def _grid(dtype: torch.dtype, method: Method, labels: int = 3, weighted: bool = 
 def _elimination(dtype: torch.dtype) -> None:
     p = _loop(dtype, Exact())
     _answers(p, p.argmax())
+    with torch.no_grad():  # rows of evidence, side by side
+        shared = MRF(p.graph, (_scores(dtype, 4, 3), _scores(dtype, 3, 3)))
+        _ = shared.condition(torch.full((16, 4), IGNORE)).node_marginals
 
 
 def _grid_belief(dtype: torch.dtype) -> None:

@@ -20,6 +20,7 @@ from lnz.checks import broadcast_shapes, check_integer, check_positive, concrete
 from lnz.graphs import graph_of
 from lnz.inference.base import Method, Solution
 from lnz.inference.exact.elimination import Order
+from lnz.inference.exact.evidence import SharedTables, shared_tables
 from lnz.inference.exact.order_search import Limits
 from lnz.inference.exact.plans import Plan, plan, plans_of, too_many_messages
 from lnz.ops import elimination
@@ -170,6 +171,8 @@ class ExactSolution(Solution):
         return self._log_partition_of(self.model.centred()[0])
 
     def _log_partition_of(self, model: Model) -> Tensor:
+        if self._shared is not None:
+            return self._shared.log_partition
         rows = self._rows(model)
         if self._differentiated:
             value = elimination.differentiable_log_partition(rows, self._base, self._handle, self._both(rows))
@@ -214,7 +217,24 @@ class ExactSolution(Solution):
         one, two = (ExactSolution(m, handle, cut, m.observed is not None, self._limits, all_fit) for m in models)
         return one, two
 
+    @property
+    def _shared(self) -> SharedTables | None:
+        """All rows as one pass, where that serves and no gradients are asked for."""
+        if self._differentiated or not self._all_fit:
+            return None
+        return self._once("shared", lambda: shared_tables(self.centred[0], self._plan, self._cut))
+
+    def summed_marginals(self, weights: Tensor | None = None) -> tuple[Tensor, ...]:
+        shared, lead = self._shared, self.model.batch_shape[:-1]
+        if shared is None or shared.networks != lead.numel():
+            return super().summed_marginals(weights)
+        parts = shared.sums(weights).split([math.prod(shape) for shape in self._shapes], 1)
+        return tuple(part.reshape(*lead, 1, *shape) for part, shape in zip(parts, self._shapes, strict=True))
+
     def _marginal_rows(self) -> Tensor:
+        shared = self._shared
+        if shared is not None and shared.networks == 1:
+            return self._once("all marginals", shared.marginals).to(self.model.dtype)
         rows = self._rows(self.model.centred()[0])
         done = self._both(rows)
         if not self._differentiated:
@@ -230,8 +250,11 @@ class ExactSolution(Solution):
 
     @property
     def node_marginals(self) -> Tensor:
-        graph = self.model.graph
-        tables = self._per_node(self._marginal_rows(), 0.0)
+        graph, shared = self.model.graph, self._shared
+        if shared is not None and shared.networks == 1 and "all marginals" not in self._kept:
+            tables = self._once("node marginals", shared.node_marginals).to(self.model.dtype)
+        else:
+            tables = self._per_node(self._marginal_rows(), 0.0)
         return tables.reshape(*self.model.batch_shape, graph.num_nodes, graph.max_cardinality)
 
     def _per_node(self, rows: Tensor, fill: float) -> Tensor:

@@ -15,14 +15,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
-from lnz.distributions import MRF
+from lnz.distributions import MRF, Softmax
+from lnz.distributions.base import StructuredDistribution
 from lnz.errors import ConvergenceWarning
 from lnz.inference import BeliefPropagation, Gibbs
 from lnz.io.masks import Legend
 from lnz.nn import ConvNet, GridMRF
 from lnz.nn.grid_mrf import Edges
 from lnz.objectives import EpsilonSchedule, nll
-from lnz.tasks.module import TaskModule
+from lnz.tasks.calibrated import CalibratedModule
+from lnz.tasks.reliability import reliability
 from lnz.tasks.segment.chains import ImageChains
 from lnz.tasks.segment.measures import Measures
 from lnz.tasks.segment.objectives import OBJECTIVES, ErrorName, Name, Step, by, decoder
@@ -32,7 +34,7 @@ from lnz.typing import IGNORE
 METHODS = ("softmax", "mrf")
 
 
-class SegmentModule(TaskModule):
+class SegmentModule(CalibratedModule):
     """Two networks of one architecture, from the same initial weights, on the same batches.
 
     ``softmax`` ends in an independent softmax per pixel, ``mrf`` in a :class:`~lnz.nn.GridMRF` that is trained by the
@@ -69,6 +71,7 @@ class SegmentModule(TaskModule):
     """
 
     task = "segment"
+    calibrated_by = "marginals"  # the beliefs are what is judged, and ln Z is Bethe's
 
     def __init__(
         self,
@@ -162,6 +165,7 @@ class SegmentModule(TaskModule):
             checkpoint["lnz"]["chains"] = self.chains.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         if "legend" in checkpoint["lnz"]:
             self.legend = Legend(**checkpoint["lnz"]["legend"])
         if self.chains is not None:
@@ -238,8 +242,20 @@ class SegmentModule(TaskModule):
 
         The second is 1 or 0 per image, ``[B]``.
         """
-        nodes, converged = self._judged(self.mrf(image))
-        return {"softmax": self.softmax(image).softmax(1), "mrf": _shaped(nodes, image)}, converged
+        nodes, converged = self._judged(self._mrf(image))
+        return {"softmax": self._softmax(image), "mrf": _shaped(nodes, image)}, converged
+
+    def _mrf(self, image: Tensor) -> MRF:
+        return self.mrf(image).tempered(self.temperature("mrf"))
+
+    def _softmax(self, image: Tensor) -> Tensor:
+        """Probabilities ``[B, L, H, W]``."""
+        return (self.softmax(image) / self.temperature("softmax")).softmax(1)
+
+    def distributions(self, batch: Mapping[str, Tensor]) -> dict[str, tuple[StructuredDistribution, Tensor]]:
+        image, labels = batch["image"], batch["labels"]
+        pixels = Softmax(self.softmax(image).movedim(1, -1))
+        return {"softmax": (pixels, labels), "mrf": (self.mrf(image), labels.flatten(1))}
 
     def _judged(self, p: MRF) -> tuple[Tensor, Tensor]:
         """Beliefs ``[B, N, L]``, and whether they have converged."""
@@ -254,7 +270,7 @@ class SegmentModule(TaskModule):
 
         Labels are those of the largest beliefs, or the best labelling where the objective trains for that.
         """
-        p = self.mrf(image)
+        p = self._mrf(image)
         nodes, converged = self._judged(p)
         best = by(p, decoder(self.inference)).argmax() if self.objective.decodes else nodes.argmax(-1)
         return best.unflatten(1, image.shape[-2:]), _shaped(nodes, image), converged
@@ -269,7 +285,7 @@ class SegmentModule(TaskModule):
         image, gold = batch["image"], batch["labels"]
         labels, beliefs, converged = self.predicted(image)
         self.mrf_measures.update(beliefs, gold, labels)
-        self.softmax_measures.update(self.softmax(image).softmax(1), gold)
+        self.softmax_measures.update(self._softmax(image), gold)
         self.converged.update(converged)
         self.void.update((gold == IGNORE).float())
 
@@ -278,6 +294,7 @@ class SegmentModule(TaskModule):
             for name, value in measures.compute().items():
                 self.log(f"val/{method}_{name}", value, sync_dist=True)  # equal in all processes already
             self.by_class[method] = measures.by_class()
+            self.reliability[method] = reliability(measures.ece)
             measures.reset()
         self.log("val/converged", self.converged.compute(), sync_dist=True)
         self.log("val/void", self.void.compute(), sync_dist=True)

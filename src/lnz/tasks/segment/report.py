@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
+from lnz.tasks.calibrated import calibration_line
 from lnz.tasks.page import Page, Row, Section, mean_and_spread
 from lnz.tasks.segment.measures import HIGHER_IS_BETTER, PERCENT, TITLES
 from lnz.tasks.segment.objectives import OBJECTIVES
@@ -42,6 +43,8 @@ class Result:
         classes: by name, the "share" of the judged pixels that are of it, and per method its intersection over union
             (``None`` where neither gold labels nor predictions show the class).
         void: the share of the pixels that are not judged.
+        temperatures: by method, that its scores were divided by; none where none were fitted.
+        reliability: per method and bin, the mean probability, the share of right labels, the share of all labels.
     """
 
     seed: int
@@ -53,6 +56,8 @@ class Result:
     step_seconds: float
     classes: dict[str, dict[str, float | None]] = field(default_factory=dict)
     void: float = 0.0
+    temperatures: dict[str, float] = field(default_factory=dict)
+    reliability: dict[str, list[list[float]]] = field(default_factory=dict)
 
 
 def caption(results: Sequence[Result], about: str = "") -> str:
@@ -69,7 +74,7 @@ def caption(results: Sequence[Result], about: str = "") -> str:
         f"softmax: one per pixel, independent; MRF: exponential softmax over the grid, trained by {objective}, "
         f"{labels}. Seed {seeds}{spread}. {about or 'Validation images, weights of the last epoch'}; NLL is −ln of the "
         "gold label's marginal, per pixel, ECE the expected calibration error. Beliefs converged on "
-        f"{100 * converged:.1f} % of the images.{cost}"
+        f"{100 * converged:.1f} % of the images.{calibration_line(results[0].temperatures, VERSUS.names)}{cost}"
     )
 
 
@@ -119,7 +124,7 @@ def page(results: Sequence[Result], picture: bytes, config: str, about: Mapping[
         tables=[Section("Classes", CLASS_HEADINGS, class_rows(results), CLASS_NOTE)],
         picture=picture,
         picture_says="image, gold labels, labels of both methods, confidence; below, the colours of the classes",
-        charts=VERSUS.curves(results, wanted),
+        charts=[*VERSUS.curves(results, wanted), *VERSUS.reliability(results)],
         config=config,
         about=about,
     ).html()

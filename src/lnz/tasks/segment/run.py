@@ -11,6 +11,7 @@ import torch
 from rich.table import Table
 
 from lnz import plot
+from lnz.tasks import calibrated
 from lnz.tasks.console import Console
 from lnz.tasks.options import TaskCLI
 from lnz.tasks.run import run as run_task
@@ -42,6 +43,8 @@ EXAMPLES = """examples:
     lnz fit segment --objective label-adjustment --model.error iou --model.epsilon 10 --model.last_epsilon 1
   every objective with the same budget, in one table:
     lnz fit segment --objective all --output runs/objectives
+  confidence that fits the validation data (one temperature per method, kept in the checkpoints):
+    lnz fit segment --data.images photos --data.masks gt --calibrate
   a configuration file, something changed:
     lnz fit segment --config configs/camvid.yaml --trainer.max_epochs 5 --output runs/short
   go on after a crash or Ctrl-C:
@@ -72,6 +75,7 @@ class SegmentTask(Task):
             default="nll-bp",
             help="What the MRF is trained by (see model.objective); all: one run each, compared.",
         )
+        parser.add_argument("--calibrate", action="store_true", help=calibrated.HELP)
         parser.link_arguments("objective", "model.objective", _of_one_run)
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
         parser.link_arguments("data.in_channels", "model.in_channels", apply_on="instantiate")
@@ -112,7 +116,19 @@ class SegmentTask(Task):
             for name, value in zip(data.class_names, module.by_class[method][0].tolist(), strict=True):
                 classes[name][method] = None if math.isnan(value) else value
         objective, converged = module.settings["objective"], values["val/converged"]
-        return report.Result(seed, measures, converged, seconds, history, objective, step, classes, values["val/void"])
+        return report.Result(
+            seed,
+            measures,
+            converged,
+            seconds,
+            history,
+            objective,
+            step,
+            classes,
+            values["val/void"],
+            dict(module.temperatures),
+            dict(module.reliability),
+        )
 
     def picture(self, module: SegmentModule, data: SegmentData, count: int = 4) -> bytes:
         """The first validation images with their gold labels, both methods' labels, and the MRF's confidence."""

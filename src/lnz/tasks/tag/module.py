@@ -14,7 +14,9 @@ from lnz.distributions import LinearChain
 from lnz.io.sentences import Column
 from lnz.nn import WordEncoder
 from lnz.nn.tag_schemes import Scheme
+from lnz.tasks.calibrated import CalibratedModule
 from lnz.tasks.paired import PairedModule
+from lnz.tasks.reliability import reliability
 from lnz.tasks.tag.hf_encoder import HuggingFaceEncoder
 from lnz.tasks.tag.image_encoder import ImageEncoder
 from lnz.tasks.tag.measures import Measures
@@ -26,7 +28,7 @@ METHODS = ("softmax", "crf")
 EncoderName = Literal["image", "words", "hf"]
 
 
-class TagModule(PairedModule):
+class TagModule(PairedModule, CalibratedModule):
     """Two networks of one architecture, from the same initial weights, on the same batches with the same dropout.
 
     ``softmax`` ends in an independent softmax per position, ``crf`` in a :class:`~lnz.nn.LinearChainCRF` that is
@@ -60,6 +62,7 @@ class TagModule(PairedModule):
     """
 
     task = "tag"
+    calibrated_by = "likelihood"
 
     def __init__(
         self,
@@ -148,9 +151,12 @@ class TagModule(PairedModule):
         """Per method, the best tags ``int64 [B, T]`` (−100 over padding) and the probability of each ``[B, T, L]``."""
         found = {}
         for method, network in self.networks.items():
-            p: LinearChain = network(batch)
+            p: LinearChain = network(batch).tempered(self.temperature(method))
             found[method] = (p.argmax(), p.node_marginals)
         return found
+
+    def distributions(self, batch: Mapping[str, Any]) -> dict[str, tuple[LinearChain, Tensor]]:
+        return {method: (network(batch), batch["tags"]) for method, network in self.networks.items()}
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         for method, (predicted, beliefs) in self.beliefs(batch).items():
@@ -162,6 +168,7 @@ class TagModule(PairedModule):
             values["score"] = values.get("f1", values["accuracy"])  # what the best checkpoint is chosen by
             for name, value in values.items():
                 self.log(f"val/{method}_{name}", value, sync_dist=True)  # equal in all processes already
+            self.reliability[method] = reliability(measures.ece)
             measures.reset()
 
     @torch.no_grad()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.table import Table
 
+from lnz.tasks.calibrated import calibration_line
 from lnz.tasks.page import Page
 from lnz.tasks.tag.measures import HIGHER_IS_BETTER, PERCENT, TITLES
 from lnz.tasks.versus import Versus
@@ -30,6 +31,8 @@ class Result:
         history: the logged values of each epoch.
         objective: what the chain was trained by.
         data: what was tagged, in words.
+        temperatures: by method, that its scores were divided by; none where none were fitted.
+        reliability: per method and bin, the mean probability, the share of right labels, the share of all labels.
     """
 
     seed: int
@@ -38,6 +41,8 @@ class Result:
     history: list[dict[str, float]]
     objective: str
     data: str
+    temperatures: dict[str, float] = field(default_factory=dict)
+    reliability: dict[str, list[list[float]]] = field(default_factory=dict)
 
 
 def caption(results: Sequence[Result], about: str = "") -> str:
@@ -50,7 +55,7 @@ def caption(results: Sequence[Result], about: str = "") -> str:
     return (
         f"softmax: one per position, independent; chain: exponential softmax over whole taggings, trained by "
         f"{results[0].objective}. {what}. Seed {seeds}{spread}. {which}; NLL is −ln of the gold tag's marginal, per "
-        f"token, ECE the expected calibration error.{cost}"
+        f"token, ECE the expected calibration error.{calibration_line(results[0].temperatures, VERSUS.names)}{cost}"
     )
 
 
@@ -70,7 +75,7 @@ def page(results: Sequence[Result], picture: bytes, config: str, about: Mapping[
         notes=[caption(results), NOTE],
         picture=picture,
         picture_says="marginals of the tags of some sequences, gold and best tags, scores of transitions",
-        charts=VERSUS.curves(results, wanted),
+        charts=[*VERSUS.curves(results, wanted), *VERSUS.reliability(results)],
         config=config,
         about=about,
     ).html()

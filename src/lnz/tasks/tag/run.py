@@ -11,6 +11,7 @@ import torch
 from rich.table import Table
 
 from lnz import plot
+from lnz.tasks import calibrated
 from lnz.tasks.run import run as run_task
 from lnz.tasks.tag import report
 from lnz.tasks.tag.data import TagData, TagLoaders
@@ -36,6 +37,8 @@ EXAMPLES = """examples:
     lnz fit tag --data.train train.bio --model.encoder hf --model.pretrained FOLDER --trainer.max_epochs 4
   another objective than maximum likelihood:
     lnz fit tag --objective hinge
+  probabilities that fit the validation data (one temperature per method, kept in the checkpoints):
+    lnz fit tag --data.train train.bio --data.val dev.bio --calibrate
   a configuration file, something changed:
     lnz fit tag --config configs/tag_ewt.yaml --trainer.max_epochs 2 --output runs/short
   go on after a crash or Ctrl-C:
@@ -64,6 +67,7 @@ class TagTask(Task):
             default="nll",
             help="What the chain is trained by (see model.objective).",
         )
+        parser.add_argument("--calibrate", action="store_true", help=calibrated.HELP)
         parser.link_arguments("objective", "model.objective")
         for name in ("tags", "words", "characters", "image_size", "scheme", "column"):
             parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
@@ -97,7 +101,8 @@ class TagTask(Task):
             m: {name: values[f"val/{m}_{name}"] for name in TITLES if f"val/{m}_{name}" in values} for m in METHODS
         }
         objective: str = module.settings["objective"]
-        return report.Result(seed, measures, seconds, history, objective, data.says)
+        temperatures, reliability = dict(module.temperatures), dict(module.reliability)
+        return report.Result(seed, measures, seconds, history, objective, data.says, temperatures, reliability)
 
     def picture(self, module: TagModule, data: TagData, count: int = 4) -> bytes:
         """Marginals of the first validation sequences with gold and best tags, and the scores of transitions."""

@@ -149,9 +149,7 @@ def align_files(
 
 
 @torch.no_grad()
-def drawn(
-    module: TranscribeModule, recordings: Iterable[tuple[str, Tensor, Mapping[str, list[Interval]]]]
-) -> plot.Figure:
+def drawn(module: TranscribeModule, recordings: Iterable[tuple[str, Tensor, Mapping[str, list[Interval]]]]) -> Figure:
     """Each recording's log-mel spectrogram with tiers of intervals below."""
     spectrograms, seconds, tiers, titles = [], [], [], []
     for title, waveform, of in recordings:

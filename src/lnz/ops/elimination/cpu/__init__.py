@@ -5,5 +5,6 @@ VERBS = {
     "partition": "sharing",
     "surprisal": "sharing",
     "decode": "sharing",
+    "evidence": "evidence_calls",
 }
 """What it can do, and in which of its files that is."""
