@@ -41,7 +41,7 @@ SOURCES = (
     "inference/**/*.py",
     "nn/**/*.py",
     "io/**/*.py",
-    "metrics.py",
+    "metrics/**/*.py",
     "ops/**/reference.py",
 )
 EQUIVALENT = Path(__file__).with_name("mutants_equivalent.txt")

@@ -132,7 +132,7 @@ class TestErrors:
     def test_another_kind_of_checkpoint(self, photos, tmp_path, capsys):
         torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
         message = self.told(capsys, tmp_path / "other.ckpt", "--images", photos, "--output", tmp_path / "out")
-        assert "expected a checkpoint of lnz fit segment or tag or transcribe, got task None" in message
+        assert "expected a checkpoint of lnz fit segment or tag or parse or transcribe, got task None" in message
 
     def test_no_images(self, trained, tmp_path, capsys):
         (tmp_path / "empty").mkdir()

@@ -24,6 +24,7 @@ with atheris.instrument_imports(include=["lnz.io"]):
     from lnz.io.alignments import read_textgrid
     from lnz.io.audio import read_audio
     from lnz.io.checkpoints import load_checkpoint
+    from lnz.io.dependencies import read_dependencies
     from lnz.io.images import read_image
     from lnz.io.lists import read_list
     from lnz.io.masks import Coding, Legend, read_mask, read_palette
@@ -49,6 +50,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "evidence-option": ("option", _text(parse_evidence)),
     "variables-option": ("option", _text(parse_variables)),
     "conllu": ("m.conllu", read_sentences),
+    "dependencies": ("m.conllu", read_dependencies),
     "columns": ("m.bio", read_sentences),
     "text": ("m.txt", read_sentences),
     "transcripts-tsv": ("m.tsv", read_transcripts),

@@ -12,6 +12,7 @@ from PIL import Image
 
 from lnz.io.alignments import Interval, write_textgrid
 from lnz.io.checkpoints import AtomicCheckpointIO
+from tests.io.test_dependencies import TEXT as DEPENDENCIES
 from tests.io.test_networks import RAIN
 from tests.io.test_sentences import CONLLU
 
@@ -28,6 +29,7 @@ TEXTS = {
     "evidence-option": ['a=y,"b,c"=0.5:1:2', "é=x, 0=1"],
     "variables-option": ['a,"b,c",é', "0,1"],
     "conllu": [CONLLU],
+    "dependencies": [CONLLU, DEPENDENCIES],
     "columns": ["# id 1\nEU B-ORG\nis O\n\n-DOCSTART- O\n\n# newdoc\n# O\n", "a\tb\tO\n"],
     "text": ["one two\nthree\n"],
     "transcripts-tsv": ["a\tone two\nb.wav\tthree\n", "path\tsentence\na\tone\n", "84-1 IT WAS\n"],

@@ -4,6 +4,7 @@ import re
 import pytest
 
 from lnz.errors import FormatError
+from lnz.io import conllu
 from lnz.io import sentences as io
 
 ROW = "{id}\t{form}\t_\t{upos}\t{xpos}\t_\t0\troot\t_\t_\n"
@@ -90,7 +91,7 @@ class TestConllu:
 
     def test_retagged_keeps_everything_else(self, write, tmp_path):
         path = write(CONLLU)
-        io.retag_conllu(path, tmp_path / "y.conllu", "upos", [["A", "B", "C"], ["D"]])
+        conllu.rewrite_conllu(path, tmp_path / "y.conllu", [{"upos": ["A", "B", "C"]}, {"upos": ["D"]}])
         expected = CONLLU.replace("AUX", "A").replace("PART", "B").replace("VERB", "C")
         assert (tmp_path / "y.conllu").read_text() == expected.replace("well\t_\t_", "well\t_\tD")
 
@@ -175,8 +176,8 @@ class TestColumns:
 
 
 def test_conllu_that_is_written_is_read_again(tmp_path):
-    tagged = [(["a b", "c"], ["NOUN", "X"]), (["d"], ["X"])]
-    io.write_conllu(tmp_path / "x.conllu", "xpos", tagged)
+    tagged = [(["a b", "c"], {"xpos": ["NOUN", "X"]}), (["d"], {"xpos": ["X"]})]
+    conllu.write_conllu(tmp_path / "x.conllu", tagged)
     first, second = io.read_sentences(tmp_path / "x.conllu", column="xpos")
     assert (first.tokens, first.tags, second.tags) == (("a b", "c"), ("NOUN", "X"), ("X",))
     assert set(io.read_sentences(tmp_path / "x.conllu")[0].tags) == {None}

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lnz.errors import FormatError
+from lnz.tasks.length_batches import LengthBatches
 from lnz.tasks.streams import Keys
-from lnz.tasks.tag.batches import LengthBatches
 from lnz.tasks.tag.data import TagData
 from lnz.tasks.tag.strings import STEPS, Strings
 

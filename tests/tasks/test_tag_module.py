@@ -12,7 +12,6 @@ from lnz.metrics import hamming
 from lnz.tasks.reliability import reliability
 from lnz.tasks.tag.measures import Measures, as_bio, mark_spans, span_counts
 from lnz.tasks.tag.module import TagModule
-from lnz.tasks.tag.word_encoder import WordEncoder
 
 
 def test_reliability_is_that_of_the_calibration_error():
@@ -132,7 +131,7 @@ class TestLosses:
         drawn = []
         for _ in range(2):
             for network in module.networks.values():
-                with module._draws():
+                with module.draws():
                     drawn.append(network.encoder(batch))
         for other in drawn[1:]:
             assert torch.equal(drawn[0], other)
@@ -140,7 +139,7 @@ class TestLosses:
         module.training_step(batch, 0)
         assert torch.equal(before, torch.get_rng_state())
         module._trainer.global_step = 6
-        with module._draws():
+        with module.draws():
             assert not torch.equal(drawn[0], module.crf.encoder(batch))
 
 
@@ -212,57 +211,6 @@ class TestCheckpoints:
 def test_wrong_settings(wrong, message):
     with pytest.raises(ValueError, match=message):
         small(**wrong)
-
-
-class TestWordEncoder:
-    def encoder(self, **kwargs):
-        torch.manual_seed(0)
-        return WordEncoder(["the", "cat"], list("thecaTHECA"), width=8, **kwargs)
-
-    def features(self, encoder, *sentences):
-        return encoder({"tokens": sentences, "lengths": torch.tensor([len(s) for s in sentences])})
-
-    def test_padding_changes_nothing(self):
-        encoder = self.encoder().eval()
-        alone = self.features(encoder, ("the", "cat"))
-        beside = self.features(encoder, ("the", "cat"), ("the", "cat", "the", "dog"))
-        torch.testing.assert_close(beside[0, :2], alone[0])
-
-    def test_both_directions_are_seen(self):
-        encoder = self.encoder().eval()
-        first, second = self.features(encoder, ("the", "cat", "the"), ("the", "cat", "cat"))
-        assert not torch.equal(first[0], second[0])
-        torch.testing.assert_close(first[:2, :4], second[:2, :4])  # what lies ahead is seen by the other half only
-
-    def test_equals_a_bidirectional_lstm_on_packed_sequences(self):
-        encoder = self.encoder(dropout=0.0, word_dropout=0.0)
-        sentences = [("the", "cat", "ate"), ("cat",)]
-        reference = torch.nn.LSTM(112, 4, batch_first=True, bidirectional=True)
-        for suffix, lstm in (("", encoder.ahead), ("_reverse", encoder.back)):
-            for name, value in lstm.state_dict().items():
-                getattr(reference, name + suffix).data.copy_(value)
-        spelled = encoder._spelled(["the", "cat", "ate"], torch.device("cpu"))
-        known = encoder.words(torch.tensor([1, 2, 0]))
-        words = torch.cat((known, spelled), 1)
-        packed = torch.nn.utils.rnn.pack_sequence([words, words[1:2]])
-        expected, _ = torch.nn.utils.rnn.pad_packed_sequence(reference(packed)[0], batch_first=True)
-        found = self.features(encoder, *sentences)
-        torch.testing.assert_close(found[0], expected[0])
-        torch.testing.assert_close(found[1, 0], expected[1, 0])
-
-    def test_unknown_words_differ_by_their_characters(self):
-        encoder = self.encoder().eval()
-        first, second = self.features(encoder, ("hat",), ("ate",))
-        assert not torch.equal(first, second)
-        never, seen = self.features(encoder, ("ζζ",), ("ξξ",))
-        assert torch.equal(never, seen)
-
-    def test_word_dropout(self):
-        encoder = self.encoder(dropout=0.0, word_dropout=1.0).train()
-        words = encoder.words.weight
-        self.features(encoder, *[("the", "cat")] * 30).sum().backward()
-        assert words.grad[0].abs().sum() > 0
-        assert words.grad[1:].abs().sum() == 0
 
 
 class TestMeasures:

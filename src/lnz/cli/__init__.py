@@ -35,6 +35,7 @@ commands:
 examples:
   lnz fit segment                                 train on bundled scenes, compare with an independent softmax
   lnz fit tag                                     tag composed strings of digits, or files of sentences
+  lnz fit parse                                   parse composed arithmetic, or treebanks in CoNLL-U files
   lnz fit density                                 train an RBM on bundled digits, draw samples from it
   lnz fit transcribe                              train on dialled digits, say when each sounds
   lnz fit bayesnet --model.net asia.bif --data.rows rows.csv

@@ -20,6 +20,7 @@ Without data, those that lnz fit composes are judged, which training has not see
 examples:
   lnz evaluate runs/segment/2025-01-31-120000 --data.images photos --data.masks labels --data.void_label 255
   lnz evaluate runs/tag/2025-01-31-120000 --data.val test.conllu --json
+  lnz evaluate runs/parse/2025-01-31-120000 --data.val test.conllu
   lnz evaluate runs/density/2025-01-31-120000 --data.images photos --data.size [16,16] --data.invert true
   lnz evaluate best.ckpt --data.audio recordings --data.transcripts texts.tsv
   lnz evaluate runs/segment/2025-01-31-120000 --data.seed 7         scenes composed anew

@@ -14,6 +14,7 @@ SUMMARY = "train a network that ends in an exponential softmax, or learn a direc
 TASKS = {
     "segment": ("lnz.tasks.segment.run", "label every pixel of an image: a Markov random field over the grid"),
     "tag": ("lnz.tasks.tag.run", "label every word of a sentence, or image of a string: a linear chain"),
+    "parse": ("lnz.tasks.parse.run", "the tree of a sentence: dependencies or constituents"),
     "density": ("lnz.tasks.density.run", "a distribution over binary images: a restricted Boltzmann machine"),
     "transcribe": ("lnz.tasks.transcribe.run", "what recordings say, and when: connectionist temporal classification"),
     "bayesnet": ("lnz.tasks.bayesnet.run", "the tables of a Bayesian network, from rows with holes: EM"),
@@ -34,6 +35,7 @@ examples:
   lnz fit segment --config configs/camvid.yaml            a configuration file
   lnz fit segment --objective all                         every objective, side by side in one table
   lnz fit tag --data.train train.conllu                   parts of speech or names, softmax beside chain
+  lnz fit parse --data.train train.conllu                 dependency trees, softmax per word beside trees
   lnz fit density --model.objective pcd                   learn to draw handwritten digits
   lnz fit transcribe                                      dialled digits in noise, with forced alignments
   lnz fit bayesnet --model.net asia.bif --data.rows rows.csv

@@ -11,11 +11,12 @@ from pathlib import Path
 from lnz.io.printable import printable
 from lnz.tasks.parsing import Strict
 
-SUMMARY = "label images, tag sentences or transcribe recordings with a trained network"
+SUMMARY = "label images, tag or parse sentences, or transcribe recordings with a trained network"
 
 TASKS = {
     "segment": ("lnz.tasks.segment.predict", "images", "images labelled in"),
     "tag": ("lnz.tasks.tag.predict", "text", "sentences tagged in"),
+    "parse": ("lnz.tasks.parse.predict", "text", "sentences parsed in"),
     "transcribe": ("lnz.tasks.transcribe.predict", "audio", "recordings transcribed in"),
 }
 """Per task of ``lnz fit``, the module whose ``predict`` does it, imported only when asked for; what it takes; and what
@@ -26,12 +27,14 @@ EXAMPLES = """examples:
   lnz predict runs/streets/seed-0/checkpoints/best.ckpt --images photos --output labelled --confidence npy
   lnz predict runs/tag/2025-01-31-120000 --text new.conllu --output tagged.conllu
   lnz predict runs/tag/2025-01-31-120000 --text new.txt --output tagged.bio
+  lnz predict runs/parse/2025-01-31-120000 --text new.conllu --output parsed.conllu
   lnz predict runs/transcribe/2025-01-31-120000 --audio recordings --output texts
 
 For photos/park.jpg the output folder then holds park_mask.png (the label of each pixel's largest marginal) and
 park_confidence.png (that marginal, 65535 for 1) or park_confidence.npy. Of a CoNLL-U file the tags are replaced and all
 else is kept; other text (a .txt file with a sentence per line, or columns with the word first) gives CoNLL-U where the
-output is named .conllu, else lines of a word, a tab and a tag. For recordings/park.wav the output folder holds
+output is named .conllu, else lines of a word, a tab and a tag. Trees replace heads and relations, and are written as
+CoNLL-U. For recordings/park.wav the output folder holds
 park.txt, the text of the prefix beam search. A file that cannot be read does not stop the others: what failed is listed
 at the end, and the exit status is 1. Checkpoints are read as tensors and plain values only: no code in them is
 run."""
@@ -63,9 +66,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("model", type=Path, help="checkpoint, or run folder of lnz fit (its first seed's last epoch)")
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument("--images", type=Path, help="of segment: folder of images, of any size")
-    given.add_argument("--text", type=Path, help="of tag: file of sentences: .conllu, .txt or columns; may be gzipped")
+    given.add_argument(
+        "--text", type=Path, help="of tag and parse: file of sentences: .conllu, .txt or columns; may be gzipped"
+    )
     given.add_argument("--audio", type=Path, help="of transcribe: folder of audio")
-    output = "folder to write to, made where it does not exist; of tag, file to write"
+    output = "folder to write to, made where it does not exist; of tag and parse, file to write"
     parser.add_argument("--output", type=Path, required=True, help=output)
     parser.add_argument("--confidence", choices=("png", "npy", "none"), default="png", help="form of confidence maps")
     parser.add_argument("--encoding", help="of the text in --text, as latin-1 or gbk (default: UTF-8)")
@@ -88,7 +93,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     if task not in TASKS:
         raise FormatError(f"{source}: expected a checkpoint of lnz fit {' or '.join(TASKS)}, got task {task!r}")
     module, takes, said = TASKS[task]
-    if takes == "text":
+    if task == "tag":  # which may be of images
         import_module(module).check_sentences(checkpoint, str(source))
     given = getattr(arguments, takes)
     if given is None:

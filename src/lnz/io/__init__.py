@@ -3,6 +3,7 @@
 from lnz.io.atomic import atomic_write
 from lnz.io.bif import read_bif
 from lnz.io.bif_writer import write_bif
+from lnz.io.dependencies import Dependencies, read_dependencies, write_dependencies
 from lnz.io.evidence import parse_evidence, read_evidence
 from lnz.io.files import read_bytes
 from lnz.io.formats import read_model
@@ -17,6 +18,7 @@ from lnz.io.variables import parse_variables, read_variables
 __all__ = [
     "ChartLabels",
     "Constituent",
+    "Dependencies",
     "Limits",
     "NamedModel",
     "Tree",
@@ -31,12 +33,14 @@ __all__ = [
     "partition_result",
     "read_bif",
     "read_bytes",
+    "read_dependencies",
     "read_evidence",
     "read_model",
     "read_trees",
     "read_uai",
     "read_variables",
     "write_bif",
+    "write_dependencies",
     "write_trees",
     "write_uai",
 ]

@@ -9,15 +9,13 @@ from typing import Literal
 
 from lnz.errors import FormatError
 from lnz.io.atomic import atomic_write
-from lnz.io.files import Source, read_text
+from lnz.io.conllu import FIELDS, paragraphs, text_lines
+from lnz.io.conllu import sentences as conllu_sentences
+from lnz.io.files import Source
 
 Format = Literal["conllu", "columns", "text"]
 Column = Literal["upos", "xpos", "feats", "deprel"]
-FIELDS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
-"""The columns of CoNLL-U."""
 DOCUMENT = "-DOCSTART-"
-UNKNOWN = "_"
-"""How CoNLL-U writes what has not been annotated."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def read_sentences(
             comment or a word; names the line.
     """
     path, kind = str(path), kind or format_of(path)
-    lines = _lines(path, encoding)
+    lines = text_lines(path, encoding)
     if kind == "conllu":
         sentences = list(_conllu(path, lines, column))
     elif kind == "columns":
@@ -87,57 +85,15 @@ def read_sentences(
     return sentences
 
 
-def _lines(path: str, encoding: str | None = None) -> list[str]:
-    # splitlines would also split at U+2028 in a word
-    return [line.removesuffix("\r") for line in read_text(path, encoding).split("\n")]
-
-
 def _conllu(path: str, lines: Sequence[str], column: Column) -> Iterator[Sentence]:
     if column not in FIELDS[3:]:
         raise ValueError(f"column: expected one of upos, xpos, feats, deprel, got {column!r}")
-    at = FIELDS.index(column)
-    for rows in _sentences(lines):
-        words = []
-        for number, line in rows:
-            if line.startswith("#") and not words:
-                continue
-            fields = _fields(path, number, line)
-            if not isinstance(fields[0], int):  # of a multiword token or an empty node
-                continue
-            if fields[0] != len(words) + 1:
-                raise FormatError(f"{path}, line {number}: expected word {len(words) + 1}, got {fields[0]}")
-            words.append((number, fields[1], fields[at]))
-        if not words:
-            raise FormatError(f"{path}, line {rows[0][0]}: expected words after the comments, found none")
-        tags = tuple(None if tag == UNKNOWN else tag for _, _, tag in words)
-        yield Sentence(tuple(word for _, word, _ in words), tags, tuple(number for number, _, _ in words))
-    if len(lines) < 2 or lines[-1] or lines[-2].strip():
-        last = next((number for number in range(len(lines), 0, -1) if lines[number - 1].strip()), 0)
-        if last:
-            raise FormatError(
-                f"{path}, line {last}: expected an empty line after the last sentence; is the file whole?"
-            )
-
-
-def _fields(path: str, number: int, line: str) -> list:
-    """The ten columns of a line of CoNLL-U; the first a number for a word.
-
-    The conllu package says what each ``id`` is. Its own reader of lines would also split at two spaces, which may stand
-    in a word, takes lines of any number of columns, and does not say which line is wrong.
-    """
-    from conllu.exceptions import ParseException
-    from conllu.parser import parse_id_value
-
-    fields: list = line.split("\t")
-    if len(fields) != len(FIELDS):
-        raise FormatError(f"{path}, line {number}: expected {len(FIELDS)} columns separated by tabs, got {len(fields)}")
-    try:
-        fields[0] = parse_id_value(fields[0][:40])  # a longer number is none of a word
-    except (ParseException, ValueError) as error:
-        raise FormatError(f"{path}, line {number}: expected the number of a word, got {fields[0][:40]!r}") from error
-    if not all(fields[1:]) or fields[0] is None:
-        raise FormatError(f"{path}, line {number}: expected no empty column, got {line!r}")
-    return fields
+    for words in conllu_sentences(path, lines):
+        yield Sentence(
+            tuple(word["form"] for word in words),
+            tuple(word.known(column) for word in words),
+            tuple(word.line for word in words),
+        )
 
 
 def _columns(path: str, lines: Sequence[str], tag_column: int | None) -> Iterator[Sentence]:
@@ -149,7 +105,7 @@ def _columns(path: str, lines: Sequence[str], tag_column: int | None) -> Iterato
     if certain and tag_column is not None and (width < 2 or not -width < tag_column < width or tag_column == 0):
         wanted = f"a word and a tag in column {tag_column}"
         raise FormatError(f"{path}, line {first}: expected {wanted}, got {width} columns")
-    for rows in _sentences(lines):
+    for rows in paragraphs(lines):
         words = []
         for number, line in rows:
             fields = _split(line, by_tabs and line.startswith("#"))
@@ -185,51 +141,9 @@ def _is_comment(path: str, number: int, line: str, fields: Sequence[str], width:
     )
 
 
-def _sentences(lines: Iterable[str]) -> Iterator[list[tuple[int, str]]]:
-    """Runs of lines that are not empty, each line with its number."""
-    run: list[tuple[int, str]] = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            run.append((number, line))
-        elif run:
-            yield run
-            run = []
-    if run:
-        yield run
-
-
 def write_tagged(path: Source, sentences: Iterable[tuple[Sequence[str], Sequence[str]]]) -> None:
     """Write words and tags in columns: one word and its tag per line, a tab between, an empty line after a sentence."""
     with atomic_write(path) as file:
         for words, tags in sentences:
             file.writelines(f"{word}\t{tag}\n" for word, tag in zip(words, tags, strict=True))
             file.write("\n")
-
-
-def write_conllu(path: Source, column: Column, sentences: Iterable[tuple[Sequence[str], Sequence[str]]]) -> None:
-    """Write words, and tags as their ``column``, in the CoNLL-U format; the other columns say nothing."""
-    at = FIELDS.index(column)
-    with atomic_write(path) as file:
-        for words, tags in sentences:
-            for number, (word, tag) in enumerate(zip(words, tags, strict=True), 1):
-                fields = [str(number), word, *[UNKNOWN] * (len(FIELDS) - 2)]
-                fields[at] = tag
-                file.write("\t".join(fields) + "\n")
-            file.write("\n")
-
-
-def retag_conllu(
-    source: Source, path: Source, column: Column, tags: Iterable[Sequence[str]], encoding: str | None = None
-) -> None:
-    """Write the CoNLL-U file ``source`` with another ``column``: ``tags`` are those of each sentence's words, in order.
-
-    Everything else stays as it is: comments, multiword tokens, empty nodes, the other columns.
-    """
-    at, lines = FIELDS.index(column), _lines(str(source), encoding)
-    for sentence, named in zip(_conllu(str(source), lines, column), tags, strict=True):
-        for number, tag in zip(sentence.lines, named, strict=True):
-            fields = lines[number - 1].split("\t")
-            fields[at] = tag
-            lines[number - 1] = "\t".join(fields)
-    with atomic_write(path) as file:
-        file.write("\n".join(lines))

@@ -2,10 +2,12 @@
 
 from lnz.nn import functional
 from lnz.nn.annealed_partition import AnnealedPartition
+from lnz.nn.biaffine_arcs import BiaffineArcs
 from lnz.nn.block_gibbs import BlockGibbs
 from lnz.nn.boltzmann_machine import BoltzmannMachine
 from lnz.nn.convnet import ConvNet
 from lnz.nn.ctc_head import CTCHead
+from lnz.nn.dependency_parser import DependencyParser
 from lnz.nn.entities import Entity
 from lnz.nn.gaussian_emission import GaussianEmission
 from lnz.nn.grid_mrf import GridMRF
@@ -19,17 +21,22 @@ from lnz.nn.neural_bayes_net import NeuralBayesNet
 from lnz.nn.pcfg import PCFGModel, PCFGStatistics
 from lnz.nn.refinement import Refined, refine
 from lnz.nn.restricted_boltzmann_machine import RestrictedBoltzmannMachine
+from lnz.nn.span_parser import SpanParser
+from lnz.nn.span_scorer import SpanScorer
 from lnz.nn.speech_encoder import SpeechEncoder
 from lnz.nn.tag_schemes import transition_mask
 from lnz.nn.word_alignment import Word, align
+from lnz.nn.word_encoder import WordEncoder
 
 __all__ = [
     "AnnealedPartition",
+    "BiaffineArcs",
     "BlockGibbs",
     "BoltzmannMachine",
     "CTCHead",
     "CategoricalEmission",
     "ConvNet",
+    "DependencyParser",
     "Emission",
     "Entity",
     "GaussianEmission",
@@ -48,8 +55,11 @@ __all__ = [
     "PCFGStatistics",
     "Refined",
     "RestrictedBoltzmannMachine",
+    "SpanParser",
+    "SpanScorer",
     "SpeechEncoder",
     "Word",
+    "WordEncoder",
     "align",
     "functional",
     "mel_filterbank",

@@ -27,6 +27,7 @@ from lnz.tasks.task import Task
 TASKS = {
     "segment": ("lnz.tasks.segment.run", "SegmentTask"),
     "tag": ("lnz.tasks.tag.run", "TagTask"),
+    "parse": ("lnz.tasks.parse.run", "ParseTask"),
     "density": ("lnz.tasks.density.run", "DensityTask"),
     "transcribe": ("lnz.tasks.transcribe.run", "TranscribeTask"),
 }

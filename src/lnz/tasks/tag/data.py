@@ -2,52 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-import lightning.pytorch as pl
-import torch
-from torch.utils.data import DataLoader
+from typing import Literal
 
 from lnz.io.sentences import Column, Sentence, format_of, read_sentences
 from lnz.nn.tag_schemes import Scheme
-from lnz.tasks.streams import Keys, generator
+from lnz.tasks.loaders import SequenceLoaders, split
 from lnz.tasks.tag import strings as composed
 from lnz.tasks.tag import text
-from lnz.tasks.tag.batches import LengthBatches
 from lnz.tasks.tag.strings import StringDataset, Strings
 
 
-class TagLoaders(pl.LightningDataModule):
-    """Batches of the sequences ``train`` and ``val``, which a subclass sets with all that is declared here."""
+class TagLoaders(SequenceLoaders):
+    """Batches of tagged sequences."""
 
     train: StringDataset | text.SentenceDataset
     val: StringDataset | text.SentenceDataset
     tags: list[str]
-    collate: Callable[[Any], dict[str, Any]]
-    batch_size: int
-    num_workers: int
-    seed: int
-    says: str
-    """What the data are, in words."""
-
-    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        return self._loader(self.train, shuffle=True)
-
-    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        return self._loader(self.val, shuffle=False)
-
-    def _loader(self, dataset: StringDataset | text.SentenceDataset, shuffle: bool) -> DataLoader[dict[str, Any]]:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        keys = Keys(len(dataset), self.seed, rank, world, shuffle=shuffle)
-        return DataLoader(
-            dataset,  # type: ignore[arg-type]
-            batch_sampler=LengthBatches(keys, dataset.lengths, self.batch_size),
-            num_workers=self.num_workers,
-            collate_fn=self.collate,
-            persistent_workers=self.num_workers > 0,
-        )
 
 
 class TagData(TagLoaders):
@@ -134,14 +105,3 @@ class TagData(TagLoaders):
 def tagged(path: Path) -> Literal["conllu", "columns"]:
     """The format of a file of tagged sentences, by its name."""
     return "conllu" if format_of(path) == "conllu" else "columns"  # a .txt may hold columns: plain text has no tags
-
-
-def split(sentences: Sequence[Sentence], val_fraction: float, seed: int) -> tuple[list[Sentence], list[Sentence]]:
-    """Training and validation sentences, drawn from ``seed``; each in the order of the file."""
-    if not 0 < val_fraction < 1:
-        raise ValueError(f"data.val_fraction: expected a number in (0, 1), got {val_fraction}")
-    order = torch.randperm(len(sentences), generator=generator(seed)).tolist()
-    count = max(1, round(val_fraction * len(sentences)))
-    if count >= len(sentences):
-        raise ValueError(f"data.train: expected at least 2 sentences to split, got {len(sentences)}; or give data.val")
-    return [sentences[k] for k in sorted(order[count:])], [sentences[k] for k in sorted(order[:count])]

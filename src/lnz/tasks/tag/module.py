@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,23 +12,23 @@ from torch.nn import functional as F
 
 from lnz.distributions import LinearChain
 from lnz.io.sentences import Column
+from lnz.nn import WordEncoder
 from lnz.nn.tag_schemes import Scheme
 from lnz.tasks.calibrated import CalibratedModule
+from lnz.tasks.paired import PairedModule
 from lnz.tasks.reliability import reliability
-from lnz.tasks.streams import generator
 from lnz.tasks.tag.hf_encoder import HuggingFaceEncoder
 from lnz.tasks.tag.image_encoder import ImageEncoder
 from lnz.tasks.tag.measures import Measures
 from lnz.tasks.tag.network import Tagger, inside
 from lnz.tasks.tag.objectives import OBJECTIVES, Name
-from lnz.tasks.tag.word_encoder import WordEncoder
 from lnz.typing import IGNORE
 
 METHODS = ("softmax", "crf")
 EncoderName = Literal["image", "words", "hf"]
 
 
-class TagModule(CalibratedModule):
+class TagModule(PairedModule, CalibratedModule):
     """Two networks of one architecture, from the same initial weights, on the same batches with the same dropout.
 
     ``softmax`` ends in an independent softmax per position, ``crf`` in a :class:`~lnz.nn.LinearChainCRF` that is
@@ -123,8 +122,7 @@ class TagModule(CalibratedModule):
         self.softmax = Tagger(copy.deepcopy(features), len(tags), False)
         self.softmax.nodes.load_state_dict(self.crf.nodes.state_dict())
         self.softmax_measures, self.crf_measures = Measures(tags), Measures(tags)
-        self.key: Tensor  # what dropout is drawn from
-        self.register_buffer("key", torch.randint(2**62, ()))
+        self.draw_key()
 
     @property
     def networks(self) -> dict[str, Tagger]:
@@ -139,37 +137,14 @@ class TagModule(CalibratedModule):
         observed = (tags != IGNORE).sum().clamp(min=1)
         scores = {}
         for method, network in self.networks.items():
-            with self._draws():
+            with self.draws():
                 scores[method] = network.nodes(network.encoder(batch))
         p = self.crf.joined(scores["crf"], lengths)
         losses = {
             "softmax": F.cross_entropy(scores["softmax"].flatten(0, 1), tags.flatten(), reduction="sum"),
             "crf": self.objective(p, tags, self.epsilon),
         }
-        for method in METHODS:
-            self.log(
-                f"train/{method}_loss",
-                losses[method] / observed,
-                on_step=False,
-                on_epoch=True,
-                sync_dist=True,
-                prog_bar=True,
-                batch_size=len(lengths),
-            )
-        return (losses["softmax"] + losses["crf"]) / observed
-
-    @contextmanager
-    def _draws(self) -> Iterator[None]:
-        """Dropout as a function of (run, step): the same for both networks, and in a resumed run as in another."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            stream = generator(int(self.key), self.global_step, self.global_rank)
-            torch.manual_seed(int(torch.randint(2**62, (), generator=stream)))
-            yield
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        for network in self.networks.values():  # each by itself: what one does is nothing to the other
-            nn.utils.clip_grad_norm_(network.parameters(), self.clip)
+        return self.added(losses, observed, len(lengths))
 
     @torch.no_grad()
     def beliefs(self, batch: Mapping[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:

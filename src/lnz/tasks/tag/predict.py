@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from lnz.errors import FormatError
-from lnz.io.sentences import format_of, read_sentences, retag_conllu, write_conllu, write_tagged
+from lnz.io.conllu import rewrite_conllu, write_conllu
+from lnz.io.sentences import format_of, read_sentences, write_tagged
 from lnz.tasks.tag.module import TagModule
 
 BATCH = 32
@@ -45,11 +46,11 @@ def predict(checkpoint: Mapping[str, Any], source: str, text: Path, output: Path
         batch = {"tokens": tokens, "lengths": torch.tensor([len(words) for words in tokens])}
         tags |= dict(zip(part, module.predict_step(batch, 0), strict=True))
     if format_of(text) == "conllu":
-        retag_conllu(text, output, column, (tags[k] for k in range(len(sentences))), encoding)
+        rewrite_conllu(text, output, ({column: tags[k]} for k in range(len(sentences))), encoding)
         return len(sentences)
     tagged = ((sentence.tokens, tags[k]) for k, sentence in enumerate(sentences))
     if format_of(output) == "conllu":
-        write_conllu(output, column, tagged)
+        write_conllu(output, ((words, {column: found}) for words, found in tagged))
     else:
         write_tagged(output, tagged)
     return len(sentences)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from lnz import plot
@@ -144,9 +145,7 @@ def align_files(
 
 
 @torch.no_grad()
-def drawn(
-    module: TranscribeModule, recordings: Iterable[tuple[str, Tensor, Mapping[str, list[Interval]]]]
-) -> plot.Figure:
+def drawn(module: TranscribeModule, recordings: Iterable[tuple[str, Tensor, Mapping[str, list[Interval]]]]) -> Figure:
     """Each recording's log-mel spectrogram with tiers of intervals below."""
     spectrograms, seconds, tiers, titles = [], [], [], []
     for title, waveform, of in recordings:

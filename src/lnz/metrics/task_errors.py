@@ -1,10 +1,4 @@
-"""Task errors: what predictions are judged by, and what :func:`~lnz.objectives.label_adjustment` trains for.
-
-Each is a callable ``error(gold, predicted)`` of two labellings, integers ``[*batch, N]``, that returns the error of
-each batch entry, ``[*batch]``; smaller is better and 0 is perfect. Where gold is −100 (unobserved, padding) the
-prediction is not judged. An error that is a sum over labels says so by ``node_costs``, so that loss-augmented argmax is
-exact; one that knows what a single change does to it says so by ``change_costs``, which speeds the search up.
-"""
+"""Task errors: Hamming, cost matrices, intersection over union, edit distance, BLEU."""
 
 from __future__ import annotations
 

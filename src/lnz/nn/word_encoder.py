@@ -13,18 +13,22 @@ LONGEST = 20
 
 
 class WordEncoder(nn.Module):
-    """A convolution over characters and an embedding of each word, then a bidirectional LSTM over the sentence.
+    """A convolution over characters and an embedding of each word, then bidirectional LSTMs over the sentence.
 
     The form of Ma and Hovy (2016), small. A word that is not among ``words`` is known by its characters alone; so that
-    this is learnt, words are left out at random in training.
+    this is learnt, words are left out at random in training. The first half of the features has read the sentence up to
+    the word, the other half from its end.
 
     Args:
         words: in lower case, those with an embedding.
         characters: those with an embedding.
+        tags: those with an embedding, where words come with tags; by default, they do not.
         width: of the features; half of it in each direction.
         word_width: of the words' embeddings.
         character_width: of the characters' features.
-        dropout: of the LSTM's input and output.
+        tag_width: of the tags' embeddings.
+        layers: of LSTMs, one on top of the other.
+        dropout: of the input and output of each.
         word_dropout: how often a word's embedding is that of an unknown word, in training.
     """
 
@@ -33,15 +37,20 @@ class WordEncoder(nn.Module):
         words: Sequence[str],
         characters: Sequence[str],
         *,
+        tags: Sequence[str] = (),
         width: int = 200,
         word_width: int = 64,
         character_width: int = 48,
+        tag_width: int = 32,
+        layers: int = 1,
         dropout: float = 0.33,
         word_dropout: float = 0.1,
     ) -> None:
         super().__init__()
         if width < 2 or width % 2:
             raise ValueError(f"width: expected an even positive integer, got {width}")
+        if layers < 1:
+            raise ValueError(f"layers: expected a positive integer, got {layers}")
         self.width, self.word_dropout = width, word_dropout
         self.word_number = {word: k for k, word in enumerate(words, 1)}  # 0 is unknown
         self.character_number = {character: k for k, character in enumerate(characters, 2)}  # 0 none, 1 unknown
@@ -49,10 +58,21 @@ class WordEncoder(nn.Module):
         self.characters = nn.Embedding(2 + len(characters), 32, padding_idx=0)
         self.convolution = nn.Conv1d(32, character_width, 3, padding=1)
         self.dropout = nn.Dropout(dropout)
-        self.ahead, self.back = (nn.LSTM(word_width + character_width, width // 2, batch_first=True) for _ in range(2))
+        self.tag_number = {tag: k for k, tag in enumerate(tags, 1)}  # 0 is unknown
+        self.tags = nn.Embedding(1 + len(tags), tag_width) if tags else None
+        given = word_width + character_width + (tag_width if tags else 0)
+        self.ahead, self.back = (nn.LSTM(given, width // 2, batch_first=True) for _ in range(2))
+        self.deeper = nn.ModuleList(
+            nn.ModuleList(nn.LSTM(width, width // 2, batch_first=True) for _ in range(2)) for _ in range(layers - 1)
+        )
 
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
-        """``tokens``, the words of each sentence, and ``lengths`` ``int64 [B]`` to features ``[B, T, width]``."""
+        """Features ``[B, T, width]`` of a batch.
+
+        Args:
+            batch: ``tokens``, the words of each sentence, ``lengths`` ``int64 [B]``, and ``pos``, the tags of the words
+                of each sentence, where tags have embeddings; ``None`` and tags that have none are unknown.
+        """
         sentences: Sequence[Sequence[str]] = batch["tokens"]
         number: dict[str, int] = {}  # of the different words of the batch: characters are convolved once for each
         places = [torch.tensor([number.setdefault(word, len(number)) for word in words]) for words in sentences]
@@ -61,10 +81,16 @@ class WordEncoder(nn.Module):
         if self.training and self.word_dropout:
             numbers = numbers.masked_fill(torch.rand(numbers.shape, device=place.device) < self.word_dropout, 0)
         spelled = self._spelled(list(number), place.device)
-        features = self.dropout(torch.cat((self.words(numbers), spelled[place]), -1))
+        inputs = [self.words(numbers), spelled[place]]
+        if self.tags is not None:
+            tags = [torch.tensor([self.tag_number.get(tag, 0) for tag in of]) for of in batch["pos"]]
+            inputs.append(self.tags(nn.utils.rnn.pad_sequence(tags, batch_first=True).to(place.device)))
+        features = self.dropout(torch.cat(inputs, -1))
         turn = _backwards(batch["lengths"], place.shape[1])  # on the CPU, in half the time that packed sequences take
-        after = _taken(self.back(_taken(features, turn))[0], turn)
-        return self.dropout(torch.cat((self.ahead(features)[0], after), -1))
+        for ahead, back in ((self.ahead, self.back), *self.deeper):  # type: ignore[misc]
+            after = _taken(back(_taken(features, turn))[0], turn)
+            features = self.dropout(torch.cat((ahead(features)[0], after), -1))
+        return features
 
     def _spelled(self, words: Sequence[str], device: torch.device) -> Tensor:
         """What the characters say of each word, ``[U, character_width]``."""

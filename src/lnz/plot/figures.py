@@ -71,7 +71,7 @@ def segmentation(
     if shown is not None:
         length = 25 * height * len(images)  # as long as the column is high, and narrow
         figure.colorbar(shown, ax=axes[:, -1].tolist(), fraction=0.06, aspect=length, label="largest marginal")
-    patches = [Patch(facecolor=colours(label), edgecolor="#888888", label=_plain(names[label])) for label in listed]
+    patches = [Patch(facecolor=colours(label), edgecolor="#888888", label=literal(names[label])) for label in listed]
     if drawn and drawn[0] < 0:
         patches.append(Patch(facecolor=UNOBSERVED, label="void, not judged"))
     figure.legend(
@@ -137,14 +137,14 @@ def profiles(items: Sequence[str], answers: Sequence[Sequence[str]], classes: Ma
                 axis.bar(item, share, 0.8, bottom=below, color=shades[number])
                 below += share
         axis.set(ylim=(0, 1), yticks=(0, 0.5, 1))
-        axis.set_title(_plain(title), fontsize=9, loc="left")
+        axis.set_title(literal(title), fontsize=9, loc="left")
     turned = max(map(len, items)) > 6
     axes[-1].set_xticks(
-        range(len(items)), [_plain(name[:24]) for name in items], fontsize=8,
+        range(len(items)), [literal(name[:24]) for name in items], fontsize=8,
         rotation=35 if turned else 0, ha="right" if turned else "center",
     )  # fmt: skip
     alike = len(set(map(tuple, answers))) == 1
-    names = [_plain(name[:16]) for name in answers[0]] if alike else [f"answer {number + 1}" for number in range(most)]
+    names = [literal(name[:16]) for name in answers[0]] if alike else [f"answer {number + 1}" for number in range(most)]
     patches = [Patch(facecolor=shade, label=name) for shade, name in zip(shades, names, strict=True)]
     figure.legend(
         handles=patches[:20], loc="outside lower center", ncols=min(len(patches), 6), fontsize=8, frameon=False
@@ -284,7 +284,7 @@ def tagging(rows: Sequence[Tagging], tags: Sequence[str], transitions: Tensor, s
     heights = [0.35, 1] * len(rows) if images else [1] * len(rows)
     axes = left.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     small: Any = {"fontsize": 7 if L > 12 else 8}
-    plain = [_plain(tag) for tag in tags]
+    plain = [literal(tag) for tag in tags]
     for k, row in enumerate(rows):
         axis = axes[2 * k + 1] if images else axes[k]
         T = min(steps, len(row.elements))
@@ -300,7 +300,7 @@ def tagging(rows: Sequence[Tagging], tags: Sequence[str], transitions: Tensor, s
             axes[2 * k].axis("off")
         else:
             axis.set_xticks(
-                range(T), [_plain(str(word)[:14]) for word in row.elements[:T]], rotation=25, ha="right", **small
+                range(T), [literal(str(word)[:14]) for word in row.elements[:T]], rotation=25, ha="right", **small
             )
     axes[-1].legend(frameon=False, loc="upper right", fontsize=7)
     axis = right.subplots()
@@ -330,7 +330,7 @@ def png(figure: Figure, dpi: int = 110) -> bytes:
     return buffer.getvalue()
 
 
-def _plain(text: str) -> str:
+def literal(text: str) -> str:
     """Text that matplotlib draws as it is, where two dollar signs would mean mathematics."""
     return text.replace("$", r"\$")
 

@@ -1,0 +1,1 @@
+"""Parsing: the tree of a sentence, with an exponential softmax over trees on top."""

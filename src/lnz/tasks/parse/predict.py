@@ -1,0 +1,43 @@
+"""Trees of new sentences, by a trained parser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lnz.tasks.parse.module import ParseModule
+
+BATCH = 32
+
+
+def predict(checkpoint: Mapping[str, Any], source: str, text: Path, output: Path, encoding: str | None = None) -> int:
+    """Write the sentences of a file with their trees; returns how many there are.
+
+    Dependency trees are written as CoNLL-U. Of a CoNLL-U file heads and relations are replaced, and the enhanced graph,
+    which went with them, is left out; of columns the word is the first; of text (``.txt``) a line is a sentence.
+    Constituency trees are written in brackets, one on a line; what is parsed is text, or the words and tags of
+    bracketed trees. Trees that the file has are not read.
+
+    Args:
+        checkpoint: a loaded checkpoint.
+        source: the file it is from, for messages.
+        text: the file of sentences, gzipped or not.
+        output: the file to write.
+        encoding: of the text; by default UTF-8, in which the output always is.
+
+    Raises:
+        FormatError: a checkpoint of another task or version; a bad file, or one without tags for a parser that was
+            trained with them.
+        OSError: the output cannot be written.
+    """
+    module = ParseModule.from_checkpoint(checkpoint, source)
+    settings, structure = module.settings, module.structure
+    sentences = structure.read(text, settings["tag_column"], settings["single_root"], False, encoding)
+    order = sorted(range(len(sentences)), key=lambda k: len(sentences[k]))
+    parsed: dict[int, Any] = {}
+    for start in range(0, len(order), BATCH):
+        part = order[start : start + BATCH]
+        parsed |= dict(zip(part, module.parse([sentences[k] for k in part]), strict=True))
+    structure.write(text, output, [parsed[k] for k in range(len(sentences))], encoding)
+    return len(sentences)
