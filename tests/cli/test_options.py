@@ -22,7 +22,7 @@ TOLD = {
     "align x --audio y --output z --trans t": "unrecognized arguments: --trans t; did you mean --transcripts?",
     # slips
     "fit segment --modle.edges full": "unrecognized arguments: --modle.edges full; did you mean --model.edges?",
-    "fit segmen": "tasks are: segment, tag, density, transcribe, bayesnet, latent-class; did you mean segment?",
+    "fit segmen": "tasks are: segment, tag, parse, density, transcribe, bayesnet, latent-class; did you mean segment?",
     # literals: alone, with null, in dataclasses, in classes of their own
     "fit segment --objective em": f"--objective: expected one of {OBJECTIVES}, 'softmax', 'all', got 'em'",
     "fit segment --model.edges potts": EDGES,

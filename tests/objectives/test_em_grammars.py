@@ -98,6 +98,7 @@ def balanced(n: int) -> list[list[int]]:
     return [[0, *inner, 1, *rest] for k in range(n) for inner in balanced(k) for rest in balanced(n - 1 - k)]
 
 
+@pytest.mark.slow
 def test_it_recovers_the_likelihood_of_a_known_grammar() -> None:
     """S → S S | ( S ) | ( ), each with its probability: no grammar of these symbols does much better on its strings."""
     p = 0.3, 0.3, 0.4

@@ -108,7 +108,7 @@ def test_samples_under_vmap_and_compiled() -> None:
 def test_kernels_and_reference_draw_the_same_from_the_same_numbers() -> None:
     uniform = torch.rand(200, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for edge in (EDGES[0][None, None], EDGES[1]):
-        given = SAMPLE.inputs(NODE, edge, LENGTHS, uniform)
+        given = SAMPLE.given.unflatten([NODE, edge, LENGTHS, uniform])
         labels = SAMPLE(given).labels
         with ops.backend("reference"):
             assert torch.equal(labels, SAMPLE(given).labels)

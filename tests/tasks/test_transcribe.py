@@ -97,7 +97,7 @@ class TestTones:
         assert [interval.label for interval in intervals] == text.split()
         assert set(text.split()) <= set(KEYS)
         silent = np.ones(len(wave), dtype=bool)
-        for start, end, key, _ in intervals:
+        for start, end, key, *_ in intervals:
             first, last = round(start * RATE), round(end * RATE)
             spectrum = np.abs(np.fft.rfft(wave.numpy()[first:last] * np.hanning(last - first)))
             hertz = np.arange(len(spectrum)) * RATE / (last - first)
