@@ -15,10 +15,9 @@ from lnz.checks import (
     broadcast_shapes,
     check_full,
     check_integer,
-    check_lengths,
     check_scores,
-    joint_batch_shape,
 )
+from lnz.distributions.heads import arcs_among, batch_shape_of, is_tree
 from lnz.distributions.sequence import SequenceDistribution, gathered, without_padding
 from lnz.distributions.support import Labellings
 from lnz.ops import arborescence, arcs, precision, projective
@@ -66,13 +65,13 @@ class DependencyTree(SequenceDistribution):
         check_scores("arc_scores", arc_scores, values=False)
         lengths = None if lengths is None else as_integers("lengths", lengths, arc_scores.device)
         own = 3 if labelled else 2
-        batch_shape = _joint_batch_shape(arc_scores, lengths, own)
+        batch_shape = batch_shape_of(arc_scores, lengths, own)
         M = arc_scores.shape[-own]
         super().__init__(batch_shape, torch.Size([M, 2] if labelled else [M]), validate_args)
         self.lengths, self.projective, self.single_root, self.labelled = lengths, projective, single_root, labelled
 
         def within() -> Tensor:
-            among = _arcs(M, lengths, arc_scores.device)
+            among = arcs_among(M, lengths, arc_scores.device)
             return among.unsqueeze(-1) if labelled else among
 
         self.arc_scores = without_padding("arc_scores", arc_scores, within, values=values, axes=own)
@@ -117,7 +116,7 @@ class DependencyTree(SequenceDistribution):
 
         def find() -> Tensor:
             scores = self.arc_scores.to(precision.accumulator(self.arc_scores))
-            among = _arcs(self._words + 1, self.lengths, scores.device).unsqueeze(-1)
+            among = arcs_among(self._words + 1, self.lengths, scores.device).unsqueeze(-1)
             never = torch.zeros(among.shape, dtype=scores.dtype, device=scores.device).masked_fill(~among, -torch.inf)
             # a sum keeps nothing for backward, which may then be called for several answers
             return (scores if self.labelled else scores.unsqueeze(-1)) + never
@@ -214,7 +213,7 @@ class DependencyTree(SequenceDistribution):
         words = self.inside[..., 0] if self.labelled else self.inside
         words = (words & (torch.arange(M, device=y.device) > 0)).expand(*shape, M)
         total = torch.where(words, each, 0.0).sum(-1)
-        return total.masked_fill(~_is_tree(heads, words, self.projective, self.single_root), -torch.inf)
+        return total.masked_fill(~is_tree(heads, words, self.projective, self.single_root), -torch.inf)
 
     def _split(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Heads and labels."""
@@ -233,7 +232,7 @@ class DependencyTree(SequenceDistribution):
         banned = torch.isneginf(scores)
         finite = scores.masked_fill(banned, 0.0)
         if by_conditionals:
-            best, surprisal = other._surprisal_of_best()
+            best, surprisal = other._op.surprisal_of_best(other._labelled_scores, other._flat, other._pass)
             finite = finite - finite.flatten(2).gather(2, best[..., None]).unsqueeze(-1).to(finite)
             value = surprisal
         else:
@@ -242,31 +241,6 @@ class DependencyTree(SequenceDistribution):
         value = value - (marginals * finite).flatten(1).sum(1)
         lost = (banned & (marginals > 0)).flatten(1).any(1)
         return value.masked_fill(lost, torch.inf).reshape(self.batch_shape)
-
-    def _surprisal_of_best(self) -> tuple[Tensor, Tensor]:
-        """The best tree as places in the rows of scores ``[B, N + 1]``, and −ln P of it ``[B]``, differentiable."""
-        scores, (summed, lengths, single_root) = self._labelled_scores, self._flat
-        R = scores.shape[-1]
-        with torch.no_grad():
-            tops, labels = scores.max(-1)
-            heads = self._op.best(arcs.Arcs(tops, lengths, single_root)).heads.clamp(min=0)
-            places = heads * R + labels.gather(2, heads.unsqueeze(-1)).squeeze(-1)
-            words = torch.arange(scores.shape[1], device=heads.device)
-            inside = (words > 0) & (words <= lengths[:, None])
-            within = scores.flatten(2).log_softmax(-1) if R == 1 else (scores - summed.unsqueeze(-1)).flatten(2)
-            label_part = within.gather(2, places.unsqueeze(-1)).squeeze(-1) if R > 1 else torch.zeros_like(tops[..., 0])
-            log_p = torch.where(inside, label_part, 0.0).sum(1)
-            given = summed
-            for word in range(1, scores.shape[1]):
-                marginals = self._op.trees.solve(arcs.Arcs(given, lengths, single_root)).marginals[:, word]
-                log_p = log_p + torch.where(inside[:, word], marginals.gather(1, heads[:, word, None])[:, 0].log(), 0.0)
-                others = (words != heads[:, word, None]) & inside[:, word, None]
-                row = given[:, word].masked_fill(others, -torch.inf)
-                given = given.index_copy(1, words[word : word + 1], row[:, None])
-        own = torch.where(inside, scores.flatten(2).gather(2, places.unsqueeze(-1)).squeeze(-1), 0.0).sum(1)
-        difference = self._op.trees.value(self._flat, self._pass) - own  # whose derivatives are right, not its digits
-        difference = torch.where(torch.isfinite(difference), difference, 0.0)
-        return places, (difference - difference.detach()) - log_p
 
     # Trees -----------------------------------------------------------------------------------------------------------
 
@@ -388,46 +362,3 @@ class DependencyTree(SequenceDistribution):
         lengths = "" if self.lengths is None else ", lengths given"
         batch = list(self.batch_shape)
         return f"DependencyTree({self._words} words, {kind}, {root}{labels}, batch_shape={batch}{lengths})"
-
-
-def _arcs(M: int, lengths: Tensor | None, device: torch.device) -> Tensor:
-    """Which entries of scores are arcs, ``[*batch, M, M]`` or ``[M, M]``."""
-    places = torch.arange(M, device=device)
-    arcs = (places[:, None] > 0) & (places[:, None] != places)
-    if lengths is None:
-        return arcs
-    word = places <= lengths.unsqueeze(-1)
-    return arcs & word.unsqueeze(-1) & word.unsqueeze(-2)
-
-
-def _is_tree(heads: Tensor, words: Tensor, projective: bool, single_root: bool) -> Tensor:
-    """Whether heads ``[*, M]`` of ``words [*, M]`` make a tree of the kind, ``[*]``."""
-    M = heads.shape[-1]
-    heads = torch.where(words, heads, 0)
-    above = heads
-    for _ in range(max(1, M - 1).bit_length()):  # as far up as twice as often before
-        above = above.gather(-1, above)
-    found = (above == 0).all(-1)
-    if single_root:
-        found = found & (((heads == 0) & words).sum(-1) == words.any(-1))
-    if projective:
-        places = torch.arange(M, device=heads.device)
-        low, high = torch.minimum(heads, places), torch.maximum(heads, places)
-        low, high = low.masked_fill(~words, 0), high.masked_fill(~words, 0)
-        crossing = (low[..., :, None] < low[..., None, :]) & (low[..., None, :] < high[..., :, None])
-        crossing = crossing & (high[..., :, None] < high[..., None, :])
-        found = found & ~crossing.flatten(-2).any(-1)
-    return found
-
-
-def _joint_batch_shape(scores: Tensor, lengths: Tensor | None, own: int) -> torch.Size:
-    """The batch shape of well-formed arguments; raises where they are not."""
-    square = scores.dim() >= own and scores.shape[-own] == scores.shape[1 - own] > 0
-    if not square or scores.shape[-1] == 0:
-        labels = ", R" if own == 3 else ""
-        raise ValueError(f"arc_scores: expected shape [*batch, N + 1, N + 1{labels}], got {list(scores.shape)}")
-    shapes = {"arc_scores": scores.shape[:-own]}
-    if lengths is not None:
-        check_lengths(lengths, scores.shape[-own] - 1, of="the words")
-        shapes["lengths"] = lengths.shape
-    return joint_batch_shape(**shapes)
