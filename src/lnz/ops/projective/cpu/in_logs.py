@@ -84,8 +84,11 @@ def inside(scores, n, single_root, chart, meet):
 
 
 @helper()
-def outside(n, single_root, chart, meet, p, marginals):
-    """Write ``marginals [N + 1, N + 1]`` of arcs among the first n words; ``p`` is shaped as the chart."""
+def outside(share, n, single_root, chart, meet, p, marginals):
+    """Write ``marginals [N + 1, N + 1]`` of arcs among the first n words; ``p`` is shaped as the chart.
+
+    ``share`` is the function of that name, of charts in logarithms or in exponentials.
+    """
     for kind in range(OPEN_LEFT_BACK + 1):
         for i in range(n + 1):
             p[kind, i, : n + 1] = 0.0
@@ -117,7 +120,7 @@ def run(first, last, scores, lengths, single_root, log_z, marginals):
         inside(scores[b], n, single_root, chart, meet)
         log_z[b] = chart[RIGHT, 0, n]
         if log_z[b] > -math.inf:
-            outside(n, single_root, chart, meet, p, marginals[b])
+            outside(share, n, single_root, chart, meet, p, marginals[b])
 
 
 def inside_outside_in_logs(arcs: Arcs) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,7 @@ from lnz.ops.projective.cpu.in_logs import (
     RIGHT_BACK,
     SHARED,
     climb,
+    outside,
 )
 
 TINY, HUGE = 1e-140, 1e140  # what the product of two numbers may be made of
@@ -67,8 +68,9 @@ def _dot(total, at, n, a, b):
 
 
 @helper(fastmath=FLAGS)
-def share(chart, p, left, right, n, rate):
-    """Add ``rate`` times each of n splits to its parts, from ``left`` and ``right`` on in the charts."""
+def share(chart, p, left, right, n, whole, probability):
+    """As :func:`.in_logs.share`."""
+    rate = probability / whole
     for_blocks(_share, n, address(chart, left), address(chart, right), rate, address(p, left), address(p, right))
 
 
@@ -116,30 +118,6 @@ def inside(scores, weights, n, single_root, chart, meet):
     return True
 
 
-@helper(fastmath=FLAGS)
-def outside(n, single_root, chart, meet, p, marginals):
-    """As :func:`.in_logs.outside`."""
-    for kind in range(OPEN_LEFT_BACK + 1):
-        for i in range(n + 1):
-            p[kind, i, : n + 1] = 0.0
-    p[RIGHT, 0, n] = 1.0
-    for width in range(n, 0, -1):
-        for i in range(n + 1 - width):
-            j = i + width
-            there = p[RIGHT, i, j] + p[RIGHT_BACK, j, i]
-            if there > 0:
-                share(chart, p, (OPEN_RIGHT, i, i + 1), (RIGHT_BACK, j, i + 1), width, there / chart[RIGHT, i, j])
-            there = p[LEFT, i, j] + p[LEFT_BACK, j, i]
-            if there > 0:
-                share(chart, p, (LEFT, i, i), (OPEN_LEFT_BACK, j, i), width, there / chart[LEFT, i, j])
-            to_right, to_left = p[OPEN_RIGHT, i, j], p[OPEN_LEFT_BACK, j, i]
-            marginals[j, i], marginals[i, j] = to_right, to_left
-            if to_right + to_left > 0:
-                splits = 1 if single_root and i == 0 else width
-                rate = (to_right + to_left) / meet[i, j]
-                share(chart, p, (RIGHT, i, i), (LEFT_BACK, j, i + 1), splits, rate)
-
-
 @kernel(fastmath=FLAGS)
 def run(first, last, scores, lengths, single_root, log_z, marginals, in_range):
     """Sentences first … last − 1: ``log_z [B]``, ``marginals [B, N + 1, N + 1]`` and ``in_range [B]``, written."""
@@ -154,7 +132,7 @@ def run(first, last, scores, lengths, single_root, log_z, marginals, in_range):
             z = chart[RIGHT, 0, n]
             log_z[b] += math.log(z) if z > 0 else -math.inf
             if z > 0:
-                outside(n, single_root, chart, meet, p, marginals[b])
+                outside(share, n, single_root, chart, meet, p, marginals[b])
 
 
 def inside_outside(arcs: Arcs) -> tuple[Tensor, Tensor, Tensor]:
