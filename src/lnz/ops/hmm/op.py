@@ -78,6 +78,9 @@ def filtered(chains: Chains, done: Pass) -> Tensor:
 def _compute(given: Filtering) -> Filtered:
     """α_t, normalised: the forward factor but for its scale, and the smoothed marginals at the last step."""
     chains, factor = Chains(*given[:3]), given.forward_factor
+    if given.nodes.shape[1] < factor.shape[1]:  # of a pass that is a filter already: its logarithms
+        inside = torch.arange(factor.shape[1], device=factor.device) < chains.lengths[:, None]
+        return Filtered(factor.exp().masked_fill(~inside[..., None], 0.0).to(chains.node.dtype))
     last = torch.arange(factor.shape[1], device=factor.device) == chains.lengths[:, None] - 1
     total = factor.sum(-1, keepdim=True)
     shares = torch.where(last[..., None], given.nodes, factor / total.masked_fill(total == 0, 1.0))
@@ -90,7 +93,7 @@ def _compute(given: Filtering) -> Filtered:
 
 
 def _fake(given: Filtering) -> Filtered:
-    return Filtered(torch.empty_like(given.nodes))
+    return Filtered(torch.empty_like(given.node))
 
 
 def _plain(given: Filtering) -> Filtered:
