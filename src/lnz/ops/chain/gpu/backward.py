@@ -139,7 +139,7 @@ def run(layout: Layout, alpha: Tensor, y: Tensor | None, weight: Tensor, ends: T
     whole = constants["COLUMNS"] == constants["LABELS"]
     carried = alpha if whole else alpha.new_empty(out.programs, L)
     labels = layout.arrays[2] if y is None else y
-    sums = out.kind == TABLE.value and constants["SHARED"] and constants["LABELS"] == WITH_SUMS
+    sums = out.kind == TABLE.value and whole and constants["LABELS"] >= WITH_SUMS // 2
     warps = 2 * layout.warps if sums else layout.warps
     launch(
         backward_kernel, (out.programs,), *layout.arrays[1:], labels, weight, alpha, alpha if ends is None else ends,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from lnz.ops.chain.records import Chains
 from lnz.ops.jit.triton import padded
 
-WHOLE = 128  # labels: up to here a table lies in the registers of one program,
+WHOLE = 128  # labels: up to here a table of float32 lies in the registers of one program,
 WITH_SUMS = 64  # and up to here one with what is added up for its gradient
-ENTRIES = 4096  # of the columns of a larger table that are looked at at once
+ENTRIES = 4096  # of the columns of a larger table that are looked at at once; half of each in float64
 FEWEST = 1024  # steps: shorter chains are never cut
 BLOCK = 64  # steps: no block is shorter
 FILLED = 4096  # programs that fill a card
@@ -45,27 +46,31 @@ class Layout(NamedTuple):
             edge = edge.contiguous()
         entry, step = (0 if size == 1 else stride for size, stride in zip(edge.shape[:2], edge.stride(), strict=False))
         labels, shared = padded(L), step == 0
-        constants = _columns(labels, shared and labels <= WHOLE, labels <= WHOLE)
-        blocks = _blocks(B, T, L) if cut and labels <= WHOLE else 1
+        whole = labels <= WHOLE // _registers(node)
+        blocks = _blocks(B, T, L) if cut and whole else 1
         steps = -(-max(T - 1, 1) // blocks)
         blocks = -(-max(T - 1, 1) // steps)
-        return cls((node, edge, lengths), (entry, step), constants, _warps(labels, labels <= WHOLE), blocks, steps)
+        made = cls((node, edge, lengths), (entry, step), {}, 8, blocks, steps)
+        return made._by_columns(labels, labels if whole else None, shared)
 
     def backwards(self) -> Layout:
         """The same chains for the recursion backwards, which has more to hold in registers."""
         labels = self.constants["LABELS"]
-        if labels <= WITH_SUMS:
-            return self
-        return self._replace(constants=_columns(labels, False, False), warps=_warps(labels, False))
+        whole = labels <= WITH_SUMS // _registers(self.arrays[0])
+        return self if whole else self._by_columns(labels, None, False)
+
+    def _by_columns(self, labels: int, columns: int | None, shared: bool) -> Layout:
+        """With all columns of a table at once, or ``None`` for as many as fit beside the rest."""
+        some = max(1, ENTRIES // _registers(self.arrays[0]) // labels)
+        constants = {"LABELS": labels, "COLUMNS": columns or some, "SHARED": shared and columns is not None}
+        threads = labels * labels * _registers(self.arrays[0]) // 32  # which have 32 registers of a table each
+        warps = min(16, max(1, threads // 32)) if columns else 8
+        return self._replace(constants=constants, warps=warps)
 
 
-def _columns(labels: int, shared: bool, whole: bool) -> dict[str, Any]:
-    return {"LABELS": labels, "COLUMNS": labels if whole else max(1, ENTRIES // labels), "SHARED": shared}
-
-
-def _warps(labels: int, whole: bool) -> int:
-    """So that what is held of a table takes 16 to 32 registers of each thread."""
-    return min(16, max(1, labels * labels // 1024)) if whole else 8
+def _registers(scores: Tensor) -> int:
+    """That a number takes."""
+    return 2 if scores.dtype == torch.float64 else 1
 
 
 def _blocks(B: int, T: int, L: int) -> int:

@@ -14,7 +14,7 @@ from lnz.ops.jit.triton import accumulating, padded
 from lnz.ops.jit.triton.launch import launch
 
 CLASSES = 4096  # that are looked at at once
-STATES = 1024  # likewise, of blanks and of labels
+STATES = 512  # likewise, of blanks and of labels
 HELD = 2**30  # bytes of states, where they are made again for the gradient
 
 
@@ -24,7 +24,8 @@ def block(S: int) -> int:
 
 
 def warps_for(S: int) -> int:
-    return max(1, min(8, block(S) // 128))
+    """Two blanks and two labels for each thread."""
+    return max(1, min(8, block(S) // 64))
 
 
 def arranged(x: Tensor, of: Lattice) -> tuple[Tensor, tuple[int, int], tuple[Tensor, ...]]:
@@ -60,7 +61,7 @@ def _forward(x: Tensor, prior: Tensor, of: Lattice, normalise: bool, keep: bool)
     frames = torch.empty(B, T, 2, dtype=accumulating(x.dtype), device=x.device)
     lanes = min(CLASSES, max(32, padded(C)))
     launch(
-        frames_kernel, (T, B), x, lattice[2], frames, T, C, *strides, BLOCK=lanes, warps=max(1, min(8, lanes // 512))
+        frames_kernel, (T, B), x, lattice[2], frames, T, C, *strides, BLOCK=lanes, warps=max(1, min(8, lanes // 256))
     )
     rows = T + 1 if keep else 2
     states, log_z = frames.new_empty(B, rows, 2, S + 1), frames.new_empty(B, dtype=torch.float64)
@@ -107,7 +108,7 @@ def gradient(
     launch(
         slopes_kernel, (T, B), x, frames.contiguous(), occupancy.contiguous(), *Places.of(of), weight, lattice[2], out,
         T, C, S, *strides, NORMALISE=normalise, BLOCK=lanes, LABELS=block(S),
-        warps=max(1, min(8, lanes // 512)),
+        warps=max(1, min(8, max(lanes // 256, block(S) // 64))),
     )  # fmt: skip
     return out
 
