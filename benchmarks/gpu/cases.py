@@ -52,12 +52,15 @@ def every(device: torch.device, toy: bool) -> Sequence[Callable[[], Case]]:
     chains = [(2, 5, 4)] if toy else [(32, 512, 64), (32, 128, 16), (256, 64, 32), (16, 256, 128), (16, 256, 256)]
     alignments = [(6, 2, 9, 3)] if toy else [(500, 32, 64, 60), (1500, 16, 128, 200), (200, 64, 5000, 20)]
     long = (1, 12, 3) if toy else (1, 100_000, 8)
+    sentences = (2, 4, 3) if toy else (16, 40, 64)
     return [
         *(partial(chain_nll, *size, device) for size in chains),
         partial(chain_marginals, *long, device),
         partial(chain_viterbi, *chains[0], device),
         *(partial(ctc_loss, *size, torch.float32, device) for size in alignments),
         partial(ctc_loss, *alignments[-1], torch.bfloat16, device),
+        partial(constituency_trees, *sentences, device),
+        partial(dependency_trees, *sentences[:2], device),
     ]
 
 
@@ -172,3 +175,45 @@ def ctc_loss(T: int, B: int, C: int, S: int, dtype: torch.dtype, device: torch.d
     work = Work(3 * size * T * B * C + 32 * T * B * (S + 1), 3.0 * T * B * C + 20.0 * T * B * S, 2 * T)
     kind = str(dtype).removeprefix("torch.")
     return Case(f"ctc loss {T}x{B}x{C}x{S} {kind}", calls, wide, work, 2e-4 if dtype == torch.float32 else 2e-2)
+
+
+def constituency_trees(B: int, N: int, L: int, device: torch.device) -> Case:
+    """The summed ln Z of binary trees with labels, and its gradient: marginals of spans."""
+    scores = _normal(B, N, N, L, device=device)
+
+    def total(dtype: torch.dtype = torch.float32) -> Answers:
+        leaf = scores.to(dtype, copy=True).requires_grad_()
+        return _gradients(lnz.ConstituencyTree(leaf, validate_args=False).log_partition.sum(), leaf)
+
+    calls: dict[str, Callable[[], Answers]] = {"lnz": total, "plain torch": partial(_in_plain_torch, total)}
+    if (peer := _torch_struct()) is not None:
+
+        def struct() -> Answers:
+            leaf = scores.clone().requires_grad_()
+            return _gradients(peer.TreeCRF(leaf).partition.sum(), leaf)
+
+        calls["torch-struct"] = struct
+    wide = partial(_in_plain_torch, partial(total, torch.float64))
+    work = Work(16 * B * N * N * L, B * (4.0 * N * N * L + 3.0 * N**3), 2 * N)
+    return Case(f"constituency trees {B}x{N}x{L}", calls, wide, work, 1e-4)
+
+
+def dependency_trees(B: int, N: int, device: torch.device) -> Case:
+    """The summed ln Z of projective trees with one root, and its gradient: marginals of arcs."""
+    scores = _normal(B, N + 1, N + 1, device=device)
+
+    def total(dtype: torch.dtype = torch.float32) -> Answers:
+        leaf = scores.to(dtype, copy=True).requires_grad_()
+        return _gradients(lnz.DependencyTree(leaf, validate_args=False).log_partition.sum(), leaf)
+
+    calls: dict[str, Callable[[], Answers]] = {"lnz": total, "plain torch": partial(_in_plain_torch, total)}
+    wide = partial(_in_plain_torch, partial(total, torch.float64))
+    return Case(f"dependency trees {B}x{N}", calls, wide, Work(100.0 * B * N * N, 6.0 * B * N**3, 4 * N), 1e-4)
+
+
+def _torch_struct():
+    try:
+        import torch_struct
+    except ImportError:
+        return None
+    return torch_struct

@@ -65,8 +65,22 @@ def _ctc(x, of) -> None:
     viterbi(x, of)
 
 
+def trees(dtype: torch.dtype) -> Runs:
+    """Blocks of spans by the length of sentences, blocks of labels by their number."""
+    from lnz.ops.arcs.records import Arcs
+    from lnz.ops.projective.gpu import calls as projective
+    from lnz.ops.spans.gpu import calls as spans
+
+    for N, L in ((2, 1), (4, 8), (8, 32), (16, 64), (30, 200), (60, 2000)):
+        lengths = torch.empty(8, dtype=torch.int64, device="meta")
+        yield f"N {N}, L {L}", partial(spans.solve, _scores(8, N, N, L, dtype=dtype), lengths)
+        for single in (True, False):
+            arcs = Arcs(_scores(8, N + 1, N + 1, dtype=dtype), lengths, single)
+            yield f"N {N}, {'one root' if single else 'any root'}", partial(projective.solve, arcs)
+
+
 def _scores(*shape: int, dtype: torch.dtype) -> torch.Tensor:
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
-ALL: dict[str, Callable[[torch.dtype], Runs]] = {"chain": chain, "ctc": ctc}
+ALL: dict[str, Callable[[torch.dtype], Runs]] = {"chain": chain, "ctc": ctc, "trees": trees}

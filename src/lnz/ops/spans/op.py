@@ -10,17 +10,23 @@ from torch import Tensor
 from lnz.ops import precision
 from lnz.ops.dispatch import Kernels
 from lnz.ops.jit import buffers
+from lnz.ops.jit.triton import SERVED
 from lnz.ops.scaffold import Differentiable, Operator
 from lnz.ops.spans import reference
 from lnz.ops.spans.records import Pass, Spans
 
 KERNELS = Kernels("spans")
 KERNELS.register("cpu", "lnz.ops.spans.cpu", devices=("cpu",), dtypes=(torch.float32, torch.float64))
+KERNELS.register("triton", "lnz.ops.spans.gpu", **SERVED)
 
 
 def solve(given: Spans) -> Pass:
     """The pass, by the kernels where they serve, by the reference elsewhere and where scores are NaN or ∞."""
     run = KERNELS.find("forward_backward", given.scores) if given.scores.numel() else None
+    if run is None and given.scores.numel():
+        run_in_any_range = KERNELS.find("solve", given.scores)
+        if run_in_any_range is not None:
+            return Pass(*run_in_any_range(given.scores, given.lengths))
     if run is None:
         log_z, marginals = in_logs(given)
         return Pass(log_z, marginals.to(given.scores.dtype))

@@ -23,9 +23,9 @@ def block(S: int) -> int:
     return min(STATES, max(32, padded(S + 1)))
 
 
-def warps_for(S: int) -> int:
-    """Two blanks and two labels for each thread."""
-    return max(1, min(8, block(S) // 64))
+def warps_for(S: int, states: Tensor) -> int:
+    """Two blanks and two labels for each thread, one in float64."""
+    return max(1, min(8, block(S) * states.element_size() // 256))
 
 
 def arranged(x: Tensor, of: Lattice) -> tuple[Tensor, tuple[int, int], tuple[Tensor, ...]]:
@@ -50,7 +50,7 @@ def solve(x: Tensor, prior: Tensor, of: Lattice, normalise: bool) -> tuple[Tenso
     flows = frames.new_empty(B, 2, 5, S + 1)
     launch(
         backward_kernel, (B,), direct, lengths, counts, states, flows, occupancy, T, S, STAYS=of.stays, BLOCK=block(S),
-        warps=warps_for(S),
+        warps=warps_for(S, frames),
     )  # fmt: skip
     return log_z, occupancy, frames
 
@@ -68,7 +68,7 @@ def _forward(x: Tensor, prior: Tensor, of: Lattice, normalise: bool, keep: bool)
     launch(
         forward_kernel, (B,), x, prior.contiguous(), *lattice, frames, states, log_z, T, S, *strides, rows,
         max(0, of.blank), STAYS=of.stays, NORMALISE=normalise, KEEP=keep, BLANK=of.blank >= 0, BLOCK=block(S),
-        warps=warps_for(S),
+        warps=warps_for(S, frames),
     )  # fmt: skip
     return log_z, frames, states
 

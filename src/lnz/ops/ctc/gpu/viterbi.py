@@ -76,6 +76,6 @@ def viterbi(x: Tensor, of: Lattice) -> tuple[Tensor, Tensor]:
     scores = states.new_empty(B, dtype=torch.float64)
     launch(
         viterbi_kernel, (B,), x, x.new_zeros(x.shape[2]), *lattice, states, origins, alignments, scores, T, S, *strides,
-        max(0, of.blank), STAYS=of.stays, BLANK=of.blank >= 0, BLOCK=block(S), warps=warps_for(S),
+        max(0, of.blank), STAYS=of.stays, BLANK=of.blank >= 0, BLOCK=block(S), warps=warps_for(S, states),
     )  # fmt: skip
     return alignments, scores
