@@ -130,7 +130,8 @@ def chain_marginals(B: int, T: int, L: int, device: torch.device) -> Case:
         p = lnz.LinearChain(node.double().cpu(), edge.double().cpu())
         return {"ln Z": p.log_partition, "marginals": p.node_marginals}
 
-    work = Work(12 * B * T * L, 4.0 * B * T * L * L, 2 * T)
+    steps = 4 * (T // 512 + 512)  # 512 blocks: through one, and from one to the next, four times
+    work = Work(12 * B * T * L, 4.0 * B * T * L * L * (L + 2), steps)
     return Case(f"chain marginals {B}x{T}x{L}", {"lnz": marginals}, wide, work, 1e-4)
 
 

@@ -35,8 +35,8 @@ class Row(NamedTuple):
 def differences(answers: Answers, wanted: Answers) -> float:
     """The largest difference, relative to the largest finite number of each answer, at least 1."""
     worst = 0.0
-    for name, want in wanted.items():
-        found, want = answers[name].double().cpu(), want.double().cpu()
+    for name in wanted:
+        found, want = answers[name].double().cpu(), wanted[name].double().cpu()
         scale = max(1.0, want[want.isfinite()].abs().max().item())
         worst = max(worst, (found - want).abs().max().item() / scale)
     return worst

@@ -120,9 +120,9 @@ interpreter on the CPU, against the reference, and compiled for the cards below.
 ## Compiled ahead
 
 {count} binaries by Triton {version}: every kernel at every configuration that dispatch can choose, in float32 on
-all cards, in bfloat16 and float64 on sm_90 too. In the tables are registers of a thread / bytes spilled / bytes of shared
-memory of a program, the most at a size, in float32; a size is left out where the binary is the same as at a smaller one.
-Up to 16 bytes spilled are one to four numbers that the assembler puts aside so that one more program fits.
+all cards, in bfloat16 and float64 on sm_90 too. In the tables are registers of a thread / bytes spilled / bytes of
+shared memory of a program, the most at a size, in float32; a size is left out where the binary is the same as at a
+smaller one. Up to 16 bytes spilled are one to four numbers that the assembler puts aside so that one more program fits.
 """
 ESTIMATE = """## What a card could reach: an estimate
 

@@ -165,3 +165,19 @@ def test_filtering_of_hidden_markov_models() -> None:
             found.append((p.filtered, p.smoothed_pairs))
     for actual, wanted in zip(*found, strict=True):
         torch.testing.assert_close(actual, wanted)
+
+
+def test_a_step_of_training_is_the_same() -> None:
+    emissions, tags = torch.randn(3, 5, 4, requires_grad=True), torch.randint(4, (3, 5))
+    mask = torch.arange(5) < torch.tensor([5, 3, 4])[:, None]
+    layer = lnz.nn.LinearChainCRF(4)
+    losses, steps = [], []
+    for name in ("triton", "reference"):
+        with backend(name):
+            loss = -layer(emissions, tags, mask, reduction="mean")
+            losses.append(loss.detach())
+            steps.append(torch.autograd.grad(loss, [emissions, *layer.parameters()]))
+            best = layer.decode(emissions, mask)
+        losses.append(torch.tensor([float(tag) for row in best for tag in row]))
+    torch.testing.assert_close(losses[:2], losses[2:])
+    torch.testing.assert_close(*steps)
