@@ -53,9 +53,10 @@ def solve(chains: Chains) -> Pass:
 
 def forward_only(chains: Chains) -> Callable[[Chains], Pass] | None:
     """Where a backend serves these chains by a pass that is a filter, it."""
-    if not chains.has_steps or KERNELS.find("forward_backward", chains.node, chains.edge) is not None:
+    forwards = KERNELS.find("filtered", chains.node, chains.edge)
+    if forwards is None or KERNELS.find("forward_backward", chains.node, chains.edge) is not None:
         return None
-    return KERNELS.find("filtered", chains.node, chains.edge)
+    return forwards if chains.has_steps else None
 
 
 def in_logs(chains: Chains) -> tuple[Tensor, Tensor]:
