@@ -49,3 +49,15 @@ def test_every_kernel_fits_on_every_card(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert "sm_100" in (tmp_path / "page.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("interpreter")
+def test_a_step_of_training_by_the_kernels(tmp_path: Path) -> None:
+    few = [
+        f"--trainer.{what}={n}" for what, n in (("max_steps", 1), ("limit_val_batches", 1), ("limit_test_batches", 1))
+    ]
+    command = [sys.executable, "-m", "lnz.cli", "fit", "tag", *few]
+    environment = os.environ | {"LNZ_BACKEND": "triton", "TRITON_INTERPRET": "1"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
