@@ -134,6 +134,7 @@ def em(
             max_iterations,
             tolerance,
             None if used is not None and not used.exact else least if narrow is None else ROUNDING,
+            _merged(learner, x, lengths, weights),
         )
         stack = restarts > 1 and batch_size is None and hasattr(learner, "stacked")
         for numbers in [range(restarts)] if stack else [[number] for number in range(restarts)]:
@@ -166,6 +167,21 @@ def _check(
     if "weights" not in signature(learner.e_step).parameters:
         raise TypeError(f"weights: {type(model).__name__} has no E step that takes them")
     check_weights("weights", weights, len(data))
+
+
+def _merged(learner: Any, data: Tensor, lengths: object, weights: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    """The different rows and their weights, where rows are discrete; under a sampler, each row has draws of its own."""
+    if (
+        lengths is not None
+        or not hasattr(learner, "merged")
+        or isinstance(getattr(learner, "inference", None), Sampler)
+    ):
+        return None
+
+    def merged() -> tuple[Tensor, Tensor] | None:
+        return learner.merged(data, weights)
+
+    return processes.attempted(merged) if processes.several() else merged()
 
 
 def _starts(learner: Any, data: Tensor, restarts: int, generator: torch.Generator | None) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,9 +158,9 @@ def learn(
     except InfeasibleError as error:
         if not error.entries:
             raise
-        row = int(used.nonzero()[error.entries[0], 0])
+        rows = used.nonzero()[list(error.entries), 0]
         raise FormatError(
-            f"{observed.place(row)}: has probability 0 under the network that learning starts from, and what is "
+            f"{observed.place(rows)}: has probability 0 under the network that learning starts from, and what is "
             "impossible stays so"
         ) from error
     finally:
@@ -218,6 +218,4 @@ class _Kept:
         return learned, None
 
     def _network(self, state: dict[str, Tensor], name: str) -> BayesNet:
-        tables: Sequence[Tensor] = [state[f"{name}.{v}"] for v in range(len(self.like.names))]
-        like = self.like
-        return type(like)(like.cardinalities, like.parents, tables, names=like.names, states=like.states)
+        return self.like.with_tables(state[f"{name}.{v}"] for v in range(len(self.like.names)))
