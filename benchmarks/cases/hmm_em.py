@@ -23,9 +23,9 @@ class HMMEM:
     title = "HMM learned by EM"
     summary = (
         f"One sequence of {STEPS:,} steps, {STATES} states: {ITERATIONS} iterations of EM from one start, with "
-        f"Gaussian emissions of {DIMENSIONS} independent dimensions, or one of {SYMBOLS} symbols; the answers are the log "
-        "evidence of each iteration. hmmlearn in both of its implementations, in logarithms (its default) and scaled. "
-        "dynamax, compiled by XLA for the shape, learns symbols alike (of Gaussians its M step is another)."
+        f"Gaussian emissions of {DIMENSIONS} independent dimensions, or one of {SYMBOLS} symbols; the answers are the "
+        "log evidence of each iteration. hmmlearn in both of its implementations, in logarithms (its default) and "
+        "scaled. dynamax, compiled by XLA for the shape, learns symbols alike (of Gaussians its M step is another)."
     )
 
     @property
@@ -115,8 +115,7 @@ class _Data:
             transition_matrix_concentration=1.0,
             emission_prior_concentration=1.0,
         )
-        double: Any = require("jax.experimental", "jax==0.10.2").enable_x64  # in float32 its tables end as NaN
-        with double():
+        with jax.enable_x64(True):  # in float32 its tables end as NaN
             start, kinds = model.initialize(
                 initial_probs=jax.numpy.asarray(self.initial),
                 transition_matrix=jax.numpy.asarray(self.transition),
@@ -130,7 +129,7 @@ class _Data:
             return *model.m_step(params, kinds, statistics, memory), evidence.sum()
 
         def call() -> list[Any]:
-            with double():
+            with jax.enable_x64(True):
                 params, memory, found = start, model.initialize_m_step_state(start, kinds), []
                 for _ in range(ITERATIONS):
                     params, memory, evidence = step(params, memory)
