@@ -33,13 +33,23 @@ def equal_rows(data: Tensor, weights: Tensor | None = None) -> EqualRows:
     return EqualRows(data[one], total, index)
 
 
+def mostly_equal(data: Tensor) -> bool:
+    """Whether merging equal rows leaves three quarters of them at most."""
+    return 4 * len(_hashes(data).unique()) <= 3 * len(data)
+
+
 def _numbered(data: Tensor) -> Tensor:
-    """The same number for equal rows, 0, 1, …, ``int64 [R]``: by a random linear hash, whose collisions are seen."""
-    generator = torch.Generator().manual_seed(0)
-    factors = torch.randint(-(2**63), 2**63 - 1, (data.shape[1],), generator=generator).to(data.device) | 1
-    _, index = (data * factors).sum(-1).unique(return_inverse=True)  # modulo 2^64
+    """The same number for equal rows, 0, 1, …, ``int64 [R]``; rows that share a hash are seen to differ."""
+    index = _hashes(data).unique(return_inverse=True)[1]
     place = torch.arange(len(data), device=data.device)
     some = place.new_zeros(len(data)).scatter_(0, index, place)  # one row of each number
     if len(data) and not torch.equal(data[some[index]], data):
         index = data.unique(dim=0, return_inverse=True)[1]
     return index
+
+
+def _hashes(data: Tensor) -> Tensor:
+    """A random linear function of each row, modulo 2^64: ``int64 [R]``."""
+    generator = torch.Generator().manual_seed(0)
+    factors = torch.randint(-(2**63), 2**63 - 1, (data.shape[1],), generator=generator) | 1
+    return (data @ factors) if data.is_cpu else (data * factors.to(data.device)).sum(-1)

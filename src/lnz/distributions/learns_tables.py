@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lnz.checks import check_full, check_weights
-from lnz.distributions.equal_rows import equal_rows
+from lnz.distributions.equal_rows import equal_rows, mostly_equal
 from lnz.distributions.families import Families
 from lnz.distributions.statistics import counted, expected
 from lnz.inference.base import Method
@@ -111,11 +111,11 @@ class LearnsTables:
             tables.append(share.log().to(self._dtype))
         return self._with(tables, joint=True)
 
-    def merged(self, data: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The different rows of ``data [R, N]``, and how often each counts: of the same sums at less cost."""
+    def merged(self, data: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
+        """The different rows of ``data [R, N]`` and how often each counts, of the same sums; ``None`` if few repeat."""
         y = self.labelling(data, "data")
-        if y.dim() != 2:
-            raise ValueError(f"data: expected rows [R, {len(self.families.parents)}], got {list(y.shape)}")
+        if y.dim() != 2 or not mostly_equal(y):
+            return None
         return equal_rows(y, weights)[:2]
 
     def log_prior(self, pseudocount: float) -> Tensor:

@@ -173,6 +173,10 @@ class ExactSolution(Solution):
     def _log_partition_of(self, model: Model) -> Tensor:
         if self._shared is not None:
             return self._shared.log_partition
+        if self._differentiated and self._all_fit:
+            shared = shared_tables(model, self._plan, self._cut)
+            if shared is not None and shared.networks == 1:
+                return shared.differentiable_log_partition()
         rows = self._rows(model)
         if self._differentiated:
             value = elimination.differentiable_log_partition(rows, self._base, self._handle, self._both(rows))
