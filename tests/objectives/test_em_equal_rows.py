@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import lnz
+from lnz.distributions import class_stack
 from lnz.distributions import equal_rows as module
 from lnz.distributions.equal_rows import equal_rows
 from lnz.distributions.latent_class import ClassModel
@@ -109,6 +110,27 @@ def test_the_e_step_takes_the_different_rows() -> None:
     assert set(Watched.asked) == {len({tuple(row) for row in y.tolist()})}
     assert result.observations == pytest.approx(float(weights.sum()))
     assert em(net, y, max_iterations=1).observations == len(y)
+
+
+def test_rows_of_so_many_items_that_their_probability_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In blocks, the first of which is in range; a row that is impossible is still found."""
+    items = 1500
+    monkeypatch.setattr(class_stack, "_BLOCK", 400)
+    model = lnz.latent_class(2, [2] * items).drawn(torch.empty(0), generator(0))
+    y = model.sample((900,), generator=generator(1))
+    y[:, 0], y[:500, 20:] = -100, -100
+    evidence, counts = model.e_step(y)
+    prior, tables = model.log_cpts[0], torch.stack(model.log_cpts[1:])  # [items, classes, 2]
+    seen = torch.stack([(y[:, 1:] == state).double() for state in (0, 1)], -1)
+    joint = prior + torch.einsum("ria,ica->rc", seen, tables)
+    assert joint.min() < -800
+    equal(evidence, joint.logsumexp(-1).sum())
+    equal(counts[0], joint.softmax(-1).sum(0))
+    never = [table.clone() for table in model.log_cpts]
+    never[1] = torch.tensor([[0.0, -torch.inf]] * 2).double()
+    with pytest.raises(lnz.InfeasibleError) as error:
+        model.with_tables(never).e_step(y)
+    assert list(error.value.entries) == (y[:200, 1] == 1).nonzero().flatten().tolist()  # of the first block
 
 
 @pytest.mark.parametrize("restarts", [1, 3])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lnz.distributions.latent_class import ClassModel
 
 _NEVER = -1e200  # ln of what is impossible, in products with 0
+_SMALL = 1e-250  # sums above lose nothing that matters to what is too small for a number
 _FEW = 2**14  # numbers whose exp or log takes less time than to wake a thread
 _BLOCK = 2**16  # entries [S, classes, rows] that are worked on at a time: what fits into caches
 
@@ -84,22 +85,36 @@ def expected(tables: Tensor, answers: Answers) -> tuple[Tensor, Tensor]:
     scores = tables.clamp(min=_NEVER).view(-1, columns)
     evidence, counts = tables.new_zeros(stack), tables.new_zeros(scores.shape)
     size = max(1, _BLOCK // max(1, len(scores)))
+    shifted = False
     for first in range(0, len(answers.seen), size):
-        seen, missing, other, weights = answers.block(first, size)
-        joint = (scores @ seen.T).view(stack, classes, -1)
-        if other is not None:
-            joint += other
-        top = joint.amax(1, keepdim=True)
-        if float(top.amin()) < _NEVER / 2:
-            require_possible(top.squeeze(1).masked_fill(top.squeeze(1) < _NEVER / 2, -torch.inf), first)
-        share = _exp_(joint.sub_(top))
-        total = share.sum(1, keepdim=True)
-        share = share.mul_(weights / total).view(-1, len(seen))
-        evidence += _log_(total).add_(top).view(stack, -1) @ weights
-        counts.addmm_(share, seen)
-        if missing is not None:
-            counts += (share @ missing) * tables.view(-1, columns).exp()
+        block = answers.block(first, size)
+        share, total, logs = _posteriors(scores, block, classes, shifted)
+        if not shifted and not float(total.amin()) > _SMALL:
+            shifted = True  # and so are the blocks that follow
+            share, total, logs = _posteriors(scores, block, classes, shifted)
+        if shifted:
+            require_possible(logs.masked_fill(logs < _NEVER / 2, -torch.inf).squeeze(1), first)
+        share = share.mul_(block.weights / total).view(len(scores), -1)
+        evidence += logs.view(stack, -1) @ block.weights
+        counts.addmm_(share, block.seen)
+        if block.missing is not None:
+            counts += (share @ block.missing) * tables.view(-1, columns).exp()
     return evidence, counts.view(tables.shape)
+
+
+def _posteriors(scores: Tensor, rows: Answers, classes: int, shifted: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """P(class | row) but for a factor ``[S, classes, R]``, its sums over classes ``[S, 1, R]``, and ln P(row) as these.
+
+    Exponentials are taken as they are, or ``shifted`` by the largest of each row, which none is too small for.
+    """
+    joint = (scores @ rows.seen.T).view(-1, classes, len(rows.seen))
+    if rows.other is not None:
+        joint += rows.other
+    top = joint.amax(1, keepdim=True) if shifted else None
+    share = _exp_(joint if top is None else joint.sub_(top))
+    total = share.sum(1, keepdim=True)
+    logs = _log_(total.clone())
+    return share, total, logs if top is None else logs.add_(top)
 
 
 def _exp_(x: Tensor) -> Tensor:
