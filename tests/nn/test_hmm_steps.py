@@ -85,6 +85,16 @@ def test_densities_are_right_wherever_means_lie(form: str, dtype: torch.dtype, o
 
 
 @pytest.mark.parametrize("form", ["diagonal", "full"])
+@pytest.mark.parametrize("shape", [(0, 2), (3, 0, 2), (2,)])
+def test_densities_of_no_observation_and_of_one(form: str, shape: tuple[int, ...]) -> None:
+    mean = torch.zeros(4, 2, dtype=DOUBLE)
+    emission = GaussianEmission(mean, torch.eye(2, dtype=DOUBLE).repeat(4, 1, 1) if form == "full" else None)
+    found = emission(torch.zeros(shape, dtype=DOUBLE))
+    assert found.shape == (*shape[:-1], 4)
+    equal(found, torch.full_like(found, -math.log(2 * math.pi)))
+
+
+@pytest.mark.parametrize("form", ["diagonal", "full"])
 def test_gradients_of_densities(form: str) -> None:
     mean, x = random_scores((2, 3), 0), random_scores((4, 3), 1)
     covariance = torch.ones(2, 3, dtype=DOUBLE) if form == "diagonal" else torch.eye(3, dtype=DOUBLE).repeat(2, 1, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -10,14 +9,12 @@ import numpy as np
 import torch
 from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from lnz.checks import check_positive, concrete
+from lnz.nn import gaussian_density
 from lnz.nn.hmm_emissions import Emission
 
 _DIGITS = 1e-6  # of a sum of squares, which may be lost in a difference
-_NEAR = 1e4  # squared distances in variances, whose rounding in float64 is far below any that matters in a logarithm
-_LARGE = 1e150  # numbers whose differences may not be numbers
 
 
 class GaussianEmission(Emission):
@@ -70,43 +67,12 @@ class GaussianEmission(Emission):
         if self.form == "full" and concrete(x) and not complete:
             return self._of_patterns(x, seen)
         if complete:
-            return self._of_whole(x)
-        away = torch.where(seen, x, 0.0).unsqueeze(-2) - self.mean  # [*batch, T, K, D]
+            if self.form == "diagonal":
+                return gaussian_density.diagonal(x, self.mean, self.factor)
+            return gaussian_density.full(x, self.mean, self._cholesky)
         if self.form == "diagonal":
-            terms = (away * (-self.factor).exp()).square() / 2 + self.factor + math.log(2 * math.pi) / 2
-            return -torch.where(seen.unsqueeze(-2), terms, 0.0).sum(-1)
-        return self._density(away, self._cholesky)
-
-    def _of_whole(self, x: Tensor) -> Tensor:
-        """:meth:`forward` where nothing is missing: products of matrices, about the centre of the means."""
-        centre, D = self.mean.detach().mean(0), x.shape[-1]
-        moved, away = x - centre, self.mean - centre
-        if self.form == "full":
-            cholesky = self._cholesky
-            scale = cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-            white = torch.linalg.solve_triangular(cholesky, torch.eye(D).to(cholesky), upper=False)  # [K, D, D]
-            scaled = linear(moved, white.flatten(0, 1)).unflatten(-1, (-1, D)) - (white @ away.unsqueeze(-1)).squeeze(
-                -1
-            )
-            return -0.5 * scaled.square().sum(-1) - (scale + D * math.log(2 * math.pi) / 2)
-        constant = (self.factor + math.log(2 * math.pi) / 2).sum(-1)
-        precision = (-2 * self.factor).exp()
-        squares, powers = away.square().mul(precision).sum(-1), torch.cat((moved.square(), moved), -1)
-        if (
-            x.dtype == torch.float64
-            and float(squares.detach().max()) < _NEAR
-            and float(powers.detach().abs().amax()) < _LARGE
-        ):
-            return linear(powers, torch.cat((-0.5 * precision, away * precision), -1), -0.5 * squares - constant)
-        scaled = (x.unsqueeze(-2) - self.mean) * (-self.factor).exp()
-        return -0.5 * scaled.square().sum(-1) - constant
-
-    @staticmethod
-    def _density(away: Tensor, cholesky: Tensor) -> Tensor:
-        """ln of the normal densities ``[…, K]`` of ``away [..., K, D]`` from their means."""
-        scaled = torch.linalg.solve_triangular(cholesky, away.unsqueeze(-1), upper=False).squeeze(-1)
-        log_scale = cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return -0.5 * (scaled.square() + math.log(2 * math.pi)).sum(-1) - log_scale
+            return gaussian_density.diagonal_with_gaps(x, seen, self.mean, self.factor)
+        return gaussian_density.of_differences(torch.where(seen, x, 0.0).unsqueeze(-2) - self.mean, self._cholesky)
 
     def _of_patterns(self, x: Tensor, seen: Tensor) -> Tensor:
         """:meth:`forward`, for each set of dimensions that are there together."""
@@ -115,7 +81,7 @@ class GaussianEmission(Emission):
             if len(there):
                 part = self.covariance[:, there][:, :, there]
                 away = rows[at][:, there].unsqueeze(-2) - self.mean[:, there]
-                found = found.index_put((at,), self._density(away, torch.linalg.cholesky(part)))
+                found = found.index_put((at,), gaussian_density.of_differences(away, torch.linalg.cholesky(part)))
         return found.reshape(*x.shape[:-1], -1)
 
     if TYPE_CHECKING:
