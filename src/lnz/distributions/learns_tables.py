@@ -114,8 +114,8 @@ class LearnsTables:
     def merged(self, data: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
         """The different rows of ``data [R, N]`` and how often each counts, of the same sums; ``None`` if few repeat."""
         y = self.labelling(data, "data")
-        if y.dim() != 2 or not mostly_equal(y):
-            return None
+        if self.batch_shape or y.dim() != 2 or not mostly_equal(y):
+            return None  # the E step says what is wrong with rows
         return equal_rows(y, weights)[:2]
 
     def log_prior(self, pseudocount: float) -> Tensor:

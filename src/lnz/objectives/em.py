@@ -59,6 +59,10 @@ def em(
     same model, from the start of the first one: evidence and statistics are summed over processes in float64. Rows of a
     network are never exchanged; frames of a hidden Markov model and observations of a mixture are, for the M step.
 
+    Rows of a network that are equal, and symbols of a mixture, are worked on once, with their number as a weight: the
+    same likelihood, of as many observations, at the cost of the different ones; not so under a sampler, nor in
+    minibatches.
+
     A ``torch.nn.Module`` is in float64 while it learns, where the device has it, and gets its dtypes back at the end:
     in float32, the steps close to an optimum are smaller than the rounding of data far from 0.
 
@@ -171,11 +175,8 @@ def _check(
 
 def _merged(learner: Any, data: Tensor, lengths: object, weights: Tensor | None) -> tuple[Tensor, Tensor] | None:
     """The different rows and their weights, where rows are discrete; under a sampler, each row has draws of its own."""
-    if (
-        lengths is not None
-        or not hasattr(learner, "merged")
-        or isinstance(getattr(learner, "inference", None), Sampler)
-    ):
+    sampled = isinstance(getattr(learner, "inference", None), Sampler)
+    if sampled or lengths is not None or not hasattr(learner, "merged"):
         return None
 
     def merged() -> tuple[Tensor, Tensor] | None:
