@@ -15,6 +15,8 @@ from benchmarks.cases.gibbs import Gibbs
 from benchmarks.cases.grid_belief_propagation import GridBeliefPropagation
 from benchmarks.cases.grid_variational import GridVariational
 from benchmarks.cases.hmm import HMMSmoothing
+from benchmarks.cases.hmm_em import HMMEM
+from benchmarks.cases.latent_class import LatentClass
 from benchmarks.cases.network_em import NetworkEM
 from benchmarks.cases.semi_markov import SemiMarkov
 from benchmarks.cases.transducer import TransducerLoss
@@ -27,6 +29,7 @@ ALL: tuple[Case, ...] = (
     ExactMarginals(),
     EvidenceBatch(),
     NetworkEM(),
+    LatentClass(),
     ChainNLL(),
     Viterbi(),
     SemiMarkov(),
@@ -38,6 +41,7 @@ ALL: tuple[Case, ...] = (
     Constituency(),
     Grammar(),
     HMMSmoothing(),
+    HMMEM(),
     TransducerLoss(),
 )
 
