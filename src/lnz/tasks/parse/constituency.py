@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from lnz import plot
+from lnz.distributions import ConstituencyTree, Softmax
 from lnz.errors import FormatError
 from lnz.io.sentences import format_of, read_sentences
 from lnz.io.tree_charts import ChartLabels
@@ -134,11 +135,16 @@ class Constituency(Structure):
     def greedy_nll(self, parser: SpanParser, batch: Mapping[str, Any]) -> Tensor:
         return greedy.spans_nll(parser, batch, batch["trees"])
 
-    def greedy_beliefs(self, parser: SpanParser, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        return greedy.span_beliefs(parser, batch)
+    def greedy(self, parser: SpanParser, batch: Mapping[str, Any]) -> Softmax:
+        return greedy.span_softmax(parser, batch)
 
-    def beliefs(self, parser: SpanParser, batch: Mapping[str, Any], by: str) -> tuple[Tensor, Tensor]:
-        p = parser(batch)
+    def greedy_gold(self, trees: Tensor, lengths: Tensor, labels: Sequence[str]) -> Tensor:
+        return greedy.span_places(trees, lengths)
+
+    def greedy_beliefs(self, p: Softmax, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        return greedy.span_beliefs(p, lengths)
+
+    def beliefs(self, p: ConstituencyTree, by: str) -> tuple[Tensor, Tensor]:
         return minimum_bayes_risk(p) if by == "mbr" else p.argmax(), p.marginals
 
     def says(self, settings: Mapping[str, Any]) -> str:
