@@ -17,12 +17,14 @@ from lnz.errors import FormatError
 from lnz.io.sentences import format_of, read_sentences
 from lnz.io.tree_charts import ChartLabels
 from lnz.io.trees import Constituent, Tree, read_trees, write_trees
+from lnz.metrics.trees import Brackets, brackets
 from lnz.nn import SpanParser
 from lnz.nn.span_parser import minimum_bayes_risk
 from lnz.tasks.parse import greedy
 from lnz.tasks.parse.arithmetic import Sentence as Composed
 from lnz.tasks.parse.constituency_measures import ConstituencyMeasures
-from lnz.tasks.parse.structure import Structure, Tags
+from lnz.tasks.parse.structure import Examples, Structure, Tags
+from lnz.tasks.parse.treebank_grammar import TreebankGrammar
 from lnz.typing import IGNORE
 
 TOP = "TOP"
@@ -146,6 +148,18 @@ class Constituency(Structure):
 
     def beliefs(self, p: ConstituencyTree, by: str) -> tuple[Tensor, Tensor]:
         return minimum_bayes_risk(p) if by == "mbr" else p.argmax(), p.marginals
+
+    def baseline(self, train: Examples, val: Examples, labels: Sequence[str], tags: Sequence[str]) -> dict[str, float]:
+        """Of the grammar that is read off the training trees; none without tags."""
+        if not tags:
+            return {}
+        known = zip(train.trees, train.sentences, strict=True)
+        grammar = TreebankGrammar.of(((chart, sentence.tags) for chart, sentence in known), len(labels), tags)
+        total = Brackets()
+        for sentence in val.sentences:
+            found = self.decode(sentence, grammar.parse(sentence.tags)[0], labels)
+            total += brackets(self.gold(sentence), self.gold(found))
+        return {"f1": total.f1, "tree": 1.0}
 
     def says(self, settings: Mapping[str, Any]) -> str:
         return "binary trees of labelled spans"

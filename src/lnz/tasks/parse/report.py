@@ -14,7 +14,7 @@ from lnz.tasks.parse.structure import Name
 from lnz.tasks.parse.structures import HIGHER_IS_BETTER, PERCENT, TITLES, structure_of
 from lnz.tasks.versus import Versus
 
-VERSUS = Versus("tree", "tree", TITLES, HIGHER_IS_BETTER, PERCENT)
+VERSUS = Versus("tree", "tree", TITLES, HIGHER_IS_BETTER, PERCENT, baseline="treebank grammar")
 NOTES = {
     "dependency": (
         "UAS and LAS count words with the right head, and of these the ones with the right relation, as the scorer of "
@@ -24,7 +24,8 @@ NOTES = {
     "constituency": (
         "F1 counts labelled brackets as EVALB does with COLLINS.prm: tags and punctuation do not count, nor does TOP; "
         "PRT is ADVP. The marginal negative log-likelihood is −ln of the probability of what each span is, a chain of "
-        "constituents or none, in nats per word."
+        "constituents or none, in nats per word. The treebank grammar is read off the training trees, made binary, its "
+        "rules at their relative frequencies, given the gold tags; its answers are most probable derivations."
     ),
 }
 NOTE = (
@@ -46,6 +47,7 @@ class Result:
         kind: what trees there are, in words.
         data: what was parsed, in words.
         temperatures: by method, that its scores were divided by; none where none were fitted.
+        baseline: the measures of the grammar that is read off the training trees, where these have tags.
         reliability: per method and bin, the mean probability, the share of right answers, the share of all answers.
     """
 
@@ -56,6 +58,7 @@ class Result:
     structure: Name
     kind: str
     data: str
+    baseline: dict[str, float] = field(default_factory=dict)
     temperatures: dict[str, float] = field(default_factory=dict)
     reliability: dict[str, list[list[float]]] = field(default_factory=dict)
 

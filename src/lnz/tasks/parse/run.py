@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import Any
+
+import lightning.pytorch as pl
 
 from lnz import plot
 from lnz.tasks import calibrated
@@ -68,6 +71,14 @@ class ParseTask(PairedTask):
 
     def about(self, module: ParseModule) -> dict[str, Any]:
         return {"structure": module.structure.name, "kind": module.structure.says(module.settings)}
+
+    def judge(
+        self, seed: int, trainer: pl.Trainer, module: Any, data: Any, seconds: float, history: list[dict[str, float]]
+    ) -> report.Result:
+        """The measures on the validation sentences, and those of what needs no network."""
+        result = super().judge(seed, trainer, module, data, seconds, history)
+        baseline = module.structure.baseline(data.train, data.val, data.labels, data.tags)
+        return dataclasses.replace(result, baseline=baseline)
 
     def picture(self, module: ParseModule, data: ParseData, count: int = 4) -> bytes:
         """Trees of the first validation sentences: what is predicted, right and wrong, and what was missed."""

@@ -31,6 +31,16 @@ class Parsed(Protocol):
     def __len__(self) -> int: ...
 
 
+class Examples(Protocol):
+    """Sentences, and their trees as tensors."""
+
+    @property
+    def sentences(self) -> Sequence[Any]: ...
+
+    @property
+    def trees(self) -> Sequence[Tensor]: ...
+
+
 class Structure(ABC):
     """A kind of trees. Trees are tensors with an axis of words or more, −100 where not known, and over padding."""
 
@@ -98,6 +108,10 @@ class Structure(ABC):
     @abstractmethod
     def beliefs(self, p: Any, by: str) -> tuple[Tensor, Tensor]:
         """What the structured network predicts, and its marginals."""
+
+    def baseline(self, train: Examples, val: Examples, labels: Sequence[str], tags: Sequence[str]) -> dict[str, float]:
+        """The measures of what needs no network, learnt from training sentences with ``tags``; none by default."""
+        return {}
 
     @abstractmethod
     def says(self, settings: Mapping[str, Any]) -> str:
