@@ -80,6 +80,17 @@ class PairedRun:
         assert results(run_folder) == before
         assert f"gain of {self.name}" in capsys.readouterr().out
 
+    def test_one_that_is_finished_cannot_go_on_for_longer(
+        self, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Its learning rate has fallen to 0."""
+        last = run_folder / "seed-0/checkpoints/last.ckpt"
+        more = ["--ckpt_path", str(last), "--trainer.max_epochs", "3", "--seeds", "1", "--output", str(tmp_path / "x")]
+        assert main(["fit", self.task, "--config", str(run_folder / "config.yaml"), *QUIET, *more]) == 2
+        assert re.search(
+            r"ckpt_path: expected a run of \d+ steps as asked for, got one of \d+", capsys.readouterr().err
+        )
+
 
 def calibrated(
     task: str, options: Sequence[Any], validation: Path, folder: Path, capsys: pytest.CaptureFixture[str]
