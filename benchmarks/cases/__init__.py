@@ -18,6 +18,7 @@ from benchmarks.cases.hmm import HMMSmoothing
 from benchmarks.cases.network_em import NetworkEM
 from benchmarks.cases.semi_markov import SemiMarkov
 from benchmarks.cases.transducer import TransducerLoss
+from benchmarks.cases.tree_growth import TreeGrowth
 from benchmarks.cases.trees import Constituency, Grammar
 from benchmarks.cases.viterbi import Viterbi
 
@@ -37,6 +38,7 @@ ALL: tuple[Case, ...] = (
     ForcedAlignment(),
     Constituency(),
     Grammar(),
+    TreeGrowth(),
     HMMSmoothing(),
     TransducerLoss(),
 )

@@ -98,3 +98,17 @@ def test_kernels_equal_the_reference_at_any_spread(spread: float, labels: int) -
     possible = ~torch.isneginf(wanted.log_z)
     assert possible.any()
     equal(marginals(given, found)[possible], right[possible])
+
+
+def test_long_sentences() -> None:
+    """Whose charts are large enough to be given back to the system, if anybody lets go of them too soon."""
+    scores = random_scores((3, 160, 160, 1), 0)
+    given = Spans(scores, torch.tensor([160, 90, 160]))
+    for _ in range(3):
+        found = forward_backward(given)
+        drawn = sample(given, 2, torch.Generator().manual_seed(0))
+    with backend("reference"):
+        wanted = forward_backward(given)
+        equal(marginals(given, found), marginals(given, wanted))
+        assert torch.equal(sample(given, 2, torch.Generator().manual_seed(0)), drawn)
+    equal(found.log_z, wanted.log_z)

@@ -21,10 +21,9 @@ def run(first, last, scores, lengths, log_z, peaks, shares, in_range):
 
     The last says whether all scores are numbers; if not, the other results mean nothing.
     """
-    room = new_room(scores.shape[1])
-    chart = chart_in(*room)
+    numbers, exponents = new_room(scores.shape[1])
     for b in range(first, last):
-        n = lengths[b]
+        n, chart = lengths[b], chart_in(numbers, exponents)
         top = sum_labels(chart, scores, b, n)
         in_range[b] = top < math.inf
         if top < math.inf:

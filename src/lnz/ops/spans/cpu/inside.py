@@ -70,6 +70,7 @@ def new_room(N):
 
 @helper()
 def chart_in(numbers, exponents):
+    """The chart in a room, of which this says nothing to Numba: called in the loop that uses it, it keeps it alive."""
     peaks, totals, own, factor = address(numbers, 0), address(numbers, 1), address(numbers, 2), address(numbers, 3)
     logs, below, weights = address(numbers, 4), address(numbers, 5), address(numbers, 6)
     inverses, mass, ways = address(numbers, 7), address(numbers, 8), address(numbers, 9)

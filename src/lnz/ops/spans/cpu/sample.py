@@ -19,10 +19,10 @@ from lnz.ops.spans.cpu.viterbi import blank
 def draw(first, last, scores, lengths, uniform, labels, in_range):
     """Of sentences first … last − 1: trees ``int64 [n, B, N, N]`` by numbers in [0, 1) ``[n, B, 2 N, 2]``."""
     N, size = scores.shape[1], scores.shape[3]
-    room, choices, stack = new_room(N), np.empty(max(N, size)), np.empty((N + 1, 2), np.int64)
-    chart = chart_in(*room)
+    choices, stack = np.empty(max(N, size)), np.empty((N + 1, 2), np.int64)
+    numbers, exponents = new_room(N)
     for b in range(first, last):
-        n = lengths[b]
+        n, chart = lengths[b], chart_in(numbers, exponents)
         top = sum_labels(chart, scores, b, n)
         in_range[b] = top < math.inf
         if not top < math.inf:
