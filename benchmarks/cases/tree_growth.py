@@ -25,7 +25,8 @@ class TreeGrowth:
     summary = (
         f"{SENTENCES} sentences of N words (kind/N), float32: ln Z and its gradient of binary trees, of projective "
         "dependency trees and of dependency trees of any shape, any number of words under the root. Each is cubic in N "
-        "in time and quadratic in memory. The remark is the memory that a call takes beside its scores, at its peak."
+        "in time and quadratic in memory. The remark is what a call adds, at its peak, to the memory that the process "
+        "has kept from the one before."
     )
 
     @property
