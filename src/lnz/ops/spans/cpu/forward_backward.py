@@ -30,16 +30,19 @@ def run(first, last, scores, lengths, log_z, peaks, shares, in_range):
             inside(chart, n)
             log_z[b] = chart.logs[(n - 1) * chart.wide] + (2 * n - 1) * top if n > 0 else 0.0
             outside(chart, n)
-            write(chart, n, address(peaks, b), address(shares, b), peaks.shape[1])
+            write(chart, n, address(peaks, b), address(shares, b), peaks.shape[1], scores.shape[3])
 
 
 @helper(fastmath=FLAGS)
-def write(chart, n, peaks, shares, N):
+def write(chart, n, peaks, shares, N, size):
     """``peaks`` and ``shares [N, N]`` by first and last word, pointers; 0 where no span is."""
     clear(peaks, N * N)
     clear(shares, N * N)
     for i in range(n):
         for w in range(n - i):
             at, to = w * chart.wide + i, i * N + i + w
-            peaks[to] = chart.peaks[at]
-            shares[to] = chart.mass[at] / chart.totals[at] if chart.totals[at] > 0 else 0.0
+            peaks[to] = chart.peaks[at] if chart.peaks[at] > -math.inf else 0.0
+            if size == 1:
+                shares[to] = chart.mass[at]
+            else:
+                shares[to] = chart.mass[at] / chart.totals[at] if chart.totals[at] > 0 else 0.0

@@ -31,8 +31,8 @@ class Chart(NamedTuple):
     """One sentence: pointers to float64 ``[N, wide]`` by width and first word, with room for a vector beyond the last.
 
     Attributes:
-        peaks: the highest score of a span, 0 where all are −∞.
-        totals: the sum over its labels of exp(score − peak).
+        peaks: the highest score of a span; 0 where all are −∞, unless it is a single one.
+        totals: the sum over its labels of exp(score − peak), where there are several.
         own: ln of the sum over labels of a span, less the highest score of the sentence.
         factor: exp(own) in units of 2 to the exponent of the width, up to 1.
         logs: β, own and the ln of the sum over what is below.

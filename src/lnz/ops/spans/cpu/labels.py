@@ -20,28 +20,36 @@ from lnz.ops.spans.cpu.inside import LN2, exponent_above
 def sum_labels(chart, scores, b, n):
     """``peaks``, ``totals``, ``own`` and ``factor`` of a sentence of n words; its highest score.
 
-    That is 0 where all are −∞, +∞ where any is NaN or +∞: ``own`` then means nothing.
+    That is 0 where all are −∞, +∞ where any is NaN or +∞: ``own`` then means nothing. A single label is its own peak:
+    ``totals`` are not written then, and ``peaks`` may be −∞.
     """
-    top = -math.inf
+    top, size = -math.inf, scores.shape[3]
     for i in range(n):
         row = address(scores, (b, i))
         for w in range(n - i):
-            peak, total = label_sum(address(row, (i + w) * scores.shape[3]), scores.shape[3])
-            chart.peaks[w * chart.wide + i], chart.totals[w * chart.wide + i] = peak, total
-            top = max(top, peak) if total > 0 else top
+            at = w * chart.wide + i
+            if size == 1:
+                peak = float(row[i + w]) if row[i + w] < math.inf else math.inf
+            else:
+                peak, chart.totals[at] = label_sum(address(row, (i + w) * size), size)
+            chart.peaks[at] = peak
+            if size == 1 or chart.totals[at] > 0:
+                top = max(top, peak)
     top = top if top > -math.inf else 0.0
     for w in range(n):
-        set_own(chart, w, n, top)
+        set_own(chart, w, n, top, size)
     return top
 
 
 @helper(fastmath=FLAGS)
-def set_own(chart, w, n, top):
+def set_own(chart, w, n, top, size):
     """``own``, ``factor`` and its exponent of the spans of a width."""
     highest, first = -math.inf, w * chart.wide
     for i in range(0, n - w, LANES):
-        totals = load(chart.totals, first + i, min(LANES, n - w - i), 0.0)
-        own = (load(chart.peaks, first + i) - top) + log(totals)
+        count = min(LANES, n - w - i)
+        own = load(chart.peaks, first + i, count, -math.inf) - top
+        if size > 1:
+            own += log(load(chart.totals, first + i, count, 0.0))
         store(own, chart.own, first + i)
         highest = max(highest, max_lanes(own))
     exponent = exponent_above(highest)
@@ -52,15 +60,14 @@ def set_own(chart, w, n, top):
 
 @helper(fastmath=FLAGS)
 def label_sum(row, size):
-    """The highest of the scores of a span, and Σ exp(score − highest).
+    """The highest of several scores of a span, and Σ exp(score − highest).
 
     0 and 0 where all are −∞; +∞ and 1 where any is NaN or +∞.
     """
-    single = float(row[0]) if row[0] < math.inf else math.inf
-    peak = float(highest(row, size)) if size > 1 else single
+    peak = float(highest(row, size))
     if peak == -math.inf:
         return 0.0, 0.0
-    if size == 1 or peak == math.inf:
+    if peak == math.inf:
         return peak, 1.0
     return peak, float(sum_lanes(fold_blocks(_add_exponentials, full_like(row, 0.0), size, row, peak)))
 
