@@ -20,6 +20,7 @@ from benchmarks.cases.latent_class import LatentClass
 from benchmarks.cases.network_em import NetworkEM
 from benchmarks.cases.semi_markov import SemiMarkov
 from benchmarks.cases.transducer import TransducerLoss
+from benchmarks.cases.tree_growth import TreeGrowth
 from benchmarks.cases.trees import Constituency, Grammar
 from benchmarks.cases.viterbi import Viterbi
 
@@ -40,6 +41,7 @@ ALL: tuple[Case, ...] = (
     ForcedAlignment(),
     Constituency(),
     Grammar(),
+    TreeGrowth(),
     HMMSmoothing(),
     HMMEM(),
     TransducerLoss(),
