@@ -69,14 +69,21 @@ def trees(dtype: torch.dtype) -> Runs:
     """Blocks of spans by the length of sentences, blocks of labels by their number."""
     from lnz.ops.arcs.records import Arcs
     from lnz.ops.projective.gpu import calls as projective
-    from lnz.ops.spans.gpu import calls as spans
 
     for N, L in ((2, 1), (4, 8), (8, 32), (16, 64), (30, 200), (60, 2000)):
         lengths = torch.empty(8, dtype=torch.int64, device="meta")
-        yield f"N {N}, L {L}", partial(spans.solve, _scores(8, N, N, L, dtype=dtype), lengths)
+        yield f"N {N}, L {L}", partial(_spans, _scores(8, N, N, L, dtype=dtype), lengths)
         for single in (True, False):
             arcs = Arcs(_scores(8, N + 1, N + 1, dtype=dtype), lengths, single)
             yield f"N {N}, {'one root' if single else 'any root'}", partial(projective.solve, arcs)
+
+
+def _spans(scores, lengths) -> None:
+    from lnz.ops.spans.gpu.calls import share, solve
+    from lnz.ops.spans.records import Spans
+
+    _, peaks, shares = solve(scores, lengths)
+    share(Spans(scores, lengths), peaks, shares, shares[:, 0, 0])
 
 
 def _scores(*shape: int, dtype: torch.dtype) -> torch.Tensor:
