@@ -104,6 +104,8 @@ class FeatureObjective:
         all_states: whether each feature has a weight for each tag.
         all_transitions: whether each tag has a weight after each.
         transitions: ``False`` leaves them out: tags independent of each other.
+        masks: scores of first tags ``[L]``, last tags ``[L]`` and transitions ``[L, L]`` that are added, −inf where a
+            scheme forbids them.
     """
 
     def __init__(
@@ -118,10 +120,11 @@ class FeatureObjective:
         all_states: bool = False,
         all_transitions: bool = False,
         transitions: bool = True,
+        masks: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> None:
         _, self.num_features = features.get_shape()
         self.num_tags, self.c2 = num_tags, c2
-        self.layout = Layout(lengths)
+        self.layout, self._masks = Layout(lengths), masks
         padded = self.layout.padded(sparse.csr_matrix(features, dtype=np.float32))
         self._to_scores, self._to_weights = Product(padded), Product(padded.T.tocsr())
         labels = np.full(self.layout.count, IGNORE, np.int64)
@@ -190,7 +193,13 @@ class FeatureObjective:
         shape = len(block.sentences), block.steps
         node, edge = scores.view(*shape, -1).requires_grad_(), edges.detach().requires_grad_()
         with torch.enable_grad():
-            chain = LinearChain(node, edge, block.lengths, validate_args=False)
+            chain = self._chain(node, edge, block.lengths)
             loss = nll(chain, self._labels[block.positions].view(shape), "sum")
             by_node, by_edge = torch.autograd.grad(loss, (node, edge))
         return loss.item(), by_node.reshape(-1, self.num_tags), by_edge
+
+    def _chain(self, node: Tensor, edge: Tensor, lengths: Tensor) -> LinearChain:
+        if self._masks is None:
+            return LinearChain(node, edge, lengths, validate_args=False)
+        start, end, between = self._masks
+        return LinearChain(node, edge + between, lengths, validate_args=False).with_boundary_scores(start, end)

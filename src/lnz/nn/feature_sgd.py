@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lnz.distributions import LinearChain
 from lnz.nn.feature_chain import FeatureObjective
 from lnz.nn.owlqn import Iterate
 from lnz.objectives import nll
@@ -124,6 +123,6 @@ class _Descent:
             (*inside.nonzero().T,), self.objective._labels[position]
         )
         node, edge = node.requires_grad_(), (self.scale * self.edges).requires_grad_()
-        loss = nll(LinearChain(node, edge, size, validate_args=False), labels, "sum")
+        loss = nll(self.objective._chain(node, edge, size), labels, "sum")
         by_node, by_edge = torch.autograd.grad(loss, (node, edge))
         return loss.item(), columns, values, counts, by_node[inside], by_edge

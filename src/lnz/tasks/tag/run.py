@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from itertools import pairwise
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from lnz import plot
 from lnz.tasks import calibrated
+from lnz.tasks.console import Console
 from lnz.tasks.run import run as run_task
 from lnz.tasks.tag import report
 from lnz.tasks.tag.data import TagData, TagLoaders
@@ -35,6 +36,8 @@ EXAMPLES = """examples:
     lnz fit tag --data.train train.bio --data.val dev.bio --data.scheme BIO
   a pretrained encoder of Hugging Face's transformers (pip install 'lnz[transformers]'), a name or a folder:
     lnz fit tag --data.train train.bio --model.encoder hf --model.pretrained FOLDER --trainer.max_epochs 4
+  a weight per feature and tag instead of a network, in seconds; templates and weights of the penalties as you like:
+    lnz fit tag --data.train train.bio --data.val dev.bio --data.scheme BIO --model features --model.learning.c1 0.05
   another objective than maximum likelihood:
     lnz fit tag --objective hinge
   probabilities that fit the validation data (one temperature per method, kept in the checkpoints):
@@ -131,4 +134,10 @@ class TagTask(Task):
         return report.page(results, picture, config, about)
 
 
-run = partial(run_task, TagTask())
+def run(argv: list[str], console: Console) -> None:
+    """Run ``lnz fit tag``; ``--model features`` is short for ``--model.encoder features``."""
+    joined = [f"--model.encoder={arg.partition('=')[2]}" if arg == "--model=features" else arg for arg in argv]
+    for k, (flag, value) in enumerate(pairwise(argv)):
+        if (flag, value) == ("--model", "features"):
+            joined[k] = "--model.encoder"
+    run_task(TagTask(), joined, console)
