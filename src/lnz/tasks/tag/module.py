@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -26,6 +27,7 @@ from lnz.tasks.tag.measures import Measures
 from lnz.tasks.tag.network import Tagger, inside
 from lnz.tasks.tag.objectives import OBJECTIVES, Name
 from lnz.tasks.tag.templates import DEFAULT
+from lnz.tasks.tag.word_vectors import KnownWords
 from lnz.typing import IGNORE
 
 METHODS = ("softmax", "crf")
@@ -51,6 +53,9 @@ class TagModule(PairedModule, CalibratedModule):
             piece of each word; "features", a weight per tag of each feature that ``templates`` find. By default,
             "image" for images and "words" for sentences.
         pretrained: of "hf", a name on Hugging Face's hub or a folder.
+        vectors: of "words", a file of vectors that embeddings start from, as word2vec, GloVe or fastText (``.vec``)
+            write it; they learn at ``pretrained_rate``.
+        most_vectors: how many of the file's words are known beside the training words, from its start.
         width: of the features, of "image" and "words".
         word_width: of the words' embeddings.
         character_width: of what the characters of a word are turned into.
@@ -82,6 +87,8 @@ class TagModule(PairedModule, CalibratedModule):
         column: Column = "upos",
         encoder: EncoderName | None = None,
         pretrained: str | None = None,
+        vectors: Path | None = None,
+        most_vectors: int = 50_000,
         width: int = 128,
         word_width: int = 64,
         character_width: int = 48,
@@ -97,10 +104,11 @@ class TagModule(PairedModule, CalibratedModule):
         weight_decay: float = 1e-4,
         clip: float = 5.0,
         _description: Mapping[str, str] | None = None,
+        _fine_words: bool = False,
     ) -> None:
         super().__init__()
         encoder = encoder or ("words" if image_size is None else "image")
-        _check(encoder, image_size, pretrained, objective, epsilon, dropout, word_dropout, clip)
+        _check(encoder, image_size, pretrained, vectors, objective, epsilon, dropout, word_dropout, clip)
         learning = learning if isinstance(learning, FeatureLearning) else FeatureLearning(**learning)
         self.settings = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self.settings |= {"tags": list(tags), "words": list(words), "characters": list(characters)}
@@ -111,6 +119,12 @@ class TagModule(PairedModule, CalibratedModule):
         self.tags, self.objective, self.epsilon = list(tags), OBJECTIVES[objective], epsilon
         self.learning_rate, self.pretrained_rate, self.weight_decay = learning_rate, pretrained_rate, weight_decay
         self.clip = clip
+        known = None
+        if vectors is not None:
+            known = KnownWords.read(vectors, words, most_vectors)
+            words, word_width = known.words, known.table.shape[1]
+            self.settings |= {"words": words, "word_width": word_width, "vectors": None, "_fine_words": True}
+        self.fine_words = _fine_words or known is not None
         features: nn.Module
         if encoder == "image":
             assert image_size is not None
@@ -125,6 +139,8 @@ class TagModule(PairedModule, CalibratedModule):
                 dropout=dropout,
                 word_dropout=word_dropout,
             )
+            if known is not None:
+                known.start(features)
         elif encoder == "features":
             features = FeatureEncoder(templates, len(tags))
         elif _description is not None:
@@ -216,7 +232,8 @@ class TagModule(PairedModule, CalibratedModule):
             return torch.optim.SGD(self.parameters(), 0.0)
         pretrained, own = [], []
         for name, parameter in self.named_parameters():
-            (pretrained if ".encoder.model." in name else own).append(parameter)
+            given = ".encoder.model." in name or (self.fine_words and ".encoder.words." in name)
+            (pretrained if given else own).append(parameter)
         groups, rates = [{"params": own}], [self.learning_rate]
         if pretrained:
             groups.append({"params": pretrained})
@@ -231,6 +248,7 @@ def _check(
     encoder: str,
     image_size: tuple[int, int] | None,
     pretrained: str | None,
+    vectors: Path | None,
     objective: str,
     epsilon: float,
     dropout: float,
@@ -245,6 +263,8 @@ def _check(
         raise ValueError(f"model.encoder: {encoder!r} needs {needs}")
     if (encoder == "hf") != (pretrained is not None):
         raise ValueError("model.pretrained: expected a name or folder with model.encoder hf, and only there")
+    if vectors is not None and encoder != "words":
+        raise ValueError(f"model.vectors: expected a file with model.encoder words, got encoder {encoder!r}")
     if objective not in OBJECTIVES:
         raise ValueError(f"model.objective: expected one of {', '.join(OBJECTIVES)}, got {objective!r}")
     for name, value in {"epsilon": epsilon, "clip": clip}.items():
