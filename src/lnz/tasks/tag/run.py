@@ -38,6 +38,8 @@ EXAMPLES = """examples:
     lnz fit tag --data.train train.bio --model.encoder hf --model.pretrained FOLDER --trainer.max_epochs 4
   a weight per feature and tag instead of a network, in seconds; templates and weights of the penalties as you like:
     lnz fit tag --data.train train.bio --data.val dev.bio --data.scheme BIO --model features --model.learning.c1 0.05
+  embeddings that start from vectors of word2vec, GloVe or fastText (.vec):
+    lnz fit tag --data.train train.bio --data.val dev.bio --model.vectors glove.6B.100d.txt
   another objective than maximum likelihood:
     lnz fit tag --objective hinge
   probabilities that fit the validation data (one temperature per method, kept in the checkpoints):
