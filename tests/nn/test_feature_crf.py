@@ -72,6 +72,8 @@ def test_which_pairs_have_a_weight() -> None:
     assert objective.states.tolist() == [0, 1, 3]  # feature 0 with tags 0 and 1, feature 1 with tag 1
     assert objective.transitions.tolist() == [1]  # none over the ends of sentences
     assert FeatureObjective(features, tags, lengths, 2, min_count=2).states.tolist() == [0, 3]
+    zero = sparse.csr_matrix(([1.0, 0.0], [0, 0], [0, 1, 2]), (2, 1))
+    assert FeatureObjective(zero, np.array([0, 1]), [2], 2).states.tolist() == [0, 1]  # given as 0: occurs
     assert FeatureObjective(features, np.array([0, -100, 1, 0]), lengths, 2).transitions.tolist() == []
 
 

@@ -110,7 +110,7 @@ def test_what_tokens_may_be() -> None:
     row = numbers.matrix([[token, ["plain", "w:a"]]], grow=True)
     named = [{numbers.names[c]: v for c, v in zip(each.indices, each.data, strict=True)} for each in row]
     assert named == [
-        {"w:a": 1.0, "n": 2.0, "in:x": 1.0, "in:y": 1.0, "next:w:b": 1.0, "next:n": 0.5},
+        {"w:a": 1.0, "n": 2.0, "no": 0.0, "in:x": 1.0, "in:y": 1.0, "next:w:b": 1.0, "next:n": 0.5},
         {"plain": 1.0, "w:a": 1.0},
     ]
     assert numbers.matrix([[{"w": "new"}, {"w": "a"}], []]).sum() == 1.0

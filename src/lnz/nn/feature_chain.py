@@ -92,7 +92,7 @@ class FeatureObjective:
     """Σ −ln P(tags) + c2 · Σ w², and its gradient, as a function of the weights of a feature CRF, ``float32 [P]``.
 
     The weights are those of pairs of a feature and a tag, then those of pairs of a tag and the next one. Unless all are
-    asked for, only pairs that occur in the data have a weight, as crfsuite has it.
+    asked for, only pairs that occur in the data have a weight, as crfsuite has it; a feature that is given as 0 occurs.
 
     Args:
         features: ``[N, F]``, the features of each token, sentence after sentence.
@@ -126,6 +126,7 @@ class FeatureObjective:
         self.num_tags, self.c2 = num_tags, c2
         self.layout, self._masks = Layout(lengths), masks
         padded = self.layout.padded(sparse.csr_matrix(features, dtype=np.float32))
+        padded.eliminate_zeros()
         self._to_scores, self._to_weights = Product(padded), Product(padded.T.tocsr())
         labels = np.full(self.layout.count, IGNORE, np.int64)
         labels[self.layout.place] = tags

@@ -16,9 +16,9 @@ Token = Mapping[str, Any] | Sequence[str]
 class FeatureNumbers:
     """The numbers of features by name.
 
-    A text is the feature ``name:text`` worth 1; a number or truth value, the feature ``name`` worth that; of a list or
-    set, ``name:item`` worth 1 each; of a dictionary, its features with ``name:`` before them. A token may be a list of
-    names worth 1.
+    A text is the feature ``name:text`` worth 1; a number or truth value, the feature ``name`` worth that, 0 too; of a
+    list or set, ``name:item`` worth 1 each; of a dictionary, its features with ``name:`` before them. A token may be a
+    list of names worth 1.
 
     Args:
         names: in order of their numbers.
@@ -42,6 +42,7 @@ class FeatureNumbers:
         columns: list[int] = []
         values: list[float] = []
         ends = [0]
+        self._texts = {}
         for s, sentence in enumerate(sentences):
             for t, token in enumerate(sentence):
                 try:
@@ -55,24 +56,27 @@ class FeatureNumbers:
         return found
 
     def _add(self, token: Token, columns: list[int], values: list[float], grow: bool) -> None:
-        texts = self._texts
         if isinstance(token, Mapping):
             for name, value in token.items():
-                if type(value) is str and type(name) is str:  # the most by far
-                    number = texts.get((name, value))
+                kind = type(value)
+                if type(name) is not str:
+                    raise TypeError(f"expected names that are texts, got {name!r}")
+                if kind is str:  # the most by far
+                    number, worth = self._texts.get((name, value)), 1.0
                     if number is None:
-                        number = self._numbered(f"{name}:{value}", grow)
-                        if number < 0:
-                            continue
-                        texts[name, value] = number
-                    columns.append(number)
-                    values.append(1.0)
+                        number = self._texts[name, value] = self._numbered(f"{name}:{value}", grow)
+                elif kind is bool:
+                    number, worth = self._numbered(name, grow), float(value)
+                else:
+                    for full, each in _described(name, value):
+                        number = self._numbered(full, grow)
+                        if number >= 0:
+                            columns.append(number)
+                            values.append(each)
                     continue
-                for full, worth in _described(name, value):
-                    number = self._numbered(full, grow)
-                    if number >= 0 and worth:
-                        columns.append(number)
-                        values.append(worth)
+                if number >= 0:
+                    columns.append(number)
+                    values.append(worth)
         elif isinstance(token, Sequence) and not isinstance(token, str) and all(isinstance(n, str) for n in token):
             for name in token:
                 number = self._numbered(name, grow)
