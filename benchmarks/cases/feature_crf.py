@@ -26,7 +26,7 @@ class FeatureCRF:
     summary = (
         "Sentences of WNUT 2017 (random words, where these are missing) as lists of dictionaries of about 25 features, "
         f"from there to the weights of least Σ −ln P + {C2} Σ w², by L-BFGS to crfsuite's default criterion; pairs of "
-        "features and tags that occur only. The answer is the objective reached; the minimum is found by SciPy in float64."
+        "features and tags that occur only. The answer is the objective reached; SciPy finds the minimum in float64."
     )
 
     @property
