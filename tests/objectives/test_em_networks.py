@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import itertools
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import networkx
@@ -18,6 +16,7 @@ from torch import Tensor
 import lnz
 from lnz.nn import CategoricalEmission, GaussianEmission, HiddenMarkovModel
 from lnz.objectives import em
+from tests import memory
 from tests.suite import equal, random_scores
 
 
@@ -355,11 +354,8 @@ def test_em_and_the_expected_gradient_end_at_the_same_point(shared_data: Path) -
 
 
 _MEMORY = """
-import resource, sys, torch, lnz
-
-def peak():
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+import sys, torch, lnz
+from tests.memory import peak
 
 net, generator = lnz.BayesNet.from_bif(sys.argv[1]), torch.Generator().manual_seed(0)
 data = net.sample((100_000,), generator=generator)
@@ -372,13 +368,13 @@ print(peak() - before, len(torch.unique((data < 0).long() @ (2 ** torch.arange(d
 """
 
 
+@memory.linux
 @pytest.mark.slow
 @pytest.mark.data
 def test_memory_of_an_iteration_does_not_grow_with_rows(shared_data: Path) -> None:
     """ALARM, 100,000 rows, most with holes of their own: a copy of the tables per row would take 690 MB."""
     path = str(shared_data / "bayesnets/alarm.bif.gz")
-    run = subprocess.run([sys.executable, "-c", _MEMORY, path], capture_output=True, text=True, check=True)
-    grown, patterns, evidence = map(float, run.stdout.split())
+    grown, patterns, evidence = map(float, memory.run(_MEMORY, path).split())
     assert patterns > 50_000
     assert math.isfinite(evidence)
     assert grown < 60e6  # beyond 20,000 rows; the data are 30 MB, and each row's evidence is returned

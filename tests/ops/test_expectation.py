@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +10,7 @@ import lnz
 from lnz.ops import chain, semi_markov
 from lnz.ops.chain.expectation import reference_expectation as of_chain
 from lnz.ops.semi_markov.expectation import reference_expectation as of_segments
+from tests import memory
 from tests.suite import equal, random_scores
 
 LENGTHS = torch.tensor([5, 3, 0, 1])
@@ -61,16 +60,17 @@ def test_kernels_of_segments_equal_the_recursion(edges: tuple[int, int], values:
     same(actual, of_segments(segment, edge, LENGTHS, function), (segment, edge, *(function or ())))
 
 
+@memory.linux
 def test_long_chains_take_memory_in_proportion_to_their_scores() -> None:
     """The marginals of pairs alone would take 6.5 GB."""
     T, L = 100_000, 64
     node, edge = (torch.randn(shape, requires_grad=True) for shape in ((1, T, L), (L, L)))
     short = lnz.LinearChain(node[:, :2], edge)
     torch.autograd.grad(short.entropy().sum() + torch.distributions.kl_divergence(short, short).sum(), (node, edge))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = memory.begin()
     p = lnz.LinearChain(node, edge)
     gradients = torch.autograd.grad(p.entropy().sum(), (node, edge))
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KB; 26 MB of scores
+    assert memory.peak() - before < 500e6  # 26 MB of scores
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert (gradients[0].sum(-1).abs() < 1e-4).all()
 

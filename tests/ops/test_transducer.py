@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from hypothesis import given
@@ -16,6 +13,7 @@ from lnz.ops.transducer.decode import SAMPLE, TOPK
 from lnz.ops.transducer.joint import JOINT
 from lnz.ops.transducer.op import TRANSDUCER
 from lnz.ops.transducer.records import Arcs, Joint
+from tests import memory
 from tests.suite import equal, impossibilities, random_scores, seeds
 
 
@@ -128,32 +126,27 @@ def test_threads_change_nothing() -> None:
         assert torch.equal(a, b)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's account of memory")
+@memory.linux
 def test_memory_beyond_the_joint_and_its_gradient_is_small() -> None:
     """A joint of 134 MB, 8,192 nodes of 4,096 classes: a log-softmax or another copy would be that much again."""
     program = """
-import re
 import torch
 from lnz.ops import backend, transducer
-
-def kilobytes(name):
-    return int(re.search(name + r":\\s*(\\d+)", open("/proc/self/status").read())[1])
+from tests.memory import begin, peak
 
 def train(T, C):
     logits = torch.ones(1, T, 32, C, requires_grad=True)  # zeros would not be in memory yet
-    open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew, without that of the compiler
-    before = kilobytes("VmRSS")
+    before = begin()
     of = transducer.Lattice(torch.tensor([T]), torch.tensor([31]), True)
     transducer.log_prob(logits, torch.ones(1, 31, dtype=torch.int64), of, 0, True).backward()
-    return 1024 * (kilobytes("VmHWM") - before) - 4 * logits.numel()
+    return peak() - before - 4 * logits.numel()
 
 for name in ("auto", "reference"):
     with backend(name):
         train(2, 8)  # compiles
         print(train(256, 4096))
 """
-    printed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
-    for beyond in map(int, printed.split()):
+    for beyond in map(int, memory.run(program).split()):
         assert -1e6 < beyond < 30e6  # one more copy would be 134e6
 
 

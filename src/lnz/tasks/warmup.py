@@ -98,6 +98,8 @@ def _spans(dtype: torch.dtype) -> None:
 def _trees(dtype: torch.dtype, projective: bool) -> None:
     p = DependencyTree(_scores(dtype, 2, 5, 5), projective=projective)
     _answers(p, p.argmax())
+    wild = WILD * torch.arange(25, dtype=dtype).remainder(7).reshape(1, 5, 5)
+    _answers(DependencyTree(wild.requires_grad_(), projective=projective), p.argmax()[:1])
 
 
 def _ctc(dtype: torch.dtype) -> None:

@@ -83,7 +83,7 @@ def inside(scores, n, single_root, chart, meet):
             chart[LEFT, i, j], chart[LEFT_BACK, j, i] = value, value
 
 
-@helper()
+@helper(forceinline=True)  # else the address of ``share`` stays in the code, which cannot be kept on disk then
 def outside(share, n, single_root, chart, meet, p, marginals):
     """Write ``marginals [N + 1, N + 1]`` of arcs among the first n words; ``p`` is shaped as the chart.
 
