@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -59,9 +60,12 @@ def owlqn(
                 new = torch.where(new * orthant > 0, new, 0.0)
             new_value, new_gradient = smooth(new)
             new_total = new_value + l1 * float(new.abs().sum())
-            if new_total < total and new_total <= total + ARMIJO * float(slope.dot(new - x)):
+            drop = float(slope.dot(new - x))
+            if new_total < total and new_total <= total + ARMIJO * drop:
                 break
-            step /= 2
+            excess = new_total - total - drop
+            lowest = -drop / (2 * excess) if 0 < excess < math.inf else 0.0  # of the parabola through both
+            step *= min(max(lowest, 0.1), 0.5)
             if step < shortest:
                 return
         moved, changed = new - x, new_gradient - gradient
