@@ -13,11 +13,22 @@ from lnz.inference.base import Method
 
 METHODS = {
     "AnnealedImportance": {"steps": 1000, "chains": 64, "betas": None, "seed": 0, "exact": False},
+    "Auto": {"time_limit": 60.0, "seed": 0, "progress": None, "exact": False},
     "BeliefPropagation": {
         "max_iterations": 100,
         "tolerance": None,
         "damping": None,
         "schedule": "flooding",
+        "exact": False,
+    },
+    "ClusterTempering": {
+        "sweeps": 500,
+        "rungs": 16,
+        "hottest": 0.3,
+        "coldest": 0.02,
+        "runs": 2,
+        "start": None,
+        "seed": 0,
         "exact": False,
     },
     "DiscreteLangevin": {
@@ -63,7 +74,7 @@ METHODS = {
         "max_table": 67108864,
         "exact": False,
     },
-    "IntegerProgram": {"time_limit": 60.0, "max_variables": 500000, "exact": True},
+    "IntegerProgram": {"time_limit": 60.0, "max_variables": 500000, "start": None, "exact": True},
     "IteratedConditionalModes": {
         "restarts": 1,
         "start": None,
@@ -111,7 +122,7 @@ METHODS = {
         "exact": False,
     },
     "SwendsenWang": {"chains": 16, "warmup": 100, "sweeps": 100, "seed": 0, "max_r_hat": 1.05, "exact": False},
-    "TRWS": {"max_iterations": 1000, "tolerance": 0.001, "exact": False},
+    "TRWS": {"max_iterations": 1000, "tolerance": 0.001, "time_limit": None, "exact": False},
     "TreeReweighted": {
         "max_iterations": 200,
         "tolerance": None,

@@ -16,9 +16,12 @@ from benchmarks.cases.gibbs import Gibbs
 from benchmarks.cases.grid_belief_propagation import GridBeliefPropagation
 from benchmarks.cases.grid_variational import GridVariational
 from benchmarks.cases.hmm import HMMSmoothing
+from benchmarks.cases.hmm_em import HMMEM
+from benchmarks.cases.latent_class import LatentClass
 from benchmarks.cases.network_em import NetworkEM
 from benchmarks.cases.semi_markov import SemiMarkov
 from benchmarks.cases.transducer import TransducerLoss
+from benchmarks.cases.tree_growth import TreeGrowth
 from benchmarks.cases.trees import Constituency, Grammar
 from benchmarks.cases.viterbi import Viterbi
 
@@ -28,6 +31,7 @@ ALL: tuple[Case, ...] = (
     ExactMarginals(),
     EvidenceBatch(),
     NetworkEM(),
+    LatentClass(),
     ChainNLL(),
     Viterbi(),
     FeatureCRF(),
@@ -39,7 +43,9 @@ ALL: tuple[Case, ...] = (
     ForcedAlignment(),
     Constituency(),
     Grammar(),
+    TreeGrowth(),
     HMMSmoothing(),
+    HMMEM(),
     TransducerLoss(),
 )
 

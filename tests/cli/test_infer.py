@@ -165,8 +165,25 @@ def test_an_unwritable_output_is_found_before_the_work(lnz, monkeypatch):
             "toy.uai --query MAP --method ais",
             2,
             "lnz infer: --method ais cannot answer --query MAP; methods that can: exact, enumeration, bp, mean-field, "
-            "trws, ",
+            "auto, trws, ",
         ),
+        (
+            "toy.uai --query MAP --method icm --start trws,icm",
+            2,
+            "lnz infer: --start: trws starts from nothing, 'icm' cannot follow",
+        ),
+        (
+            "toy.uai --query MAP --method icm --start gibbs",
+            2,
+            "lnz infer: --start: expected some of exact, enumeration",
+        ),
+        ("toy.uai --query MAP --start trws", 2, "lnz infer: --start is a setting of --method milp, icm, annealing"),
+        (
+            "toy.uai --query MAP --method trws --rungs 3",
+            2,
+            "lnz infer: --rungs is a setting of --method tempering, not",
+        ),
+        ("toy.uai --query MAP --time-limit 0", 2, "lnz infer: --method auto: time_limit: expected a positive number"),
         ("toy.uai --method icm", 2, "lnz infer: --method icm cannot answer --query MAR"),
         ("toy.uai --method sw", 1, "lnz: --method sw: SwendsenWang: expected a Potts model"),
         ("toy.uai --query MAP --method milp --max-variables 3", 1, "lnz: --method milp needs "),
@@ -345,7 +362,21 @@ def test_swendsen_wang_where_pairs_are_ferromagnetic(lnz, files):
     assert found["marginals"]["2"] == pytest.approx(exact["marginals"]["2"], abs=0.03)
 
 
-@pytest.mark.parametrize("method", ["bp", "mean-field", "trws", "milp", "icm --restarts 5", "annealing"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "bp",
+        "mean-field",
+        "trws",
+        "milp",
+        "icm --restarts 5",
+        "annealing",
+        "tempering --sweeps 10 --rungs 4",
+        "icm --start trws --restarts 0",
+        "tempering --start annealing,trws --sweeps 10 --moves forests",
+        "milp --start trws",
+    ],
+)
 def test_best_labellings_and_what_is_proved(lnz, method):
     code, out, _ = lnz(f"loop.uai --query MAP --method {method} --json")
     found, exact = json.loads(out), json.loads(lnz("loop.uai --query MAP --json")[1])
@@ -355,7 +386,8 @@ def test_best_labellings_and_what_is_proved(lnz, method):
     said = found["diagnostics"]
     assert said["score"] == pytest.approx(found["log_score"])
     assert found["exact"] == said["optimal"]
-    assert said["optimal"] == (method in ("trws", "milp"))
+    assert said["optimal"] == ("trws" in method or "milp" in method)
+    assert said["gap"] is None if not said["optimal"] else said["gap"] == pytest.approx(0, abs=1e-6)
     assert said["bound"] is None if not said["optimal"] else said["bound"] == pytest.approx(said["score"])
     assert exact["diagnostics"]["optimal"]
 
@@ -376,6 +408,7 @@ def test_a_labelling_that_is_not_proved_comes_with_its_bound(lnz, files):
     code, _, err = lnz("odd.uai --query MAP --method trws")
     assert code == 0
     assert "log score = 1.386294361, no score above 2.0794" in err
+    assert ", gap 0.6931 (" in err
     assert err.endswith("(trws, approximate)\n")
 
 
@@ -475,3 +508,14 @@ class TestNetworksByName:
         assignment, value = net.marginal_map(["cough"], by_name)
         assert found["assignment"] == assignment
         assert found["log_score"] == pytest.approx(value)
+
+
+def test_a_long_search_shows_its_progress_and_a_short_one_does_not(lnz, monkeypatch):
+    monkeypatch.setattr("lnz.cli.search.QUIET", 0.0)
+    code, out, err = lnz("toy.uai --query MAP --json")
+    found = json.loads(out)
+    assert (code, found["method"], found["exact"]) == (0, "auto", True)
+    assert found["diagnostics"]["stages"] == ["Exact"]
+    assert err == "     0 s  Exact: log score 3.17805383, no score above 3.17805383, gap 0\n"
+    monkeypatch.setattr("lnz.cli.search.QUIET", 1e9)
+    assert lnz("toy.uai --query MAP --json")[2] == ""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import random
+
+import numpy as np
 import pytest
 import scipy.optimize
 import torch
 
 import lnz
-from lnz.inference import IntegerProgram
+from lnz.inference import Exact, IntegerProgram
+from lnz.inference.map.linear_program import program
 from tests.modes import check, random_model
 
 
@@ -20,6 +25,50 @@ def test_random_models_are_solved(seed):
 def test_observed_labels_are_kept():
     p = random_model(2)
     check(p.condition(torch.tensor([0] + [-100] * (p.graph.num_nodes - 1))), IntegerProgram(), exact=True)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_factors_that_only_forbid_or_charge_one_fee(seed):
+    """Some pairs and triples of labels are impossible, some cost 4, in one table both: beside random nodes."""
+    drawn, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    cards = [drawn.randint(2, 4) for _ in range(6)]
+    scopes = [[n] for n in range(6)] + [drawn.sample(range(6), drawn.randint(2, 3)) for _ in range(8)]
+    graph, _ = lnz.FactorGraph.grouped(cards, scopes)
+    entries = []
+    for factors, labels in zip(graph.num_factors, graph.labels, strict=True):
+        table = torch.randn(factors, *labels, generator=generator, dtype=torch.float64)
+        if len(labels) > 1:
+            kind = torch.rand(table.shape, generator=generator)
+            fee = torch.where(kind < 0.3, -4.0, 0.0).double()
+            table = torch.where(kind > 0.85, -torch.inf, fee) if seed % 3 else fee
+        entries.append(table)
+    check(lnz.MRF(graph, entries), IntegerProgram(), exact=True)
+
+
+def test_such_factors_take_no_fractions():
+    graph = lnz.FactorGraph.pairwise(3, 4, torch.tensor([[0, 1], [1, 2]]))
+    nodes, forbids = np.zeros(12), np.zeros((2, 4, 4))
+    forbids[:, 0, 1:3] = -np.inf
+    made = program(graph, nodes, [None, forbids], 0.0, -math.inf)
+    assert (len(made.value), made.rows.shape[0]) == (12 + 2, 3 + 2)
+    assert made.upper[12:].tolist() == [0, 0]
+    charges = np.where(np.isfinite(forbids), 0.0, -5.0)
+    made = program(graph, nodes, [None, charges], 0.0, -math.inf)
+    assert made.value[12:].tolist() == [-5, -5]
+    assert made.upper[12:].tolist() == [1, 1]
+    known = program(graph, nodes, [None, charges], 0.0, -4.0)
+    assert known.upper[12:].tolist() == [0, 0], "who pays ends below what is known"
+    assert len(program(graph, nodes, [None, -charges], 0.0, -math.inf).value) == 12 + 2 * 16, "most of them cost"
+
+
+def test_a_start_that_is_best_is_kept_and_proved():
+    p = random_model(4)
+    q = lnz.MRF(p.graph, p.scores, IntegerProgram(start=Exact()))
+    exact = lnz.MRF(p.graph, p.scores)
+    assert p.score(q.argmax()) == pytest.approx(float(p.score(exact.argmax())))
+    assert q.diagnostics["status"] == ["optimal"]
+    with pytest.raises(TypeError, match="start: expected a method of lnz.inference or None, got 3"):
+        IntegerProgram(start=3)  # type: ignore[arg-type]
 
 
 def test_impossible_models_are_told_apart():

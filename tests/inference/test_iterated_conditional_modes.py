@@ -11,7 +11,7 @@ import lnz
 from lnz.inference import TRWS, IteratedConditionalModes
 from lnz.inference.exact.elimination import interaction_graph
 from lnz.inference.map.blocks import improved, random_block
-from lnz.inference.map.iterated_conditional_modes import best_of
+from lnz.inference.map.labellings import best_of
 from tests.modes import check, random_model
 
 

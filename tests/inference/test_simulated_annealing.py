@@ -64,12 +64,11 @@ def recorded(monkeypatch, model, **settings):
     """The temperatures of all sweeps."""
     found = []
 
-    def sweeps(model, labels, count, generator, temperature):
-        assert count == 1
-        found.append(temperature)
+    def annealed(model, labels, temperatures, generator):
+        found.extend(temperatures)
         return labels
 
-    monkeypatch.setattr("lnz.inference.map.simulated_annealing.gibbs_sweeps", sweeps)
+    monkeypatch.setattr("lnz.inference.map.simulated_annealing.anneal", annealed)
     lnz.MRF(model.graph, model.scores, SimulatedAnnealing(**settings)).argmax()
     return found
 
@@ -103,13 +102,13 @@ def test_temperatures_fall_geometrically_from_the_hottest_to_the_coldest(
         graph, (torch.zeros(2, 2), torch.tensor([[0.0, 4.0], [4.0, 0.0]])), SimulatedAnnealing(sweeps, 2.0, 0.5)
     )
     seen: list[float] = []
-    right = simulated_annealing.gibbs_sweeps
+    right = simulated_annealing.anneal
 
-    def recorded(*args: object, temperature: float, **kwargs: object) -> torch.Tensor:
-        seen.append(float(temperature))
-        return right(*args, temperature=temperature, **kwargs)
+    def recorded(model: object, labels: object, temperatures: list[float], generator: object) -> torch.Tensor:
+        seen.extend(temperatures)
+        return right(model, labels, temperatures, generator)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(simulated_annealing, "gibbs_sweeps", recorded)
+    monkeypatch.setattr(simulated_annealing, "anneal", recorded)
     p.argmax()
     ratios = torch.tensor(seen) / seen[0]
     wanted = 0.25 ** (torch.arange(sweeps) / max(sweeps - 1, 1))

@@ -146,7 +146,9 @@ class StopError(Exception):
     """What interrupts a run."""
 
 
-@pytest.mark.parametrize("kind", ["network", "float32", "restarts", "minibatches", "hidden", "hidden restarts"])
+@pytest.mark.parametrize(
+    "kind", ["network", "float32", "restarts", "minibatches", "hidden", "hidden restarts", "classes restarts"]
+)
 def test_a_saved_run_goes_on_exactly(kind: str, tmp_path: Path) -> None:
     def run(state: EMState | None, stop: int = -1) -> lnz.objectives.EMResult:
         calls = 0
@@ -165,7 +167,7 @@ def test_a_saved_run_goes_on_exactly(kind: str, tmp_path: Path) -> None:
         settings |= {"batch_size": 10} if kind == "minibatches" else {}
         if "hidden" in kind:
             return em(hidden(), SYMBOLS, pseudocount=0.1, **settings)
-        net = network(True)
+        net = classes() if "classes" in kind else network(True)
         net = net.to(torch.float32) if kind == "float32" else net
         return em(net, holes(net, 50, 5), **settings)
 

@@ -74,8 +74,8 @@ def test_names_are_listed() -> None:
 
 
 OPS = {
-    "arborescence", "chain", "ctc", "elimination", "gibbs", "icm", "mean_field", "metropolis", "projective",
-    "semi_markov", "spans", "transducer", "tree_gibbs", "trws",
+    "annealing", "arborescence", "chain", "ctc", "elimination", "gibbs", "icm", "mean_field", "metropolis",
+    "projective", "semi_markov", "spans", "transducer", "tree_gibbs", "trws",
 }  # fmt: skip
 
 

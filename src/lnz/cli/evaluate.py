@@ -22,6 +22,7 @@ examples:
   lnz evaluate runs/tag/2025-01-31-120000 --data.val test.conllu --json
   lnz evaluate runs/parse/2025-01-31-120000 --data.val test.conllu
   lnz evaluate runs/density/2025-01-31-120000 --data.images photos --data.size [16,16] --data.invert true
+  lnz evaluate runs/bayesnet/2025-01-31-120000 --data.rows new.csv  how likely new rows are; of latent-class too
   lnz evaluate best.ckpt --data.audio recordings --data.transcripts texts.tsv
   lnz evaluate runs/segment/2025-01-31-120000 --data.seed 7         scenes composed anew
 

@@ -14,7 +14,8 @@ from typing import Any, get_args
 
 from torch import Tensor
 
-from lnz.cli.methods import METHODS, add_settings, count, method_name, method_of, refused
+from lnz.cli.methods import METHODS, add_settings, count, default_method, method_name, method_of, refused
+from lnz.cli.search import shown
 from lnz.errors import IntractableError, LnzError
 from lnz.io import (
     NamedModel,
@@ -69,8 +70,9 @@ output:
   With --json one object on stdout: ln_Z, log10_Z, marginals {variable: [p, …]} in the file's order of states,
   assignment {variable: state}, log_score (ln of the product of all tables at that assignment, evidence included, not
   normalised; for MMAP, of their sum over all other variables), method, exact, diagnostics (of a best labelling: its
-  score, the bound that no score exceeds, and whether it is proved optimal; of samplers: R-hat, effective sample size
-  and standard errors; of ais: its standard error). What the query, or the method, does not compute is null.
+  score, the bound that no score exceeds, the gap between them, and whether it is proved optimal; of samplers: R-hat,
+  effective sample size and standard errors; of ais: its standard error). What the query, or the method, does not
+  compute is null.
 
 examples:
   lnz infer model.uai --query PR
@@ -80,7 +82,8 @@ examples:
   lnz infer grid.uai --query PR --method mean-field    a lower bound, and
   lnz infer grid.uai --query PR --method trw           an upper bound on ln Z
   lnz infer grid.uai --query MAR --method gibbs --order tree --chains 32 --sweeps 1000 --seed 1
-  lnz infer grid.uai --query MAP --method trws --json  a labelling, and a bound that says how good it is
+  lnz infer grid.uai --query MAP --time-limit 60       a labelling, and a bound that says how good it is
+  lnz infer grid.uai --query MAP --method icm --start trws --restarts 2000
   lnz infer asia.bif --evidence 'smoke=0.7:0.3,"xray"=yes' --query MAR
   lnz infer asia.bif --query MMAP --map-vars lung,bronc --evidence xray=yes --json
   lnz infer asia.bif --samples 1000 --evidence smoke=yes --seed 1 --output rows.csv
@@ -94,7 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.samples is not None:
         return _sampled(parser, args)
     args.query = args.query or "MAR"
-    method = method_of(parser, args)
+    args.method = args.method or default_method(args.query)
+    method = shown(method_of(parser, args))
     if (args.map_vars is None) == (args.query == "MMAP"):
         parser.error("--query MMAP needs --map-vars, the variables to label, and no other query takes it")
     output = nullcontext(sys.stdout) if args.output is None else atomic_write(args.output)
@@ -114,6 +118,7 @@ def _sampled(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     """Write samples instead of an answer."""
     if args.query is not None or args.map_vars is not None:
         parser.error("--samples: is asked for instead of --query and --map-vars")
+    args.method = args.method or default_method("SAMPLES")
     seed, args.query = args.seed, "SAMPLES"
     if "seed" not in {field.name for field in dataclasses.fields(METHODS[args.method].method)}:  # type: ignore[arg-type]
         args.seed = None  # of the draws alone
@@ -163,9 +168,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--method",
         type=method_name,
         choices=tuple(METHODS),
-        default="exact",
         metavar="M",
-        help="one of those above, or its full name, as tree-reweighted for trw (default: exact)",
+        help="one of those above, or its full name, as tree-reweighted for trw (default: exact; auto for MAP)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the UAI result format")
     parser.add_argument("--output", metavar="FILE", help="write the result here, in one step when it is complete")
@@ -200,10 +204,12 @@ def _json(answer: Answer, method: str) -> str:
 
 
 def _summary_line(answer: Answer, method: str) -> str:
-    how = "(" + ", ".join(dict.fromkeys((method, "exact" if answer.exact else "approximate"))) + ")"
+    named = () if method == "auto" else (method,)
+    how = "(" + ", ".join(dict.fromkeys((*named, "exact" if answer.exact else "approximate"))) + ")"
     if answer.log_score is not None:
         bound = answer.diagnostics["bound"]
-        proved = "" if answer.exact or bound is None else f", no score above {bound:.10g}"
+        gap = 0.0 if bound is None else bound - answer.log_score
+        proved = "" if answer.exact or bound is None else f", no score above {bound:.10g}, gap {gap:.4g}"
         return f"log score = {answer.log_score:.10g}{proved} {how}"
     if answer.log_partition is None:
         return f"marginals {how}"

@@ -13,7 +13,9 @@ from lnz.errors import IntractableError
 from lnz.inference import (
     TRWS,
     AnnealedImportance,
+    Auto,
     BeliefPropagation,
+    ClusterTempering,
     DiscreteLangevin,
     Enumeration,
     Exact,
@@ -66,11 +68,13 @@ METHODS: dict[str, Kind] = {
     "hmc": Kind(HamiltonianMonteCarlo, ESTIMATE, "Hamiltonian Monte Carlo by the Gaussian integral; finite pairs only"),
     "sw": Kind(SwendsenWang, ESTIMATE, "Swendsen-Wang clusters, of ferromagnetic Potts models"),
     "pt": Kind(ParallelTempering, ESTIMATE, "parallel tempering of Gibbs sampling"),
+    "auto": Kind(Auto, BEST, "whichever of these suit, in turn, until one proves its answer or time is up"),
     "trws": Kind(TRWS, BEST, "sequential tree-reweighted max-product, with an upper bound"),
     "graph-cuts": Kind(GraphCuts, BEST, "minimum cuts and expansion moves, where pairs are submodular"),
     "milp": Kind(IntegerProgram, BEST, "integer programming, exact; for small models"),
     "icm": Kind(IteratedConditionalModes, BEST, "iterated conditional modes, a local search"),
     "annealing": Kind(SimulatedAnnealing, BEST, "simulated annealing"),
+    "tempering": Kind(ClusterTempering, BEST, "parallel tempering with cluster moves; the best on spin glasses"),
 }
 
 
@@ -83,12 +87,34 @@ def method_name(text: str) -> str:
     return FULL_NAMES.get(text, text)
 
 
+def default_method(query: str) -> str:
+    """The method where none is named."""
+    return "auto" if query == "MAP" else "exact"
+
+
 def count(text: str) -> int:
     """A positive integer, also as 1e8."""
     value = float(text)
     if not 1 <= value <= 2**62 or value != int(value):
         raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
     return int(text) if text.isdecimal() else int(value)
+
+
+def natural(text: str) -> int:
+    """0 or a positive integer."""
+    return 0 if text == "0" else count(text)
+
+
+def starts(text: str) -> tuple[str, ...]:
+    """Names of methods, each of which the one before starts from."""
+    names = tuple(map(method_name, text.split(",")))
+    for place, name in enumerate(names):
+        taken = [known for known, kind in METHODS.items() if "MAP" in kind.queries]
+        if name not in taken:
+            raise argparse.ArgumentTypeError(f"expected some of {', '.join(taken)}, got {name!r}")
+        if place < len(names) - 1 and _default(METHODS[name], "start") is None:
+            raise argparse.ArgumentTypeError(f"{name} starts from nothing, {names[place + 1]!r} cannot follow")
+    return names
 
 
 def numbers(text: str) -> tuple[float, ...]:
@@ -111,14 +137,22 @@ SETTINGS: dict[str, Setting] = {
     "search_seconds": Setting(float, "SECONDS", "about how long to search for an elimination order"),
     "max_variables": Setting(count, "N", "the most variables of the program"),
     "time_limit": Setting(float, "SECONDS", "stop here with the best labelling so far, and its bound"),
+    "start": Setting(starts, "M[,M…]", "a method whose labelling to start from; its own start, if it has one, follows. "
+                                       "Settings are given to all methods named that have them"),
     "max_iterations": Setting(count, "N", "iterations before giving up with a warning"),
     "tolerance": Setting(float, "T", "stop where nothing changes by more than this (1e-10 where no other is named)"),
     "damping": Setting(float, "D", "from 0 (none) to below 1; 0.3 to 0.7 calms messages that oscillate"),
     "schedule": Setting(str, "S", "which messages go first: of bp flooding, sequential or residual; of mean-field "
                                   "coordinate or parallel"),
     "appearance": Setting(str, "A", "how often edges are in the trees: uniform or optimised (tighter)"),
-    "restarts": Setting(count, "N", "how many starts, of which the best result counts"),
+    "restarts": Setting(natural, "N", "how many starts, of which the best result counts"),
     "block_table": Setting(count, "N", "also move blocks of nodes, by elimination within tables of so many entries"),
+    "patience": Setting(count, "N", "stop after so many blocks in a row that made nothing better"),
+    "hottest": Setting(float, "T", "the first temperature, in units of the mean range of a node's scores"),
+    "coldest": Setting(float, "T", "the last one"),
+    "moves": Setting(str, "M", "what is redrawn at a time: nodes or forests"),
+    "rungs": Setting(count, "N", "temperatures side by side"),
+    "runs": Setting(count, "N", "independent ones side by side"),
     "chains": Setting(count, "N", "chains side by side"),
     "warmup": Setting(int, "N", "sweeps of each chain before anything is kept"),
     "sweeps": Setting(count, "N", "sweeps after warmup, whose states are kept"),
@@ -164,19 +198,26 @@ def _default(kind: Kind, name: str) -> str | None:
 
 def method_of(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Method:
     """The method with the settings that were given; a setting of another method is an error, not ignored."""
-    kind = METHODS[args.method]
-    if args.query not in kind.queries:
+    if args.query not in METHODS[args.method].queries:
         asked = "draw --samples" if args.query == "SAMPLES" else f"answer --query {args.query}"
         parser.error(f"--method {args.method} cannot {asked}; methods that can: {able(args.query)}")
     given: dict[str, Any] = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
+    chain = [args.method, *given.get("start", ())]
     for name in given:
-        if _default(kind, name) is None:
+        needed = chain[:1] if name == "start" else chain
+        if all(_default(METHODS[each], name) is None for each in needed):
             takers = ", ".join(method for method, other in METHODS.items() if _default(other, name) is not None)
             parser.error(f"--{name.replace('_', '-')} is a setting of --method {takers}, not of {args.method}")
-    try:
-        return kind.method(**given)
-    except ValueError as error:
-        parser.error(f"--method {args.method}: {error}")
+    given.pop("start", None)
+    method: Method | None = None
+    for each in reversed(chain):  # the innermost start first
+        own = {name: value for name, value in given.items() if _default(METHODS[each], name) is not None}
+        try:
+            method = METHODS[each].method(**own, **({} if method is None else {"start": method}))
+        except ValueError as error:
+            parser.error(f"--method {each}: {error}")
+    assert method is not None
+    return method
 
 
 def able(query: str) -> str:

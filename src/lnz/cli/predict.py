@@ -11,7 +11,7 @@ from pathlib import Path
 from lnz.io.printable import printable
 from lnz.tasks.parsing import Strict
 
-SUMMARY = "label images, tag or parse sentences, or transcribe recordings with a trained network"
+SUMMARY = "label images, tag or parse sentences, transcribe recordings, or fill in rows with a trained network"
 
 TASKS = {
     "segment": ("lnz.tasks.segment.predict", "images", "images labelled in"),
@@ -29,15 +29,18 @@ EXAMPLES = """examples:
   lnz predict runs/tag/2025-01-31-120000 --text new.txt --output tagged.bio
   lnz predict runs/parse/2025-01-31-120000 --text new.conllu --output parsed.conllu
   lnz predict runs/transcribe/2025-01-31-120000 --audio recordings --output texts
+  lnz predict runs/latent-class/2025-01-31-120000 --rows new.csv --output classes.csv
+  lnz predict runs/bayesnet/2025-01-31-120000 --rows new.csv --missing NA --output filled.csv
 
 For photos/park.jpg the output folder then holds park_mask.png (the label of each pixel's largest marginal) and
 park_confidence.png (that marginal, 65535 for 1) or park_confidence.npy. Of a CoNLL-U file the tags are replaced and all
 else is kept; other text (a .txt file with a sentence per line, or columns with the word first) gives CoNLL-U where the
 output is named .conllu, else lines of a word, a tab and a tag. Trees replace heads and relations, and are written as
-CoNLL-U. For recordings/park.wav the output folder holds
-park.txt, the text of the prefix beam search. A file that cannot be read does not stop the others: what failed is listed
-at the end, and the exit status is 1. Checkpoints are read as tensors and plain values only: no code in them is
-run."""
+CoNLL-U. For recordings/park.wav the output folder holds park.txt, the text of the prefix beam search. Rows of a CSV or
+Parquet file are written as CSV, each empty cell filled in by the state that is the likeliest given its row; variables
+without a column follow, such as the class, with the probabilities of their states; other columns stay as they are. A
+file that cannot be read does not stop the others: what failed is listed at the end, and the exit status is 1.
+Checkpoints are read as tensors and plain values only: no code in them is run."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -70,10 +73,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--text", type=Path, help="of tag and parse: file of sentences: .conllu, .txt or columns; may be gzipped"
     )
     given.add_argument("--audio", type=Path, help="of transcribe: folder of audio")
-    output = "folder to write to, made where it does not exist; of tag and parse, file to write"
+    given.add_argument("--rows", type=Path, help="of bayesnet and latent-class: CSV or Parquet file, gzipped or not")
+    output = "folder to write to, made where it does not exist; of tag, parse and rows, file to write"
     parser.add_argument("--output", type=Path, required=True, help=output)
     parser.add_argument("--confidence", choices=("png", "npy", "none"), default="png", help="form of confidence maps")
-    parser.add_argument("--encoding", help="of the text in --text, as latin-1 or gbk (default: UTF-8)")
+    parser.add_argument("--encoding", help="of --text or --rows, as latin-1 or gbk (default: UTF-8)")
+    parser.add_argument("--missing", action="append", default=[], help="text in --rows that stands for nothing, as NA")
     parser.add_argument("--strict", action="store_true", help="stop at the first image or recording that fails")
     return parser
 
@@ -86,10 +91,16 @@ def _predict(arguments: argparse.Namespace) -> int:
     from lnz.io.checkpoints import load_checkpoint
     from lnz.io.images import list_images
     from lnz.tasks.failures import Failed
+    from lnz.tasks.new_rows import network_of
 
+    network = network_of(arguments.model)
+    if network is not None:
+        return _fill_in(arguments, network)
     source = checkpoint_of(arguments.model)
     checkpoint = load_checkpoint(source)
     task = checkpoint.get("lnz", {}).get("task")
+    if arguments.rows is not None:
+        raise FormatError(f"{source}: expected a run folder of lnz fit bayesnet or latent-class, for --rows")
     if task not in TASKS:
         raise FormatError(f"{source}: expected a checkpoint of lnz fit {' or '.join(TASKS)}, got task {task!r}")
     module, takes, said = TASKS[task]
@@ -110,6 +121,17 @@ def _predict(arguments: argparse.Namespace) -> int:
     count = sum(not isinstance(result, Failed) for result in results)
     print(printable(f"{count} {said} {arguments.output}"))
     return report_failures("lnz predict", results, "images" if takes == "images" else "recordings")
+
+
+def _fill_in(arguments: argparse.Namespace, network: Path) -> int:
+    from lnz.errors import FormatError
+    from lnz.tasks.new_rows import predict
+
+    if arguments.rows is None:
+        raise FormatError(f"{network}: a network of rows, which takes --rows")
+    count = predict(network, arguments.rows, arguments.output, arguments.encoding, arguments.missing)
+    print(printable(f"{count} rows filled in in {arguments.output}"))
+    return 0
 
 
 def report_failures(command: str, results: Sequence[object], what: str) -> int:

@@ -36,6 +36,15 @@ class Families:
         """That of a variable's table: the cardinalities of its parents, then its own."""
         return tuple(self.cardinalities[node] for node in (*self.parents[variable], variable))
 
+    @property
+    def event_shape(self) -> torch.Size:
+        """Of rows, ``[N]``."""
+        return torch.Size((len(self.cardinalities),))
+
+    def batch_shape(self, tables: Sequence[Tensor]) -> torch.Size:
+        """That of tables ``[*batch, *parents, card]`` together."""
+        return broadcast_shapes(*(table.shape[: table.dim() - len(self.shape(v))] for v, table in enumerate(tables)))
+
     def grouped(self, tables: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Tables ``[*batch, *parents, card]`` of all variables as scores of the groups of :attr:`graph`."""
         entries = []

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from lnz.checks import check_integer, check_tensor
 from lnz.distributions.bayes_net import BayesNet
-from lnz.distributions.statistics import BLOCK, is_stack, require_possible
+from lnz.distributions.class_stack import Answers, ClassStack, expected, packed, unpacked
 from lnz.inference import Exact
 from lnz.typing import IGNORE
-
-_NEVER = -1e200  # ln of what is impossible, in products with 0
 
 
 class ClassModel(BayesNet):
@@ -32,45 +31,30 @@ class ClassModel(BayesNet):
             y = torch.nn.functional.pad(y, (1, 0), value=IGNORE)
         return super().labelling(y, name)
 
-    def e_step(
-        self, data: Tensor, lengths: object = None, weights: Tensor | None = None
-    ) -> tuple[Tensor, list[Tensor]]:
-        exact = isinstance(self.inference, Exact) and (not self.batch_shape or is_stack(self.batch_shape))
-        if not exact or lengths is not None:
-            return super().e_step(data, lengths, weights)
+    def rows_of_answers(self, data: Tensor) -> Tensor:
+        """``data`` as rows ``int64 [R, 1 + items]``, the class first.
+
+        Raises:
+            ValueError: no rows.
+        """
         y = self.labelling(data, "data")
         if y.dim() != 2:
             raise ValueError(f"data: expected rows [R, {len(self.cardinalities)}], got {list(y.shape)}")
-        weights = torch.ones(len(y), dtype=torch.float64) if weights is None else weights.double()
-        weights = weights.to(y.device)
-        rows = max(1, BLOCK // max(self.cardinalities[0] * max(1, self.batch_shape.numel()), sum(self.cardinalities)))
-        parts = [
-            self._class_statistics(y[at : at + rows], weights[at : at + rows], at) for at in range(0, len(y), rows)
-        ]
-        counts = [torch.stack(each).sum(0) for each in zip(*(part[1] for part in parts), strict=True)]
-        return torch.stack([part[0] for part in parts]).sum(0), counts
+        return y
 
-    def _class_statistics(self, y: Tensor, weights: Tensor, first: int) -> tuple[Tensor, list[Tensor]]:
-        """The E step in closed form, products of matrices: P(class | items) ∝ P(class) Π_i P(item i | class).
+    def e_step(
+        self, data: Tensor, lengths: object = None, weights: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        if not isinstance(self.inference, Exact) or self.batch_shape or lengths is not None:
+            return super().e_step(data, lengths, weights)
+        answers = Answers.of(self.rows_of_answers(data), weights, self.cardinalities)
+        evidence, counts = expected(packed(self.log_cpts)[None], answers)
+        return evidence.squeeze(0), unpacked(counts.squeeze(0), self.cardinalities)
 
-        All tables may have axes ``[S, 1]`` in front, as a stack of networks has them.
-        """
-        prior, *tables = (table.detach().double() for table in self.log_cpts)
-        items, cards = y[:, 1:], self.cardinalities[1:]
-        starts = torch.tensor([0, *cards], device=y.device).cumsum(0)
-        seen = torch.zeros(len(y), int(starts[-1]), dtype=torch.float64, device=y.device)
-        seen.scatter_(1, starts[:-1] + items.clamp(min=0), (items != IGNORE).double())
-        joined = torch.cat(tables, -1) if tables else prior.new_zeros(*prior.shape, 0)  # [*stack, classes, answers]
-        joint = prior.unsqueeze(-1) + joined.clamp(min=_NEVER) @ seen.T  # [*stack, classes, R]
-        wrong = torch.arange(prior.shape[-1], device=y.device)[:, None] != y[:, 0]
-        joint = joint.masked_fill((wrong & (y[:, 0] != IGNORE)) | (joint < _NEVER / 2), -torch.inf)
-        evidence = joint.logsumexp(-2)
-        require_possible(evidence, first)
-        share = (joint - evidence.unsqueeze(-2)).exp() * weights
-        counts, missing = share @ seen, share @ (items == IGNORE).double()
-        missing = missing.repeat_interleave(torch.tensor(cards, dtype=torch.int64, device=y.device), -1)
-        counts = counts + missing * joined.exp()
-        return (evidence @ weights).reshape(self.batch_shape[:1]), [share.sum(-1), *counts.split(cards, -1)]
+    def stacked(self, networks: Sequence[Self]) -> Any:
+        if not isinstance(self.inference, Exact) or self.batch_shape:
+            return super().stacked(networks)
+        return ClassStack(self, torch.stack([packed(network.log_cpts) for network in networks]))
 
     def classes(self, rows: Tensor) -> Tensor:
         """P(class | items) of rows ``[R, items]`` or ``[R, 1 + items]``, ``[R, classes]``."""

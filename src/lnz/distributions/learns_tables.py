@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lnz.checks import check_full, check_weights
+from lnz.distributions.equal_rows import equal_rows, mostly_equal
 from lnz.distributions.families import Families
 from lnz.distributions.statistics import counted, expected
 from lnz.inference.base import Method
@@ -28,6 +29,7 @@ class LearnsTables:
     """Groups of variables that share one table in learning; see :meth:`tie`."""
     batch_shape: torch.Size
     _dtype: torch.dtype
+    _joint: bool
 
     @abstractmethod
     def _with(self, tables: Iterable[Tensor], *, joint: bool = False, inference: Method | None = None) -> Self:
@@ -73,6 +75,10 @@ class LearnsTables:
         check_full("data", self._unobserved(y), "; lnz.objectives.em learns from rows with holes")
         return self.m_step(counted(self.families, y, weights), pseudocount)
 
+    def with_tables(self, log_cpts: Iterable[Tensor]) -> Self:
+        """The network with other tables of the same shapes; inference, names and shared tables stay as they are."""
+        return self._with(log_cpts, joint=True)
+
     # The two steps of EM -----------------------------------------------------------------------------------------
 
     def e_step(
@@ -105,6 +111,13 @@ class LearnsTables:
             tables.append(share.log().to(self._dtype))
         return self._with(tables, joint=True)
 
+    def merged(self, data: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
+        """The different rows of ``data [R, N]`` and how often each counts, of the same sums; ``None`` if few repeat."""
+        y = self.labelling(data, "data")
+        if self.batch_shape or y.dim() != 2 or not mostly_equal(y):
+            return None  # the E step says what is wrong with rows
+        return equal_rows(y, weights)[:2]
+
     def log_prior(self, pseudocount: float) -> Tensor:
         """ln of the Dirichlet density of all rows of all tables, up to a constant; 0 where ``pseudocount`` is 0.
 
@@ -120,11 +133,12 @@ class LearnsTables:
 
     def drawn(self, data: Tensor, generator: torch.Generator | None = None) -> Self:
         """The network with rows drawn uniformly from all distributions: a random start. What is impossible stays so."""
-        tables = []
-        for table in self.log_cpts:
-            weights = -torch.log1p(-uniform(table.shape, table, generator))  # of Dirichlet(1, …, 1)
-            scores = weights.clamp(min=torch.finfo(table.dtype).tiny).log()
-            tables.append(scores.masked_fill(torch.isneginf(table), -torch.inf).log_softmax(-1))
+        flat = torch.cat([table.flatten() for table in self.log_cpts])
+        weights = -torch.log1p(-uniform(flat.shape, flat, generator))  # of Dirichlet(1, …, 1)
+        weights = weights.clamp(min=torch.finfo(flat.dtype).tiny).masked_fill(torch.isneginf(flat), 0.0)
+        each = zip(weights.split([table.numel() for table in self.log_cpts]), self.log_cpts, strict=True)
+        rows = [part.view(table.shape) for part, table in each]
+        tables = [row.div(row.sum(-1, keepdim=True)).log() for row in rows]
         for first, *others in self.ties:
             for variable in others:
                 tables[variable] = tables[first]
@@ -154,7 +168,7 @@ class LearnsTables:
 
     def with_state(self, state: Mapping[str, Tensor]) -> Self:
         """The network with the tables of a :meth:`state_dict`."""
-        return self._with([state[f"log_cpts.{variable}"] for variable in range(len(self.log_cpts))], joint=True)
+        return self.with_tables(state[f"log_cpts.{variable}"] for variable in range(len(self.log_cpts)))
 
     # Shared tables -----------------------------------------------------------------------------------------------
 
@@ -215,7 +229,7 @@ class LearnsTables:
 
     def to(self, dtype: torch.dtype) -> Self:
         """The network with tables of another dtype."""
-        return self._with([table.to(dtype) for table in self.log_cpts], joint=True)
+        return self._with([table.to(dtype) for table in self.log_cpts], joint=self._joint)
 
     @staticmethod
     def combined(parts: Sequence[tuple[float, Sequence[Tensor]]]) -> list[Tensor]:

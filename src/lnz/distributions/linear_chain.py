@@ -62,6 +62,10 @@ class LinearChain(ChainScores):
         edges = chain.edge_marginals(self._flat, self._pass).to(self._dtype)
         return edges.reshape(*self.batch_shape, *edges.shape[1:])
 
+    def _edge_sums(self) -> Tensor:
+        """Edge marginals summed to the shape of ``edge_scores``: a table that is shared is never expanded."""
+        return chain.edge_sums(self._flat, self._pass).to(self._dtype).reshape(self.edge_scores.shape)
+
     @property
     def marginals(self) -> LazyTuple:
         """Those of nodes ``[*batch, T, L]`` and of edges ``[*batch, T-1, L, L]``, each computed when asked for."""

@@ -3,6 +3,8 @@
 from lnz.inference.base import Method, Solution
 from lnz.inference.exact.enumeration import Enumeration
 from lnz.inference.exact.exact import Exact
+from lnz.inference.map.auto import Auto, Progress
+from lnz.inference.map.cluster_tempering import ClusterTempering
 from lnz.inference.map.graph_cuts import GraphCuts
 from lnz.inference.map.integer_program import IntegerProgram
 from lnz.inference.map.iterated_conditional_modes import IteratedConditionalModes
@@ -25,8 +27,10 @@ from lnz.inference.variational.tree_reweighted import TreeReweighted
 __all__ = [
     "TRWS",
     "AnnealedImportance",
+    "Auto",
     "BeliefPropagation",
     "Chains",
+    "ClusterTempering",
     "DiscreteLangevin",
     "Enumeration",
     "Exact",
@@ -40,6 +44,7 @@ __all__ = [
     "Method",
     "MetropolisHastings",
     "ParallelTempering",
+    "Progress",
     "Sampler",
     "SimulatedAnnealing",
     "Solution",

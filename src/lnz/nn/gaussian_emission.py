@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -12,6 +11,7 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
 from lnz.checks import check_positive, concrete
+from lnz.nn import gaussian_density
 from lnz.nn.hmm_emissions import Emission
 
 _DIGITS = 1e-6  # of a sum of squares, which may be lost in a difference
@@ -66,21 +66,13 @@ class GaussianEmission(Emission):
         complete = concrete(x) and bool(seen.all())
         if self.form == "full" and concrete(x) and not complete:
             return self._of_patterns(x, seen)
-        if self.form == "diagonal" and complete:
-            scaled = (x.unsqueeze(-2) - self.mean) * (-self.factor).exp()
-            return -0.5 * scaled.square().sum(-1) - (self.factor + math.log(2 * math.pi) / 2).sum(-1)
-        away = torch.where(seen, x, 0.0).unsqueeze(-2) - self.mean  # [*batch, T, K, D]
+        if complete:
+            if self.form == "diagonal":
+                return gaussian_density.diagonal(x, self.mean, self.factor)
+            return gaussian_density.full(x, self.mean, self._cholesky)
         if self.form == "diagonal":
-            terms = (away * (-self.factor).exp()).square() / 2 + self.factor + math.log(2 * math.pi) / 2
-            return -torch.where(seen.unsqueeze(-2), terms, 0.0).sum(-1)
-        return self._density(away, self._cholesky)
-
-    @staticmethod
-    def _density(away: Tensor, cholesky: Tensor) -> Tensor:
-        """ln of the normal densities ``[…, K]`` of ``away [..., K, D]`` from their means."""
-        scaled = torch.linalg.solve_triangular(cholesky, away.unsqueeze(-1), upper=False).squeeze(-1)
-        log_scale = cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return -0.5 * (scaled.square() + math.log(2 * math.pi)).sum(-1) - log_scale
+            return gaussian_density.diagonal_with_gaps(x, seen, self.mean, self.factor)
+        return gaussian_density.of_differences(torch.where(seen, x, 0.0).unsqueeze(-2) - self.mean, self._cholesky)
 
     def _of_patterns(self, x: Tensor, seen: Tensor) -> Tensor:
         """:meth:`forward`, for each set of dimensions that are there together."""
@@ -89,7 +81,7 @@ class GaussianEmission(Emission):
             if len(there):
                 part = self.covariance[:, there][:, :, there]
                 away = rows[at][:, there].unsqueeze(-2) - self.mean[:, there]
-                found = found.index_put((at,), self._density(away, torch.linalg.cholesky(part)))
+                found = found.index_put((at,), gaussian_density.of_differences(away, torch.linalg.cholesky(part)))
         return found.reshape(*x.shape[:-1], -1)
 
     if TYPE_CHECKING:

@@ -201,14 +201,11 @@ class HiddenMarkovModel(EstimatesSequences, nn.Module):
         """:meth:`e_step`, as it was once called."""
         with torch.no_grad():
             p = self(data, lengths, **beside)
-            inputs = self._checked_inputs(beside.get("inputs"), lengths)
-        leaves = [scores.detach().requires_grad_() for scores in p.scores]
-        with torch.enable_grad():
-            evidence = HMM(*leaves, lengths=lengths, validate_args=False).log_evidence
+            evidence = p.log_evidence
             check_feasible(evidence, "HiddenMarkovModel.e_step", "observations of probability 0")
-            initial, transition, states = torch.autograd.grad(evidence.sum(), leaves)
-        x = without_padding(data, lengths)
-        return evidence.detach().sum(), HMMStatistics(initial, transition, x, states, inputs)
+            inputs, x = self._checked_inputs(beside.get("inputs"), lengths), without_padding(data, lengths)
+            initial, transition, states = p.expected_counts()
+        return evidence.sum(), HMMStatistics(initial, transition, x, states, inputs)
 
     def m_step(self, statistics: HMMStatistics, pseudocount: float = 0.0) -> Self:
         """Itself, with the parameters that maximise the expected log-joint and the log prior (M step).

@@ -80,17 +80,21 @@ class CategoricalEmission(Emission):
         x = as_labels("x", x)
         check_labels("x", x, self.logits.shape[1])
         table = self.logits.log_softmax(-1).T
-        return torch.where((x < 0).unsqueeze(-1), 0.0, table[x.clamp(min=0)])
+        table = torch.cat((table, torch.zeros_like(table[:1])))  # whose last row is that of what is missing
+        return table.index_select(0, self._rows(x).flatten()).reshape(*x.shape, -1)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """Symbols, V where they are missing."""
+        return x.masked_fill(x < 0, self.logits.shape[1])
 
     if TYPE_CHECKING:
         __call__ = forward
 
     def maximise(self, x: Tensor, weights: Tensor, pseudocount: float) -> None:
         x = as_labels("x", x)
-        seen = (x >= 0).flatten()
-        counts = torch.zeros_like(self.logits).T.contiguous()
-        counts.index_add_(0, x.flatten()[seen], weights.flatten(0, -2)[seen])
-        set_logits(self.logits, counts.T, pseudocount)
+        K, V = self.logits.shape
+        counts = weights.new_zeros(V + 1, K).index_add_(0, self._rows(x).flatten(), weights.reshape(-1, K))
+        set_logits(self.logits, counts[:V].T.to(self.logits), pseudocount)
 
     def log_prior(self, pseudocount: float) -> Tensor:
         return dirichlet(self.logits, pseudocount)

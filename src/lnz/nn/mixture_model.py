@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lnz.checks import check_feasible
 from lnz.distributions import BayesNet
+from lnz.distributions.equal_rows import equal_rows
 from lnz.distributions.mixture import mixture
 from lnz.nn.gaussian_emission import GaussianEmission
 from lnz.nn.hmm_emissions import Emission, dirichlet, draw, draw_logits, free_logits, set_logits
@@ -92,6 +93,13 @@ class MixtureModel(nn.Module):
         if weights is not None:
             evidence, share = evidence * weights, share * weights.to(share).unsqueeze(-1)
         return evidence.sum(), MixtureStatistics(data, share)
+
+    def merged(self, data: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor] | None:
+        """The different observations and how often each counts, of symbols; ``None`` of others, which rarely repeat."""
+        if data.is_floating_point() or data.dim() != 1:
+            return None
+        rows, counts, _ = equal_rows(data.long()[:, None], weights)
+        return rows[:, 0], counts
 
     @torch.no_grad()
     def m_step(self, statistics: MixtureStatistics, pseudocount: float = 0.0) -> Self:

@@ -59,6 +59,10 @@ def em(
     same model, from the start of the first one: evidence and statistics are summed over processes in float64. Rows of a
     network are never exchanged; frames of a hidden Markov model and observations of a mixture are, for the M step.
 
+    Rows of a network that are equal, and symbols of a mixture, are worked on once, with their number as a weight: the
+    same likelihood, of as many observations, at the cost of the different ones; not so under a sampler, nor in
+    minibatches.
+
     A ``torch.nn.Module`` is in float64 while it learns, where the device has it, and gets its dtypes back at the end:
     in float32, the steps close to an optimum are smaller than the rounding of data far from 0.
 
@@ -134,6 +138,7 @@ def em(
             max_iterations,
             tolerance,
             None if used is not None and not used.exact else least if narrow is None else ROUNDING,
+            _merged(learner, x, lengths, weights),
         )
         stack = restarts > 1 and batch_size is None and hasattr(learner, "stacked")
         for numbers in [range(restarts)] if stack else [[number] for number in range(restarts)]:
@@ -166,6 +171,18 @@ def _check(
     if "weights" not in signature(learner.e_step).parameters:
         raise TypeError(f"weights: {type(model).__name__} has no E step that takes them")
     check_weights("weights", weights, len(data))
+
+
+def _merged(learner: Any, data: Tensor, lengths: object, weights: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    """The different rows and their weights, where rows are discrete; under a sampler, each row has draws of its own."""
+    sampled = isinstance(getattr(learner, "inference", None), Sampler)
+    if sampled or lengths is not None or not hasattr(learner, "merged"):
+        return None
+
+    def merged() -> tuple[Tensor, Tensor] | None:
+        return learner.merged(data, weights)
+
+    return processes.attempted(merged) if processes.several() else merged()
 
 
 def _starts(learner: Any, data: Tensor, restarts: int, generator: torch.Generator | None) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lnz.errors import ConvergenceWarning, IntractableError, warn
+from lnz.errors import ConvergenceWarning, InfeasibleError, IntractableError, warn
 from lnz.objectives import processes
 from lnz.objectives.em_state import EMState, Start
 
@@ -24,6 +24,7 @@ class Settings(NamedTuple):
         data, lengths, weights: the observations.
         pseudocount, max_iterations, tolerance: as :func:`lnz.objectives.em` takes them.
         rounding: how far rounding may lower an objective of size 1; ``None``, where an approximate E step may lower it.
+        merged: the different rows of the data, and their weights, where that is what the E step works on.
     """
 
     data: Tensor
@@ -33,11 +34,14 @@ class Settings(NamedTuple):
     max_iterations: int
     tolerance: float
     rounding: float | None
+    merged: tuple[Tensor, Tensor] | None = None
 
 
 def expect(learner: Any, settings: Settings, rows: Tensor | None = None) -> tuple[list[float], Any]:
     """The log evidence of all data, or of some rows, for each start of a stack; and the statistics (E step)."""
     data, lengths, weights = settings.data, settings.lengths, settings.weights
+    if settings.merged is not None and rows is None:
+        data, weights = settings.merged
     if rows is not None:
         lengths = None if lengths is None else torch.as_tensor(lengths)[rows]
         data, weights = data[rows], None if weights is None else weights[rows]
@@ -46,6 +50,10 @@ def expect(learner: Any, settings: Settings, rows: Tensor | None = None) -> tupl
     def step() -> tuple[Any, Any]:
         try:
             return learner.e_step(data, lengths, **beside)
+        except InfeasibleError:
+            if data is not settings.data and rows is None:  # by the numbers of the rows as they were given
+                learner.e_step(settings.data, lengths)
+            raise
         except IntractableError as error:
             message = str(error).replace("pass inference=", "pass method=")  # as em calls it
             raise IntractableError(

@@ -17,7 +17,8 @@ class Learner(Protocol):
 
     A learner may have more, which :func:`lnz.objectives.em` asks for where it is needed: ``weights=`` of its E step,
     ``drawn`` for restarts, ``tie`` for shared tables, ``stacked``, ``stack_of`` and ``unstacked`` for restarts at once,
-    ``state_dict`` for states that are saved, ``num_parameters`` and ``num_observations`` for AIC and BIC.
+    ``merged`` for rows that are equal, ``state_dict`` for states that are saved, ``num_parameters`` and
+    ``num_observations`` for AIC and BIC.
     """
 
     def e_step(self, data: Tensor, lengths: Tensor | Sequence[int] | None = None) -> tuple[Tensor, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,7 @@ def learn(
     """
     data, weights = observed.distinct
     used = weights > 0
+    rows = data[used], None, weights[used]
     kept = _Kept(checkpoint, start(0), _fingerprint(data, weights, settings))
     learned, current = kept.read() if resume and checkpoint.is_file() else (Learned(), None)
     before, since = learned.seconds, time.monotonic()
@@ -128,15 +129,15 @@ def learn(
             net, done = current
             now = Start(net)
             told_to_em = EMSettings(
-                data[used],
-                None,
-                weights[used],
+                *rows,
                 settings.pseudocount,
                 settings.max_iterations - done,
                 settings.tolerance,
                 ROUNDING,
             )
-            for made, _ in enumerate(iterations(EMState([now]), [0], told_to_em, stack=False), done):
+            state = EMState([now])
+            for made, _ in enumerate(iterations(state, [0], told_to_em, stack=True), done):
+                state.unstack()
                 current = now.learner, made  # with the number: the run may be stopped between any two lines
                 points = learned.history[number]
                 if len(points) == made:  # else it was resumed, and is where it was
@@ -158,9 +159,9 @@ def learn(
     except InfeasibleError as error:
         if not error.entries:
             raise
-        row = int(used.nonzero()[error.entries[0], 0])
+        impossible = used.nonzero()[list(error.entries), 0]
         raise FormatError(
-            f"{observed.place(row)}: has probability 0 under the network that learning starts from, and what is "
+            f"{observed.place(impossible)}: has probability 0 under the network that learning starts from, and what is "
             "impossible stays so"
         ) from error
     finally:
@@ -218,6 +219,4 @@ class _Kept:
         return learned, None
 
     def _network(self, state: dict[str, Tensor], name: str) -> BayesNet:
-        tables: Sequence[Tensor] = [state[f"{name}.{v}"] for v in range(len(self.like.names))]
-        like = self.like
-        return type(like)(like.cardinalities, like.parents, tables, names=like.names, states=like.states)
+        return self.like.with_tables(state[f"{name}.{v}"] for v in range(len(self.like.names)))

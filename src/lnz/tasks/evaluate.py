@@ -19,6 +19,8 @@ from lnz.io.atomic import atomic_write
 from lnz.io.checkpoints import load_checkpoint
 from lnz.tasks.console import Console
 from lnz.tasks.module import TaskModule
+from lnz.tasks.new_rows import NETWORK, network_of
+from lnz.tasks.new_rows import evaluate as new_rows
 from lnz.tasks.options import Help
 from lnz.tasks.parsing import Strict
 from lnz.tasks.run import quiet
@@ -74,6 +76,10 @@ def evaluate(model: Path, argv: Sequence[str], console: Console) -> None:
         SystemExit: a wrong option.
         FormatError, OSError: a bad checkpoint or bad data.
     """
+    network = network_of(model)
+    if network is not None:
+        new_rows(model, network, argv, console)
+        return
     quiet()
     results: list[Any] = []
     about = ""
@@ -118,6 +124,8 @@ def _made_for(module: TaskModule, cls: type[Any], *args: Any, **kwargs: Any) -> 
 def _named(source: Path) -> str:
     """The task of a checkpoint."""
     name = load_checkpoint(source).get("lnz", {}).get("task")
+    if name == "em":
+        raise FormatError(f"{source}: of a run that learns by EM: pass its run folder, which holds {NETWORK}")
     if name not in TASKS:
         raise FormatError(f"{source}: expected a checkpoint of lnz fit {' or '.join(TASKS)}, got task {name!r}")
     return name

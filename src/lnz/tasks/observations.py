@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lnz.distributions.equal_rows import EqualRows, equal_rows
 from lnz.errors import FormatError
 from lnz.io.files import as_number, normalized
 from lnz.io.rows import Rows
@@ -33,23 +34,18 @@ class Observations:
     source: Rows | None = None
 
     @cached_property
-    def _grouped(self) -> tuple[Tensor, Tensor, Tensor]:
-        rows = np.ascontiguousarray(self.labels.numpy().astype(np.int32))
-        keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))[:, 0]
-        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-        inverse = torch.from_numpy(inverse.reshape(-1))
-        counts = torch.zeros(len(first), dtype=torch.float64).index_add_(0, inverse, self.weights)
-        return self.labels[torch.from_numpy(first)], counts, inverse
+    def _grouped(self) -> EqualRows:
+        return equal_rows(self.labels, self.weights)
 
     @property
     def distinct(self) -> tuple[Tensor, Tensor]:
-        """The different rows ``int64 [U, N]``, in an order of their own, and how often each comes ``float64 [U]``."""
-        return self._grouped[:2]
+        """The different rows ``int64 [U, N]``, in an order of their own, and how often each counts ``float64 [U]``."""
+        return self._grouped.rows, self._grouped.weights
 
     @property
     def index(self) -> Tensor:
         """Which of the different rows each row is, ``int64 [R]``."""
-        return self._grouped[2]
+        return self._grouped.index
 
     @property
     def total(self) -> float:
@@ -60,9 +56,9 @@ class Observations:
         """Missing cells of some variables, each row counted once."""
         return int((self.labels[:, list(variables)] == IGNORE).sum())
 
-    def place(self, distinct: int) -> str:
-        """Where one of the different rows stands first, for messages."""
-        row = int((self.index == distinct).nonzero()[0, 0])
+    def place(self, distinct: Tensor) -> str:
+        """Where any of some of the different rows stands first, for messages."""
+        row = int(torch.isin(self.index, distinct).nonzero()[0, 0])
         return f"row {row + 1}" if self.source is None else self.source.place(row)
 
 

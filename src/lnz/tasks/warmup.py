@@ -20,6 +20,7 @@ from lnz.graphs import FactorGraph
 from lnz.inference import (
     TRWS,
     BeliefPropagation,
+    ClusterTempering,
     Exact,
     Gibbs,
     IteratedConditionalModes,
@@ -182,6 +183,11 @@ def _trws(dtype: torch.dtype) -> None:
     _loop(dtype, TRWS(max_iterations=2)).argmax()
 
 
+def _annealing(dtype: torch.dtype) -> None:
+    for method in (SimulatedAnnealing(sweeps=2), ClusterTempering(sweeps=2, rungs=2)):
+        _loop(dtype, method).argmax()
+
+
 def _icm(dtype: torch.dtype) -> None:
     _grid(dtype, IteratedConditionalModes()).argmax()
     _loop(dtype, SimulatedAnnealing(sweeps=2)).argmax()
@@ -201,6 +207,7 @@ OPERATIONS = {
     "gibbs": Operation("MRF by Gibbs and MetropolisHastings", _gibbs),
     "tree_gibbs": Operation("MRF by Gibbs(order='tree')", _tree_gibbs),
     "trws": Operation("best labellings by TRWS", _trws),
-    "icm": Operation("best labellings by IteratedConditionalModes and SimulatedAnnealing", _icm),
+    "icm": Operation("best labellings by IteratedConditionalModes and what ends in it", _icm),
+    "annealing": Operation("best labellings by Auto, ClusterTempering and SimulatedAnnealing", _annealing),
 }
 """By name, as ``lnz warmup`` takes them."""

@@ -12,7 +12,7 @@ from lnz.graphs import FactorGraph
 from lnz.inference.exact.order_search import Limits
 from lnz.inference.exact.plans import Plan, plan
 from lnz.ops.dispatch import is_eager
-from lnz.ops.elimination import evidence
+from lnz.ops.elimination import evidence, evidence_gradient
 from lnz.scores import Model
 
 _ROWS = 16  # from which they are worked on together
@@ -25,7 +25,7 @@ _refused: WeakSet[FactorGraph] = WeakSet()
 class SharedTables:
     """The answers for R rows of evidence under S networks, batch shape ``[S, R]`` or any that has R entries.
 
-    ln Z is that of the centred model. None has gradients.
+    ln Z is that of the centred model. Only :meth:`differentiable_log_partition` has gradients.
     """
 
     def __init__(self, given: evidence.Evidence, batch_shape: torch.Size) -> None:
@@ -45,6 +45,10 @@ class SharedTables:
         assert self._log_z is not None
         return self._log_z.reshape(self._batch_shape)
 
+    def differentiable_log_partition(self) -> Tensor:
+        """The same, of one network, as a function of its tables."""
+        return evidence_gradient.log_partition(self._given).reshape(self._batch_shape)
+
     def node_marginals(self) -> Tensor:
         """Those of nodes ``[R, N, L]``, of one network."""
         return self._asked(evidence.NODES)
@@ -58,7 +62,8 @@ class SharedTables:
         return self._asked(evidence.SUMS, weights)
 
     def _asked(self, wanted: str, weights: Tensor | None = None) -> Tensor:
-        self._log_z, answer = evidence.rows_of_evidence(self._given, wanted, weights)
+        given = self._given._replace(tables=self._given.tables.detach())
+        self._log_z, answer = evidence.rows_of_evidence(given, wanted, weights)
         return answer
 
 
@@ -82,8 +87,8 @@ def shared_tables(model: Model, own: Plan, cut: frozenset[int]) -> SharedTables 
     if found is None or found.order.total > _WORTHWHILE * own.order.total + _OVERHEAD:
         return None
     groups = range(model.graph.num_groups)
-    tables = torch.cat([alone.expanded(group).reshape(networks, -1) for group in groups], 1).detach().double()
-    if not evidence.serves(tables, found.program):
+    tables = torch.cat([alone.expanded(group).reshape(networks, -1) for group in groups], 1).double()
+    if not evidence.serves(tables.detach(), found.program):
         return None
     observed = model.observed if stacked else model.observed.expand(*model.batch_shape, -1)
     given = evidence.Evidence(tables, observed.reshape(rows, model.graph.num_nodes), found.program.handle)

@@ -24,6 +24,7 @@ from lnz.inference.exact.evidence import SharedTables, shared_tables
 from lnz.inference.exact.order_search import Limits
 from lnz.inference.exact.plans import Plan, plan, plans_of, too_many_messages
 from lnz.ops import elimination
+from lnz.ops.dispatch import is_eager
 from lnz.ops.elimination import program_of
 from lnz.scores import Model
 from lnz.typing import IGNORE
@@ -173,6 +174,10 @@ class ExactSolution(Solution):
     def _log_partition_of(self, model: Model) -> Tensor:
         if self._shared is not None:
             return self._shared.log_partition
+        if self._differentiated and self._all_fit and is_eager(*model.tensors):
+            shared = shared_tables(model, self._plan, self._cut)
+            if shared is not None and shared.networks == 1:
+                return shared.differentiable_log_partition()
         rows = self._rows(model)
         if self._differentiated:
             value = elimination.differentiable_log_partition(rows, self._base, self._handle, self._both(rows))

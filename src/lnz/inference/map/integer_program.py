@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,14 +15,11 @@ from torch import Tensor
 from lnz.checks import check_integer, check_number
 from lnz.errors import IntractableError
 from lnz.inference.base import Method
+from lnz.inference.map.linear_program import Program, program
 from lnz.inference.map.mode import Found, ModeSolution
-from lnz.ops.icm.op import icm
+from lnz.inference.map.simulated_annealing import SimulatedAnnealing
 from lnz.ops.layout import Floats, Ints, Layout
 from lnz.scores import Model
-from lnz.typing import IGNORE
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
 
 GAP = 1e-6  # HiGHS calls two values equal that differ by no more, as a fraction
 
@@ -32,14 +29,16 @@ class IntegerProgram(Method):
     """A best labelling as the integer program over the local polytope (Wainwright and Jordan 2008, section 8).
 
     One 0/1 variable per label of each node, one fraction per joint label of each factor, tied together by the
-    marginals of the fractions; solved by branch and cut. ``diagnostics`` tells ``score``, ``bound`` (HiGHS's dual
-    bound), ``optimal`` (to HiGHS's tolerances: a relative gap of 1e-6) and ``status``. Batch entries are solved one
-    after the other; exponential time in the worst case.
+    marginals of the fractions; factors that only forbid, or charge one fee, take none. Solved by branch and cut.
+    ``diagnostics`` tells ``score``, ``bound`` (HiGHS's dual bound), ``optimal`` (to HiGHS's tolerances: a relative gap
+    of 1e-6) and ``status``. Batch entries are solved one after the other; exponential time in the worst case.
 
     Args:
-        time_limit: seconds per batch entry; ``None`` is no limit. Where it ends before any labelling is found, the
-            answer is a local optimum of iterated conditional modes, and ``status`` says so.
-        max_variables: the most variables that a program may have.
+        time_limit: seconds per batch entry; ``None`` is no limit. Where it ends before a better labelling is found
+            than that of ``start``, the answer is that one, and ``status`` says so.
+        max_variables: the most variables that a program may have, fractions of all factors counted.
+        start: a method whose labelling competes. What cannot be part of a better one is left out of the program: the
+            better the start, the smaller that is. ``None`` is ``SimulatedAnnealing()``.
 
     Raises:
         IntractableError: on ``solve``, where there are more.
@@ -47,12 +46,15 @@ class IntegerProgram(Method):
 
     time_limit: float | None = 60.0
     max_variables: int = 500_000
+    start: Method | None = None
     exact: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.time_limit is not None:
             check_number("time_limit", self.time_limit, "None or a positive number of seconds", lambda t: t > 0)
         check_integer("max_variables", self.max_variables, 1)
+        if self.start is not None and not isinstance(self.start, Method):
+            raise TypeError(f"start: expected a method of lnz.inference or None, got {self.start!r}")
 
     def solve(self, model: Model) -> IntegerProgramSolution:
         graph = model.graph
@@ -70,7 +72,7 @@ class IntegerProgram(Method):
 
 
 class IntegerProgramSolution(ModeSolution):
-    """The solver's best labelling and dual bound."""
+    """The solver's best labelling, or that of the start, and the dual bound."""
 
     method = "IntegerProgram"
 
@@ -80,52 +82,53 @@ class IntegerProgramSolution(ModeSolution):
 
     def _find(self) -> Found:
         model, batch = self.model, self.model.batch_shape
-        constraints = _constraints(model)
-        layout = Layout(model)
-        answers = [self._one(layout, constraints, index) for index in itertools.product(*map(range, batch))]
-        empty = torch.zeros(0, model.graph.num_nodes, dtype=torch.int64)
-        labels = torch.stack([labels for labels, _, _ in answers]) if answers else empty
+        if not model.graph.num_nodes:
+            labels = torch.zeros(*batch, 0, dtype=torch.int64, device=model.device)
+            return Found(labels, model.precise_score(labels), {"status": ["optimal"] * batch.numel()})
+        start = (self.settings.start or SimulatedAnnealing()).solve(model).argmax()
+        layout, known = Layout(model), model.precise_score(start)
+        answers = [
+            self._one(layout, index, start[index].cpu(), float(known[index]))
+            for index in itertools.product(*map(range, batch))
+        ]
+        labels = torch.stack([labels for labels, _, _ in answers]) if answers else start
         bounds = torch.tensor([bound for _, bound, _ in answers], dtype=torch.float64).reshape(batch)
         labels = labels.reshape(*batch, model.graph.num_nodes).to(model.device)
         return Found(labels, bounds.to(model.device), {"status": [status for *_, status in answers]})
 
-    def _one(self, layout: Layout, constraints: csr_array, index: Sequence[int]) -> tuple[Tensor, float, str]:
+    def _one(self, layout: Layout, index: tuple[int, ...], start: Tensor, known: float) -> tuple[Tensor, float, str]:
         from scipy.optimize import Bounds, LinearConstraint, milp
 
         scores = layout.scores(index)
-        value = np.concatenate([scores.nodes, *_joint_scores(self.model, index)])
-        possible = np.isfinite(value)
-        nodes, label_at = self.model.graph.num_nodes, layout.wiring.label_at
-        right = np.zeros(constraints.indptr.size - 1)
-        right[:nodes] = 1
+        if scores.constant == -math.inf:
+            return start, -math.inf, "infeasible"
+        made = program(self.model.graph, scores.nodes, _tables(self.model, index), scores.constant, known)
         options: dict[str, Any] = {"mip_rel_gap": 0.0}
         if self.settings.time_limit is not None:
             options["time_limit"] = self.settings.time_limit
-        if not nodes:
-            return torch.zeros(0, dtype=torch.int64), scores.constant, "optimal"
         answer = milp(
-            -np.where(possible, value, 0.0),
-            integrality=np.arange(len(value)) < label_at[-1],
-            bounds=Bounds(np.zeros(len(value)), possible.astype(float)),  # type: ignore[arg-type]
-            constraints=LinearConstraint(constraints, right, right),  # type: ignore[arg-type]
+            -made.value,
+            integrality=made.whole,
+            bounds=Bounds(np.zeros(len(made.value)), made.upper),  # type: ignore[arg-type]
+            constraints=LinearConstraint(made.rows, made.low, made.high),  # type: ignore[arg-type]
             options=options,
         )
         if answer.x is None:
-            local = icm(self.model, self._start()[None])[0][tuple(index)].cpu()
-            infeasible = answer.status == 2
+            if answer.status == 2:  # nothing is as good as what is known
+                return start, known, "optimal" if math.isfinite(known) else "infeasible"
             dual = getattr(answer, "mip_dual_bound", None)
-            bound = -math.inf if infeasible else math.inf if dual is None else scores.constant - dual
-            return local, bound, "infeasible" if infeasible else "time limit, no labelling found"
-        chosen = np.maximum.reduceat(answer.x[: label_at[-1]], label_at[:-1])
-        labels = torch.from_numpy(_first_equal(answer.x[: label_at[-1]], chosen, label_at))
-        score, bound = scores.constant - answer.fun, scores.constant - answer.mip_dual_bound
+            bound = math.inf if dual is None else max(known, made.constant - dual)
+            return start, bound, "time limit, no better labelling found than that of the start"
+        labels = self._chosen(made, answer.x, layout.wiring.label_at)
+        score, bound = made.constant - answer.fun, max(known, made.constant - answer.mip_dual_bound)
+        if known > score:
+            labels, score = start, known
         near = abs(bound - score) <= GAP * (1 + abs(score))
         return labels, score if near else bound, "optimal" if near else "time limit"
 
-    def _start(self) -> Tensor:
-        model = self.model
-        labels = torch.zeros(*model.batch_shape, model.graph.num_nodes, dtype=torch.int64, device=model.device)
-        return labels if model.observed is None else torch.where(model.observed == IGNORE, labels, model.observed)
+    def _chosen(self, made: Program, x: Floats, label_at: Ints) -> Tensor:
+        chosen = np.maximum.reduceat(x[: made.labels], label_at[:-1])
+        return torch.from_numpy(_first_equal(x[: made.labels], chosen, label_at))
 
 
 def _first_equal(values: Floats, chosen: Floats, label_at: Ints) -> Ints:
@@ -136,40 +139,9 @@ def _first_equal(values: Floats, chosen: Floats, label_at: Ints) -> Ints:
     return hits[first] - label_at[:-1]
 
 
-def _joint_scores(model: Model, index: Sequence[int]) -> list[Floats]:
-    """Per group of two nodes or more, the scores of its joint labels, flat."""
+def _tables(model: Model, index: Sequence[int]) -> list[Floats | None]:
+    """Per group of two nodes or more, the scores of its joint labels ``[F, L1, …, Lk]``."""
     return [
-        model.expanded(g)[tuple(index)].detach().to("cpu", torch.float64).reshape(-1).numpy()
+        model.expanded(g)[tuple(index)].detach().to("cpu", torch.float64).numpy() if len(labels) > 1 else None
         for g, labels in enumerate(model.graph.labels)
-        if len(labels) > 1
     ]
-
-
-def _constraints(model: Model) -> csr_array:
-    """One label per node; and per factor, node and label, the fractions with that label sum to its variable."""
-    from scipy.sparse import coo_array
-
-    graph = model.graph
-    cards = np.array(graph.cardinalities, dtype=np.int64)
-    label_at = np.concatenate((np.zeros(1, dtype=np.int64), cards.cumsum()))
-    rows, columns, values = (
-        [np.repeat(np.arange(len(cards)), cards)],
-        [np.arange(label_at[-1])],
-        [np.ones(label_at[-1])],
-    )
-    row, column = len(cards), int(label_at[-1])
-    for scope, labels in zip(graph.scopes, graph.labels, strict=True):
-        factors, size = len(scope), math.prod(labels)
-        if len(labels) < 2:
-            continue
-        fractions = column + np.arange(factors * size).reshape(factors, *labels)
-        for position, card in enumerate(labels):
-            ties = row + np.arange(factors * card).reshape(factors, card)
-            shape = [factors, *(card if axis == position else 1 for axis in range(len(labels)))]
-            rows += [np.broadcast_to(ties.reshape(shape), fractions.shape).ravel(), ties.ravel()]
-            columns += [fractions.ravel(), (label_at[scope[:, position].numpy()][:, None] + np.arange(card)).ravel()]
-            values += [np.ones(factors * size), -np.ones(factors * card)]
-            row += factors * card
-        column += factors * size
-    entries = np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))
-    return coo_array(entries, shape=(row, column)).tocsr()

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from lnz.checks import check_integer, check_number
 from lnz.inference.base import Method
 from lnz.inference.map.blocks import improved
+from lnz.inference.map.cluster_tempering import possible
+from lnz.inference.map.labellings import best_of, random_labellings
 from lnz.inference.map.mode import Found, ModeSolution
 from lnz.ops.icm.op import icm
 from lnz.scores import Model
-from lnz.typing import IGNORE
 
 
 @dataclass(frozen=True)
@@ -75,21 +75,7 @@ class LocalSearchSolution(ModeSolution):
             solution = settings.start.solve(model)
             starts = torch.cat((solution.argmax()[None], starts))
             bound = solution.diagnostics.get("bound")
-        labels = best_of(model, icm(model, starts))
+        labels = possible(model, best_of(model, icm(model, starts)))
         if settings.block_table is not None:
             labels, remarks["blocks"] = improved(model, labels, settings.block_table, settings.patience, settings.seed)
         return Found(labels, bound, remarks)
-
-
-def random_labellings(model: Model, n: int, generator: torch.Generator) -> Tensor:
-    """n labellings drawn uniformly, ``int64 [n, *batch, N]``; observed nodes as observed."""
-    cards = torch.tensor(model.graph.cardinalities, dtype=torch.float64)
-    drawn = torch.rand(n, *model.batch_shape, model.graph.num_nodes, dtype=torch.float64, generator=generator)
-    labels = (drawn * cards).long().to(model.device)
-    return labels if model.observed is None else torch.where(model.observed == IGNORE, labels, model.observed)
-
-
-def best_of(model: Model, labels: Tensor) -> Tensor:
-    """Of n labellings ``[n, *batch, N]``, the best one of each batch entry."""
-    best = model.precise_score(labels).argmax(0)
-    return labels.gather(0, best[None, ..., None].expand(1, *labels.shape[1:])).squeeze(0)

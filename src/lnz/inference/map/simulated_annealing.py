@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor
 
 from lnz.checks import check_integer, check_number
 from lnz.inference.base import Method
-from lnz.inference.map.iterated_conditional_modes import best_of, random_labellings
+from lnz.inference.map.cluster_tempering import possible
+from lnz.inference.map.labellings import best_of, mean_range, random_labellings
 from lnz.inference.map.mode import Found, ModeSolution
-from lnz.ops.conditionals.reference import label_scores
-from lnz.ops.gibbs.op import gibbs_sweeps
+from lnz.ops.annealing import anneal
 from lnz.ops.icm.op import icm
 from lnz.ops.tree_gibbs.op import forest_moves
 from lnz.scores import Model
@@ -26,7 +25,8 @@ class SimulatedAnnealing(Method):
     """A labelling by simulated annealing (Geman and Geman 1984); O(chains · sweeps · Σ_f k_f L) time, L² with forests.
 
     Chains start at random labellings, or at that of ``start``, and make Gibbs sweeps at temperatures that fall by a
-    constant factor. Each ends in iterated conditional modes; the best one counts. No bound, but that of ``start``.
+    constant factor. The last labelling of each forest chain, or the best one that each chain of single nodes has met,
+    ends in iterated conditional modes; the best one counts. No bound, but that of ``start``.
 
     Args:
         sweeps: per chain, one at each temperature.
@@ -68,7 +68,7 @@ class SimulatedAnnealing(Method):
 
 
 class SimulatedAnnealingSolution(ModeSolution):
-    """The best of the chains' last labellings."""
+    """The best labelling of all chains."""
 
     method = "SimulatedAnnealing"
 
@@ -80,7 +80,7 @@ class SimulatedAnnealingSolution(ModeSolution):
         settings, model = self.settings, self.centred[0]
         generator = torch.Generator().manual_seed(settings.seed)
         labels = random_labellings(model, settings.chains, generator)
-        unit, bound, rivals = _mean_range(model, labels), None, labels[:0]
+        unit, bound, rivals = mean_range(model, labels), None, labels[:0]
         if settings.start is not None:
             solution = settings.start.solve(self.model)
             rivals = solution.argmax()[None]
@@ -91,16 +91,6 @@ class SimulatedAnnealingSolution(ModeSolution):
         if settings.moves == "forests":
             labels = forest_moves(model, labels, temperatures, generator)
         else:
-            for temperature in temperatures:
-                labels = gibbs_sweeps(model, labels, 1, generator, temperature=temperature)
-        return Found(best_of(self.model, icm(self.model, torch.cat((rivals, labels)))), bound)
-
-
-def _mean_range(model: Model, labels: Tensor) -> float:
-    """Highest less lowest possible score of a node given all others, the mean over nodes and labellings."""
-    scores = label_scores(model, labels)
-    possible = torch.isfinite(scores)
-    top = scores.masked_fill(~possible, -torch.inf).amax(-1)
-    low = scores.masked_fill(~possible, torch.inf).amin(-1)
-    ranges = (top - low)[possible.any(-1)]
-    return max(float(ranges.mean()), 1e-12) if ranges.numel() else 1.0
+            labels = anneal(model, labels, temperatures, generator)
+        best = best_of(self.model, icm(self.model, torch.cat((rivals, labels))))
+        return Found(possible(self.model, best), bound)

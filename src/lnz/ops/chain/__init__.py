@@ -18,7 +18,7 @@ from lnz.ops.chain.expectation import expectation, log_conditionals, surprisal
 from lnz.ops.chain.fused_nll import scaled_log_prob
 from lnz.ops.chain.labels import is_full
 from lnz.ops.chain.log_prob import log_probability
-from lnz.ops.chain.op import edge_marginals, forward_backward, log_partition, node_marginals
+from lnz.ops.chain.op import edge_marginals, edge_sums, forward_backward, log_partition, node_marginals
 from lnz.ops.chain.records import Chains, Pass, with_ends
 from lnz.ops.chain.reference import entropy
 
@@ -27,6 +27,7 @@ __all__ = [
     "Pass",
     "edge_marginals",
     "edge_max_marginals",
+    "edge_sums",
     "entropy",
     "expectation",
     "forward_backward",

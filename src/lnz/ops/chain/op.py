@@ -142,3 +142,8 @@ def edge_marginals(chains: Chains, done: Pass) -> Tensor:
     B, T, L = chains.node.shape
     tables = chains.edge.expand(B, max(0, T - 1), L, L)
     return CHAIN.gradient(None, chains._replace(edge=tables), done, (False, True))[0]
+
+
+def edge_sums(chains: Chains, done: Pass) -> Tensor:
+    """P(y_t = k, y_{t+1} = l) summed to the shape of the edge scores, differentiable any number of times."""
+    return CHAIN.gradient(None, chains, done, (False, True))[0]

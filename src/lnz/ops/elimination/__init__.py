@@ -5,7 +5,7 @@
 ``records``       what travels, and the backends
 ``reference``     the recursions in plain torch
 ``op``            ln Z and marginals: operators, derivatives
-``evidence``      many rows of observations under the same tables
+``evidence``      many rows of observations under the same tables (``evidence_gradient``: as a function of them)
 ``decode``        best labellings, samples
 ``expectation``   E_P[−ln Q(y)], the entropy
 ``cpu``           the kernels for float32 and float64 on the CPU

@@ -82,10 +82,7 @@ def _in_logarithms(
 ) -> None:
     """Answer for some rows, each as a model of its own."""
     program = program_of(given.handle)
-    label = torch.cat([torch.arange(card) for card in program.cardinalities])
-    seen = given.observed[rows].repeat_interleave(torch.tensor(program.cardinalities), 1)
-    nodes = torch.zeros(seen.shape, dtype=torch.float64).masked_fill((seen >= 0) & (seen != label), -torch.inf)
-    scores = torch.cat([given.tables[net].expand(len(rows), -1), nodes], 1)
+    scores = scores_of_rows(given.tables[net], given.observed[rows], given.handle)
     value, marginals = solve(Rows(scores, program.base, given.handle, True))
     marginals = marginals.masked_fill(torch.isneginf(value)[:, None], 0.0)
     log_z[net, rows] = value
@@ -95,5 +92,20 @@ def _in_logarithms(
     elif wanted == TABLES:
         answer[rows] = marginals
     elif wanted == NODES:
+        label = _labels(program)
         node = torch.arange(len(program.cardinalities)).repeat_interleave(torch.tensor(program.cardinalities))
         answer[rows[:, None], node, label] = marginals[:, program.node_start :]
+
+
+def scores_of_rows(tables: Tensor, observed: Tensor, handle: str) -> Tensor:
+    """The rows of :class:`Rows` of each row of evidence ``[R, N]``, with tables ``[program.node_start]`` of its own."""
+    program = program_of(handle)
+    seen = observed.repeat_interleave(torch.tensor(program.cardinalities), 1)
+    ruled_out = (seen >= 0) & (seen != _labels(program))
+    nodes = torch.zeros(seen.shape, dtype=tables.dtype).masked_fill(ruled_out, -torch.inf)
+    return torch.cat([tables.expand(len(observed), -1), nodes], 1)
+
+
+def _labels(program: Program) -> Tensor:
+    """The label that each entry of the nodes' tables is about."""
+    return torch.cat([torch.arange(card) for card in program.cardinalities])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -36,15 +37,21 @@ class Outcome:
     iterations: Tensor
 
 
-def solve(model: Model, max_iterations: int, tolerance: float) -> Outcome:
+def solve(model: Model, max_iterations: int, tolerance: float, time_limit: float | None = None) -> Outcome:
     """Visit the nodes in their order and back until nothing is left to gain; batch entries side by side.
 
     Args:
         model: any factor graph.
         max_iterations: the most there and back passes.
         tolerance: stop once ten iterations have closed less than this fraction of the gap between bound and score.
+        time_limit: seconds after which no iteration is begun, at least one being made; ``None`` is no limit.
     """
-    run, shape, nodes = Run(max_iterations, tolerance, whole_numbers(model)), model.batch_shape, model.graph.num_nodes
+    end = math.inf if time_limit is None else time.monotonic() + time_limit
+    run, shape, nodes = (
+        Run(max_iterations, tolerance, whole_numbers(model), end),
+        model.batch_shape,
+        model.graph.num_nodes,
+    )
     turns = KERNELS.find("turns", *model.tensors) or _reference_turns
     results = turns(model, lambda turn: _iterate(turn, run))
     return Outcome(
@@ -66,6 +73,8 @@ class Run:
     max_iterations: int
     tolerance: float
     whole: bool
+    end: float
+    """On the clock of :func:`time.monotonic`."""
 
     def rounded(self, bound: float) -> float:
         """The bound with room for rounding errors, or rounded down where the best score is a whole number."""
@@ -95,6 +104,8 @@ def _iterate(turn: Turn, run: Run) -> tuple[Ints, float, int]:
                 best, best_score = labels.copy(), score
             if bound == -math.inf or run.proved(bound, best_score):
                 return best, run.rounded(bound), iteration
+        if time.monotonic() >= run.end:
+            break
         if iteration % EVERY == 0:
             if run.stuck(before, bound, best_score):
                 break

@@ -111,7 +111,10 @@ def with_latent(net: BayesNet, latent: Mapping[str, Sequence[str]]) -> BayesNet:
         states[variable] = (
             list(listed) if not _is_count(listed) or len(states[variable]) != len(listed) else states[variable]
         )
-    return BayesNet([len(each) for each in states], parents, tables, names=names, states=states)
+    made = BayesNet(
+        [len(each) for each in states], parents, tables, names=names, states=states, inference=net.inference
+    )
+    return made.tie(net.ties) if net.ties else made
 
 
 def start_of(net: BayesNet, hidden: Collection[int], number: int, seed: int, from_tables: bool) -> BayesNet:
@@ -133,8 +136,8 @@ def start_of(net: BayesNet, hidden: Collection[int], number: int, seed: int, fro
     alike = {v for variable in hidden if _alike(net, variable) for v in (variable, *_children(net.parents, variable))}
     if not alike:
         return net
-    tables = [drawn.log_cpts[v] if v in alike else table for v, table in enumerate(net.log_cpts)]
-    return BayesNet(net.cardinalities, net.parents, tables, names=net.names, states=net.states)
+    alike |= {v for group in net.ties if alike & set(group) for v in group}  # a table that is shared is drawn for all
+    return net.with_tables(drawn.log_cpts[v] if v in alike else table for v, table in enumerate(net.log_cpts))
 
 
 def _alike(net: BayesNet, variable: int) -> bool:

@@ -135,8 +135,7 @@ def _judged(classes: int, learned: Learned, best: ClassModel, answers: Answers) 
 def by_size(model: ClassModel) -> ClassModel:
     """The same model with its classes in the order of their size, the largest first."""
     order = model.log_cpts[0].argsort(descending=True, stable=True)
-    tables = [table[order] for table in model.log_cpts]
-    return ClassModel(model.cardinalities, model.parents, tables, names=model.names, states=model.states)
+    return model.with_tables(table[order] for table in model.log_cpts)
 
 
 def write_memberships(path: Path, model: ClassModel, rows: Observations) -> None:

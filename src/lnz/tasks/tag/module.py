@@ -16,9 +16,7 @@ from lnz.distributions import LinearChain
 from lnz.io.sentences import Column
 from lnz.nn import WordEncoder
 from lnz.nn.tag_schemes import Scheme
-from lnz.tasks.calibrated import CalibratedModule
 from lnz.tasks.paired import PairedModule
-from lnz.tasks.reliability import reliability
 from lnz.tasks.tag.feature_encoder import FeatureEncoder
 from lnz.tasks.tag.feature_fit import FeatureLearning, Progress, fit_features
 from lnz.tasks.tag.hf_encoder import HuggingFaceEncoder
@@ -34,7 +32,7 @@ METHODS = ("softmax", "crf")
 EncoderName = Literal["image", "words", "hf", "features"]
 
 
-class TagModule(PairedModule, CalibratedModule):
+class TagModule(PairedModule):
     """Two networks of one architecture, from the same initial weights, on the same batches with the same dropout.
 
     ``softmax`` ends in an independent softmax per position, ``crf`` in a :class:`~lnz.nn.LinearChainCRF` that is
@@ -211,14 +209,8 @@ class TagModule(PairedModule, CalibratedModule):
         for method, (predicted, beliefs) in self.beliefs(batch).items():
             self.measures[method].update(beliefs, batch["tags"], predicted)
 
-    def on_validation_epoch_end(self) -> None:
-        for method, measures in self.measures.items():
-            values = measures.compute()
-            values["score"] = values.get("f1", values["accuracy"])  # what the best checkpoint is chosen by
-            for name, value in values.items():
-                self.log(f"val/{method}_{name}", value, sync_dist=True)  # equal in all processes already
-            self.reliability[method] = reliability(measures.ece)
-            measures.reset()
+    def score(self, values: Mapping[str, Tensor]) -> Tensor:
+        return values.get("f1", values["accuracy"])
 
     @torch.no_grad()
     def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> list[list[str]]:
