@@ -11,6 +11,7 @@ from benchmarks.cases.ctc import CTCLoss, ForcedAlignment, LinearCTCLoss
 from benchmarks.cases.dependency_tree import DependencyTrees
 from benchmarks.cases.evidence_batch import EvidenceBatch
 from benchmarks.cases.exact_marginals import ExactMarginals
+from benchmarks.cases.feature_crf import FeatureCRF
 from benchmarks.cases.gibbs import Gibbs
 from benchmarks.cases.grid_belief_propagation import GridBeliefPropagation
 from benchmarks.cases.grid_variational import GridVariational
@@ -33,6 +34,7 @@ ALL: tuple[Case, ...] = (
     LatentClass(),
     ChainNLL(),
     Viterbi(),
+    FeatureCRF(),
     SemiMarkov(),
     DependencyTrees(),
     Gibbs(),

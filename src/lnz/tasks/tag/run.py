@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 
 from lnz import plot
 from lnz.tasks import calibrated
+from lnz.tasks.console import Console
 from lnz.tasks.paired_task import PairedTask
 from lnz.tasks.run import run as run_task
 from lnz.tasks.tag import report
@@ -31,6 +32,10 @@ EXAMPLES = """examples:
     lnz fit tag --data.train train.bio --data.val dev.bio --data.scheme BIO
   a pretrained encoder of Hugging Face's transformers (pip install 'lnz[transformers]'), a name or a folder:
     lnz fit tag --data.train train.bio --model.encoder hf --model.pretrained FOLDER --trainer.max_epochs 4
+  a weight per feature and tag instead of a network, in seconds; templates and weights of the penalties as you like:
+    lnz fit tag --data.train train.bio --data.val dev.bio --data.scheme BIO --model features --model.learning.c1 0.05
+  embeddings that start from vectors of word2vec, GloVe or fastText (.vec):
+    lnz fit tag --data.train train.bio --data.val dev.bio --model.vectors glove.6B.100d.txt
   another objective than maximum likelihood:
     lnz fit tag --objective hinge
   probabilities that fit the validation data (one temperature per method, kept in the checkpoints):
@@ -92,4 +97,10 @@ class TagTask(PairedTask):
         return plot.png(plot.tagging(rows, data.tags, module.crf.crf.transitions.detach()))
 
 
-run = partial(run_task, TagTask())
+def run(argv: list[str], console: Console) -> None:
+    """Run ``lnz fit tag``; ``--model features`` is short for ``--model.encoder features``."""
+    joined = [f"--model.encoder={arg.partition('=')[2]}" if arg == "--model=features" else arg for arg in argv]
+    for k, (flag, value) in enumerate(pairwise(argv)):
+        if (flag, value) == ("--model", "features"):
+            joined[k] = "--model.encoder"
+    run_task(TagTask(), joined, console)
