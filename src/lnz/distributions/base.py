@@ -209,6 +209,10 @@ class StructuredDistribution(Distribution, ABC):
             self._cache[key] = compute()
         return self._cache[key]
 
+    def _settle(self, name: str, value: object) -> None:
+        """Say what :meth:`_once` would compute, where it is known already; in both gradient modes."""
+        self._cache[name, True] = self._cache[name, False] = value
+
     def _known(self, name: str) -> bool:
         """Whether :meth:`_once` has computed it already."""
         return (name, torch.is_grad_enabled()) in self._cache
