@@ -63,9 +63,9 @@ class SegmentModule(CalibratedModule):
             channels of images and the number of classes, and of images [B, in_channels, H, W] it makes scores
             [B, num_classes, H, W]. By default, a small network of convolutions, by width and dilations, which gives
             features.
-        width: channels of the small network, 16 by default.
-        dilations: of the small network, [1,1] by default; one 3×3 convolution per entry, with that dilation; the
-            receptive field is 1 + 2 Σ dilations.
+        width: channels of the small network.
+        dilations: of the small network; one 3×3 convolution per entry, with that dilation; the receptive field is
+            1 + 2 Σ dilations.
         edges: edge scores, "shared" (one table per direction), "contrast" (table × a weight from the image),
             "bilateral" (table × a weight from how far the features of two pixels are apart; with a network that gives
             scores, their colours) or "full" (a table per edge from the image). A network that gives scores takes
@@ -108,8 +108,8 @@ class SegmentModule(CalibratedModule):
         in_channels: int,
         *,
         network: Factory | None = None,
-        width: int | None = None,
-        dilations: Sequence[int] | None = None,
+        width: int = WIDTH,
+        dilations: Sequence[int] = DILATIONS,
         edges: Edges = "shared",
         neighbours: int = 4,
         objective: Name = "nll",
@@ -136,19 +136,17 @@ class SegmentModule(CalibratedModule):
             raise ValueError(f"warm_start: expected a number in [0, 1), got {warm_start}")
         EpsilonSchedule(epsilon, last_epsilon or epsilon, 1)  # refuses now what is not positive
         description = None if network is None else described(network)
-        if description is not None and not (width is dilations is None):
+        if description is not None and (width, tuple(dilations)) != (WIDTH, DILATIONS):
             raise ValueError("width, dilations: are of the small network, and have no meaning with model.network")
         if description is not None and edges not in ("shared", "bilateral"):
             raise ValueError(f"edges: expected 'shared' or 'bilateral' of a model.network, got {edges!r}")
-        if description is None:
-            width, dilations = WIDTH if width is None else width, DILATIONS if dilations is None else dilations
         weights = resolved(class_weights, class_counts, num_classes)
         self.settings = {
             "num_classes": num_classes,
             "in_channels": in_channels,
             "network": description,
             "width": width,
-            "dilations": None if dilations is None else list(dilations),
+            "dilations": list(dilations),
             "edges": edges,
             "neighbours": neighbours,
             "objective": objective,
@@ -176,8 +174,6 @@ class SegmentModule(CalibratedModule):
         if description is not None:
             self.mrf, self.softmax = given(description, in_channels, num_classes, grid)
         else:
-            assert width is not None
-            assert dilations is not None
             self.mrf, self.softmax = small(in_channels, num_classes, width, dilations, grid)
         if objective == "softmax":
             for name, parameter in self.mrf[1].named_parameters():
