@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, settings
 pytest.register_assert_rewrite("tests.suite", "tests.oracles")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+if not torch.accelerator.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels for accelerators run on the CPU
 
 # Same examples in every run; the first call of a kernel compiles it, so no deadline per example. The shared suite is
 # inherited by many classes, which is what `differing_executors` warns of.

@@ -367,6 +367,33 @@ def context_free(root: Tensor, rules: Tensor, words: Tensor, lengths: Tensor | N
     return Oracle(tuple(batch), (N, N), ((NT,), (NT, S, S), (N, PT)), per_entry(batch, one))
 
 
+def spanning_tree(edges: Sequence[Sequence[int]], num_nodes: int, scores: Tensor) -> Oracle:
+    """Every set of edges without a cycle that joins as many nodes as all of them do."""
+
+    def joined(chosen: Sequence[int]) -> int:
+        """How many components there are with these edges."""
+        group = list(range(num_nodes))
+        for e in chosen:
+            a, b = (group[node] for node in edges[e])
+            group = [a if g == b else g for g in group]
+        return len(set(group))
+
+    wanted = joined(range(len(edges)))
+    trees = [
+        chosen for chosen in itertools.combinations(range(len(edges)), num_nodes - wanted) if joined(chosen) == wanted
+    ]
+
+    def one(index: tuple[int, ...]) -> list[Labelling]:
+        table, found = scores[index].tolist(), []
+        for tree in trees:
+            y = tuple(int(e in tree) for e in range(len(edges)))
+            found.append(Labelling(y, sum(table[e] for e in tree), (tuple((e,) for e in tree),)))
+        return found
+
+    batch = scores.shape[:-1]
+    return Oracle(tuple(batch), (len(edges),), ((len(edges),),), per_entry(batch, one))
+
+
 def dependency_tree(
     scores: Tensor, lengths: Tensor | None, projective: bool, single_root: bool, labelled: bool = False
 ) -> Oracle:

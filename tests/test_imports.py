@@ -26,6 +26,7 @@ HEAVY = {
     "sklearn",
     "tensorboard",
     "torchmetrics",
+    "transformers",
     "triton",
 }
 

@@ -27,6 +27,9 @@ def test_snippets_run(
     if "import onnxruntime" in text:
         pytest.importorskip("onnxruntime", reason="needs the extra onnx")
         pytest.importorskip("onnxscript", reason="needs the extra onnx")
+    if "lnz.hf" in text:
+        pytest.importorskip("transformers", reason="needs the extra transformers")
+        pytest.importorskip("accelerate", reason="needs the extra transformers")
     for name in set(re.findall(r'read_model\("(.*?)"\)', "".join(SNIPPET.findall(text)))):
         (found,) = request.getfixturevalue("shared_data").rglob(name)
         shutil.copy(found, tmp_path)

@@ -11,6 +11,7 @@ from benchmarks.cases.ctc import CTCLoss, ForcedAlignment, LinearCTCLoss
 from benchmarks.cases.dependency_tree import DependencyTrees
 from benchmarks.cases.evidence_batch import EvidenceBatch
 from benchmarks.cases.exact_marginals import ExactMarginals
+from benchmarks.cases.feature_crf import FeatureCRF
 from benchmarks.cases.gibbs import Gibbs
 from benchmarks.cases.grid_belief_propagation import GridBeliefPropagation
 from benchmarks.cases.grid_variational import GridVariational
@@ -20,6 +21,7 @@ from benchmarks.cases.latent_class import LatentClass
 from benchmarks.cases.network_em import NetworkEM
 from benchmarks.cases.semi_markov import SemiMarkov
 from benchmarks.cases.transducer import TransducerLoss
+from benchmarks.cases.tree_growth import TreeGrowth
 from benchmarks.cases.trees import Constituency, Grammar
 from benchmarks.cases.viterbi import Viterbi
 
@@ -32,6 +34,7 @@ ALL: tuple[Case, ...] = (
     LatentClass(),
     ChainNLL(),
     Viterbi(),
+    FeatureCRF(),
     SemiMarkov(),
     DependencyTrees(),
     Gibbs(),
@@ -40,6 +43,7 @@ ALL: tuple[Case, ...] = (
     ForcedAlignment(),
     Constituency(),
     Grammar(),
+    TreeGrowth(),
     HMMSmoothing(),
     HMMEM(),
     TransducerLoss(),

@@ -19,6 +19,7 @@ from lnz.distributions import (
     SecondOrderChain,
     SemiMarkov,
     Softmax,
+    SpanningTree,
     Transducer,
     factorial_hmm,
     latent_class,
@@ -39,9 +40,11 @@ from lnz.inference.variational.bounds import Bounds, bounds
 from lnz.scores import Weighted
 
 if TYPE_CHECKING:
+    from lnz import hf as hf
     from lnz import io as io
     from lnz import nn as nn
     from lnz import plot as plot
+    from lnz import sklearn as sklearn
     from lnz.nn.refinement import refine as refine
     from lnz.nn.word_alignment import align as align
 
@@ -67,6 +70,7 @@ __all__ = [
     "SecondOrderChain",
     "SemiMarkov",
     "Softmax",
+    "SpanningTree",
     "Temperature",
     "Transducer",
     "Weighted",
@@ -83,7 +87,7 @@ __all__ = [
 ]
 
 
-_LAZY = ("io", "nn", "plot")  # not in __all__: with them, import * would need the extra packages
+_LAZY = ("hf", "io", "nn", "plot", "sklearn")  # not in __all__: with them, import * would need the extra packages
 _FUNCTIONS = {"align": "lnz.nn.word_alignment", "refine": "lnz.nn.refinement"}
 
 

@@ -66,14 +66,18 @@ def constant(*tensors: Tensor) -> bool:
     return all(plain(x) and not (x.requires_grad and torch.is_grad_enabled()) for x in tensors)
 
 
+_SHARED = 2**20  # scores from which torch's threads share the search for the largest
+
+
 def largest(scores: Tensor) -> float | None:
     """The largest entry, NaN if any is; ``None`` where there are none, or none that can be looked at.
 
-    NumPy's maximum does not start torch's threads, which wait for work between its calls at the cost of our kernels'.
+    NumPy's maximum does not start torch's threads, which wait for work between its calls at the cost of our kernels';
+    of large tensors, that costs less than one thread's reading them.
     """
     if not scores.numel():
         return None
-    if plain(scores) and scores.dtype in (torch.float32, torch.float64):
+    if plain(scores) and scores.dtype in (torch.float32, torch.float64) and scores.numel() < _SHARED:
         return float(scores.detach().numpy().max())
     return scores.detach().amax().item() if concrete(scores) else None
 

@@ -55,6 +55,10 @@ class ConvergenceWarning(UserWarning):
     """An iterative method stopped at its iteration limit; its answers are not those of a fixed point."""
 
 
+class MissingPackageWarning(UserWarning):
+    """An optional package is not installed, and what it would do is done by slower means; the message names both."""
+
+
 class NormalizationWarning(UserWarning):
     """Probabilities in a file do not sum to 1, within the rounding of their digits, and were normalized."""
 

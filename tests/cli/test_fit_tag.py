@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 from lnz.cli import main
 from lnz.io.checkpoints import load_checkpoint
 from lnz.io.sentences import read_sentences
 from lnz.tasks.trainer import Progress
+from tests.cli.paired_runs import PairedRun, calibrated
 from tests.cli.runs import QUIET, interrupted, killed_and_resumed, results
 
 FAST = ["--trainer.accelerator", "cpu", "--data.batch_size", "8", "--model.width", "8"]
@@ -65,50 +65,15 @@ def tagger(tmp_path_factory):
     return folder / "run"
 
 
-class TestRunFolder:
-    def test_holds_everything(self, run_folder):
-        found = {str(path.relative_to(run_folder)) for path in run_folder.rglob("*") if path.is_file()}
-        expected = {"report.html", "picture.png", "results.json", "config.yaml"}
-        expected |= {f"seed-{s}/{n}" for s in (0, 1) for n in ("results.json", "picture.png")}
-        expected |= {f"seed-{s}/checkpoints/{n}.ckpt" for s in (0, 1) for n in ("last", "best")}
-        assert expected <= found
-        assert any("tfevents" in name for name in found)
-
-    def test_results_of_each_seed(self, run_folder):
-        kept = results(run_folder)
-        assert [result["seed"] for result in kept] == [0, 1]
-        for result in kept:
-            assert set(result["measures"]) == {"softmax", "crf"}
-            for measured in result["measures"].values():
-                assert set(measured) == {"accuracy", "whole", "nll", "ece"}
-                assert 0 <= measured["whole"] <= measured["accuracy"] <= 1
-            assert [point["epoch"] for point in result["history"]] == [1, 2]
-            assert result["history"][-1]["val/crf_nll"] == pytest.approx(result["measures"]["crf"]["nll"], rel=1e-4)
-        assert kept[0]["measures"] != kept[1]["measures"]
-
-    def test_report_needs_no_other_file(self, run_folder):
-        page = (run_folder / "report.html").read_text()
-        assert page.count("data:image/png;base64,") == 5
-        assert not re.search(r'(src|href)="(?!data:)', page)
-        nll = np.mean([result["measures"]["crf"]["nll"] for result in results(run_folder)])
-        assert f"{nll:.4f} ±" in page
-        assert "Composed strings of handwritten digits" in page
-
-    def test_picture_is_one(self, run_folder):
-        with Image.open(run_folder / "picture.png") as picture:
-            assert picture.width > 500
+class TestRunFolder(PairedRun):
+    task, method, name = "tag", "crf", "chain"
+    measures, ordered = {"accuracy", "whole", "nll", "ece"}, ("whole", "accuracy")
+    pictures, data = 5, "Composed strings of handwritten digits"
 
     def test_configuration_says_all(self, run_folder):
         config = yaml.safe_load((run_folder / "config.yaml").read_text())
         assert config["data"]["strings"]["train"] == 24
         assert config["model"]["channels"] == 2
-        assert "tags" not in config["model"]  # they come from the data
-
-    def test_a_finished_run_is_not_run_again(self, run_folder, capsys):
-        before = results(run_folder)
-        assert fit("--config", run_folder / "config.yaml", *QUIET, "--ckpt_path", "last") == 0
-        assert results(run_folder) == before
-        assert "gain of chain" in capsys.readouterr().out
 
 
 class TestSentences:
@@ -223,30 +188,10 @@ class TestCalibrate:
         (tmp_path / "val.bio").write_text(lines)
         options = [*SMALL, *QUIET, "--data.train", tmp_path / "train.bio", "--data.val", tmp_path / "val.bio"]
         options += ["--data.min_count", 1, "--model.learning_rate", 0.05, "--trainer.max_epochs", 6]
-        assert fit(*options, "--output", tmp_path / "plain") == 0
-        capsys.readouterr()
-        assert fit(*options, "--output", tmp_path / "run", "--calibrate") == 0
-        shown = capsys.readouterr().out
-        assert re.search(r"temperature of softmax: [\d.]+ \(NLL .* → .*, ECE .* → ", shown)
-        assert re.search(r"temperature of crf: [\d.]+ \(NLL ", shown)
-        assert "temperaturesthatwerefittedontherun'svalidationdata:softmax" in "".join(shown.split())
-        (plain,), (run,) = results(tmp_path / "plain"), results(tmp_path / "run")
-        kept = {name: load_checkpoint(tmp_path / f"run/seed-0/checkpoints/{name}.ckpt") for name in ("last", "best")}
-        assert kept["last"]["lnz"]["temperatures"] == run["temperatures"]
-        assert kept["best"]["lnz"]["temperatures"].keys() == {"softmax", "crf"}
-        assert plain["temperatures"] == {}
+        plain, run = calibrated("tag", options, tmp_path / "val.bio", tmp_path, capsys)
         for method in ("softmax", "crf"):
             before, after = plain["measures"][method], run["measures"][method]
-            assert after["nll"] < before["nll"]
             assert (after["accuracy"], after["f1"]) == (before["accuracy"], before["f1"])
-        assert evaluate(tmp_path / "run", "--data.val", tmp_path / "val.bio", "--json") == 0
-        (again,) = json.loads(capsys.readouterr().out)
-        assert again["temperatures"] == run["temperatures"]
-        assert again["measures"]["crf"] == pytest.approx(run["measures"]["crf"], abs=1e-6)
-        both = [
-            load_checkpoint(tmp_path / f"{run}/seed-0/checkpoints/last.ckpt")["state_dict"] for run in ("plain", "run")
-        ]
-        assert all((both[0][name] == value).all() for name, value in both[1].items())
 
 
 class TestEvaluate:

@@ -31,6 +31,7 @@ with atheris.instrument_imports(include=["lnz.io"]):
     from lnz.io.sentences import read_sentences
     from lnz.io.transcripts import read_transcripts
     from lnz.io.trees import read_trees
+    from lnz.io.vectors import read_vectors
     from lnz.io.yaml import check_yaml
 
 GRAPH = lnz.FactorGraph.grouped([2, 3, 4], [])[0]
@@ -57,6 +58,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "transcripts-csv": ("m.csv", read_transcripts),
     "transcripts-json": ("m.jsonl", read_transcripts),
     "trees": ("m.mrg", read_trees),
+    "vectors": ("m.vec", read_vectors),
     "list": ("m.txt", lambda path: read_list(path, {"a": 1, "é": 2}, "image")),
     "textgrid": ("m.TextGrid", read_textgrid),
     "image": ("m.png", read_image),

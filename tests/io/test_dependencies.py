@@ -25,16 +25,6 @@ TEXT = (
 )
 
 
-@pytest.fixture
-def write(tmp_path):
-    def written(text, name="x.conllu"):
-        path = tmp_path / name
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return path
-
-    return written
-
-
 class TestReading:
     def test_words_and_trees(self, write):
         """Multiword tokens and empty nodes are no words, and heads are numbers of words."""

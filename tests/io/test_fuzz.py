@@ -36,6 +36,7 @@ TEXTS = {
     "transcripts-csv": ['file_name,text\na.wav,"one, ""two""\n"\n'],
     "transcripts-json": ['{"audio_filepath": "a.wav", "text": "one", "duration": 1.5}\n'],
     "trees": ["( (S (NP a) b)\n)\n(X (Y c))", "(S (A x))"],
+    "vectors": ["2 3\na 1 2 3\nb -1 0.5 2e3\n", "a 1 2\nb c 3 4\n"],
     "list": ["# held out\na.png\n\nx/é\n"],
     "palette": ["# CamVid\n64 128 64\tAnimal\n0, 0, 0, Void\n"],
     "yaml": ["model: &m {width: 3, dilations: [1, 2]}\nother: *m\nseeds: 3\n"],
@@ -54,6 +55,9 @@ def seeds(name, folder):
                 picture.convert(picture.mode).save(folder / f"{picture.mode}.{ending}")
         for ending in ("jpg", "ppm"):
             colours.save(folder / f"c.{ending}")
+    elif name == "vectors":
+        rows = b"".join(word + b" " + np.arange(3, dtype="<f4").tobytes() + b"\n" for word in (b"a", b"b"))
+        (folder / "binary").write_bytes(b"2 3\n" + rows)
     elif name == "audio":
         for ending in ("wav", "flac", "ogg", "mp3", "aiff", "au", "caf", "w64"):
             soundfile.write(folder / f"a.{ending}", 0.1 * np.sin(np.arange(400)), 8000)

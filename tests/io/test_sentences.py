@@ -6,12 +6,11 @@ import pytest
 from lnz.errors import FormatError
 from lnz.io import conllu
 from lnz.io import sentences as io
-
-ROW = "{id}\t{form}\t_\t{upos}\t{xpos}\t_\t0\troot\t_\t_\n"
+from tests.io.test_dependencies import row as tree_row
 
 
 def row(number, form, upos="NOUN", xpos="NN"):
-    return ROW.format(id=number, form=form, upos=upos, xpos=xpos)
+    return tree_row(number, form, 0, "root", upos, xpos)
 
 
 CONLLU = (
@@ -25,16 +24,6 @@ CONLLU = (
     + row(1, "Oh  well", "_", "UH")
     + "\n"
 )
-
-
-@pytest.fixture
-def write(tmp_path):
-    def written(text, name="x.conllu"):
-        path = tmp_path / name
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return path
-
-    return written
 
 
 class TestConllu:

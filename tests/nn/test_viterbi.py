@@ -1,4 +1,4 @@
-"""Best taggings as a tensor: those of decode, also after torch.export and ONNX, with other batches and lengths."""
+"""Best taggings and probabilities that export: those of decode and marginals, for other batches and lengths too."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Decoder(nn.Module):
         super().__init__()
         self.crf = crf
 
-    def forward(self, emissions: Tensor, mask: Tensor) -> Tensor:
-        return self.crf.best_tags(emissions, mask)
+    def forward(self, emissions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return self.crf.best_tags(emissions, mask), self.crf.tag_probabilities(emissions, mask)
 
 
 def layer(batch_first: bool = True, **options: object) -> LinearChainCRF:
@@ -58,11 +58,32 @@ def test_where_no_tagging_is_possible_there_is_none() -> None:
     crf = LinearChainCRF(2, True, tags=["B-x", "E-x"], scheme="BIOES")  # spans of two tokens only
     tags = crf.best_tags(torch.randn(4, 4, 2), torch.arange(4) < torch.tensor([[4], [3], [2], [1]]))
     assert tags.tolist() == [[0, 1, 0, 1], [-100] * 4, [0, 1, -100, -100], [-100] * 4]
+    mask = torch.arange(4) < torch.tensor([[4], [3], [2], [1]])
+    probabilities = crf.tag_probabilities(torch.randn(4, 4, 2), mask)
+    assert probabilities.argmax(-1)[0].tolist() == [0, 1, 0, 1]
+    assert probabilities.sum((1, 2)).tolist() == [4, 0, 2, 0]
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("options", [{}, {"tags": ["O", "B-x", "I-x", "B-y", "I-y"]}], ids=["free", "BIO"])
+def test_probabilities_are_marginals(batch_first: bool, options: dict[str, object]) -> None:
+    crf = layer(batch_first, **options).double()
+    for T in (0, 1, 2, 9):
+        emissions, mask = inputs(50, T, batch_first)
+        emissions = emissions.double().masked_fill(~mask.unsqueeze(-1), torch.nan)
+        torch.testing.assert_close(crf.tag_probabilities(emissions, mask), crf.marginals(emissions, mask))
+        emissions = torch.randn_like(emissions)
+        torch.testing.assert_close(crf.tag_probabilities(emissions), crf.marginals(emissions))
+        allowed = torch.rand_like(emissions) < 0.5
+        allowed[..., 0] = True
+        found = crf.tag_probabilities(emissions, mask, allowed=allowed)
+        torch.testing.assert_close(found, crf.marginals(emissions, mask, allowed=allowed))
 
 
 def test_long_sequences_in_float32() -> None:
     crf, emissions = layer(), 100 * torch.randn(2, 3000, L, generator=torch.Generator().manual_seed(0))
     assert crf.best_tags(emissions).tolist() == crf.decode(emissions)
+    torch.testing.assert_close(crf.tag_probabilities(emissions), crf.marginals(emissions), rtol=0, atol=1e-5)
 
 
 def test_exports_with_any_batch_and_any_number_of_steps() -> None:
@@ -71,7 +92,9 @@ def test_exports_with_any_batch_and_any_number_of_steps() -> None:
     program = torch.export.export(Decoder(crf), inputs(3, 6), dynamic_shapes=shapes).module()
     for B, T in ((1, 1), (7, 20)):
         emissions, mask = inputs(B, T)
-        assert torch.equal(program(emissions, mask), crf.best_tags(emissions, mask))
+        tags, probabilities = program(emissions, mask)
+        assert torch.equal(tags, crf.best_tags(emissions, mask))
+        torch.testing.assert_close(probabilities, crf.tag_probabilities(emissions, mask))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -85,6 +108,7 @@ def test_the_onnx_file_finds_what_decode_finds(tmp_path: Path) -> None:
     session = runtime.InferenceSession(file)
     for B, T in ((1, 1), (3, 6), (40, 25)):
         emissions, mask = inputs(B, T)
-        (tags,) = session.run(None, {"emissions": emissions.numpy(), "mask": mask.numpy()})
+        tags, found = session.run(None, {"emissions": emissions.numpy(), "mask": mask.numpy()})
+        torch.testing.assert_close(torch.from_numpy(found), crf.marginals(emissions, mask), rtol=0, atol=1e-5)
         assert unpadded(torch.from_numpy(tags)) == crf.decode(emissions, mask)
         assert torch.equal(torch.from_numpy(tags) != -100, mask)

@@ -173,3 +173,19 @@ def test_wrong_arguments_are_named() -> None:
     for p in (lnz.LinearChain(scores[0], scores[1]), lnz.Softmax(scores[0])):
         with pytest.raises(TypeError, match="y: expected a torch.Tensor, got list"):
             p.log_prob([0])
+
+
+def test_per_node_counts_words_and_spans_of_trees() -> None:
+    """Neither the root, nor the labels of arcs once more, nor what lies below the diagonal or beyond the length."""
+    lengths = torch.tensor([3, 2])
+    for labelled in (False, True):
+        p = lnz.DependencyTree(torch.zeros(2, 4, 4, *[2] * labelled), lengths, labelled=labelled)
+        y = p.argmax()
+        torch.testing.assert_close(nll(p, y, "per_node"), nll(p, y, "sum") / 5)
+        y[0, 1] = -100
+        torch.testing.assert_close(nll(p, y, "per_node"), nll(p, y, "sum") / 4)
+    p = lnz.ConstituencyTree(torch.zeros(2, 3, 3, 2), lengths)
+    y = p.argmax()
+    torch.testing.assert_close(nll(p, y, "per_node"), nll(p, y, "sum") / (6 + 3))
+    y[0, 0, 1] = -100
+    torch.testing.assert_close(nll(p, y, "per_node"), nll(p, y, "sum") / (5 + 3))

@@ -14,17 +14,21 @@ from torch import Tensor
 
 from lnz.objectives import nll
 from lnz.ops import backend
+from tests.gpu import require_interpreter
 from tests.suites.family import Family, equal, tensors
 
 
 class Backends(Family):
     """Every way to compute gives the same."""
 
+    @pytest.mark.parametrize("way", ["auto", "triton"])
     @given(st.data())
-    def test_every_backend_equals_the_reference(self, data: st.DataObject) -> None:
+    def test_every_backend_equals_the_reference(self, way: str, data: st.DataObject) -> None:
+        if way == "triton":
+            require_interpreter()
         instance = self.feasible(data)
         results = []
-        for name in ("auto", "reference"):
+        for name in (way, "reference"):
             with backend(name):
                 leaves, p = instance.with_gradient()
                 z = p.log_partition

@@ -72,7 +72,7 @@ class TestLosses:
                 if relation in RELATIONS:
                     expected -= labels[b, word, head, RELATIONS.index(relation)]
         torch.testing.assert_close(greedy.arcs_nll(network, batch(), batch()["trees"]), expected)
-        best, joint = greedy.arc_beliefs(network, batch())
+        best, joint = greedy.arc_beliefs(greedy.arc_softmax(network, batch()), batch()["lengths"])
         assert best[1].tolist() == [[0, 0], [0, int(labels[1, 1, 0].argmax())], [-100, -100], [-100, -100]]
         torch.testing.assert_close(joint[0, 1:].sum((-1, -2)), torch.ones(3, dtype=torch.double))
         flat = joint[0, 1:].flatten(1)

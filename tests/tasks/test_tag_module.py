@@ -196,7 +196,7 @@ class TestCheckpoints:
     [
         ({"encoder": "image"}, r"model\.encoder: 'image' needs images, which the composed strings have"),
         ({"encoder": "words", "image_size": (8, 8)}, r"model\.encoder: 'words' needs sentences: give data\.train"),
-        ({"encoder": "bert"}, r"model\.encoder: expected 'image', 'words' or 'hf', got 'bert'"),
+        ({"encoder": "bert"}, r"model\.encoder: expected 'image', 'words', 'hf' or 'features', got 'bert'"),
         ({"encoder": "hf"}, r"model\.pretrained: expected a name or folder with model\.encoder hf, and only there"),
         ({"pretrained": "x"}, r"model\.pretrained: expected a name or folder with model\.encoder hf, and only there"),
         ({"objective": "em"}, r"model\.objective: expected one of nll, pseudolikelihood, .*, got 'em'"),

@@ -17,6 +17,7 @@ from lnz.distributions.pixels import PixelMRF
 from lnz.distributions.second_order_chain import SecondOrderChain
 from lnz.distributions.semi_markov import SemiMarkov
 from lnz.distributions.softmax import Softmax
+from lnz.distributions.spanning_tree import SpanningTree
 from lnz.distributions.transducer import Transducer
 from lnz.distributions.transducer_alignments import TransducerAlignments
 from lnz.distributions.unrolled import factorial_hmm, unrolled
@@ -36,6 +37,7 @@ __all__ = [
     "SecondOrderChain",
     "SemiMarkov",
     "Softmax",
+    "SpanningTree",
     "StructuredDistribution",
     "Transducer",
     "TransducerAlignments",

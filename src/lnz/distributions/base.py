@@ -132,6 +132,11 @@ class StructuredDistribution(Distribution, ABC):
     def _unobserved(self, y: Tensor) -> Tensor:
         """Whether any entry of ``y`` that matters is −100: a boolean tensor ``[*batch]``."""
 
+    def _gold_count(self, y: Tensor) -> Tensor:
+        """How many nodes have a gold label in ``y``, ``[*batch]``."""
+        gold = self.labelling(y) != IGNORE
+        return gold.flatten(-len(self.event_shape)).sum(-1) if self.event_shape else gold.long()
+
     @property
     def inside(self) -> Tensor | None:
         """Which entries of labellings are no padding, booleans ``[*batch, *event]`` or ``[*event]``; ``None``, all."""
@@ -203,6 +208,10 @@ class StructuredDistribution(Distribution, ABC):
         if key not in self._cache:
             self._cache[key] = compute()
         return self._cache[key]
+
+    def _settle(self, name: str, value: object) -> None:
+        """Say what :meth:`_once` would compute, where it is known already; in both gradient modes."""
+        self._cache[name, True] = self._cache[name, False] = value
 
     def _known(self, name: str) -> bool:
         """Whether :meth:`_once` has computed it already."""

@@ -340,6 +340,11 @@ class DependencyTree(SequenceDistribution):
         missing = (self.labelling(y) == IGNORE) & self.inside
         return missing.flatten(-len(self.event_shape)).any(-1)
 
+    def _gold_count(self, y: Tensor) -> Tensor:
+        """How many words have a head or a label, ``[*batch]``."""
+        gold = self.labelling(y) != IGNORE
+        return (gold.any(-1) if self.labelled else gold)[..., 1:].sum(-1)
+
     def labelling(self, y: Tensor) -> Tensor:
         """``y`` with −100 over padding, whatever it held there, and 0 at entry 0."""
         sizes = self.support.num_labels  # type: ignore[attr-defined]

@@ -79,7 +79,8 @@ class HMM(SequenceDistribution):
         self.emission = without_padding("emission", emission, steps, values=values, axes=2)
         self.lengths = lengths
         self.normalised = normalised
-        if normalised and values:
+        self._checked = normalised and values
+        if self._checked:
             check_rows("initial", initial)
             shared = lengths is None or transition.dim() == 2 or transition.shape[-3] == 1
             check_rows("transition", self.transition, None if shared else self._chain.inside[..., 1:, None])
@@ -99,8 +100,16 @@ class HMM(SequenceDistribution):
         return self._once("chain", self._new_chain)
 
     def _new_chain(self) -> LinearChain:
-        transition = self.transition.to(self._working_dtype)
-        return LinearChain(self._joined[0], transition, self.lengths, validate_args=False)
+        dtype = self._working_dtype
+        new = LinearChain(self._joined[0], self.transition.to(dtype), self.lengths, validate_args=False)
+        new._settle("working_dtype", dtype)  # its scores are these: as large, or as small
+        new._settle("far", self._far)
+        return new
+
+    @property
+    def _score_tensors(self) -> tuple[Tensor, ...]:
+        """Scores whose size is not known: rows of log-probabilities have one of −ln K at least."""
+        return (self.emission,) if self._checked else self.scores
 
     @property
     def _joined(self) -> tuple[Tensor, Tensor]:

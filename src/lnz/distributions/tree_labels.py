@@ -82,6 +82,10 @@ class TreeLabels(SequenceDistribution):
     def _unobserved(self, y: Tensor) -> Tensor:
         return ((self.labelling(y) == IGNORE) & self.inside).flatten(-2).any(-1)
 
+    def _gold_count(self, y: Tensor) -> Tensor:
+        """Of how many spans it is known what they are, ``[*batch]``."""
+        return ((self.labelling(y) != IGNORE) & self.inside).flatten(-2).sum(-1)
+
     def _full(self, y: Tensor) -> Tensor:
         """:meth:`labelling` of a full one.
 

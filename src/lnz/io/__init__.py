@@ -14,6 +14,7 @@ from lnz.io.tree_charts import ChartLabels
 from lnz.io.trees import Constituent, Tree, parse_trees, read_trees, write_trees
 from lnz.io.uai import read_uai, write_uai
 from lnz.io.variables import parse_variables, read_variables
+from lnz.io.vectors import Vectors, read_vectors
 
 __all__ = [
     "ChartLabels",
@@ -22,6 +23,7 @@ __all__ = [
     "Limits",
     "NamedModel",
     "Tree",
+    "Vectors",
     "allowing",
     "assignment_result",
     "atomic_write",
@@ -39,6 +41,7 @@ __all__ = [
     "read_trees",
     "read_uai",
     "read_variables",
+    "read_vectors",
     "write_bif",
     "write_dependencies",
     "write_trees",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from lnz.distributions.sequence import without_padding
 from lnz.nn.crf_inputs import as_switches, check_sets, order_of
 from lnz.nn.derived import Derived
 from lnz.nn.tag_schemes import Scheme, forbidding_arrays
+from lnz.objectives import soft_nll
 
 
 class CRFScores(nn.Module):
@@ -65,6 +67,34 @@ class CRFScores(nn.Module):
         """The distribution over the tags of the steps that there are, moved to the front where the mask has holes."""
         emissions, mask, _ = self._inputs(emissions, mask, allowed)
         return self._chain(emissions, mask, order_of(mask))
+
+    def expected_log_likelihood(
+        self,
+        emissions: Tensor,
+        target: LinearChain,
+        mask: Tensor | None = None,
+        reduction: Literal["none", "sum", "mean"] = "sum",
+        *,
+        allowed: Tensor | None = None,
+    ) -> Tensor:
+        """Σ_y T(y) ln P(y | emissions) under soft targets T: the log-likelihood where a teacher knows the tags.
+
+        Args:
+            emissions: scores of each tag at each step.
+            target: over the tags of the same steps, as another layer's ``distribution(emissions, mask)`` gives it. It
+                is taken as given: no gradients.
+            mask: bool, the steps that there are; ``None`` is all.
+            reduction: ``"none"`` keeps ``[B]``; ``"sum"``, ``"mean"`` over the batch.
+            allowed: bool, shaped as the emissions: the possible tags of each step.
+
+        Raises:
+            InfeasibleError: tags that are possible for the target have probability 0 here, as a scheme forbids them.
+            TypeError, ValueError: arguments of the wrong type or shape; a target of other steps.
+        """
+        if not isinstance(target, LinearChain):
+            raise TypeError(f"target: expected a LinearChain, got {type(target).__name__}")
+        known = target.map_scores(Tensor.detach)
+        return -soft_nll(self.distribution(emissions, mask, allowed), known, reduction)
 
     def _check_shape(self, emissions: Tensor) -> None:
         check_tensor("emissions", emissions)

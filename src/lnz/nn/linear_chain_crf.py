@@ -18,6 +18,7 @@ from lnz.nn.crf_scores import CRFScores
 from lnz.nn.derived import Derived
 from lnz.nn.entities import Entity, SpanRules, Spans, as_ends
 from lnz.nn.impossible_tags import TagScores, impossible_tags
+from lnz.nn.tag_probabilities import tag_probabilities
 from lnz.nn.tag_schemes import Scheme
 from lnz.nn.viterbi import viterbi
 from lnz.ops.precision import accumulator
@@ -338,11 +339,27 @@ class LinearChainCRF(CRFScores):
         number of steps afterwards. As nothing can be raised there, a sequence without a possible tagging is −100
         throughout. Slower than :meth:`decode`.
         """
+        tags = viterbi(*self._traceable(emissions, mask, allowed))
+        return tags if self.batch_first else tags.transpose(0, 1)
+
+    def tag_probabilities(
+        self, emissions: Tensor, mask: Tensor | None = None, *, allowed: Tensor | None = None
+    ) -> Tensor:
+        """What :meth:`marginals` gives, by operations that can be exported, as those of :meth:`best_tags`.
+
+        No gradients. A sequence without a possible tagging is 0 throughout. Slower than :meth:`marginals`.
+        """
+        found = tag_probabilities(*self._traceable(emissions, mask, allowed))
+        return found if self.batch_first else found.transpose(0, 1)
+
+    def _traceable(
+        self, emissions: Tensor, mask: Tensor | None, allowed: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Batch first and without gradients: emissions, scores of transitions, start and end, and the mask."""
         emissions, mask, _ = self._inputs(emissions, mask, allowed)
         mask = torch.ones_like(emissions[..., 0], dtype=torch.bool) if mask is None else mask
         start, end, edge = (scores.detach().to(emissions.dtype) for scores in self._scores)
-        tags = viterbi(emissions.detach(), edge, start, end, mask)
-        return tags if self.batch_first else tags.transpose(0, 1)
+        return emissions.detach(), edge, start, end, mask
 
     def topk(
         self, emissions: Tensor, k: int, mask: Tensor | None = None, *, allowed: Tensor | None = None

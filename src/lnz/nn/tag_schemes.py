@@ -80,6 +80,22 @@ def scheme_name(scheme: str) -> str:
     return name
 
 
+def scheme_of(tags: Sequence[str]) -> Scheme | None:
+    """The first scheme that all ``tags`` are of; ``None`` where they mark no spans.
+
+    Names alone do not tell IOB1 from BIO, which is taken, unless a type has no tag that begins it.
+    """
+    for name, letters in SCHEMES.items():
+        try:
+            parsed = {parsed_tag(tag, name) for tag in tags} - {("O", "")}
+        except ValueError:
+            continue
+        begun = {kind for letter, kind in parsed if letter in letters.begin}
+        if parsed and (name == "IOB1" or begun == {kind for _, kind in parsed}):
+            return name  # type: ignore[return-value]
+    return None
+
+
 def _follows(a: tuple[str, str], b: tuple[str, str], scheme: str) -> bool:
     """Whether tag ``b``, a letter and a type, may follow ``a``; at the start, what may follow ``O``."""
     letters, same = SCHEMES[scheme], a[0] != "O" and a[1] == b[1]

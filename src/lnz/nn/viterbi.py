@@ -39,13 +39,13 @@ def viterbi(node: Tensor, edge: Tensor, start: Tensor, end: Tensor, mask: Tensor
         return torch.where(there, edge[tag.clamp(min=0)], before), tag
 
     steps = node.transpose(0, 1), mask.transpose(0, 1).unsqueeze(-1)
-    aheads = _scanned(backward, end.expand(B, L).clone(), *steps, reverse=True)
-    tags = _scanned(forward, start.expand(B, L).clone(), *steps, aheads).transpose(0, 1)
+    aheads = scanned(backward, end.expand(B, L).clone(), *steps, reverse=True)
+    tags = scanned(forward, start.expand(B, L).clone(), *steps, aheads).transpose(0, 1)
     complete = ((tags != IGNORE) == mask).all(1, keepdim=True)
     return torch.where(complete, tags, IGNORE)
 
 
-def _scanned(
+def scanned(
     step: Callable[..., tuple[Tensor, Tensor]], carry: Tensor, *inputs: Tensor, reverse: bool = False
 ) -> Tensor:
     """What ``step`` gives beside its carry at each of the first axis of ``inputs``, stacked.

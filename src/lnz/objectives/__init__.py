@@ -8,6 +8,7 @@ from lnz.objectives.label_adjustment import EpsilonSchedule, label_adjustment
 from lnz.objectives.learner import EMResult
 from lnz.objectives.nll import nll
 from lnz.objectives.pseudolikelihood import pseudolikelihood
+from lnz.objectives.soft_nll import soft_nll
 
 __all__ = [
     "EMResult",
@@ -19,4 +20,5 @@ __all__ = [
     "label_adjustment",
     "nll",
     "pseudolikelihood",
+    "soft_nll",
 ]

@@ -47,7 +47,8 @@ def nll(
         p: any structured distribution; :class:`~lnz.CTC` and :class:`~lnz.Transducer` too.
         y: ``int64 [*batch, *event]`` gold labels; −100 entries are latent and summed over.
         reduction: ``"none"`` keeps ``[*batch]``; ``"mean"`` and ``"sum"`` are over the batch; ``"per_node"`` divides
-            their sum by the number of gold labels, those of −100 and padding apart, as torch's cross-entropy does.
+            their sum by the number of gold labels, those of −100 and padding apart, as torch's cross-entropy does; of
+            dependency trees by the number of words, of constituency trees by that of spans.
         zero_infinity: a gold labelling of probability 0 gives loss 0 and gradient 0 instead of an error. (Under a
             sampler only where it is complete.)
         generator: of the random numbers under a sampler; ``None`` is torch's default one.
@@ -80,13 +81,14 @@ def nll(
 
 
 def _gold_labels(p: Distribution, y: Tensor) -> int:
-    """How many gold labels there are, over the batch."""
+    """How many nodes have a gold label, over the batch."""
     check_tensor("y", y)
     if isinstance(p, StructuredDistribution):
-        y = p.labelling(y)
-    event = y.dim() - (1 if isinstance(p, CTC | Transducer) else len(p.event_shape))
-    y = y.expand(*broadcast_shapes(y.shape[:event], p.batch_shape), *y.shape[event:])
-    return int((y != IGNORE).sum())
+        counts = p._gold_count(y)
+    else:
+        event = 1 if isinstance(p, CTC | Transducer) else len(p.event_shape)
+        counts = (y != IGNORE).sum([*range(y.dim() - event, y.dim())]) if event else (y != IGNORE)
+    return int(counts.expand(broadcast_shapes(counts.shape, p.batch_shape)).sum())
 
 
 def _terms(p: StructuredDistribution, y: Tensor, reduction: Reduction, zero_infinity: bool) -> Tensor:

@@ -16,7 +16,8 @@ second backend is a file and a line in the op's folder; nothing else changes.
 
 Users choose with :func:`backend` (per thread and asyncio task) or the variable ``LNZ_BACKEND``:
 
-- ``"auto"``: the first registered backend that serves the tensors, else the reference.
+- ``"auto"``: the first registered backend that serves the tensors, else the reference. Where a backend would, but the
+  package that it requires is missing, one :class:`~lnz.errors.MissingPackageWarning` says so.
 - ``"reference"``: the reference.
 - the name of a backend: ops that have it use it; tensors that it does not serve raise a ``ValueError``. Ops without a
   backend of that name choose as under ``"auto"``.
@@ -29,6 +30,7 @@ import pkgutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple, overload
@@ -38,6 +40,7 @@ from torch import Tensor
 
 from lnz.caching import constant
 from lnz.checks import plain
+from lnz.errors import MissingPackageWarning, warn
 
 REFERENCE = "reference"
 _chosen: ContextVar[str | None] = ContextVar("lnz_backend", default=None)
@@ -52,15 +55,18 @@ class Backend(NamedTuple):
         devices: the device types that it serves.
         dtypes: the dtypes of scores that it serves.
         requires: a package without which it is left out, or ``None``.
+        by_name: says which further device types it serves where it was asked for by its name.
     """
 
     module: str
     devices: Collection[str]
     dtypes: Collection[torch.dtype]
-    requires: str | None
+    requires: str | None = None
+    by_name: Callable[[], Collection[str]] = tuple
 
-    def serves(self, tensors: tuple[Tensor, ...]) -> bool:
-        return all(x.device.type in self.devices and x.dtype in self.dtypes for x in tensors)
+    def serves(self, tensors: tuple[Tensor, ...], named: bool = False) -> bool:
+        devices = (*self.devices, *self.by_name()) if named else self.devices
+        return all(x.device.type in devices and x.dtype in self.dtypes for x in tensors)
 
 
 class Kernels:
@@ -69,6 +75,7 @@ class Kernels:
     def __init__(self, op: str) -> None:
         self.op = op
         self.registered: dict[str, Backend] = {}
+        self.missing: dict[str, Backend] = {}
         self._found: dict[tuple[str, str], Callable[..., Any] | None] = {}
         _ops[op] = self
 
@@ -80,12 +87,13 @@ class Kernels:
         devices: Collection[str],
         dtypes: Collection[torch.dtype],
         requires: str | None = None,
+        by_name: Callable[[], Collection[str]] = tuple,
     ) -> None:
-        """Add a backend, preferred after those registered before."""
+        """Add a backend, preferred after those registered before; for the arguments see :class:`Backend`."""
         if name in ("auto", REFERENCE):
             raise ValueError(f"name: expected the name of a backend of {self.op}, got {name!r}, which is reserved")
-        if requires is None or find_spec(requires) is not None:
-            self.registered[name] = Backend(module, devices, dtypes, requires)
+        there = requires is None or find_spec(requires) is not None
+        (self.registered if there else self.missing)[name] = Backend(module, devices, dtypes, requires, by_name)
 
     def serving(self, *tensors: Tensor) -> str:
         """The name of the backend that is to compute with ``tensors``; ``"reference"`` where none is.
@@ -114,7 +122,10 @@ class Kernels:
             for name, entry in self.registered.items():
                 if entry.serves(tensors):
                     yield name
-        elif only.serves(tensors):
+            for entry in self.missing.values():
+                if entry.serves(tensors):
+                    _warn_of_missing(str(entry.requires))
+        elif only.serves(tensors, named=True):
             yield chosen
         else:
             raise ValueError(
@@ -122,6 +133,16 @@ class Kernels:
                 f"got {_listed({x.dtype for x in tensors})} on {', '.join(sorted({x.device.type for x in tensors}))}; "
                 "backend('auto') takes what serves them"
             )
+
+
+@cache
+def _warn_of_missing(package: str) -> None:
+    """Once in a process for each package."""
+    warn(
+        f"{package} is not installed: operations on an accelerator run in plain torch, step by step, which is slow; "
+        "pip install 'lnz[gpu]' adds its kernels, and LNZ_BACKEND=reference says that plain torch is meant",
+        MissingPackageWarning,
+    )
 
 
 def _load(name: str, verb: str) -> Callable[..., Any] | None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import lightning.pytorch as pl
-import torch
 from torch.utils.data import DataLoader
 
 from lnz.tasks.length_batches import LengthBatches
-from lnz.tasks.streams import Keys, generator
-
-T = TypeVar("T")
+from lnz.tasks.streams import Keys
 
 
 class Sequences(Protocol):
@@ -54,14 +51,3 @@ class SequenceLoaders(pl.LightningDataModule):
             collate_fn=self.collate,
             persistent_workers=self.num_workers > 0,
         )
-
-
-def split(sentences: Sequence[T], val_fraction: float, seed: int) -> tuple[list[T], list[T]]:
-    """Training and validation sentences, drawn from ``seed``; each in the order of the file."""
-    if not 0 < val_fraction < 1:
-        raise ValueError(f"data.val_fraction: expected a number in (0, 1), got {val_fraction}")
-    order = torch.randperm(len(sentences), generator=generator(seed)).tolist()
-    count = max(1, round(val_fraction * len(sentences)))
-    if count >= len(sentences):
-        raise ValueError(f"data.train: expected at least 2 sentences to split, got {len(sentences)}; or give data.val")
-    return [sentences[k] for k in sorted(order[count:])], [sentences[k] for k in sorted(order[:count])]

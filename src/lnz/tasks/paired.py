@@ -5,15 +5,18 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lnz.tasks.module import TaskModule
+from lnz.errors import FormatError
+from lnz.tasks.calibrated import CalibratedModule
+from lnz.tasks.reliability import reliability
 from lnz.tasks.streams import generator
 
 
-class PairedModule(TaskModule):
+class PairedModule(CalibratedModule):
     """A structured network and the softmax beside it; their losses are added, so that each follows its own gradient.
 
     A subclass calls :meth:`draw_key` when it is made, after its networks.
@@ -28,6 +31,15 @@ class PairedModule(TaskModule):
     @abstractmethod
     def networks(self) -> Mapping[str, nn.Module]:
         """By method."""
+
+    @property
+    @abstractmethod
+    def measures(self) -> Mapping[str, Any]:
+        """By method, what it is judged by."""
+
+    @abstractmethod
+    def score(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Of measured values, what the best checkpoint is chosen by."""
 
     def draw_key(self) -> None:
         """Draw what dropout is drawn from."""
@@ -55,6 +67,23 @@ class PairedModule(TaskModule):
                 batch_size=batch_size,
             )
         return sum(losses.values(), torch.zeros((), device=self.device)) / count
+
+    def on_train_start(self) -> None:
+        schedule: Any = self.lr_schedulers()
+        asked = int(self.trainer.estimated_stepping_batches)
+        if asked > schedule.total_steps:  # that of a checkpoint, whose learning rate has fallen to 0 by then
+            raise FormatError(
+                f"ckpt_path: expected a run of {asked} steps as asked for, got one of {schedule.total_steps}; "
+                "give --trainer.max_epochs as it was, or train anew"
+            )
+
+    def on_validation_epoch_end(self) -> None:
+        for method, measures in self.measures.items():
+            values = measures.compute()
+            for name, value in {**values, "score": self.score(values)}.items():
+                self.log(f"val/{method}_{name}", value, sync_dist=True)  # equal in all processes already
+            self.reliability[method] = reliability(measures.ece)
+            measures.reset()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         for network in self.networks.values():  # each by itself: what one does is nothing to the other

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torchmetrics.classification import MulticlassCalibrationError
+from torchmetrics.classification import BinaryCalibrationError, MulticlassCalibrationError
 from torchmetrics.utilities import dim_zero_cat
 
 
-def reliability(error: MulticlassCalibrationError) -> list[list[float]]:
+def reliability(error: MulticlassCalibrationError | BinaryCalibrationError) -> list[list[float]]:
     """Per bin that holds labels: the mean probability predicted, the share of right labels, the share of all labels.
 
     Of what the metric has taken in, in all processes; its bins of equal width.

@@ -29,11 +29,17 @@ class Task(ABC):
     """Takes the ``seed`` that its splits, order and augmentation are drawn from."""
     test: ClassVar[type[Any]]
     """New data, all of it judged: takes the trained module first, and as options what says where the data are."""
-    result: ClassVar[type[Any]]
+    report: ClassVar[Any]
+    """The module of the functions ``table`` and ``page``, and of the class of results."""
     best: ClassVar[tuple[str, Literal["min", "max"]]]
     """The logged value that the best checkpoint is chosen by, and which way."""
     epochs: ClassVar[int]
     """Trained, unless ``--trainer.max_epochs`` says otherwise."""
+
+    @property
+    def result(self) -> type[Any]:
+        """The class of a seed's outcome."""
+        return self.report.Result
 
     @abstractmethod
     def add_arguments(self, parser: Any) -> None:
@@ -53,10 +59,10 @@ class Task(ABC):
     def picture(self, module: Any, data: Any) -> bytes:
         """What a trained module does, as PNG."""
 
-    @abstractmethod
     def table(self, results: Sequence[Any], about: str = "") -> RenderableType:
         """The table of all seeds, for a terminal; ``about`` says of what data, by default those of the run."""
+        return self.report.table(results, about)
 
-    @abstractmethod
     def page(self, results: Sequence[Any], picture: bytes, config: str, about: Mapping[str, Any]) -> str:
         """The report of all seeds as one HTML page that needs no other file."""
+        return self.report.page(results, picture, config, about)

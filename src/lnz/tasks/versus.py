@@ -49,6 +49,7 @@ class Versus:
         titles: of the measures, in the order of the table.
         higher_is_better: of each measure.
         percent: measures that are shares, and shown in percent.
+        baseline: the name of a further row, of what results hold as ``baseline``: measures that need no training.
     """
 
     method: str
@@ -56,6 +57,7 @@ class Versus:
     titles: Mapping[str, str]
     higher_is_better: Mapping[str, bool]
     percent: Collection[str]
+    baseline: str = ""
 
     @property
     def names(self) -> dict[str, str]:
@@ -90,10 +92,16 @@ class Versus:
 
     def rows(self, results: Sequence[Compared]) -> list[Row]:
         """The table's rows, as they are shown."""
-        return [
+        rows = [
             Row(self.names[row], [self.cell(row, key, *value) for key, value in cells.items()], strong=row == "gain")
             for row, cells in self.summary(results).items()
         ]
+        each: list[dict[str, float]] = [getattr(result, "baseline", {}) for result in results]
+        if all(each):
+            known = {m: mean_and_spread([of[m] for of in each]) for m in each[0]}
+            cells = [self.cell("", m, *known[m]) if m in known else "–" for m in self.measures(results)]
+            rows.insert(0, Row(self.baseline, cells))
+        return rows
 
     def headings(self, measures: Iterable[str] | None = None) -> list[str]:
         """Of the columns of measures; by default, of all."""

@@ -109,6 +109,8 @@ def _sample(given: _Uniform) -> _Drawn:
     """By random numbers ``[n, B, T]`` in [0, 1)."""
     scores = given[:2]
     run = KERNELS.find("sample", *scores) if given.node.numel() else None
+    if run is None and (direct := KERNELS.find("sample_in_any_range", *scores)) is not None and given.node.numel():
+        return _Drawn(direct(Chains(*given[:3]), given.uniform))
     if run is None:
         return _Drawn(*_sample_in_logs(given))
 

@@ -22,15 +22,23 @@ from lnz.ops.scaffold import Differentiable, Operator
 
 def solve(given: Labelled) -> LabelledPass:
     """ln P(y) and the pass."""
+    if op.forward_only(given.chains) is not None:
+        run = KERNELS.find("labelled", given.node, given.edge)
+        assert run is not None, "expected of a backend that has the one verb to have the other"
+        return run(given)
     return after(given, op.solve(given.chains))
 
 
 def after(given: Labelled, done: Pass) -> LabelledPass:
     """ln P(y), given the pass.
 
+    A filter is run again, with y.
+
     s(y) − ln Z is taken in float64, before it is rounded, with an error of their rounding there; in logarithms ln P(y)
     is a sum of conditionals.
     """
+    if done.is_filter:
+        return solve(given)
     difference = KERNELS.find("log_prob", given.node, given.edge) if given.chains.has_steps else None
     log_prob = torch.empty_like(done.log_z) if difference is None else difference(given, done.log_z)
     for level, which in precision.rungs_above(done.rung):
@@ -49,6 +57,8 @@ def gradient(
     weight: Tensor | None, given: Labelled, done: LabelledPass, wanted: Sequence[bool]
 ) -> tuple[Tensor, Tensor]:
     """Σ_b weight_b · (indicators of y − marginals), in the shapes of the scores; empty where not wanted."""
+    if done.done.is_filter:
+        return op.smoothed(weight, given.chains, given.y, done.done, wanted)
     chains, weight = given.chains, given.node.new_ones(len(given.node)) if weight is None else weight
     fused = KERNELS.find("log_prob_gradient", given.node, given.edge)
     if fused is not None and given.edge.shape[:2] == (1, 1) and chains.has_steps:

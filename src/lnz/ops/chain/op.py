@@ -7,7 +7,7 @@ shape of the edge scores, in one matrix product where these are shared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,11 +17,13 @@ from lnz.ops.chain import reference
 from lnz.ops.chain.numerator import pair_sums
 from lnz.ops.chain.records import Chains, Pass
 from lnz.ops.dispatch import Kernels
+from lnz.ops.jit.triton import SERVED, accumulating
 from lnz.ops.scaffold import Differentiable, Operator
 from lnz.ops.scaffold.batch import Axis
 
 KERNELS = Kernels("chain")
 KERNELS.register("cpu", "lnz.ops.chain.cpu", devices=("cpu",), dtypes=(torch.float32, torch.float64))
+KERNELS.register("triton", "lnz.ops.chain.gpu", **SERVED)
 
 SHARED = {"edge": Axis(shared=True)}
 
@@ -29,6 +31,8 @@ SHARED = {"edge": Axis(shared=True)}
 def solve(chains: Chains) -> Pass:
     """The pass: by the kernels, as far as they serve, each chain on the rung that its range takes."""
     run = KERNELS.find("forward_backward", chains.node, chains.edge) if chains.has_steps else None
+    if run is None and (forwards := forward_only(chains)) is not None:
+        return forwards(chains)
     if run is None:
         log_z, nodes = in_logs(chains)
         factors = torch.zeros_like(nodes, dtype=chains.node.dtype), torch.zeros_like(nodes, dtype=chains.node.dtype)
@@ -47,6 +51,14 @@ def solve(chains: Chains) -> Pass:
     return Pass(*results, rung)  # pyright: ignore[reportCallIssue]
 
 
+def forward_only(chains: Chains) -> Callable[[Chains], Pass] | None:
+    """Where a backend serves these chains by a pass that is a filter, it."""
+    forwards = KERNELS.find("filtered", chains.node, chains.edge)
+    if forwards is None or KERNELS.find("forward_backward", chains.node, chains.edge) is not None:
+        return None
+    return forwards if chains.has_steps else None
+
+
 def in_logs(chains: Chains) -> tuple[Tensor, Tensor]:
     """ln Z and node marginals, in float64, whatever the range of the scores."""
     run = KERNELS.find("forward_backward_in_logs", chains.node, chains.edge) if chains.has_steps else None
@@ -55,10 +67,22 @@ def in_logs(chains: Chains) -> tuple[Tensor, Tensor]:
 
 def gradient(weight: Tensor | None, chains: Chains, done: Pass, wanted: Sequence[bool]) -> tuple[Tensor, Tensor]:
     """Σ_b weight_b · marginals of chain b, in the shapes of the scores; empty where not wanted."""
+    if done.is_filter:
+        return smoothed(weight, chains, None, done, wanted)
     nodes = done.nodes.new_empty(0)
     if wanted[0]:
         nodes = done.nodes if weight is None else weight[:, None, None] * done.nodes
     return nodes, edge_gradient(weight, chains, done) if wanted[1] else chains.edge.new_empty(0)
+
+
+def smoothed(
+    weight: Tensor | None, chains: Chains, y: Tensor | None, done: Pass, wanted: Sequence[bool]
+) -> tuple[Tensor, Tensor]:
+    """:func:`gradient` from a pass that is a filter; of ln P(y) where y ``[B, T]`` is given."""
+    run = KERNELS.find("smoothed", chains.node, chains.edge)
+    if run is None:
+        raise ValueError("backend: expected the one that made the pass, got another between the value and its gradient")
+    return run(chains, y, done, weight, wanted)
 
 
 def edge_gradient(weight: Tensor | None, chains: Chains, done: Pass) -> Tensor:
@@ -112,6 +136,9 @@ def marginals(chains: Chains) -> tuple[Tensor, Tensor]:
 def empty_pass(chains: Chains) -> Pass:
     """Room for a :class:`Pass`."""
     node = chains.node
+    if forward_only(chains) is not None:
+        log_z = node.new_empty(len(node), dtype=torch.float64)
+        return Pass.of_filter(log_z, node.new_empty(node.shape, dtype=accumulating(node.dtype)), node.dtype)
     a, b, c = (torch.empty_like(node, memory_format=torch.contiguous_format) for _ in range(3))
     log_z = node.new_empty(len(node), dtype=precision.accumulator(node))
     return Pass(log_z, a, b, c, torch.empty_like(chains.lengths, dtype=torch.uint8))

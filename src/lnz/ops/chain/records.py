@@ -49,6 +49,9 @@ def with_a_table(chains: Chains) -> Chains:
 class Pass(NamedTuple):
     """What one forward–backward pass gives, as constants.
 
+    Kernels for accelerators run forwards only: of their pass (``is_filter``) ``nodes`` and ``backward_factor`` have no
+    steps ``[B, 0, L]``, and ``forward_factor`` is α_t(l) = ln P(y_t = l | the scores up to t), in float32 or wider.
+
     Attributes:
         log_z: ln Z ``[B]``, in the dtype that it was computed in (:func:`lnz.ops.precision.accumulator`), so that
             differences from it are rounded once.
@@ -65,6 +68,18 @@ class Pass(NamedTuple):
     forward_factor: Tensor
     backward_factor: Tensor
     rung: Tensor
+
+    @classmethod
+    def of_filter(cls, log_z: Tensor, alpha: Tensor, dtype: torch.dtype) -> Pass:
+        """What a recursion forwards gives; ``dtype`` is that of the scores."""
+        B, _, L = alpha.shape
+        rung = torch.zeros(B, dtype=torch.uint8, device=alpha.device)
+        return cls(log_z, alpha.new_empty(B, 0, L, dtype=dtype), alpha, alpha.new_empty(B, 0, L, dtype=dtype), rung)
+
+    @property
+    def is_filter(self) -> bool:
+        """Whether it ran forwards only."""
+        return self.nodes.shape[1] < self.forward_factor.shape[1]
 
 
 class Labelled(NamedTuple):

@@ -29,9 +29,9 @@ def solve(given: Frames) -> Pass:
     run = KERNELS.find("solve" if kept else "value", scores, given.prior) if scores.numel() else None
     if run is None:
         log_z, occupancy, frames = by_reference(given)
-        return Pass(log_z.contiguous(), *(x.to(scores.dtype).contiguous() for x in (occupancy, frames)))
+        return Pass(log_z.contiguous(), *(as_single(x.to(scores.dtype)).contiguous() for x in (occupancy, frames)))
     log_z, *rest = run(scores, given.prior, of, given.normalise)
-    nothing = [] if kept else [scores.new_empty(len(scores), 0, of.labels.shape[1] + 1)]
+    nothing = [] if kept else [as_single(scores.new_empty(len(scores), 0, of.labels.shape[1] + 1))]
     return Pass(log_z, *nothing, *rest)
 
 
@@ -73,7 +73,7 @@ def _fake(given: Frames) -> Pass:
     (B, T, _), S = scores.shape, given.of.labels.shape[1]
     kept = whole_lattice(B, T, S) or KERNELS.find("value", scores, given.prior) is None
     log_z = scores.new_empty(B, dtype=accumulator(scores))
-    return Pass(log_z, scores.new_empty(B, T if kept else 0, S + 1), scores.new_empty(B, T, 2))
+    return Pass(log_z, *(as_single(scores.new_empty(B, *x)) for x in ((T if kept else 0, S + 1), (T, 2))))
 
 
 def _room(scores: Tensor) -> Tensor:
@@ -139,7 +139,8 @@ def surprisal(scores: Tensor, other: Tensor, of: Lattice) -> Tensor:
 
 
 def _given(scores: Tensor, of: Lattice, normalise: bool = False, prior: Tensor | None = None) -> Frames:
-    scores = as_single(scores)
+    if KERNELS.find("value", scores) is None:
+        scores = as_single(scores)
     if prior is None:
         prior = torch.zeros(scores.shape[2], dtype=scores.dtype, device=scores.device)  # not mapped under vmap
     prior = prior.to(scores.device, scores.dtype)  # not .to(scores), which vmap would map

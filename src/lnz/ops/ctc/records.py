@@ -9,16 +9,18 @@ from torch import Tensor
 
 from lnz.ops.ctc.lattice import Lattice
 from lnz.ops.dispatch import Kernels
+from lnz.ops.jit.triton import SERVED
 
 KERNELS = Kernels("ctc")
 KERNELS.register("cpu", "lnz.ops.ctc.cpu", devices=("cpu",), dtypes=(torch.float32, torch.float64))
+KERNELS.register("triton", "lnz.ops.ctc.gpu", **SERVED)
 
 
 class Frames(NamedTuple):
     """Scores of classes, and the states that they are the scores of.
 
     Attributes:
-        scores: ``[B, T, C]``, float32 or wider.
+        scores: ``[B, T, C]``, float32 or wider unless a backend serves them as they are.
         prior: ``[C]``, taken off the scores; held constant.
         of: the lattice.
         normalise: whether ln Σ_c exp of the scores of each frame is taken off.

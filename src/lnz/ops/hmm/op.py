@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lnz.checks import constant, joint_batch_shape, plain
+from lnz.checks import constant, joint_batch_shape
 from lnz.ops import precision
 from lnz.ops.chain import Chains, Pass
 from lnz.ops.chain.op import KERNELS, SHARED
@@ -32,25 +32,23 @@ def joined(initial: Tensor, emission: Tensor) -> tuple[Tensor, Tensor]:
     wide = precision.accumulator(emission)
     if not emission.shape[-2]:  # of no step: for gradients of 0
         return emission + initial.unsqueeze(-2), emission.new_zeros(emission.shape[:-2], dtype=wide)
-    top, first_top = _largest(initial), _largest(emission[..., 0, :])
-    less = (top.to(wide) + first_top.to(wide)).squeeze(-1)
-    if constant(initial, emission) and emission.dtype in (torch.float32, torch.float64):
+    if constant(initial, emission) and emission.dtype in (torch.float32, torch.float64):  # as in lnz.checks.largest
         node = buffers.empty(*batch, *emission.shape[-2:], dtype=emission.dtype)
         scores, given, before = node.numpy(), emission.detach().numpy(), initial.detach().numpy()
+        lowest = torch.finfo(emission.dtype).min
+        top, first_top = (x.max(-1, keepdims=True, initial=lowest) for x in (before, given[..., 0, :]))
         scores[...] = given
-        scores[..., 0, :] = (given[..., 0, :] - first_top.numpy()) + (before - top.numpy())
-        return node, less
+        scores[..., 0, :] = (given[..., 0, :] - first_top) + (before - top)
+        return node, torch.from_numpy(np.add(top, first_top, dtype=np.float64)[..., 0]).to(wide)
+    top, first_top = _largest(initial), _largest(emission[..., 0, :])
     first = (emission[..., 0, :] - first_top) + (initial - top)
+    less = (top.to(wide) + first_top.to(wide)).squeeze(-1)
     return torch.cat((first.unsqueeze(-2), emission[..., 1:, :].expand(*first.shape[:-1], -1, -1)), -2), less
 
 
 def _largest(scores: Tensor) -> Tensor:
-    if plain(scores) and scores.dtype in (torch.float32, torch.float64):  # as in lnz.checks.largest
-        tops = scores.detach().numpy().max(-1, keepdims=True)
-        tops[tops == -np.inf] = 0
-        return torch.from_numpy(tops)
-    top = scores.detach().amax(-1, keepdim=True)
-    return top.masked_fill(torch.isneginf(top), 0.0)
+    """The largest score of each row; of a row of −inf a finite one, whose difference with them is −inf again."""
+    return scores.detach().amax(-1, keepdim=True).clamp(min=torch.finfo(scores.dtype).min)
 
 
 class Filtering(NamedTuple):
@@ -78,6 +76,9 @@ def filtered(chains: Chains, done: Pass) -> Tensor:
 def _compute(given: Filtering) -> Filtered:
     """α_t, normalised: the forward factor but for its scale, and the smoothed marginals at the last step."""
     chains, factor = Chains(*given[:3]), given.forward_factor
+    if given.nodes.shape[1] < factor.shape[1]:  # of a pass that is a filter already: its logarithms
+        inside = torch.arange(factor.shape[1], device=factor.device) < chains.lengths[:, None]
+        return Filtered(factor.exp().masked_fill(~inside[..., None], 0.0).to(chains.node.dtype))
     last = torch.arange(factor.shape[1], device=factor.device) == chains.lengths[:, None] - 1
     total = factor.sum(-1, keepdim=True)
     shares = torch.where(last[..., None], given.nodes, factor / total.masked_fill(total == 0, 1.0))
@@ -90,7 +91,7 @@ def _compute(given: Filtering) -> Filtered:
 
 
 def _fake(given: Filtering) -> Filtered:
-    return Filtered(torch.empty_like(given.nodes))
+    return Filtered(torch.empty_like(given.node))
 
 
 def _plain(given: Filtering) -> Filtered:

@@ -131,6 +131,9 @@ def side_by_side(tasks: Sequence[Callable[[], None]]) -> None:
     thread may have to do them all: of a forked process it does, as one of several that a task has split its own work
     into.
     """
+    if len(tasks) == 1:
+        tasks[0]()
+        return
     errors: list[BaseException] = []
     ahead = iter(tasks)
 

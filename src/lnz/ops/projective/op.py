@@ -7,17 +7,22 @@ from torch import Tensor
 
 from lnz.ops.arcs.records import Arcs, Pass, climb, empty_pass, gradient
 from lnz.ops.dispatch import Kernels
+from lnz.ops.jit.triton import SERVED
 from lnz.ops.projective import reference
 from lnz.ops.scaffold import Differentiable, Operator
 
 KERNELS = Kernels("projective")
 KERNELS.register("cpu", "lnz.ops.projective.cpu", devices=("cpu",), dtypes=(torch.float32, torch.float64))
+KERNELS.register("triton", "lnz.ops.projective.gpu", **SERVED)
 
 
 def solve(arcs: Arcs) -> Pass:
     """The pass: by the kernel in exponentials where their range suffices, in logarithms elsewhere."""
     run = KERNELS.find("inside_outside", arcs.scores) if arcs.scores.numel() else None
-    return in_logs(arcs) if run is None else climb(run, in_logs, arcs)
+    if run is not None:
+        return climb(run, in_logs, arcs)
+    in_any_range = KERNELS.find("solve", arcs.scores) if arcs.scores.numel() else None
+    return in_logs(arcs) if in_any_range is None else in_any_range(arcs)
 
 
 def in_logs(arcs: Arcs) -> Pass:

@@ -27,7 +27,14 @@ class Spans(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """What one pass gives, as constants: ln Z ``[B]``, in the dtype of the accumulator, and marginals as the scores."""
+    """What one pass gives, as constants. P(span with label l) = shares · exp(score − peaks).
+
+    Attributes:
+        log_z: ``[B]``, in the dtype of the accumulator.
+        peaks: the highest score of each span ``[B, N, N]``; 0 where no span is, or none of its labels is possible.
+        shares: P(span) / Σ_l exp(score − peak) ``[B, N, N]``; 0 there.
+    """
 
     log_z: Tensor
-    marginals: Tensor
+    peaks: Tensor
+    shares: Tensor

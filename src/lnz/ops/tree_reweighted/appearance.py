@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from lnz.graphs import FactorGraph
+from lnz.ops import spanning_trees
 
 DENSE = 1024
-"""The largest number of nodes for which a dense Laplacian is inverted."""
+"""The largest number of nodes for which spanning trees are summed over."""
 ROUNDS = 12
 """At least so many forests are packed."""
 
@@ -38,25 +39,12 @@ def uniform(graph: FactorGraph) -> Tensor:
 
 def resistances(graph: FactorGraph) -> Tensor:
     """The effective resistance of each edge, ``[F]``; 1 for factors of one node or none."""
-    roots = components(graph)
-    laplacian = torch.zeros(graph.num_nodes, graph.num_nodes, dtype=torch.float64)
-    edges = [scope for scope in graph.scopes if scope.shape[1] == 2]
-    for a, b in (edge.unbind(-1) for edge in edges):
-        one = torch.ones(len(a), dtype=torch.float64)
-        for i, j, sign in ((a, a, 1), (b, b, 1), (a, b, -1), (b, a, -1)):
-            laplacian.index_put_((i, j), sign * one, accumulate=True)
-    # one node of each component is earthed: no current leaves there, so that the resistances are those without
-    earthed = roots.unique()
-    laplacian[earthed, earthed] += 1.0
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(laplacian)) if graph.num_nodes else laplacian
-    parts = []
+    edges, found = spanning_trees.appearance(graph), []
     for scope in graph.scopes:
-        if scope.shape[1] == 2:
-            a, b = scope.unbind(-1)
-            parts.append((inverse[a, a] + inverse[b, b] - 2 * inverse[a, b]).clamp(max=1.0))
-        else:
-            parts.append(torch.ones(len(scope), dtype=torch.float64))
-    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+        count = len(scope) if scope.shape[1] == 2 else 0
+        found.append(edges[:count] if count else torch.ones(len(scope), dtype=torch.float64))
+        edges = edges[count:]
+    return torch.cat(found) if found else edges
 
 
 def packed(graph: FactorGraph, rounds: int = ROUNDS) -> Tensor:
@@ -101,13 +89,4 @@ def forest(graph: FactorGraph, weights: Tensor) -> Tensor:
 
 def components(graph: FactorGraph) -> Tensor:
     """``int64 [N]``: the first node of each node's connected component."""
-    first = torch.arange(graph.num_nodes)
-    while True:
-        before = first.clone()
-        for scope in graph.scopes:
-            if scope.shape[1]:
-                least = first[scope].amin(-1, keepdim=True).expand(scope.shape)
-                first = first.scatter_reduce(0, scope.flatten(), least.flatten(), "amin")
-        first = first[first]
-        if torch.equal(first, before):
-            return first
+    return spanning_trees.components(graph.num_nodes, graph.scopes)

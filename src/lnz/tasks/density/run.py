@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from rich.table import Table
 
 from lnz import plot
 from lnz.nn import BlockGibbs, BoltzmannMachine, RestrictedBoltzmannMachine
@@ -56,7 +55,7 @@ class DensityTask(Task):
     module = DensityModule
     data = DensityData
     test = DensityTest
-    result = report.Result
+    report = report
     best = ("val/log_likelihood", "max")
     epochs = 100
 
@@ -118,12 +117,6 @@ class DensityTask(Task):
                 }
             )
         )
-
-    def table(self, results: Sequence[report.Result], about: str = "") -> Table:
-        return report.table(results, about)
-
-    def page(self, results: Sequence[report.Result], picture: bytes, config: str, about: Mapping[str, Any]) -> str:
-        return report.page(results, picture, config, about)
 
 
 def weights(machine: BoltzmannMachine, height: int, width: int) -> torch.Tensor:

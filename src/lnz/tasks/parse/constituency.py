@@ -12,16 +12,19 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from lnz import plot
+from lnz.distributions import ConstituencyTree, Softmax
 from lnz.errors import FormatError
 from lnz.io.sentences import format_of, read_sentences
 from lnz.io.tree_charts import ChartLabels
 from lnz.io.trees import Constituent, Tree, read_trees, write_trees
+from lnz.metrics.trees import Brackets, brackets
 from lnz.nn import SpanParser
 from lnz.nn.span_parser import minimum_bayes_risk
 from lnz.tasks.parse import greedy
 from lnz.tasks.parse.arithmetic import Sentence as Composed
 from lnz.tasks.parse.constituency_measures import ConstituencyMeasures
-from lnz.tasks.parse.structure import Structure, Tags
+from lnz.tasks.parse.structure import Examples, Structure, Tags
+from lnz.tasks.parse.treebank_grammar import TreebankGrammar
 from lnz.typing import IGNORE
 
 TOP = "TOP"
@@ -134,12 +137,29 @@ class Constituency(Structure):
     def greedy_nll(self, parser: SpanParser, batch: Mapping[str, Any]) -> Tensor:
         return greedy.spans_nll(parser, batch, batch["trees"])
 
-    def greedy_beliefs(self, parser: SpanParser, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        return greedy.span_beliefs(parser, batch)
+    def greedy(self, parser: SpanParser, batch: Mapping[str, Any]) -> Softmax:
+        return greedy.span_softmax(parser, batch)
 
-    def beliefs(self, parser: SpanParser, batch: Mapping[str, Any], by: str) -> tuple[Tensor, Tensor]:
-        p = parser(batch)
+    def greedy_gold(self, trees: Tensor, lengths: Tensor, labels: Sequence[str]) -> Tensor:
+        return greedy.span_places(trees, lengths)
+
+    def greedy_beliefs(self, p: Softmax, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        return greedy.span_beliefs(p, lengths)
+
+    def beliefs(self, p: ConstituencyTree, by: str) -> tuple[Tensor, Tensor]:
         return minimum_bayes_risk(p) if by == "mbr" else p.argmax(), p.marginals
+
+    def baseline(self, train: Examples, val: Examples, labels: Sequence[str], tags: Sequence[str]) -> dict[str, float]:
+        """Of the grammar that is read off the training trees; none without tags."""
+        if not tags:
+            return {}
+        known = zip(train.trees, train.sentences, strict=True)
+        grammar = TreebankGrammar.of(((chart, sentence.tags) for chart, sentence in known), len(labels), tags)
+        total = Brackets()
+        for sentence in val.sentences:
+            found = self.decode(sentence, grammar.parse(sentence.tags)[0], labels)
+            total += brackets(self.gold(sentence), self.gold(found))
+        return {"f1": total.f1, "tree": 1.0}
 
     def says(self, settings: Mapping[str, Any]) -> str:
         return "binary trees of labelled spans"

@@ -8,11 +8,12 @@ from typing import Any
 
 from lnz.errors import FormatError
 from lnz.io.dependencies import Dependencies
-from lnz.tasks.loaders import SequenceLoaders, split
+from lnz.tasks.loaders import SequenceLoaders
 from lnz.tasks.parse.arithmetic import Arithmetic, sentences
 from lnz.tasks.parse.structure import Name, Tags
 from lnz.tasks.parse.structures import structure_of
-from lnz.tasks.parse.text import TreeDataset, collator, inventory
+from lnz.tasks.parse.text import TreeDataset, collator
+from lnz.tasks.sentences import check_only_with_train, check_sizes, inventory, read_parts, sizes_of
 
 
 class ParseLoaders(SequenceLoaders):
@@ -66,9 +67,7 @@ class ParseData(ParseLoaders):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in {"batch_size": batch_size, "min_count": min_count}.items():
-            if value < 1:
-                raise ValueError(f"data.{name}: expected a positive integer, got {value}")
+        check_sizes(batch_size=batch_size, min_count=min_count)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         kind = structure_of(structure)
         self.tag_column, self.composed, self.collate = tag_column, train is None, collator(kind)
@@ -76,9 +75,7 @@ class ParseData(ParseLoaders):
             raise ValueError(f"structure: projective and single_root are of dependency trees, got {structure}")
         given: list[Any]
         if train is None:
-            for name, value in {"val": val, "tag_column": tag_column}.items():
-                if value is not None:
-                    raise ValueError(f"data.{name}: needs data.train, the file of the training sentences")
+            check_only_with_train(val=val, tag_column=tag_column)
             given, held_out = (
                 [kind.of_arithmetic(sentence) for sentence in sentences(arithmetic, part, seed)]
                 for part in ("train", "val")
@@ -89,14 +86,13 @@ class ParseData(ParseLoaders):
             def read(path: Path) -> list[Any]:
                 return kind.read(path, tag_column, single_root, True, encoding)
 
-            given, held_out, source = read(train), read(val) if val else [], str(train)
-            if not val:
-                given, held_out = split(given, val_fraction, seed)
+            given, held_out = read_parts(read, train, val, val_fraction, seed)
+            source = str(train)
             given, left_out = projective_only(given, source) if projective else (given, "")
-            of = f"{train.name} and {val.name}" if val else train.name
-            self.says = f"{len(given)} training and {len(held_out)} validation sentences of {of}{left_out}"
+            self.says = sizes_of(given, held_out, train, val) + left_out
         self.labels = kind.labels(given, source)
-        self.words, self.characters, self.tags = inventory(given, min_count)
+        self.words, self.characters = inventory((sentence.tokens for sentence in given), min_count)
+        self.tags = sorted({tag for sentence in given for tag in sentence.tags if tag is not None})
         self.train, self.val = (TreeDataset(kind, part, self.labels) for part in (given, held_out))
 
 

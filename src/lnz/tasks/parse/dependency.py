@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from lnz import plot
+from lnz.distributions import DependencyTree, Softmax
 from lnz.errors import FormatError
 from lnz.io.dependencies import Dependencies, read_dependencies, rewrite_dependencies, write_dependencies
 from lnz.io.sentences import format_of, read_sentences
@@ -93,11 +94,16 @@ class Dependency(Structure):
     def greedy_nll(self, parser: DependencyParser, batch: Mapping[str, Any]) -> Tensor:
         return greedy.arcs_nll(parser, batch, batch["trees"])
 
-    def greedy_beliefs(self, parser: DependencyParser, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        return greedy.arc_beliefs(parser, batch)
+    def greedy(self, parser: DependencyParser, batch: Mapping[str, Any]) -> Softmax:
+        return greedy.arc_softmax(parser, batch)
 
-    def beliefs(self, parser: DependencyParser, batch: Mapping[str, Any], by: str) -> tuple[Tensor, Tensor]:
-        p = parser(batch)
+    def greedy_gold(self, trees: Tensor, lengths: Tensor, labels: Sequence[str]) -> Tensor:
+        return greedy.arc_places(trees, len(labels))
+
+    def greedy_beliefs(self, p: Softmax, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        return greedy.arc_beliefs(p, lengths)
+
+    def beliefs(self, p: DependencyTree, by: str) -> tuple[Tensor, Tensor]:
         return p.minimum_bayes_risk() if by == "mbr" else p.argmax(), p.marginals
 
     def says(self, settings: Mapping[str, Any]) -> str:

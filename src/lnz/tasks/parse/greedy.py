@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lnz.distributions import Softmax
 from lnz.nn import DependencyParser, SpanParser
 from lnz.ops.charts import within
 from lnz.typing import IGNORE
@@ -23,13 +24,25 @@ def arcs_nll(parser: DependencyParser, batch: Mapping[str, Any], trees: Tensor) 
     return lost + parser.relation_nll(parser.scorer.labels_of(roles, heads), trees)
 
 
-def arc_beliefs(parser: DependencyParser, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+def arc_softmax(parser: DependencyParser, batch: Mapping[str, Any]) -> Softmax:
+    """Over the heads and relations of each word, ``[B, N + 1, (N + 1) R]``."""
+    roles = parser.scorer.roles(parser.encoder(batch))
+    heads = _log_heads(parser.scorer.arcs(roles), batch["lengths"])
+    return Softmax((heads.unsqueeze(-1) + parser.scorer.labels(roles)).flatten(2))
+
+
+def arc_places(trees: Tensor, relations: int) -> Tensor:
+    """Gold heads and relations ``[B, N + 1, 2]`` as labels of :func:`arc_softmax`; −100 where one is not known."""
+    heads, labels = trees.unbind(-1)
+    unknown = (heads == IGNORE) | (labels == IGNORE) | (torch.arange(heads.shape[1], device=heads.device) == 0)
+    return (heads * relations + labels).masked_fill(unknown, IGNORE)
+
+
+def arc_beliefs(p: Softmax, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """The best head and relation of each word ``[B, N + 1, 2]``, and P(head, relation) ``[B, N + 1, N + 1, R]``."""
-    roles, lengths = parser.scorer.roles(parser.encoder(batch)), batch["lengths"]
-    joint = (_log_heads(parser.scorer.arcs(roles), lengths).unsqueeze(-1) + parser.scorer.labels(roles)).exp()
-    tops, relations = joint.max(-1)
-    heads = tops.argmax(-1)
-    best = torch.stack((heads, relations.gather(2, heads.unsqueeze(-1)).squeeze(-1)), -1)
+    joint = p.marginals.unflatten(2, (p.batch_shape[1], -1))
+    place = p.argmax()
+    best = torch.stack((place // joint.shape[3], place % joint.shape[3]), -1)
     best[:, 0] = 0
     beyond = torch.arange(best.shape[1], device=best.device) > lengths.unsqueeze(-1)
     return best.masked_fill(beyond.unsqueeze(-1), IGNORE), joint
@@ -45,15 +58,22 @@ def _log_heads(arcs: Tensor, lengths: Tensor) -> Tensor:
 
 def spans_nll(parser: SpanParser, batch: Mapping[str, Any], trees: Tensor) -> Tensor:
     """−Σ ln P(label) of the spans whose gold one is known, label 0 for those that are none, over the batch."""
-    scores = parser.scores(batch)
-    known = within(scores.shape[1], batch["lengths"]) & (trees != IGNORE)
-    return F.cross_entropy(scores[known], trees[known].clamp(min=0), reduction="sum")
+    gold = span_places(trees, batch["lengths"])
+    return F.cross_entropy(parser.scores(batch).flatten(0, 2), gold.flatten(), ignore_index=IGNORE, reduction="sum")
 
 
-def span_beliefs(parser: SpanParser, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+def span_softmax(parser: SpanParser, batch: Mapping[str, Any]) -> Softmax:
+    """Over the labels of each span, ``[B, N, N, L]``."""
+    return Softmax(parser.scores(batch))
+
+
+def span_places(trees: Tensor, lengths: Tensor) -> Tensor:
+    """Gold labels ``[B, N, N]``: 0 for spans that are none, −100 where not known, and where there is no span."""
+    known = within(trees.shape[1], lengths) & (trees != IGNORE)
+    return trees.clamp(min=0).masked_fill(~known, IGNORE)
+
+
+def span_beliefs(p: Softmax, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """The best label of each span ``[B, N, N]``, −1 where that is 0, and P(label) ``[B, N, N, L]``."""
-    scores = parser.scores(batch)
-    inside = within(scores.shape[1], batch["lengths"])
-    best = scores.argmax(3)
-    p = scores.softmax(3).masked_fill(~inside.unsqueeze(3), 0.0)
-    return best.masked_fill(~inside | (best == 0), -1), p
+    best, inside = p.argmax(), within(p.batch_shape[1], lengths)
+    return best.masked_fill(~inside | (best == 0), -1), p.marginals.masked_fill(~inside.unsqueeze(3), 0.0)

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lnz.distributions import Softmax, StructuredDistribution
 from lnz.nn import WordEncoder
 from lnz.nn.dependency_parser import Decoder
 from lnz.tasks.paired import PairedModule
 from lnz.tasks.parse.structure import Name, Parsed, Tags
 from lnz.tasks.parse.structures import structure_of
 from lnz.tasks.parse.text import words as words_of
+from lnz.typing import IGNORE
 
 METHODS = ("softmax", "tree")
 
@@ -56,6 +58,7 @@ class ParseModule(PairedModule):
     """
 
     task = "parse"
+    calibrated_by = "likelihood"
 
     def __init__(
         self,
@@ -124,30 +127,39 @@ class ParseModule(PairedModule):
             losses["tree"] = self.tree.nll(batch, batch["trees"])
         return self.added(losses, batch["lengths"].sum().clamp(min=1), len(batch["trees"]))
 
+    def models(self, batch: Mapping[str, Any]) -> dict[str, StructuredDistribution]:
+        """Per method, the distribution of a batch, at temperature 1."""
+        return {"softmax": self.structure.greedy(self.softmax, batch), "tree": self.tree(batch)}
+
     @torch.no_grad()
     def beliefs(self, batch: Mapping[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
         """Per method, what is predicted, as trees are, and the marginals."""
+        p: dict[str, Any] = {name: p.tempered(self.temperature(name)) for name, p in self.models(batch).items()}
         return {
-            "softmax": self.structure.greedy_beliefs(self.softmax, batch),
-            "tree": self.structure.beliefs(self.tree, batch, self.decode),
+            "softmax": self.structure.greedy_beliefs(p["softmax"], batch["lengths"]),
+            "tree": self.structure.beliefs(p["tree"], self.decode),
         }
+
+    def distributions(self, batch: Mapping[str, Any]) -> dict[str, tuple[StructuredDistribution, Tensor]]:
+        p, trees = self.models(batch), batch["trees"]
+        labels = self.structure.greedy_gold(trees, batch["lengths"], self.labels)
+        known = labels != IGNORE
+        none = torch.isneginf(p["tree"].log_prob(trees))  # as where arcs cross, and must not
+        trees = trees.masked_fill(none.view(-1, *[1] * (trees.dim() - 1)), IGNORE)
+        return {"softmax": (Softmax(p["softmax"].scores[known]), labels[known]), "tree": (p["tree"], trees)}
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         for method, (predicted, marginals) in self.beliefs(batch).items():
             self.measures[method].update(predicted, marginals, batch["trees"], batch["gold"].items)
 
-    def on_validation_epoch_end(self) -> None:
-        for method, measures in self.measures.items():
-            values = measures.compute()
-            values["score"] = values[self.structure.score]  # what the best checkpoint is chosen by
-            for name, value in values.items():
-                self.log(f"val/{method}_{name}", value, sync_dist=True)  # equal in all processes already
-            measures.reset()
+    def score(self, values: Mapping[str, Tensor]) -> Tensor:
+        return values[self.structure.score]
 
     @torch.no_grad()
     def parse(self, sentences: Sequence[Parsed]) -> list[Any]:
         """The sentences with the trees of the structured network, in one batch; those that they have are not read."""
-        trees = self.tree.decode(words_of(sentences), self.decode)
+        p = self.tree(words_of(sentences)).tempered(self.temperature("tree"))
+        trees = self.structure.beliefs(p, self.decode)[0]
         pairs = zip(sentences, trees, strict=True)
         return [self.structure.decode(sentence, tree, self.labels) for sentence, tree in pairs]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lnz.tasks.parse.module import ParseModule
+from lnz.tasks.sentences import by_length
 
 BATCH = 32
 
@@ -34,10 +35,6 @@ def predict(checkpoint: Mapping[str, Any], source: str, text: Path, output: Path
     module = ParseModule.from_checkpoint(checkpoint, source)
     settings, structure = module.settings, module.structure
     sentences = structure.read(text, settings["tag_column"], settings["single_root"], False, encoding)
-    order = sorted(range(len(sentences)), key=lambda k: len(sentences[k]))
-    parsed: dict[int, Any] = {}
-    for start in range(0, len(order), BATCH):
-        part = order[start : start + BATCH]
-        parsed |= dict(zip(part, module.parse([sentences[k] for k in part]), strict=True))
-    structure.write(text, output, [parsed[k] for k in range(len(sentences))], encoding)
+    parsed = by_length(sentences, BATCH, module.parse)
+    structure.write(text, output, parsed, encoding)
     return len(sentences)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.table import Table
 
+from lnz.tasks.calibrated import calibration_line
 from lnz.tasks.page import Page
 from lnz.tasks.parse.structure import Name
 from lnz.tasks.parse.structures import HIGHER_IS_BETTER, PERCENT, TITLES, structure_of
 from lnz.tasks.versus import Versus
 
-VERSUS = Versus("tree", "tree", TITLES, HIGHER_IS_BETTER, PERCENT)
+VERSUS = Versus("tree", "tree", TITLES, HIGHER_IS_BETTER, PERCENT, baseline="treebank grammar")
 NOTES = {
     "dependency": (
         "UAS and LAS count words with the right head, and of these the ones with the right relation, as the scorer of "
@@ -23,7 +24,8 @@ NOTES = {
     "constituency": (
         "F1 counts labelled brackets as EVALB does with COLLINS.prm: tags and punctuation do not count, nor does TOP; "
         "PRT is ADVP. The marginal negative log-likelihood is −ln of the probability of what each span is, a chain of "
-        "constituents or none, in nats per word."
+        "constituents or none, in nats per word. The treebank grammar is read off the training trees, made binary, its "
+        "rules at their relative frequencies, given the gold tags; its answers are most probable derivations."
     ),
 }
 NOTE = (
@@ -44,6 +46,9 @@ class Result:
         structure: of the trees.
         kind: what trees there are, in words.
         data: what was parsed, in words.
+        temperatures: by method, that its scores were divided by; none where none were fitted.
+        baseline: the measures of the grammar that is read off the training trees, where these have tags.
+        reliability: per method and bin, the mean probability, the share of right answers, the share of all answers.
     """
 
     seed: int
@@ -53,6 +58,9 @@ class Result:
     structure: Name
     kind: str
     data: str
+    baseline: dict[str, float] = field(default_factory=dict)
+    temperatures: dict[str, float] = field(default_factory=dict)
+    reliability: dict[str, list[list[float]]] = field(default_factory=dict)
 
 
 def caption(results: Sequence[Result], about: str = "") -> str:
@@ -65,7 +73,8 @@ def caption(results: Sequence[Result], about: str = "") -> str:
     return (
         f"softmax: one per {each}; tree: exponential softmax over {results[0].kind}, by maximum likelihood. "
         f"{about or results[0].data}. Seed {seeds}{spread}.{which} {structure_of(results[0].structure).rules}; "
-        f"marginal NLL per word, ECE the expected calibration error.{cost}"
+        f"marginal NLL per word, ECE the expected calibration error."
+        f"{calibration_line(results[0].temperatures, VERSUS.names)}{cost}"
     )
 
 
@@ -89,7 +98,7 @@ def page(results: Sequence[Result], picture: bytes, config: str, about: Mapping[
         notes=[caption(results), NOTES[structure.name], NOTE],
         picture=picture,
         picture_says=structure.picture_says,
-        charts=VERSUS.curves(results, wanted),
+        charts=[*VERSUS.curves(results, wanted), *VERSUS.reliability(results)],
         config=config,
         about=about,
     ).html()

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
 from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
-from rich.table import Table
 
 from lnz import plot
+from lnz.tasks import calibrated
+from lnz.tasks.paired_task import PairedTask
 from lnz.tasks.parse import report
-from lnz.tasks.parse.data import ParseData, ParseLoaders
+from lnz.tasks.parse.data import ParseData
 from lnz.tasks.parse.evaluate import ParseTest
-from lnz.tasks.parse.module import METHODS, ParseModule
+from lnz.tasks.parse.module import ParseModule
 from lnz.tasks.parse.structure import Name
-from lnz.tasks.parse.structures import TITLES
 from lnz.tasks.run import run as run_task
-from lnz.tasks.task import Task
 
 DESCRIPTION = """Train a network that parses sentences, once ending in an exponential softmax over whole trees and once,
 beside it, in independent softmaxes, over the heads of each word or the labels of each span: same architecture, initial
@@ -33,6 +32,8 @@ EXAMPLES = """examples:
     lnz fit parse --structure constituency --data.train train.ptb --data.val dev.ptb --data.tag_column tag
   trees without crossing arcs, by Eisner's chart:
     lnz fit parse --projective true
+  probabilities that fit the validation data (one temperature per method, kept in the checkpoints):
+    lnz fit parse --data.train en-train.conllu --data.val en-dev.conllu --calibrate
   a configuration file, something changed:
     lnz fit parse --config configs/parse_ewt.yaml --trainer.max_epochs 2 --output runs/short
   go on after a crash or Ctrl-C:
@@ -42,7 +43,7 @@ the best by validation LAS or F1) and a TensorBoard log (tensorboard --logdir ru
 sentences."""
 
 
-class ParseTask(Task):
+class ParseTask(PairedTask):
     """The tree of every sentence."""
 
     name = "parse"
@@ -51,7 +52,7 @@ class ParseTask(Task):
     module = ParseModule
     data = ParseData
     test = ParseTest
-    result = report.Result
+    report = report
     best = ("val/tree_score", "max")
     epochs = 12
 
@@ -61,42 +62,23 @@ class ParseTask(Task):
             "--projective", type=bool, default=False, help="Of dependency trees: whether arcs may not cross."
         )
         parser.add_argument("--single_root", type=bool, default=True, help="Of dependency trees: whether one root.")
+        parser.add_argument("--calibrate", action="store_true", help=calibrated.HELP)
         for name in ("structure", "projective", "single_root"):
             parser.link_arguments(name, f"model.{name}")
             parser.link_arguments(name, f"data.{name}")
         for name in ("labels", "words", "characters", "tags", "tag_column", "composed"):
             parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
 
+    def about(self, module: ParseModule) -> dict[str, Any]:
+        return {"structure": module.structure.name, "kind": module.structure.says(module.settings)}
+
     def judge(
-        self,
-        seed: int,
-        trainer: pl.Trainer,
-        module: ParseModule,
-        data: ParseData,
-        seconds: float,
-        history: list[dict[str, float]],
+        self, seed: int, trainer: pl.Trainer, module: Any, data: Any, seconds: float, history: list[dict[str, float]]
     ) -> report.Result:
-        """The measures on the validation sentences."""
-        return self._measured(seed, trainer, module, data, seconds, history)
-
-    def evaluate(self, seed: int, trainer: pl.Trainer, module: ParseModule, data: ParseTest) -> report.Result:
-        return self._measured(seed, trainer, module, data, 0.0, [])
-
-    def _measured(
-        self,
-        seed: int,
-        trainer: pl.Trainer,
-        module: ParseModule,
-        data: ParseLoaders,
-        seconds: float,
-        history: list[dict[str, float]],
-    ) -> report.Result:
-        values = trainer.validate(module, datamodule=data, verbose=False)[0]
-        measures = {
-            m: {name: values[f"val/{m}_{name}"] for name in TITLES if f"val/{m}_{name}" in values} for m in METHODS
-        }
-        structure, kind = module.structure.name, module.structure.says(module.settings)
-        return report.Result(seed, measures, seconds, history, structure, kind, data.says)
+        """The measures on the validation sentences, and those of what needs no network."""
+        result = super().judge(seed, trainer, module, data, seconds, history)
+        baseline = module.structure.baseline(data.train, data.val, data.labels, data.tags)
+        return dataclasses.replace(result, baseline=baseline)
 
     def picture(self, module: ParseModule, data: ParseData, count: int = 4) -> bytes:
         """Trees of the first validation sentences: what is predicted, right and wrong, and what was missed."""
@@ -104,12 +86,6 @@ class ParseTask(Task):
         sentences = [sentence for sentence in data.val.sentences if 2 < len(sentence) <= plot.MOST_WORDS][:count]
         sentences = sentences or data.val.sentences[:1]
         return plot.png(module.structure.picture(list(zip(sentences, module.parse(sentences), strict=True))))
-
-    def table(self, results: Sequence[report.Result], about: str = "") -> Table:
-        return report.table(results, about)
-
-    def page(self, results: Sequence[report.Result], picture: bytes, config: str, about: Mapping[str, Any]) -> str:
-        return report.page(results, picture, config, about)
 
 
 run = partial(run_task, ParseTask())

@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from lnz.distributions import Softmax
 from lnz.io.dependencies import TagColumn
 from lnz.tasks.parse.arithmetic import Sentence as Composed
 
@@ -28,6 +29,16 @@ class Parsed(Protocol):
     def tags(self) -> Sequence[str | None]: ...
 
     def __len__(self) -> int: ...
+
+
+class Examples(Protocol):
+    """Sentences, and their trees as tensors."""
+
+    @property
+    def sentences(self) -> Sequence[Any]: ...
+
+    @property
+    def trees(self) -> Sequence[Tensor]: ...
 
 
 class Structure(ABC):
@@ -83,12 +94,24 @@ class Structure(ABC):
         """The loss of the baseline, summed over the batch."""
 
     @abstractmethod
-    def greedy_beliefs(self, parser: Any, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    def greedy(self, parser: Any, batch: Mapping[str, Any]) -> Softmax:
+        """The distribution of the baseline."""
+
+    @abstractmethod
+    def greedy_gold(self, trees: Tensor, lengths: Tensor, labels: Sequence[str]) -> Tensor:
+        """Gold trees as labels of that."""
+
+    @abstractmethod
+    def greedy_beliefs(self, p: Softmax, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """What the baseline predicts, and how probable that is."""
 
     @abstractmethod
-    def beliefs(self, parser: Any, batch: Mapping[str, Any], by: str) -> tuple[Tensor, Tensor]:
+    def beliefs(self, p: Any, by: str) -> tuple[Tensor, Tensor]:
         """What the structured network predicts, and its marginals."""
+
+    def baseline(self, train: Examples, val: Examples, labels: Sequence[str], tags: Sequence[str]) -> dict[str, float]:
+        """The measures of what needs no network, learnt from training sentences with ``tags``; none by default."""
+        return {}
 
     @abstractmethod
     def says(self, settings: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -12,14 +11,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lnz.tasks.parse.structure import Parsed, Structure, padded
-
-
-def inventory(sentences: Sequence[Parsed], min_count: int) -> tuple[list[str], list[str], list[str]]:
-    """Words in lower case that occur at least ``min_count`` times, every character, every tag; all sorted."""
-    words = Counter(token.lower() for sentence in sentences for token in sentence.tokens)
-    characters = {character for sentence in sentences for token in sentence.tokens for character in token}
-    tags = {tag for sentence in sentences for tag in sentence.tags if tag is not None}
-    return sorted(word for word, count in words.items() if count >= min_count), sorted(characters), sorted(tags)
 
 
 class Kept:

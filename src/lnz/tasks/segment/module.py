@@ -176,7 +176,7 @@ class SegmentModule(CalibratedModule):
         else:
             self.mrf, self.softmax = small(in_channels, num_classes, width, dilations, grid)
         if objective == "softmax":
-            for name, parameter in self.mrf[1].named_parameters():
+            for name, parameter in self.mrf[1].named_parameters():  # type: ignore[index]
                 parameter.requires_grad_(name.startswith("nodes."))
         self.shift: Tensor | None  # of scores in training, [L]
         self.register_buffer("shift", None if weights is None else -torch.tensor(weights).log(), persistent=False)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from rich.console import RenderableType
 
 from lnz import plot
 from lnz.tasks import calibrated
@@ -69,7 +67,7 @@ class SegmentTask(Task):
     module = SegmentModule
     data = SegmentData
     test = SegmentTest
-    result = report.Result
+    report = report
     best = ("val/mrf_miou", "max")
     epochs = 20
 
@@ -154,12 +152,6 @@ class SegmentTask(Task):
             confidence.append(certainty[0])
         legend = data.legend
         return plot.png(plot.segmentation(images, columns, confidence, legend.names, legend.colours))
-
-    def table(self, results: Sequence[report.Result], about: str = "") -> RenderableType:
-        return report.table(results, about)
-
-    def page(self, results: Sequence[report.Result], picture: bytes, config: str, about: Mapping[str, Any]) -> str:
-        return report.page(results, picture, config, about)
 
 
 def _of_one_run(objective: str) -> str:

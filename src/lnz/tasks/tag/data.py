@@ -7,7 +7,8 @@ from typing import Literal
 
 from lnz.io.sentences import Column, Sentence, format_of, read_sentences
 from lnz.nn.tag_schemes import Scheme
-from lnz.tasks.loaders import SequenceLoaders, split
+from lnz.tasks.loaders import SequenceLoaders
+from lnz.tasks.sentences import check_only_with_train, check_sizes, inventory, read_parts, sizes_of
 from lnz.tasks.tag import strings as composed
 from lnz.tasks.tag import text
 from lnz.tasks.tag.strings import StringDataset, Strings
@@ -63,18 +64,14 @@ class TagData(TagLoaders):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in {"batch_size": batch_size, "min_count": min_count}.items():
-            if value < 1:
-                raise ValueError(f"data.{name}: expected a positive integer, got {value}")
+        check_sizes(batch_size=batch_size, min_count=min_count)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.scheme, self.column = scheme, column
         self.words: list[str] = []
         self.characters: list[str] = []
         self.image_size: tuple[int, int] | None = None
         if train is None:
-            for name, value in {"val": val, "file_format": file_format, "scheme": scheme}.items():
-                if value is not None:
-                    raise ValueError(f"data.{name}: needs data.train, the file of the training sentences")
+            check_only_with_train(val=val, file_format=file_format, scheme=scheme)
             self.train = StringDataset(strings, "train", seed)
             self.val = StringDataset(strings, "val", seed)
             self.tags, self.image_size, self.collate = strings.tags, StringDataset.size, composed.collate
@@ -85,21 +82,17 @@ class TagData(TagLoaders):
             kind = file_format or tagged(path)
             return read_sentences(path, kind=kind, column=column, tag_column=tag_column, encoding=encoding)
 
-        sentences = read(train)
-        held_out, source = (read(val), str(val)) if val else ([], str(train))
-        if not val:
-            sentences, held_out = split(sentences, val_fraction, seed)
+        sentences, held_out = read_parts(read, train, val, val_fraction, seed)
+        source = str(val or train)
         self.tags = text.tags_of(sentences, str(train))
         self.train = text.SentenceDataset(sentences, self.tags, str(train))
         self.val = text.SentenceDataset(held_out, self.tags, source)
         if scheme is not None:
             text.check_scheme(sentences, self.tags, scheme, str(train))
             text.check_scheme(held_out, self.tags, scheme, source)
-        self.words, self.characters = text.inventory(sentences, min_count)
+        self.words, self.characters = inventory((sentence.tokens for sentence in sentences), min_count)
         self.collate = text.collate
-        self.says = f"{len(sentences)} training and {len(held_out)} validation sentences of {train.name}" + (
-            f" and {val.name}" if val else ""
-        )
+        self.says = sizes_of(sentences, held_out, train, val)
 
 
 def tagged(path: Path) -> Literal["conllu", "columns"]:

@@ -31,8 +31,9 @@ class HuggingFaceEncoder(nn.Module):
             )
         self.model, self.tokenizer = model.train(), tokenizer  # which is made ready to predict, without dropout
         self.width: int = model.config.hidden_size
-        positions = getattr(model.config, "max_position_embeddings", None)
-        self.longest: int = min(tokenizer.model_max_length, positions or tokenizer.model_max_length)
+        from lnz.hf.words import longest_input
+
+        self.longest = longest_input(model, tokenizer)
 
     @classmethod
     def from_pretrained(cls, pretrained: str) -> HuggingFaceEncoder:
@@ -87,15 +88,9 @@ class HuggingFaceEncoder(nn.Module):
 
     def _pieces(self, sentences: Sequence[Sequence[str]]) -> tuple[dict[str, Tensor], Tensor]:
         """The tokenizer's tensors ``[B, P]``, and the place of each word's first piece, ``int64 [B, T]``."""
-        known = [list(words) for words in sentences]
-        encoded = self._encoded(known)
-        places = [_first(encoded.word_ids(row)) for row in range(len(known))]
-        lost = [(row, k) for row, words in enumerate(known) for k in range(len(words)) if k not in places[row]]
-        if lost:  # of characters that the tokenizer drops: unknown words instead
-            for row, k in lost:
-                known[row][k] = self.tokenizer.unk_token
-            encoded = self._encoded(known)
-            places = [_first(encoded.word_ids(row)) for row in range(len(known))]
+        from lnz.hf.words import first_pieces
+
+        encoded, places = first_pieces(self.tokenizer, sentences, padding=True, return_tensors="pt")
         length = encoded["input_ids"].shape[1]
         if length > self.longest:
             counts = encoded["attention_mask"].sum(1)
@@ -103,20 +98,8 @@ class HuggingFaceEncoder(nn.Module):
             raise ValueError(
                 f"model.pretrained: expected sentences of at most {self.longest} pieces, got {length}: {words!r} …"
             )
-        rows = [torch.tensor([place[k] for k in range(len(words))]) for place, words in zip(places, known, strict=True)]
+        rows = [torch.tensor([place[k] for k in range(len(place))]) for place in places]
         return dict(encoded), nn.utils.rnn.pad_sequence(rows, batch_first=True)
-
-    def _encoded(self, sentences: Sequence[Sequence[str]]) -> Any:
-        return self.tokenizer(sentences, is_split_into_words=True, padding=True, return_tensors="pt")
-
-
-def _first(word_ids: Sequence[int | None]) -> dict[int, int]:
-    """The place of the first piece of each word."""
-    places: dict[int, int] = {}
-    for place, word in enumerate(word_ids):
-        if word is not None:
-            places.setdefault(word, place)
-    return places
 
 
 def _transformers() -> ModuleType:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lnz.distributions import LinearChain
 from lnz.nn import LinearChainCRF
 from lnz.nn.tag_schemes import Scheme
+from lnz.tasks.tag.feature_encoder import FeatureEncoder
 
 
 class Encoder(Protocol):
@@ -42,7 +43,8 @@ class Tagger(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.nodes = nn.Linear(encoder.width, num_tags)  # type: ignore[arg-type]
+        scored = isinstance(encoder, FeatureEncoder)  # a weight per feature and tag: nothing follows
+        self.nodes = nn.Identity() if scored else nn.Linear(encoder.width, num_tags)  # type: ignore[arg-type]
         if not chain:
             self.crf = None
         elif scheme is None:

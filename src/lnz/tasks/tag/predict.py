@@ -10,7 +10,8 @@ import torch
 
 from lnz.errors import FormatError
 from lnz.io.conllu import rewrite_conllu, write_conllu
-from lnz.io.sentences import format_of, read_sentences, write_tagged
+from lnz.io.sentences import Sentence, format_of, read_sentences, write_tagged
+from lnz.tasks.sentences import by_length
 from lnz.tasks.tag.module import TagModule
 
 BATCH = 32
@@ -38,17 +39,16 @@ def predict(checkpoint: Mapping[str, Any], source: str, text: Path, output: Path
     check_sentences(checkpoint, source)
     column = module.settings["column"]
     sentences = read_sentences(text, column=column, tag_column=None, encoding=encoding)
-    order = sorted(range(len(sentences)), key=lambda k: len(sentences[k]))
-    tags: dict[int, list[str]] = {}
-    for start in range(0, len(order), BATCH):
-        part = order[start : start + BATCH]
-        tokens = [sentences[k].tokens for k in part]
-        batch = {"tokens": tokens, "lengths": torch.tensor([len(words) for words in tokens])}
-        tags |= dict(zip(part, module.predict_step(batch, 0), strict=True))
+
+    def tag(some: list[Sentence]) -> list[list[str]]:
+        tokens = [sentence.tokens for sentence in some]
+        return module.predict_step({"tokens": tokens, "lengths": torch.tensor([len(words) for words in tokens])}, 0)
+
+    tags = by_length(sentences, BATCH, tag)
     if format_of(text) == "conllu":
-        rewrite_conllu(text, output, ({column: tags[k]} for k in range(len(sentences))), encoding)
+        rewrite_conllu(text, output, ({column: found} for found in tags), encoding)
         return len(sentences)
-    tagged = ((sentence.tokens, tags[k]) for k, sentence in enumerate(sentences))
+    tagged = ((sentence.tokens, found) for sentence, found in zip(sentences, tags, strict=True))
     if format_of(output) == "conllu":
         write_conllu(output, ((words, {column: found}) for words, found in tagged))
     else:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from itertools import pairwise
 from typing import Any, Literal
 
-import lightning.pytorch as pl
 import torch
-from rich.table import Table
 
 from lnz import plot
 from lnz.tasks import calibrated
+from lnz.tasks.console import Console
+from lnz.tasks.paired_task import PairedTask
 from lnz.tasks.run import run as run_task
 from lnz.tasks.tag import report
-from lnz.tasks.tag.data import TagData, TagLoaders
+from lnz.tasks.tag.data import TagData
 from lnz.tasks.tag.evaluate import TagTest
-from lnz.tasks.tag.measures import TITLES
-from lnz.tasks.tag.module import METHODS, TagModule
+from lnz.tasks.tag.module import TagModule
 from lnz.tasks.tag.objectives import NAMES
-from lnz.tasks.task import Task
 
 DESCRIPTION = """Train a network that tags every element of a sequence, once ending in an exponential softmax over whole
 taggings (a linear chain) and once, beside it, in an independent softmax per element: same architecture, initial
@@ -35,6 +32,10 @@ EXAMPLES = """examples:
     lnz fit tag --data.train train.bio --data.val dev.bio --data.scheme BIO
   a pretrained encoder of Hugging Face's transformers (pip install 'lnz[transformers]'), a name or a folder:
     lnz fit tag --data.train train.bio --model.encoder hf --model.pretrained FOLDER --trainer.max_epochs 4
+  a weight per feature and tag instead of a network, in seconds; templates and weights of the penalties as you like:
+    lnz fit tag --data.train train.bio --data.val dev.bio --data.scheme BIO --model features --model.learning.c1 0.05
+  embeddings that start from vectors of word2vec, GloVe or fastText (.vec):
+    lnz fit tag --data.train train.bio --data.val dev.bio --model.vectors glove.6B.100d.txt
   another objective than maximum likelihood:
     lnz fit tag --objective hinge
   probabilities that fit the validation data (one temperature per method, kept in the checkpoints):
@@ -47,7 +48,7 @@ The run folder then holds report.html, picture.png, results.json, config.yaml an
 the best by validation F1 of spans, or accuracy) and a TensorBoard log (tensorboard --logdir runs)."""
 
 
-class TagTask(Task):
+class TagTask(PairedTask):
     """A tag for every element of a sequence."""
 
     name = "tag"
@@ -56,7 +57,7 @@ class TagTask(Task):
     module = TagModule
     data = TagData
     test = TagTest
-    result = report.Result
+    report = report
     best = ("val/crf_score", "max")
     epochs = 12
 
@@ -72,37 +73,8 @@ class TagTask(Task):
         for name in ("tags", "words", "characters", "image_size", "scheme", "column"):
             parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
 
-    def judge(
-        self,
-        seed: int,
-        trainer: pl.Trainer,
-        module: TagModule,
-        data: TagData,
-        seconds: float,
-        history: list[dict[str, float]],
-    ) -> report.Result:
-        """The measures on the validation sequences."""
-        return self._measured(seed, trainer, module, data, seconds, history)
-
-    def evaluate(self, seed: int, trainer: pl.Trainer, module: TagModule, data: TagTest) -> report.Result:
-        return self._measured(seed, trainer, module, data, 0.0, [])
-
-    def _measured(
-        self,
-        seed: int,
-        trainer: pl.Trainer,
-        module: TagModule,
-        data: TagLoaders,
-        seconds: float,
-        history: list[dict[str, float]],
-    ) -> report.Result:
-        values = trainer.validate(module, datamodule=data, verbose=False)[0]
-        measures = {
-            m: {name: values[f"val/{m}_{name}"] for name in TITLES if f"val/{m}_{name}" in values} for m in METHODS
-        }
-        objective: str = module.settings["objective"]
-        temperatures, reliability = dict(module.temperatures), dict(module.reliability)
-        return report.Result(seed, measures, seconds, history, objective, data.says, temperatures, reliability)
+    def about(self, module: TagModule) -> dict[str, Any]:
+        return {"objective": module.settings["objective"]}
 
     def picture(self, module: TagModule, data: TagData, count: int = 4) -> bytes:
         """Marginals of the first validation sequences with gold and best tags, and the scores of transitions."""
@@ -124,11 +96,11 @@ class TagTask(Task):
         assert module.crf.crf is not None
         return plot.png(plot.tagging(rows, data.tags, module.crf.crf.transitions.detach()))
 
-    def table(self, results: Sequence[report.Result], about: str = "") -> Table:
-        return report.table(results, about)
 
-    def page(self, results: Sequence[report.Result], picture: bytes, config: str, about: Mapping[str, Any]) -> str:
-        return report.page(results, picture, config, about)
-
-
-run = partial(run_task, TagTask())
+def run(argv: list[str], console: Console) -> None:
+    """Run ``lnz fit tag``; ``--model features`` is short for ``--model.encoder features``."""
+    joined = [f"--model.encoder={arg.partition('=')[2]}" if arg == "--model=features" else arg for arg in argv]
+    for k, (flag, value) in enumerate(pairwise(argv)):
+        if (flag, value) == ("--model", "features"):
+            joined[k] = "--model.encoder"
+    run_task(TagTask(), joined, console)

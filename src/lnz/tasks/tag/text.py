@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,13 +95,6 @@ def check_scheme(sentences: Sequence[Sentence], tags: Sequence[str], scheme: Sch
             before = tag
         if before is not None and end[number[before]] != 0:
             raise FormatError(f"{source}, line {sentence.lines[-1]}: {before!r} cannot end a sentence in {scheme}")
-
-
-def inventory(sentences: Sequence[Sentence], min_count: int) -> tuple[list[str], list[str]]:
-    """The words, in lower case, that occur at least ``min_count`` times, and every character; both sorted."""
-    words = Counter(token.lower() for sentence in sentences for token in sentence.tokens)
-    characters = {character for sentence in sentences for token in sentence.tokens for character in token}
-    return sorted(word for word, count in words.items() if count >= min_count), sorted(characters)
 
 
 def _few(tags: Sequence[str]) -> str:

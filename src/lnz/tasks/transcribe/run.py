@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
-from rich.table import Table
 
 from lnz import plot
 from lnz.tasks.run import run as run_task
@@ -55,7 +53,7 @@ class TranscribeTask(Task):
     module = TranscribeModule
     data = TranscribeData
     test = TranscribeTest
-    result = report.Result
+    report = report
     best = ("val/cer", "min")
     epochs = 20
 
@@ -102,12 +100,6 @@ class TranscribeTask(Task):
             found = align(module, waveform, recording.text, recording.name).tiers
             shown.append((recording.name, waveform, judge.gold_tiers(found, recording)))
         return plot.png(drawn(module, shown))
-
-    def table(self, results: Sequence[report.Result], about: str = "") -> Table:
-        return report.table(results, about)
-
-    def page(self, results: Sequence[report.Result], picture: bytes, config: str, about: Mapping[str, Any]) -> str:
-        return report.page(results, picture, config, about)
 
 
 run = partial(run_task, TranscribeTask())

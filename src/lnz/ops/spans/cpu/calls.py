@@ -16,8 +16,8 @@ SHARED = 2**15  # steps of the recursion, and scores, from which threads share t
 SHARES = 4  # per thread: sentences are of different lengths
 
 
-def forward_backward(given: Spans) -> tuple[Tensor, Tensor, Tensor]:
-    """ln Z, float64 ``[B]``, marginals, and which entries are in range, bool ``[B]``.
+def forward_backward(given: Spans) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """ln Z, float64 ``[B]``, peaks and shares ``[B, N, N]``, and which entries are in range, bool ``[B]``.
 
     The results of the others, which have scores that are NaN or ∞, mean nothing.
     """
@@ -25,9 +25,18 @@ def forward_backward(given: Spans) -> tuple[Tensor, Tensor, Tensor]:
 
     scores = given.scores
     log_z, in_range = torch.empty(len(scores), dtype=torch.float64), torch.empty(len(scores), dtype=torch.bool)
-    marginals = buffers.empty(*scores.shape, dtype=scores.dtype)
-    _in_parallel(run, given, log_z.numpy(), marginals.numpy(), in_range.numpy())
-    return log_z, marginals, in_range
+    peaks, shares = scores.new_empty(scores.shape[:-1]), scores.new_empty(scores.shape[:-1])
+    _in_parallel(run, given, log_z.numpy(), peaks.numpy(), shares.numpy(), in_range.numpy())
+    return log_z, peaks, shares, in_range
+
+
+def share(given: Spans, peaks: Tensor, shares: Tensor, weight: Tensor) -> Tensor:
+    """Marginals times the weight ``[B]`` of each sentence, ``[B, N, N, L]``."""
+    from lnz.ops.spans.cpu.labels import share as run
+
+    out = buffers.empty(*given.scores.shape, dtype=given.scores.dtype)
+    _in_parallel(run, given, *arrays(peaks, shares, weight), out.numpy())
+    return out
 
 
 def viterbi(given: Spans) -> tuple[Tensor, Tensor]:
