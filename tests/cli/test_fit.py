@@ -204,14 +204,14 @@ def test_trains_by_the_objective_asked_for(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_every_objective_in_one_table(tmp_path, capsys):
-    from lnz.tasks.segment.objectives import NAMES
+    from lnz.tasks.segment.objectives import COMPARED
 
     output = tmp_path / "run"
     wide = ["--trainer.max_epochs", 1, "--output", output]
     assert fit(*TINY, *QUIET, *wide, "--objective", "all") == 0
     written = (output / "comparison.md").read_text()
     rows = [line.split(" | ") for line in written.splitlines() if line.startswith("| ")]
-    assert [row[0].removeprefix("| ") for row in rows[2:]] == list(NAMES)
+    assert [row[0].removeprefix("| ") for row in rows[2:]] == list(COMPARED)
     pixels = results(output / "nll-trw")[0]["measures"]["mrf"]["accuracy"]
     assert rows[3][1] == f"{100 * pixels:.2f}"
     alone = results(output / "softmax")[0]["measures"]
@@ -253,7 +253,7 @@ class TestErrors:
         assert "batch_size: expected a positive integer, got 0" in self.told(capsys, "--data.batch_size", 0, *output)
         assert "seeds: expected a positive integer, got 0" in self.told(capsys, "--seeds", 0, *output)
         assert "'shared', 'contrast', 'full'" in self.told(capsys, "--model.edges", "potts", *output)
-        assert "'nll-bp', 'nll-trw', 'mean-field'" in self.told(capsys, "--objective", "em", *output)
+        assert "'nll', 'nll-bp', 'nll-trw', 'mean-field'" in self.told(capsys, "--objective", "em", *output)
         schedule = ["--objective", "label-adjustment", "--model.epsilon", 0]
         assert "expected positive numbers, got 0" in self.told(capsys, *schedule, *output)
         assert "--modle.edges" in self.told(capsys, "--modle.edges", "full", *output)

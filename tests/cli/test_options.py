@@ -5,7 +5,9 @@ import pytest
 from lnz.cli import main
 
 EDGES = "--model.edges: expected one of 'shared', 'contrast', 'full', 'bilateral', got 'potts'"
-OBJECTIVES = "'nll-bp', 'nll-trw', 'mean-field', 'mcmc', 'pseudolikelihood', 'cd', 'pcd', 'label-adjustment', 'hinge'"
+OBJECTIVES = (
+    "'nll', 'nll-bp', 'nll-trw', 'mean-field', 'mcmc', 'pseudolikelihood', 'cd', 'pcd', 'label-adjustment', 'hinge'"
+)
 
 TOLD = {
     # prefixes of options

@@ -5,7 +5,7 @@ from PIL import Image
 
 from lnz.errors import FormatError
 from lnz.io.masks import Coding
-from lnz.tasks.segment.data import FolderDataset, SegmentData, collate
+from lnz.tasks.segment.data import Augmented, FolderDataset, SegmentData, collate
 from lnz.tasks.segment.scenes import SceneDataset, Scenes, compose, digit_pool
 from lnz.tasks.streams import Keys, generator
 
@@ -85,7 +85,7 @@ class TestKeys:
 class TestFolder:
     def test_draws_a_split(self, tmp_path):
         data = SegmentData(write_folder(tmp_path), mask_suffix="_mask", val_fraction=0.4)
-        train, val = ({pair.name for pair in part.pairs} for part in (data.train, data.val))
+        train, val = ({pair.name for pair in part.pairs} for part in (data.train.examples, data.val))
         assert (len(train), len(val), train & val) == (3, 2, set())
         assert (data.num_classes, data.in_channels) == (3, 3)
 
@@ -94,7 +94,7 @@ class TestFolder:
         (tmp_path / "val.txt").write_text("im1\nim3\n")
         data = SegmentData(tmp_path / "d", mask_suffix="_mask", val_list=tmp_path / "val.txt")
         assert [pair.name for pair in data.val.pairs] == ["im1", "im3"]
-        assert [pair.name for pair in data.train.pairs] == ["im0", "im2", "im4"]
+        assert [pair.name for pair in data.train.examples.pairs] == ["im0", "im2", "im4"]
 
     def test_an_image_in_both_lists(self, tmp_path):
         write_folder(tmp_path / "d")
@@ -123,8 +123,8 @@ class TestFolder:
         assert data.train[(0, 0)]["labels"][0, 0] == -100
 
     def test_augmentation_is_a_function_of_the_key(self, tmp_path):
-        pairs = SegmentData(write_folder(tmp_path, size=(16, 16)), mask_suffix="_mask").train.pairs
-        a, b = (FolderDataset(pairs, Coding(), 5, flip=True, crop=4) for _ in range(2))
+        pairs = SegmentData(write_folder(tmp_path, size=(16, 16)), mask_suffix="_mask").train.examples.pairs
+        a, b = (Augmented(FolderDataset(pairs, Coding()), 5, flip=True, crop=4) for _ in range(2))
         for key in [(0, 0), (0, 1), (1, 0), (2, 0)]:
             torch.rand(3)  # the global stream does not matter
             assert torch.equal(a[key]["image"], b[key]["image"])
@@ -142,6 +142,26 @@ class TestFolder:
             example = data.train[(epoch, 0)]
             assert torch.equal((example["image"][0] * 255).round().long(), example["labels"])
 
+    def test_void_stays_with_its_pixels(self, tmp_path):
+        """Cut and mirrored, a pixel of the image keeps its place in it, and its label, unobserved or not."""
+        data = SegmentData(write_folder(tmp_path, void=True), mask_suffix="_mask", void_label=9, flip=True, crop=4)
+        seen = 0
+        for epoch in range(8):
+            for index in range(len(data.train)):
+                example, whole = data.train[(epoch, index)], data.train.examples[(epoch, index)]
+                assert example["labels"].shape == (4, 4)
+                for name in ("labels", "image"):
+                    of_whole = whole[name].flatten(-2)[..., example["pixels"]]
+                    assert torch.equal(example[name], of_whole)
+                seen += int((example["labels"] == -100).sum())
+        assert seen > 0
+
+    def test_counts_of_classes(self, tmp_path):
+        data = SegmentData(write_folder(tmp_path, void=True), mask_suffix="_mask", void_label=9, num_classes=4)
+        labels = torch.cat([data.train[(0, k)]["labels"].flatten() for k in range(len(data.train))])
+        assert data.class_counts == torch.bincount(labels[labels >= 0], minlength=4).tolist()
+        assert data.class_counts[3] == 0
+
     def test_loaders_of_two_sizes(self, tmp_path):
         write_folder(tmp_path, count=4)
         Image.fromarray(np.zeros((3, 9), dtype=np.uint8)).save(tmp_path / "z.png")
@@ -149,6 +169,16 @@ class TestFolder:
         (tmp_path / "val.txt").write_text("z\nim0\n")
         data = SegmentData(tmp_path, mask_suffix="_mask", val_list=tmp_path / "val.txt", batch_size=2)
         assert [tuple(batch["labels"].shape) for batch in data.val_dataloader()] == [(1, 3, 9), (1, 6, 4)]
+
+
+def test_scenes_are_cut_and_mirrored_too():
+    data, plain = SegmentData(scenes=SMALL, crop=6, flip=True), SegmentData(scenes=SMALL)
+    example, whole = data.train[(3, 1)], plain.train[(3, 1)]
+    assert example["image"].shape == (1, 6, 6)
+    assert torch.equal(example["image"][0].flatten(), whole["image"].flatten()[example["pixels"].flatten()])
+    labels = torch.cat([plain.train[(0, k)]["labels"].flatten() for k in range(3)])
+    assert plain.class_counts == torch.bincount(labels, minlength=2).tolist()
+    assert data.val[(0, 0)]["image"].shape == (1, 10, 10)
 
 
 def test_collate_pads_with_unobserved_pixels():

@@ -40,7 +40,7 @@ def test_each_network_follows_its_own_loss_alone():
 
 def test_void_pixels_are_summed_over():
     """With a void pixel the MRF's loss is ln Z − ln Z(observed): here against exact inference."""
-    module = small().double()
+    module = small(objective="nll-bp").double()
     module.log = lambda name, value, **kwargs: logged.update({name: value})
     logged: dict[str, torch.Tensor] = {}
     with torch.no_grad():

@@ -8,7 +8,7 @@ import lnz
 from lnz import metrics
 from lnz.inference import BeliefPropagation, Exact, Gibbs
 from lnz.tasks.segment.chains import ImageChains
-from lnz.tasks.segment.data import FolderDataset, collate
+from lnz.tasks.segment.data import Augmented, FolderDataset, collate
 from lnz.tasks.segment.module import SegmentModule
 from lnz.tasks.segment.objectives import NAMES, OBJECTIVES, PixelIoU, Step, by
 from lnz.tasks.streams import generator
@@ -228,7 +228,7 @@ def test_data_says_which_pixels_are_shown(tmp_path):
     grey = np.arange(30, dtype=np.uint8).reshape(5, 6)
     Image.fromarray(np.stack([grey] * 3, -1)).save(tmp_path / "a.png")
     Image.fromarray(grey).save(tmp_path / "a_mask.png")
-    data = FolderDataset(pair_images(tmp_path, None, "_mask"), Coding(), seed=0, flip=True, crop=3)
+    data = Augmented(FolderDataset(pair_images(tmp_path, None, "_mask"), Coding()), seed=0, flip=True, crop=3)
     for epoch in range(4):
         example = data[epoch, 0]
         assert torch.equal(example["pixels"], example["labels"])
@@ -262,7 +262,7 @@ def test_schedules_follow_the_steps(monkeypatch):
 
 
 def test_bad_settings():
-    with pytest.raises(ValueError, match="objective: expected one of nll-bp, nll-trw"):
+    with pytest.raises(ValueError, match="objective: expected one of nll, nll-bp, nll-trw"):
         module("em")
     with pytest.raises(ValueError, match="steps: expected a positive integer, got 0"):
         module("cd", steps=0)

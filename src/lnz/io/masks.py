@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,6 +163,8 @@ class Checked:
     void: bool
     """Whether some pixel is void."""
     legend: Legend
+    counts: tuple[int, ...]
+    """Pixels of each label, void ones apart."""
 
 
 def check_pairs(
@@ -176,7 +179,7 @@ def check_pairs(
         FormatError: naming the first file that is unreadable, of a wrong mode, of another size than its image, or holds
             a label out of range, or a label in another colour than the masks before.
     """
-    sizes, seen, void = [], set(), False
+    sizes, counts, void = [], Counter[int](), False
     wanted, colours = num_classes or coding.num_classes, {}
     for done, pair in enumerate(pairs):
         with opened(pair.image, IMAGE_MODES, "an image") as image:
@@ -189,7 +192,8 @@ def check_pairs(
                 f"{pair.mask}: expected the size of its image {pair.image.name}, {width}×{height} (width × height), "
                 f"got {mask.shape[1]}×{mask.shape[0]}"
             )
-        labels = set(mask.unique().tolist())
+        values, pixels = (found.tolist() for found in mask.unique(return_counts=True))
+        labels = set(values)
         void |= IGNORE in labels
         labels.discard(IGNORE)
         _check_range(pair.mask, labels, wanted, coding)
@@ -201,13 +205,15 @@ def check_pairs(
                     f"{pair.mask}: expected label {label} in the colour of the masks before, {colours[label]}, got "
                     f"{colour}; data.palette says what numbers mean"
                 )
-        seen |= labels
+        counts.update({label: n for label, n in zip(values, pixels, strict=True) if label != IGNORE})
         sizes.append((height, width))
         progress(done + 1)
-    if not seen:
+    if not counts:
         raise FormatError(f"{pairs[0].mask.parent if pairs else 'masks'}: every pixel of every mask is void")
-    count = wanted or max(seen) + 1
-    return Checked(count, tuple(sizes), void, _legend(count, coding, colours))
+    count = wanted or max(counts) + 1
+    return Checked(
+        count, tuple(sizes), void, _legend(count, coding, colours), tuple(counts[label] for label in range(count))
+    )
 
 
 def _check_range(path: Path, labels: set[int], num_classes: int | None, coding: Coding) -> None:

@@ -8,6 +8,7 @@ from lnz.nn.boltzmann_machine import BoltzmannMachine
 from lnz.nn.convnet import ConvNet
 from lnz.nn.ctc_head import CTCHead
 from lnz.nn.dependency_parser import DependencyParser
+from lnz.nn.encoder_decoder import EncoderDecoder
 from lnz.nn.entities import Entity
 from lnz.nn.gaussian_emission import GaussianEmission
 from lnz.nn.grid_mrf import GridMRF
@@ -38,6 +39,7 @@ __all__ = [
     "ConvNet",
     "DependencyParser",
     "Emission",
+    "EncoderDecoder",
     "Entity",
     "GaussianEmission",
     "GridMRF",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from lnz.calibration import By, calibrate
 from lnz.checks import check_positive
 from lnz.distributions.base import StructuredDistribution
-from lnz.errors import FailedEstimateError
+from lnz.errors import ConvergenceWarning, FailedEstimateError
 from lnz.io.checkpoints import AtomicCheckpointIO, load_checkpoint
 from lnz.tasks.console import Console
 from lnz.tasks.module import TaskModule
@@ -95,7 +96,9 @@ def fitted(module: CalibratedModule, data: Any, console: Console | None = None) 
     found = {}
     for method, given in pairs.items():
         try:
-            temperature = calibrate(None, given, by=module.calibrated_by)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # the report says how many converge
+                temperature = calibrate(None, given, by=module.calibrated_by)
             found[method], said = float(temperature), repr(temperature)
         except FailedEstimateError as error:
             found[method], said = 1.0, f"1, uncalibrated: {error}"

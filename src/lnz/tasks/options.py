@@ -19,7 +19,10 @@ from lnz.tasks.task import Task
 
 
 class Help(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Help that keeps the lines of the examples."""
+    """Help that keeps the lines of the examples, and lists no dozens of classes that happen to be imported."""
+
+    def _expand_help(self, action: Any) -> str:
+        return re.sub(r", known subclasses: (?:[\w.]+, ){12,}[\w.]+", "", super()._expand_help(action))
 
 
 class _Parser(Strict, LightningArgumentParser):

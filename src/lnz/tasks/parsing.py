@@ -68,6 +68,10 @@ def _value(message: str) -> str:
     got = re.search(r"(?:Got value|Given value): (.*)", message)
     if why := re.search(r"Problem with given class_path '([^']*)':\s*(No module.*|.*import.*)", message):
         return f"expected the dotted name of a class, got {why[1]!r} ({why[2].strip()})"
+    if wrong := re.search(r"callable class: Expected '([^']*)' to be [^<]*<class '(\w+)'>", message):
+        return f"expected the dotted name of a subclass of {wrong[2]}, got {wrong[1]!r}"
+    if got and (why := re.search(r"callable class: (No module.*|.*import.*)", message)):
+        return f"expected the dotted name of a class, got {got[1].strip()!r} ({why[1].strip()}; is it on PYTHONPATH?)"
     if path := re.search(r"Expected a path but (.*?) either not accessible or invalid", message):
         return f"expected a file, or the dotted name of a class, got {path[1]!r}"
     expected = _expected(message)

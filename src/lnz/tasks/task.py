@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 import lightning.pytorch as pl
-from rich.table import Table
+from rich.console import RenderableType
 
 from lnz.tasks.module import TaskModule
 
@@ -59,7 +59,7 @@ class Task(ABC):
     def picture(self, module: Any, data: Any) -> bytes:
         """What a trained module does, as PNG."""
 
-    def table(self, results: Sequence[Any], about: str = "") -> Table:
+    def table(self, results: Sequence[Any], about: str = "") -> RenderableType:
         """The table of all seeds, for a terminal; ``about`` says of what data, by default those of the run."""
         return self.report.table(results, about)
 

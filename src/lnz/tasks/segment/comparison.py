@@ -17,7 +17,7 @@ from lnz.tasks.run import Interrupted, write
 from lnz.tasks.run import run as run_task
 from lnz.tasks.run_folder import check_free, run_folder
 from lnz.tasks.segment import report
-from lnz.tasks.segment.objectives import NAMES
+from lnz.tasks.segment.objectives import COMPARED
 from lnz.tasks.task import Task
 
 HEADINGS = [*report.VERSUS.headings(), "beliefs converged %", "ms per step"]
@@ -34,9 +34,9 @@ def run(task: Task, argv: Sequence[str], config: Any, console: Console) -> None:
     output = run_folder(task, config)
     results: dict[str, list[report.Result]] = {}
     if rank_zero_only.rank == 0:
-        for name in NAMES:  # all before the first: a refusal should not come after hours
+        for name in COMPARED:  # all before the first: a refusal should not come after hours
             check_free(output / name, config)
-    for name in NAMES:
+    for name in COMPARED:
         folder = output / name
         if rank_zero_only.rank == 0:
             console.say(f"objective {name}")

@@ -46,8 +46,9 @@ class SegmentData(pl.LightningDataModule):
             to draw and name the labels of others. By default, colours are those of the masks, if they have any.
         encoding: of the text in lists and palette, as latin-1 or gbk; by default UTF-8.
         batch_size: images per batch (and per process).
-        flip: mirror training images left to right at random.
-        crop: side of the square cut out of training images at random, in pixels; by default, none is cut.
+        flip: mirror training images, and their masks with them, left to right at random.
+        crop: side of the square cut out of training images and their masks at random, in pixels, at most the image; by
+            default, none is cut.
         num_workers: processes that load images.
         scenes: how scenes are composed, where no images are given.
         seed: what splits, order, augmentation and scenes are drawn from.
@@ -89,7 +90,9 @@ class SegmentData(pl.LightningDataModule):
             if extra:
                 raise ValueError(f"data.{extra[0]}: needs data.images, the folder of the training images")
             self.in_channels, self.legend = 1, Legend(tuple(scenes.class_names))
-            self.train: Dataset[Example] = SceneDataset(scenes, "train", seed)
+            shown = SceneDataset(scenes, "train", seed)
+            self.class_counts = shown.class_counts
+            self.train: Dataset[Example] = Augmented(shown, seed, flip, crop)
             self.val: Dataset[Example] = SceneDataset(scenes, "val", seed)
             self.val_sizes = [(scenes.size, scenes.size)] * scenes.val
         else:
@@ -109,10 +112,10 @@ class SegmentData(pl.LightningDataModule):
                     raise ValueError(f"data: no image is left for {of}")
             coding = self.coding(void_label, label_values, None if palette is None else read_palette(palette, encoding))
             checked = check_pairs(train_pairs, num_classes, coding)
-            self.in_channels, self.legend = 3, checked.legend
+            self.in_channels, self.legend, self.class_counts = 3, checked.legend, list(checked.counts)
             self.val_sizes = list(check_pairs(val_pairs, checked.num_classes, coding).sizes)
-            self.train = FolderDataset(train_pairs, coding, seed, flip, crop)
-            self.val = FolderDataset(val_pairs, coding, seed)
+            self.train = Augmented(FolderDataset(train_pairs, coding), seed, flip, crop)
+            self.val = FolderDataset(val_pairs, coding)
         self.class_names = list(self.legend.names)
         self.num_classes = len(self.class_names)
 
@@ -145,31 +148,41 @@ class SegmentData(pl.LightningDataModule):
 
 
 class FolderDataset(Dataset[Example]):
-    """Pairs of files, augmented by a stream that is a function of (seed, epoch, index) alone."""
+    """Pairs of files."""
 
-    def __init__(
-        self, pairs: Sequence[Pair], coding: Coding, seed: int, flip: bool = False, crop: int | None = None
-    ) -> None:
-        self.pairs, self.coding, self.seed, self.flip, self.crop = list(pairs), coding, seed, flip, crop
+    def __init__(self, pairs: Sequence[Pair], coding: Coding) -> None:
+        self.pairs, self.coding = list(pairs), coding
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, key: tuple[int, int]) -> Example:
-        epoch, index = key
-        pair = self.pairs[index]
+        pair = self.pairs[key[1]]
         image, labels = read_image(pair.image), read_mask(pair.mask, self.coding)
         pixels = torch.arange(labels.numel()).reshape(labels.shape)
-        stream = generator(self.seed, epoch, index)
+        return {"image": image, "labels": labels, "pixels": pixels, "index": torch.tensor(key[1])}
+
+
+class Augmented(Dataset[Example]):
+    """Examples mirrored and cut at random, by a stream that is a function of (seed, epoch, index) alone."""
+
+    def __init__(self, examples: Dataset[Example], seed: int, flip: bool = False, crop: int | None = None) -> None:
+        self.examples, self.seed, self.flip, self.crop = examples, seed, flip, crop
+
+    def __len__(self) -> int:
+        return len(self.examples)  # type: ignore[arg-type]
+
+    def __getitem__(self, key: tuple[int, int]) -> Example:
+        example, stream = self.examples[key], generator(self.seed, *key)  # type: ignore[index]
+        shown = {name: example[name] for name in ("image", "labels", "pixels")}
         if self.flip and torch.rand((), generator=stream) < 0.5:
-            image, labels, pixels = image.flip(-1), labels.flip(-1), pixels.flip(-1)
+            shown = {name: values.flip(-1) for name, values in shown.items()}
         if self.crop:
-            height, width = (min(self.crop, size) for size in labels.shape)
-            top = int(torch.randint(labels.shape[0] - height + 1, (), generator=stream))
-            left = int(torch.randint(labels.shape[1] - width + 1, (), generator=stream))
-            window = (..., slice(top, top + height), slice(left, left + width))
-            image, labels, pixels = image[window], labels[window], pixels[window]
-        return {"image": image, "labels": labels, "pixels": pixels, "index": torch.tensor(index)}
+            sizes = shown["labels"].shape
+            top, left = (int(torch.randint(size - min(self.crop, size) + 1, (), generator=stream)) for size in sizes)
+            window = (..., slice(top, top + self.crop), slice(left, left + self.crop))
+            shown = {name: values[window] for name, values in shown.items()}
+        return {**shown, "index": example["index"]}
 
 
 def split_pairs(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 import statistics
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,18 +21,32 @@ from lnz.distributions.base import StructuredDistribution
 from lnz.errors import ConvergenceWarning
 from lnz.inference import BeliefPropagation, Gibbs
 from lnz.io.masks import Legend
-from lnz.nn import ConvNet, GridMRF
+from lnz.nn import GridMRF
 from lnz.nn.grid_mrf import Edges
 from lnz.objectives import EpsilonSchedule, nll
 from lnz.tasks.calibrated import CalibratedModule
 from lnz.tasks.reliability import reliability
 from lnz.tasks.segment.chains import ImageChains
 from lnz.tasks.segment.measures import Measures
-from lnz.tasks.segment.objectives import OBJECTIVES, ErrorName, Name, Step, by, decoder
+from lnz.tasks.segment.networks import Factory, described, given, import_of_run, small
+from lnz.tasks.segment.objectives import (
+    ENOUGH,
+    OBJECTIVES,
+    ErrorName,
+    Name,
+    Step,
+    by,
+    decoder,
+    shifted,
+    tree_reweighted,
+)
+from lnz.tasks.segment.weights import ClassWeights, resolved
 from lnz.tasks.streams import generator
 from lnz.typing import IGNORE
 
 METHODS = ("softmax", "mrf")
+WIDTH, DILATIONS = 16, (1, 1)
+_logger = logging.getLogger("lnz")
 
 
 class SegmentModule(CalibratedModule):
@@ -44,16 +59,24 @@ class SegmentModule(CalibratedModule):
     Args:
         num_classes: number of labels of a pixel.
         in_channels: channels of the images.
-        width: channels of the network.
-        dilations: one 3×3 convolution per entry, with that dilation; the receptive field is 1 + 2 Σ dilations.
+        network: class of the network, lnz.nn.EncoderDecoder or one of your own: its first two arguments are the
+            channels of images and the number of classes, and of images [B, in_channels, H, W] it makes scores
+            [B, num_classes, H, W]. By default, a small network of convolutions, by width and dilations, which gives
+            features.
+        width: channels of the small network.
+        dilations: of the small network; one 3×3 convolution per entry, with that dilation; the receptive field is
+            1 + 2 Σ dilations.
         edges: edge scores, "shared" (one table per direction), "contrast" (table × a weight from the image),
-            "bilateral" (table × a weight from how far the features of two pixels are apart) or "full" (a table per edge
-            from the image).
+            "bilateral" (table × a weight from how far the features of two pixels are apart; with a network that gives
+            scores, their colours) or "full" (a table per edge from the image). A network that gives scores takes
+            "shared" and "bilateral".
         neighbours: 4 or 8 neighbours of a pixel.
         objective: what the MRF is trained by. "nll-bp", "nll-trw", "mean-field": maximum likelihood with ln Z by belief
             propagation, tree-reweighted belief propagation or mean field, which also give the beliefs that are judged
-            (everywhere else belief propagation does); "mcmc": with the gradient from samples; "cd", "pcd": contrastive
-            divergence, from gold or from a chain per training image that goes on; "pseudolikelihood";
+            (everywhere else belief propagation does); "nll": "nll-bp", and "nll-trw" after the first epoch in which
+            belief propagation has converged on fewer than 90 % of the training images, as log and report say; "mcmc":
+            with the gradient from samples; "cd", "pcd": contrastive divergence, from gold or from a chain per training
+            image that goes on; "pseudolikelihood";
             "label-adjustment", "hinge": for the task error, by best labellings, which are then the predictions too;
             "softmax": each pixel by itself, the edge scores staying 0.
         inference: belief propagation; the iterations and the tolerance of its stand-ins too.
@@ -67,6 +90,11 @@ class SegmentModule(CalibratedModule):
         warm_start: share of the steps in which "nll-bp" trains, before the objective takes over; by default, half of
             them under "label-adjustment", which goes nowhere from the best labellings of an untrained network, else
             none.
+        class_weights: "balanced" (in inverse proportion to class_counts) or a number per class. Training adds
+            −ln weight to the scores of each class, predictions do not (Menon et al. 2021): what is learnt is the
+            distribution of the data times the weights of the labels, normalised. Under the independent softmax, weights
+            in the cross-entropy have the same best network.
+        class_counts: pixels of each class in the training data.
         learning_rate: the peak of a one-cycle schedule of Adam.
         weight_decay: decoupled weight decay.
     """
@@ -79,11 +107,12 @@ class SegmentModule(CalibratedModule):
         num_classes: int,
         in_channels: int,
         *,
-        width: int = 16,
-        dilations: Sequence[int] = (1, 1),
+        network: Factory | None = None,
+        width: int = WIDTH,
+        dilations: Sequence[int] = DILATIONS,
         edges: Edges = "shared",
         neighbours: int = 4,
-        objective: Name = "nll-bp",
+        objective: Name = "nll",
         inference: BeliefPropagation = BeliefPropagation(),  # noqa: B008  (frozen)
         sampler: Gibbs = Gibbs(chains=4, warmup=20),  # noqa: B008
         steps: int = 1,
@@ -91,6 +120,8 @@ class SegmentModule(CalibratedModule):
         epsilon: float = 1.0,
         last_epsilon: float | None = None,
         warm_start: float | None = None,
+        class_weights: ClassWeights | None = None,
+        class_counts: Sequence[int] | None = None,
         learning_rate: float = 0.02,
         weight_decay: float = 1e-4,
     ) -> None:
@@ -104,9 +135,16 @@ class SegmentModule(CalibratedModule):
         if not 0 <= warm_start < 1:
             raise ValueError(f"warm_start: expected a number in [0, 1), got {warm_start}")
         EpsilonSchedule(epsilon, last_epsilon or epsilon, 1)  # refuses now what is not positive
+        description = None if network is None else described(network)
+        if description is not None and (width, tuple(dilations)) != (WIDTH, DILATIONS):
+            raise ValueError("width, dilations: are of the small network, and have no meaning with model.network")
+        if description is not None and edges not in ("shared", "bilateral"):
+            raise ValueError(f"edges: expected 'shared' or 'bilateral' of a model.network, got {edges!r}")
+        weights = resolved(class_weights, class_counts, num_classes)
         self.settings = {
             "num_classes": num_classes,
             "in_channels": in_channels,
+            "network": description,
             "width": width,
             "dilations": list(dilations),
             "edges": edges,
@@ -119,26 +157,34 @@ class SegmentModule(CalibratedModule):
             "epsilon": epsilon,
             "last_epsilon": last_epsilon,
             "warm_start": warm_start,
+            "class_weights": weights,
             "learning_rate": learning_rate,
             "weight_decay": weight_decay,
         }
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        trunk = ConvNet(in_channels, width, dilations)
         self.objective = OBJECTIVES[objective]
         self.error: ErrorName = error or ("hamming" if objective == "hinge" else "iou")
         self.inference, self.sampler, self.steps = inference, sampler, steps
         self.epsilon, self.last_epsilon, self.warm_start = epsilon, last_epsilon or epsilon, warm_start
-        mrf = GridMRF(width, num_classes, edges, neighbours, self.objective.judge(inference))
+        method = self.objective.judge(inference)
+
+        def grid(channels: int | None) -> GridMRF:
+            return GridMRF(channels, num_classes, edges, neighbours, method)
+
+        if description is not None:
+            self.mrf, self.softmax = given(description, in_channels, num_classes, grid)
+        else:
+            self.mrf, self.softmax = small(in_channels, num_classes, width, dilations, grid)
         if objective == "softmax":
-            for name, parameter in mrf.named_parameters():
+            for name, parameter in self.mrf[1].named_parameters():  # type: ignore[index]
                 parameter.requires_grad_(name.startswith("nodes."))
-        self.mrf = nn.Sequential(trunk, mrf)
-        self.softmax = nn.Sequential(ConvNet(in_channels, width, dilations), nn.Conv2d(width, num_classes, 1))
-        self.softmax[0].load_state_dict(trunk.state_dict())
-        assert mrf.nodes is not None  # its node scores are computed from features
-        self.softmax[1].load_state_dict(mrf.nodes.state_dict())
+        self.shift: Tensor | None  # of scores in training, [L]
+        self.register_buffer("shift", None if weights is None else -torch.tensor(weights).log(), persistent=False)
         self.softmax_measures, self.mrf_measures = Measures(num_classes), Measures(num_classes)
-        self.converged, self.void = MeanMetric(), MeanMetric()
+        self.converged, self.void, self.trained_converged = MeanMetric(), MeanMetric(), MeanMetric()
+        self.reweighted: dict[str, float] = {}
+        """Of "nll", once tree-reweighted belief propagation has taken over: the "epoch" after which it did, and the
+        "share" of that epoch's images on which belief propagation had converged."""
         self.by_class: dict[str, tuple[Tensor, Tensor]] = {}
         """Per method, of the last validation: intersection over union and share of each class, ``[L]``."""
         self.chains = ImageChains() if objective == "pcd" else None
@@ -152,6 +198,12 @@ class SegmentModule(CalibratedModule):
         return {"softmax": self.softmax_measures, "mrf": self.mrf_measures}
 
     @classmethod
+    def from_checkpoint(cls, checkpoint: Mapping[str, Any], source: str) -> Self:
+        if checkpoint.get("lnz", {}).get("settings", {}).get("network"):
+            import_of_run(source)
+        return super().from_checkpoint(checkpoint, source)
+
+    @classmethod
     def arguments(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
         inference, sampler = BeliefPropagation(**settings["inference"]), Gibbs(**settings["sampler"])
         return {**settings, "inference": inference, "sampler": sampler}
@@ -163,6 +215,8 @@ class SegmentModule(CalibratedModule):
         super().on_save_checkpoint(checkpoint)
         if self.legend is not None:
             checkpoint["lnz"]["legend"] = dataclasses.asdict(self.legend)
+        if self.reweighted:
+            checkpoint["lnz"]["reweighted"] = dict(self.reweighted)
         if self.chains is not None:  # under several processes, those of the first
             checkpoint["lnz"]["chains"] = self.chains.state_dict()
 
@@ -170,13 +224,23 @@ class SegmentModule(CalibratedModule):
         super().on_load_checkpoint(checkpoint)
         if "legend" in checkpoint["lnz"]:
             self.legend = Legend(**checkpoint["lnz"]["legend"])
+        if "reweighted" in checkpoint["lnz"]:
+            self.reweight(**checkpoint["lnz"]["reweighted"])
         if self.chains is not None:
             self.chains.load_state_dict(checkpoint["lnz"].get("chains", {}))
+
+    def reweight(self, epoch: float, share: float) -> None:
+        """Train and judge by tree-reweighted belief propagation from now on."""
+        self.reweighted = {"epoch": float(epoch), "share": float(share)}
+        self.mrf[1].inference = tree_reweighted(self.inference)  # type: ignore[index]
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         image, labels = batch["image"], batch["labels"]
         observed = (labels != IGNORE).sum().clamp(min=1)
-        losses = {"softmax": F.cross_entropy(self.softmax(image), labels, ignore_index=IGNORE, reduction="sum")}
+        scores = self.softmax(image)
+        if self.shift is not None:
+            scores = scores + self.shift[:, None, None]
+        losses = {"softmax": F.cross_entropy(scores, labels, ignore_index=IGNORE, reduction="sum")}
         draws = generator(int(self.key), self.global_step, self.global_rank)
         if self.warm_start and self.global_step < self.warm_start * self._steps:
             losses["mrf"] = self.likelihood(batch)
@@ -199,21 +263,27 @@ class SegmentModule(CalibratedModule):
         gold = batch["labels"].flatten(1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # counted instead: converged is logged and reported
-            p = network(batch["image"])
+            p = self._trained(network, batch["image"])
             if self.objective.train is not None:
                 p = by(p, self.objective.train(self.inference, self.sampler))
             chains = None if self.chains is None else self.chains.of(p, gold, batch, self.sampler, draws)
             step = Step(self.sampler, self.steps, draws, self.error, self._epsilon, chains)
             loss = self.objective.loss(p, gold, step)
+            if self.objective.reweights:
+                self.trained_converged.update(torch.as_tensor(p.diagnostics["converged"], dtype=torch.float32))
         if self.chains is not None and chains is not None:
             self.chains.keep(chains, batch)
         return loss
+
+    def _trained(self, network: nn.Module, image: Tensor) -> MRF:
+        p = network(image)
+        return p if self.shift is None else shifted(p, self.shift)
 
     def likelihood(self, batch: Mapping[str, Tensor]) -> Tensor:
         """The negative log-likelihood by belief propagation, summed over a batch, of a warm start."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            return nll(by(self.mrf(batch["image"]), self.inference), batch["labels"].flatten(1), "sum")
+            return nll(by(self._trained(self.mrf, batch["image"]), self.inference), batch["labels"].flatten(1), "sum")
 
     @property
     def _steps(self) -> int:
@@ -279,9 +349,28 @@ class SegmentModule(CalibratedModule):
 
     def on_validation_epoch_start(self) -> None:
         """Judge one model: each process has running statistics of its own batches, and those of the first one count."""
+        if self.trained_converged.update_called and self.trainer.state.fn == "fit":
+            self._choose_inference()
         if self.trainer.world_size > 1:
             for buffer in self.buffers():
                 torch.distributed.broadcast(buffer, 0)
+
+    def _choose_inference(self) -> None:
+        """After an epoch of "nll": whether tree-reweighted belief propagation takes over."""
+        share = float(self.trained_converged.compute())  # over all processes
+        self.trained_converged.reset()
+        self.log("train/converged", share, sync_dist=True)
+        if not self.reweighted and share < ENOUGH:
+            epoch = self.current_epoch + 1
+            self.reweight(epoch, share)
+            if self.global_rank == 0:
+                _logger.warning(
+                    "after epoch %d, tree-reweighted belief propagation takes over training and beliefs: belief "
+                    "propagation converged on %.1f %% of the training images, fewer than %.0f %%",
+                    epoch,
+                    100 * share,
+                    100 * ENOUGH,
+                )
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         image, gold = batch["image"], batch["labels"]

@@ -18,6 +18,7 @@ from lnz.objectives import contrastive_divergence, hinge, label_adjustment, nll
 from lnz.typing import IGNORE
 
 Name = Literal[
+    "nll",
     "nll-bp",
     "nll-trw",
     "mean-field",
@@ -30,6 +31,9 @@ Name = Literal[
     "softmax",
 ]
 NAMES: tuple[Name, ...] = get_args(Name)
+COMPARED = tuple(name for name in NAMES if name != "nll")  # which is one of the next two
+ENOUGH = 0.9
+"""The share of an epoch's training images on which belief propagation has to converge for "nll" to stay with it."""
 ErrorName = Literal["iou", "hamming"]
 
 
@@ -105,12 +109,15 @@ class Objective:
         train: the inference method of the distribution in training, given that of judgement; ``None`` for the same.
         judge: the one that beliefs come from, given belief propagation with the iterations and tolerance asked for.
         decodes: predictions are best labellings rather than labels of largest beliefs.
+        reweights: tree-reweighted belief propagation takes over, in training and for beliefs, after the first epoch in
+            which belief propagation has converged on too few images; see :data:`ENOUGH`.
     """
 
     loss: Loss
     train: Callable[[BeliefPropagation, Gibbs], Method] | None = None
     judge: Callable[[BeliefPropagation], Method] = lambda bp: bp
     decodes: bool = False
+    reweights: bool = False
 
 
 def decoder(bp: BeliefPropagation) -> TRWS:
@@ -118,7 +125,8 @@ def decoder(bp: BeliefPropagation) -> TRWS:
     return TRWS(max_iterations=bp.max_iterations)
 
 
-def _tree_reweighted(bp: BeliefPropagation) -> Method:
+def tree_reweighted(bp: BeliefPropagation) -> Method:
+    """Tree-reweighted belief propagation, with the iterations and the tolerance of belief propagation."""
     return TreeReweighted(max_iterations=bp.max_iterations, tolerance=bp.tolerance)
 
 
@@ -131,8 +139,9 @@ def _argmax(bp: BeliefPropagation, sampler: Gibbs) -> Method:
 
 
 OBJECTIVES: dict[Name, Objective] = {
+    "nll": Objective(_nll, reweights=True),
     "nll-bp": Objective(_nll),
-    "nll-trw": Objective(_nll, judge=_tree_reweighted),
+    "nll-trw": Objective(_nll, judge=tree_reweighted),
     "mean-field": Objective(_nll, judge=_mean_field),
     "mcmc": Objective(_nll, train=lambda bp, sampler: sampler),
     "pseudolikelihood": Objective(_pseudolikelihood),
@@ -147,6 +156,13 @@ OBJECTIVES: dict[Name, Objective] = {
 def by(p: MRF, method: Method) -> MRF:
     """The same distribution under another inference method."""
     return MRF(p.graph, p.scores, method, validate_args=False)
+
+
+def shifted(p: MRF, shift: Tensor) -> MRF:
+    """The distribution with ``shift`` ``[L]`` added to the scores of every node."""
+    nodes, *edges = p.scores
+    assert isinstance(nodes, Tensor)
+    return MRF(p.graph, (nodes + shift, *edges), p.inference, validate_args=False)
 
 
 @dataclass(frozen=True)

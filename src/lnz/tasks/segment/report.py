@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rich.console import Group, RenderableType
 from rich.table import Table
 
 from lnz.tasks.calibrated import calibration_line
 from lnz.tasks.page import Page, Row, Section, mean_and_spread
 from lnz.tasks.segment.measures import HIGHER_IS_BETTER, PERCENT, TITLES
-from lnz.tasks.segment.objectives import OBJECTIVES
+from lnz.tasks.segment.objectives import ENOUGH, OBJECTIVES
 from lnz.tasks.versus import Versus
 
 VERSUS = Versus("mrf", "MRF", TITLES, HIGHER_IS_BETTER, PERCENT)
@@ -45,6 +46,8 @@ class Result:
         void: the share of the pixels that are not judged.
         temperatures: by method, that its scores were divided by; none where none were fitted.
         reliability: per method and bin, the mean probability, the share of right labels, the share of all labels.
+        reweighted: of the objective "nll", where tree-reweighted belief propagation has taken over: the "epoch" after
+            which, and the "share" of its training images on which belief propagation had converged.
     """
 
     seed: int
@@ -58,6 +61,7 @@ class Result:
     void: float = 0.0
     temperatures: dict[str, float] = field(default_factory=dict)
     reliability: dict[str, list[list[float]]] = field(default_factory=dict)
+    reweighted: dict[str, float] = field(default_factory=dict)
 
 
 def caption(results: Sequence[Result], about: str = "") -> str:
@@ -69,13 +73,32 @@ def caption(results: Sequence[Result], about: str = "") -> str:
     labels = "best labellings" if OBJECTIVES[objective].decodes else "labels of largest node belief"
     seconds = sum(result.seconds for result in results)
     step = 1000 * statistics.fmean(result.step_seconds for result in results)
+    by = inference_line(results)
     cost = "" if about else f" {seconds:.0f} s; a step of the MRF {step:.0f} ms."
     return (
         f"softmax: one per pixel, independent; MRF: exponential softmax over the grid, trained by {objective}, "
         f"{labels}. Seed {seeds}{spread}. {about or 'Validation images, weights of the last epoch'}; NLL is −ln of the "
-        "gold label's marginal, per pixel, ECE the expected calibration error. Beliefs converged on "
+        f"gold label's marginal, per pixel, ECE the expected calibration error. {by}Beliefs converged on "
         f"{100 * converged:.1f} % of the images.{calibration_line(results[0].temperatures, VERSUS.names)}{cost}"
     )
+
+
+def inference_line(results: Sequence[Result]) -> str:
+    """Of the objective "nll", which belief propagation trains and gives the beliefs; empty of others, who name it."""
+    if results[0].objective != "nll":
+        return ""
+    said = []
+    for result in results:
+        seed = f"seed {result.seed}: " if len(results) > 1 else ""
+        if result.reweighted:
+            epoch, share = result.reweighted["epoch"], result.reweighted["share"]
+            said.append(
+                f"{seed}tree-reweighted belief propagation, which took over after epoch {epoch:.0f}, in which belief "
+                f"propagation converged on {100 * share:.1f} % of the training images, fewer than {100 * ENOUGH:.0f} %"
+            )
+        else:
+            said.append(f"{seed}belief propagation")
+    return f"Training and beliefs by {'; '.join(dict.fromkeys(said))}. "
 
 
 def class_rows(results: Sequence[Result]) -> list[Row]:
@@ -107,10 +130,15 @@ def void_line(results: Sequence[Result]) -> str:
     )
 
 
-def table(results: Sequence[Result], about: str = "") -> Table:
-    """The table for a terminal."""
+def table(results: Sequence[Result], about: str = "") -> RenderableType:
+    """The tables for a terminal: both methods, and each class."""
     text = " ".join(filter(None, (caption(results, about), void_line(results))))
-    return VERSUS.table("Segmentation", text, results)
+    classes = Table(title="Classes", show_edge=False, pad_edge=False)
+    for column, heading in enumerate(["", *CLASS_HEADINGS]):
+        classes.add_column(heading, justify="right" if column else "left")
+    for row in class_rows(results):
+        classes.add_row(row.name, *row.cells)
+    return Group(VERSUS.table("Segmentation", text, results), "", classes)
 
 
 def page(results: Sequence[Result], picture: bytes, config: str, about: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from lnz.tasks.segment.data import SegmentData, collate
 from lnz.tasks.segment.evaluate import SegmentTest
 from lnz.tasks.segment.measures import TITLES
 from lnz.tasks.segment.module import METHODS, SegmentModule
-from lnz.tasks.segment.objectives import NAMES
+from lnz.tasks.segment.objectives import COMPARED, NAMES
 from lnz.tasks.task import Task
 
 DESCRIPTION = """Train a network that labels every pixel, once ending in an exponential softmax over whole labellings
@@ -36,6 +36,11 @@ EXAMPLES = """examples:
   images and masks in two folders, split by lists, edge scores from the image:
     lnz fit segment --data.images im --data.masks gt --data.train_list a.txt --data.val_list b.txt \\
         --model.edges contrast
+  a larger network; or one of your own, a class in unet.py of this folder, called with channels and classes:
+    lnz fit segment --config configs/camvid_encoder_decoder.yaml
+    PYTHONPATH=. lnz fit segment --data.images photos --model.network unet.UNet --model.network.init_args.base 32
+  rare classes count more; squares cut out of the images, mirrored at random:
+    lnz fit segment --data.images photos --data.crop 128 --data.flip true --model.class_weights balanced
   contrastive divergence with five sweeps of a persistent chain per image; the expected IoU itself:
     lnz fit segment --objective pcd --model.steps 5
     lnz fit segment --objective label-adjustment --model.error iou --model.epsilon 10 --model.last_epsilon 1
@@ -70,12 +75,13 @@ class SegmentTask(Task):
         parser.add_argument(
             "--objective",
             type=Literal[(*NAMES, "all")],  # type: ignore[valid-type]
-            default="nll-bp",
+            default="nll",
             help="What the MRF is trained by (see model.objective); all: one run each, compared.",
         )
         parser.add_argument("--calibrate", action="store_true", help=calibrated.HELP)
         parser.link_arguments("objective", "model.objective", _of_one_run)
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
+        parser.link_arguments("data.class_counts", "model.class_counts", apply_on="instantiate")
         parser.link_arguments("data.in_channels", "model.in_channels", apply_on="instantiate")
 
     def judge(
@@ -126,6 +132,7 @@ class SegmentTask(Task):
             values["val/void"],
             dict(module.temperatures),
             dict(module.reliability),
+            dict(module.reweighted),
         )
 
     def picture(self, module: SegmentModule, data: SegmentData, count: int = 4) -> bytes:
@@ -149,7 +156,7 @@ class SegmentTask(Task):
 
 def _of_one_run(objective: str) -> str:
     """Of "all" no model is made; its runs ask for one each."""
-    return NAMES[0] if objective == "all" else objective
+    return COMPARED[0] if objective == "all" else objective
 
 
 def run(argv: list[str], console: Console) -> None:

@@ -93,7 +93,14 @@ class SceneDataset(Dataset[dict[str, Tensor]]):
     def __init__(self, scenes: Scenes, split: Split, seed: int) -> None:
         count = scenes.train if split == "train" else scenes.val
         streams = [np.random.default_rng([seed, split == "val", index]) for index in range(count)]
+        self.num_classes = len(scenes.class_names)
         self.scenes = [compose(scenes, split, stream) for stream in streams]
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Pixels of each class."""
+        labels = torch.cat([labels.flatten() for _, labels in self.scenes])
+        return torch.bincount(labels, minlength=self.num_classes).tolist()
 
     def __len__(self) -> int:
         return len(self.scenes)
