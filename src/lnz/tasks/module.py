@@ -43,5 +43,16 @@ class TaskModule(pl.LightningModule):
         """The constructor's arguments from ``settings`` as a checkpoint keeps them."""
         return dict(settings)
 
+    def on_train_start(self) -> None:
+        """Refuse to go on for longer than planned: a learning rate that falls to 0 has done so by then."""
+        found: Any = self.lr_schedulers() or []
+        for schedule in found if isinstance(found, list) else [found]:
+            asked, planned = self.trainer.estimated_stepping_batches, getattr(schedule, "total_steps", None)
+            if planned is not None and asked > planned:
+                raise FormatError(
+                    f"ckpt_path: expected a run of {asked} steps as asked for, got one of {planned}; "
+                    "give --trainer.max_epochs as it was, or train anew"
+                )
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["lnz"] = {"task": self.task, "settings": self.settings}

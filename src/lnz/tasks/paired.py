@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lnz.errors import FormatError
 from lnz.tasks.calibrated import CalibratedModule
 from lnz.tasks.reliability import reliability
 from lnz.tasks.streams import generator
@@ -67,15 +66,6 @@ class PairedModule(CalibratedModule):
                 batch_size=batch_size,
             )
         return sum(losses.values(), torch.zeros((), device=self.device)) / count
-
-    def on_train_start(self) -> None:
-        schedule: Any = self.lr_schedulers()
-        asked = int(self.trainer.estimated_stepping_batches)
-        if asked > schedule.total_steps:  # that of a checkpoint, whose learning rate has fallen to 0 by then
-            raise FormatError(
-                f"ckpt_path: expected a run of {asked} steps as asked for, got one of {schedule.total_steps}; "
-                "give --trainer.max_epochs as it was, or train anew"
-            )
 
     def on_validation_epoch_end(self) -> None:
         for method, measures in self.measures.items():

@@ -103,6 +103,7 @@ class DensityModule(TaskModule):
         return cast("DensityData", self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def on_train_start(self) -> None:
+        super().on_train_start()
         if self.trainer.world_size > 1:
             raise LnzError("trainer.devices: expected 1, since the chains of lnz fit density live in one process")
         self.rates = base_rates(self.data.train.double())

@@ -173,6 +173,7 @@ class TagModule(PairedModule):
             self.trainer.fit_loop.max_epochs, self.trainer.limit_train_batches = 1, 1  # of steps that change nothing
 
     def on_train_start(self) -> None:
+        super().on_train_start()
         if self.full_batch is not None:
             data = self.trainer.datamodule  # type: ignore[attr-defined]
             for method, network in self.networks.items():
