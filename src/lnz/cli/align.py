@@ -6,15 +6,19 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lnz.cli.engine import add_engine, engine_of, spread_out, told_count
 from lnz.cli.predict import checkpoint_of, report_failures
 from lnz.io.printable import printable
 from lnz.tasks.parsing import Strict
 
 if TYPE_CHECKING:
     from lnz.io.transcripts import Utterance
+    from lnz.tasks.cluster.engine import Engine
+    from lnz.tasks.cluster.work import Make
     from lnz.tasks.transcribe.emissions import Costs
 
 SUMMARY = "say when each word of a transcript sounds, by a trained network or by log-probabilities"
@@ -38,6 +42,8 @@ Emissions are log-probabilities or logits [T, C] of any CTC network, .npy or .sa
 class (or lines of token and number, or a vocab.json). Each word of the JSON then also has "acoustic", the nats by which
 its tokens are above the best other class: below 0, it may not have been said. In the text, * stands for anything or
 nothing.
+With --engine ray the output is a folder of Parquet files, part-00000.parquet and so on, with a row for each recording
+in order. A worker that is killed costs no row, and none comes twice.
 A network that was trained without a label prior (--model.prior_scale of lnz fit transcribe) makes its labels short."""
 
 
@@ -49,7 +55,10 @@ def main(argv: Sequence[str]) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
     way = _way(parser, arguments)
+    engine = _engine(parser, arguments)
     try:
+        if engine is not None:
+            return _spread(arguments, engine)
         return {"model": _align, "hf_model": _align_with_pretrained, "emissions": _align_emissions}[way](arguments)
     except ModuleNotFoundError as error:
         raise ImportError(f"lnz align needs {error.name}; install it with: pip install 'lnz[train]'") from error
@@ -66,10 +75,11 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    lists = "list of files: .txt, or .parquet with a column path (and text, instead of --transcripts)"
     trained = "checkpoint, or run folder of lnz fit transcribe (its first seed's last epoch)"
     parser.add_argument("model", type=Path, nargs="?", help=trained)
     parser.add_argument("--hf-model", type=Path, metavar="DIR", help="instead, a CTC model that transformers saved")
-    parser.add_argument("--audio", type=Path, help="folder of audio, and of folders of it")
+    parser.add_argument("--audio", type=Path, help=f"folder of audio, and of folders of it; or {lists}")
     parser.add_argument(
         "--transcripts", type=Path, help="file of transcripts; by default, all *.trans.txt in the folder"
     )
@@ -94,6 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--unknown", choices=("error", "skip", "star"), default="error", help=unknown)
     parser.add_argument("--strict", action="store_true", help="stop at the first recording that fails")
+    add_engine(parser)
     return parser
 
 
@@ -143,10 +154,41 @@ def _costs(arguments: argparse.Namespace) -> Costs:
 
 def _utterances(arguments: argparse.Namespace) -> list[Utterance]:
     from lnz.io.audio import list_audio
-    from lnz.io.transcripts import pair_audio, read_transcripts
+    from lnz.io.named_files import named_files
+    from lnz.io.transcripts import pair_audio, read_transcripts, read_utterances
 
+    if arguments.transcripts is None and arguments.audio.name.lower().endswith(".parquet"):
+        return read_utterances(arguments.audio, distinct=arguments.engine == "process")
     texts = arguments.transcripts or arguments.audio
-    return pair_audio(list_audio(arguments.audio), read_transcripts(texts, arguments.encoding), texts)
+    return pair_audio(named_files(arguments.audio, list_audio), read_transcripts(texts, arguments.encoding), texts)
+
+
+def _engine(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Engine | None:
+    """How Ray works, or ``None``; leaves with a message about what does not go with it."""
+    engine = engine_of(parser, arguments)
+    for name in ("emissions", "picture", "format") if engine is not None else ():
+        if getattr(arguments, name) != parser.get_default(name):
+            parser.error(f"--{name}: does not go with --engine ray, which writes Parquet")
+    return engine
+
+
+def _spread(arguments: argparse.Namespace, engine: Engine) -> int:
+    """Let Ray's workers do it."""
+    from lnz.tasks.cluster.work import Input, made
+    from lnz.tasks.transcribe.align import Aligner
+    from lnz.tasks.transcribe.emissions import PretrainedAligner
+
+    if arguments.hf_model is None:
+        options = {"unknown": arguments.unknown}
+        make: Make = partial(made, Aligner, checkpoint_of(arguments.model).resolve(), options)
+    else:
+        make = partial(PretrainedAligner, arguments.hf_model.resolve(), _costs(arguments))
+    make("cpu")  # a bad model is told at once
+    arguments.audio = arguments.audio.resolve()
+    inputs = [Input(str(utterance.audio), utterance) for utterance in _utterances(arguments)]
+    done = spread_out(make, inputs, arguments.output, engine, arguments.strict, "Aligning")
+    told_count(done, "recordings aligned in", arguments.output)
+    return report_failures("lnz align", done, "recordings")
 
 
 def _align(arguments: argparse.Namespace) -> int:

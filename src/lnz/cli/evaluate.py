@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lnz.cli.engine import ONE_PROCESS
 from lnz.io.printable import printable
 
 SUMMARY = "judge a trained network on new data: the table of lnz fit"
@@ -42,6 +43,9 @@ def main(argv: Sequence[str]) -> int:
     model = argv[0]
     if model.startswith("-"):  # which options there are depends on it
         print(printable(f"lnz evaluate: expected a checkpoint or run folder first, got {model!r}"), file=sys.stderr)
+        return 2
+    if "ray" in (argv[k + 1] for k in range(len(argv) - 1) if argv[k] == "--engine") or "--engine=ray" in argv:
+        print(printable(f"lnz evaluate: {ONE_PROCESS.format(command='lnz evaluate')}"), file=sys.stderr)
         return 2
     try:
         from lnz.tasks.console import Console

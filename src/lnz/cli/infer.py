@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 from torch import Tensor
 
+from lnz.cli.engine import ONE_PROCESS
 from lnz.cli.methods import METHODS, add_settings, count, default_method, method_name, method_of, refused
 from lnz.cli.search import shown
 from lnz.errors import IntractableError, LnzError
@@ -94,6 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``lnz infer`` and return the exit code; errors in files and models are raised."""
     parser = build_parser()
     args = parser.parse_args(argv)
+    if args.engine == "ray":
+        parser.error(ONE_PROCESS.format(command="lnz infer"))
     if args.samples is not None:
         return _sampled(parser, args)
     args.query = args.query or "MAR"
@@ -173,6 +176,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the UAI result format")
     parser.add_argument("--output", metavar="FILE", help="write the result here, in one step when it is complete")
+    parser.add_argument("--engine", choices=("process", "ray"), default="process", help=argparse.SUPPRESS)
     add_settings(parser)
     return parser
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +140,13 @@ def opened(path: Path, modes: Iterable[str], what: str) -> Image.Image:
 
 def write_confidence(path: Path, confidence: Tensor) -> None:
     """Write probabilities ``[H, W]`` as a 16-bit PNG, where 65535 is 1."""
-    levels = (confidence.clamp(0, 1) * 65535).round().to(torch.int32).cpu().numpy().astype(np.uint16)
     with atomic_write(path, "wb") as file:
-        Image.fromarray(levels).save(file, format="PNG")
+        file.write(confidence_png(confidence))
+
+
+def confidence_png(confidence: Tensor) -> bytes:
+    """What :func:`write_confidence` writes."""
+    levels = (confidence.clamp(0, 1) * 65535).round().to(torch.int32).cpu().numpy().astype(np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(levels).save(buffer, format="PNG")
+    return buffer.getvalue()

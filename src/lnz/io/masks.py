@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -246,6 +247,12 @@ def _legend(count: int, coding: Coding, colours: dict[int, Colour]) -> Legend:
 
 def write_mask(path: Path, labels: Tensor, legend: Legend | None = None) -> None:
     """Write labels ``int64 [H, W]`` as a PNG, in the values and colours of a legend: mode P, L or 16 bits."""
+    with atomic_write(path, "wb") as file:
+        file.write(mask_png(labels, legend))
+
+
+def mask_png(labels: Tensor, legend: Legend | None = None) -> bytes:
+    """What :func:`write_mask` writes."""
     values = labels.cpu().numpy()
     if legend is not None and legend.values is not None:
         values = np.array(legend.values)[values]
@@ -258,5 +265,6 @@ def write_mask(path: Path, labels: Tensor, legend: Legend | None = None) -> None
             drawn[value] = colour
         image = Image.fromarray(values.astype(np.uint8), mode="P")
         image.putpalette([part for colour in drawn for part in colour])
-    with atomic_write(path, "wb") as file:
-        image.save(file, format="PNG")
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -48,6 +48,17 @@ class Rows:
     count: int
     lines: np.ndarray | None
 
+    def cells(self, name: str) -> list[str]:
+        """What stands in a column, row by row.
+
+        Raises:
+            FormatError: there is no column of that name.
+        """
+        if name not in self.columns:
+            raise FormatError(f"{self.path}: expected a column {name!r}, got {', '.join(self.columns)}")
+        column = self.columns[name]
+        return [column.values[code] for code in column.codes.tolist()]
+
     def place(self, row: int) -> str:
         """Where a row stands, for messages."""
         return f"{self.path}, row {row + 1}" if self.lines is None else f"{self.path}, line {self.lines[row]}"

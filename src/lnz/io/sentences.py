@@ -12,8 +12,9 @@ from lnz.io.atomic import atomic_write
 from lnz.io.conllu import FIELDS, paragraphs, text_lines
 from lnz.io.conllu import sentences as conllu_sentences
 from lnz.io.files import Source
+from lnz.io.rows import read_rows
 
-Format = Literal["conllu", "columns", "text"]
+Format = Literal["conllu", "columns", "text", "parquet"]
 Column = Literal["upos", "xpos", "feats", "deprel"]
 DOCUMENT = "-DOCSTART-"
 
@@ -25,7 +26,7 @@ class Sentence:
     Attributes:
         tokens: its words.
         tags: one for each; ``None`` for a word that has not been tagged.
-        lines: the line of the file, from 1, that each stands on.
+        lines: the line of the file, or the row, from 1, that each stands on.
     """
 
     tokens: tuple[str, ...]
@@ -37,9 +38,10 @@ class Sentence:
 
 
 def format_of(path: Source) -> Format:
-    """The format that a name stands for: CoNLL-U for ``.conllu``, text for ``.txt``, else columns; ``.gz`` aside."""
+    """What a name stands for: CoNLL-U for ``.conllu``, text for ``.txt``, Parquet, else columns; ``.gz`` aside."""
     name = Path(path).name.lower().removesuffix(".gz")
-    return "conllu" if name.endswith(".conllu") else "text" if name.endswith(".txt") else "columns"
+    endings: dict[str, Format] = {".conllu": "conllu", ".txt": "text", ".parquet": "parquet"}
+    return endings.get(Path(name).suffix, "columns")
 
 
 def read_sentences(
@@ -59,6 +61,7 @@ def read_sentences(
       first word that do not have the columns of the others, or that are comments of CoNLL-U (``# newdoc``,
       ``# sent_id = 3``). One that has the columns is the word "#" where its tag is that of other words, too.
     - ``"text"``: a sentence per line, words separated by spaces; no tags.
+    - ``"parquet"``: a sentence per row, in the column ``text``, words separated by spaces; no tags.
 
     Args:
         path: the file.
@@ -72,6 +75,8 @@ def read_sentences(
             comment or a word; names the line.
     """
     path, kind = str(path), kind or format_of(path)
+    if kind == "parquet":
+        return list(_parquet(path))
     lines = text_lines(path, encoding)
     if kind == "conllu":
         sentences = list(_conllu(path, lines, column))
@@ -120,6 +125,15 @@ def _columns(path: str, lines: Sequence[str], tag_column: int | None) -> Iterato
         if words:
             numbers, tokens, tags_of_words = zip(*words, strict=True)
             yield Sentence(tokens, tags_of_words, numbers)
+
+
+def _parquet(path: str) -> Iterator[Sentence]:
+    rows = read_rows(path)
+    for row, text in enumerate(rows.cells("text")):
+        words = tuple(text.split())
+        if not words:
+            raise FormatError(f"{rows.place(row)}: expected a sentence, got nothing")
+        yield Sentence(words, (None,) * len(words), (row + 1,) * len(words))
 
 
 def _split(line: str, by_tabs: bool = False) -> list[str]:

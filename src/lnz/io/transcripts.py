@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from lnz.errors import FormatError
-from lnz.io.audio import AUDIO_SUFFIXES
+from lnz.io.audio import AUDIO_SUFFIXES, list_audio
 from lnz.io.files import normalized, read_text
+from lnz.io.named_files import named_files
+from lnz.io.rows import read_rows
 
 NAME_COLUMNS = ("name", "file", "file_name", "path", "audio", "audio_filepath", "id")
 TEXT_COLUMNS = ("text", "transcript", "transcription", "sentence")
@@ -98,6 +100,24 @@ def pair_audio(audio: Sequence[Path], transcripts: dict[str, str], source: Path)
         more = f" (and {len(unheard) - 1} more)" if len(unheard) > 1 else ""
         raise FormatError(f"{source}: no recording of {unheard[0]!r} in {audio[0].parent}{more}")
     return [Utterance(path, transcripts[normalized(path.stem)]) for path in audio]
+
+
+def read_utterances(table: Path, distinct: bool = True) -> list[Utterance]:
+    """The recordings and texts of a Parquet file, in its columns ``path`` and ``text``.
+
+    Args:
+        table: the file; paths are relative to its folder.
+        distinct: whether two recordings may not have one name.
+
+    Raises:
+        FormatError: no such columns, or a row without a path or a text.
+    """
+    audio, rows, found = named_files(table, list_audio, distinct), read_rows(table), []
+    for row, (path, text) in enumerate(zip(audio, rows.cells("text"), strict=True)):
+        if not text:
+            raise FormatError(f"{rows.place(row)}: expected a text, got nothing")
+        found.append(Utterance(path, " ".join(text.split())))
+    return found
 
 
 def _entries(file: Path, encoding: str | None) -> Iterator[tuple[int, str, str]]:

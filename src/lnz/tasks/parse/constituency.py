@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from matplotlib.figure import Figure
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from lnz import plot
 from lnz.distributions import ConstituencyTree, Softmax
 from lnz.errors import FormatError
 from lnz.io.sentences import format_of, read_sentences
+from lnz.io.shards import Kind
 from lnz.io.tree_charts import ChartLabels
 from lnz.io.trees import Constituent, Tree, read_trees, write_trees
 from lnz.metrics.trees import Brackets, brackets
@@ -91,6 +92,7 @@ class Constituency(Structure):
     rules = "F1 of brackets by EVALB's rules (COLLINS.prm)"
     score = "f1"
     axes = 2
+    columns: ClassVar[Mapping[str, Kind]] = {"tokens": "texts", "tree": "text"}
     picture_says = "trees of some sentences: predicted constituents above, gold ones that were missed below"
 
     def read(
@@ -98,7 +100,7 @@ class Constituency(Structure):
     ) -> list[Bracketed]:
         if tag_column not in (None, "tag"):
             raise ValueError(f"data.tag_column: expected tag, since bracketed trees have no columns, got {tag_column}")
-        if not trees and format_of(path) == "text":
+        if not trees and format_of(path) in ("text", "parquet"):
             if tag_column is not None:
                 raise FormatError(f"{path}: expected bracketed trees with tags, which the parser was trained with")
             plain = read_sentences(path, tag_column=None, encoding=encoding)
@@ -166,6 +168,9 @@ class Constituency(Structure):
 
     def picture(self, pairs: Sequence[tuple[Bracketed, Bracketed]]) -> Figure:
         return plot.constituency_trees([(gold.tokens, gold.spans, found.spans) for gold, found in pairs])
+
+    def row(self, sentence: Bracketed) -> dict[str, Any]:
+        return {"tokens": sentence.tokens, "tree": str(sentence.tree)}
 
     def write(self, source: Path, output: Path, sentences: Sequence[Bracketed], encoding: str | None) -> None:
         write_trees(output, (sentence.tree for sentence in sentences))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from matplotlib.figure import Figure
@@ -16,6 +16,7 @@ from lnz.distributions import DependencyTree, Softmax
 from lnz.errors import FormatError
 from lnz.io.dependencies import Dependencies, read_dependencies, rewrite_dependencies, write_dependencies
 from lnz.io.sentences import format_of, read_sentences
+from lnz.io.shards import Kind
 from lnz.nn import DependencyParser
 from lnz.tasks.parse import greedy
 from lnz.tasks.parse.arithmetic import Sentence as Composed
@@ -32,6 +33,7 @@ class Dependency(Structure):
     rules = "Attachment by the rules of CoNLL 2018"
     score = "las"
     axes = 1
+    columns: ClassVar[Mapping[str, Kind]] = {"tokens": "texts", "heads": "integers", "relations": "texts"}
     picture_says = "trees of some sentences: predicted arcs above, gold arcs that were missed below"
 
     def read(
@@ -114,6 +116,9 @@ class Dependency(Structure):
         return plot.dependency_trees(
             [plot.Parse(gold.tokens, gold.heads, gold.relations, found.heads, found.relations) for gold, found in pairs]
         )
+
+    def row(self, sentence: Dependencies) -> dict[str, Any]:
+        return {"tokens": sentence.tokens, "heads": sentence.heads, "relations": sentence.relations}
 
     def write(self, source: Path, output: Path, sentences: Sequence[Dependencies], encoding: str | None) -> None:
         if format_of(source) == "conllu":

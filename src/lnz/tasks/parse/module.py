@@ -158,7 +158,9 @@ class ParseModule(PairedModule):
     @torch.no_grad()
     def parse(self, sentences: Sequence[Parsed]) -> list[Any]:
         """The sentences with the trees of the structured network, in one batch; those that they have are not read."""
-        p = self.tree(words_of(sentences)).tempered(self.temperature("tree"))
+        words = words_of(sentences)
+        words["lengths"] = words["lengths"].to(self.device)
+        p = self.tree(words).tempered(self.temperature("tree"))
         trees = self.structure.beliefs(p, self.decode)[0]
         pairs = zip(sentences, trees, strict=True)
         return [self.structure.decode(sentence, tree, self.labels) for sentence, tree in pairs]

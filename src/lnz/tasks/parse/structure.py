@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lnz.distributions import Softmax
 from lnz.io.dependencies import TagColumn
+from lnz.io.shards import Kind
 from lnz.tasks.parse.arithmetic import Sentence as Composed
 
 Name = Literal["constituency", "dependency"]
@@ -52,6 +53,8 @@ class Structure(ABC):
     score: ClassVar[str]
     """The measure by which the best checkpoint is chosen."""
     picture_says: ClassVar[str]
+    columns: ClassVar[Mapping[str, Kind]]
+    """Of trees in Parquet files."""
     axes: ClassVar[int]
     """How many axes of a tree are of words."""
 
@@ -120,6 +123,10 @@ class Structure(ABC):
     @abstractmethod
     def picture(self, pairs: Sequence[tuple[Any, Any]]) -> Figure:
         """Gold and predicted trees."""
+
+    @abstractmethod
+    def row(self, sentence: Any) -> dict[str, Any]:
+        """A sentence with its tree as plain values, by the names of ``columns``."""
 
     @abstractmethod
     def write(self, source: Path, output: Path, sentences: Sequence[Any], encoding: str | None) -> None:

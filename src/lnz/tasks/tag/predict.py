@@ -2,19 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from lnz.errors import FormatError
 from lnz.io.conllu import rewrite_conllu, write_conllu
-from lnz.io.sentences import Sentence, format_of, read_sentences, write_tagged
+from lnz.io.sentences import Column, Sentence, format_of, read_sentences, write_tagged
+from lnz.io.shards import Kind
 from lnz.tasks.sentences import by_length
 from lnz.tasks.tag.module import TagModule
 
 BATCH = 32
+
+
+class Tagger:
+    """Tags sentences.
+
+    Args:
+        checkpoint: a loaded checkpoint.
+        source: the file it is from, for messages.
+
+    Raises:
+        FormatError: a checkpoint of another task or version, or one that was not trained on sentences.
+    """
+
+    columns: ClassVar[Mapping[str, Kind]] = {"tokens": "texts", "tags": "texts"}
+
+    def __init__(self, checkpoint: Mapping[str, Any], source: str) -> None:
+        self.module = TagModule.from_checkpoint(checkpoint, source)
+        check_sentences(checkpoint, source)
+        self.column: Column = self.module.settings["column"]
+
+    def read(self, text: Path, encoding: str | None = None) -> list[Sentence]:
+        """The sentences of a file; tags that it has are not read."""
+        return read_sentences(text, column=self.column, tag_column=None, encoding=encoding)
+
+    def __call__(self, sentences: Sequence[Sentence]) -> list[list[str]]:
+        """The best tags of each sentence under the chain."""
+        return by_length(sentences, BATCH, self._tagged)
+
+    def _tagged(self, some: list[Sentence]) -> list[list[str]]:
+        tokens = [sentence.tokens for sentence in some]
+        lengths = torch.tensor([len(words) for words in tokens], device=self.module.device)
+        return self.module.predict_step({"tokens": tokens, "lengths": lengths}, 0)
+
+    def rows(self, items: Sequence[Sentence]) -> Iterator[dict[str, Any]]:
+        tagged = zip(items, self(items), strict=True)
+        return ({"tokens": sentence.tokens, "tags": tags} for sentence, tags in tagged)
 
 
 def predict(checkpoint: Mapping[str, Any], source: str, text: Path, output: Path, encoding: str | None = None) -> int:
@@ -35,16 +72,9 @@ def predict(checkpoint: Mapping[str, Any], source: str, text: Path, output: Path
         FormatError: a checkpoint of another task or version, or one that was not trained on sentences; a bad file.
         OSError: the output cannot be written.
     """
-    module = TagModule.from_checkpoint(checkpoint, source)
-    check_sentences(checkpoint, source)
-    column = module.settings["column"]
-    sentences = read_sentences(text, column=column, tag_column=None, encoding=encoding)
-
-    def tag(some: list[Sentence]) -> list[list[str]]:
-        tokens = [sentence.tokens for sentence in some]
-        return module.predict_step({"tokens": tokens, "lengths": torch.tensor([len(words) for words in tokens])}, 0)
-
-    tags = by_length(sentences, BATCH, tag)
+    tagger = Tagger(checkpoint, source)
+    sentences, column = tagger.read(text, encoding), tagger.column
+    tags = tagger(sentences)
     if format_of(text) == "conllu":
         rewrite_conllu(text, output, ({column: found} for found in tags), encoding)
         return len(sentences)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from matplotlib.figure import Figure
@@ -17,6 +17,7 @@ from lnz.errors import LnzError
 from lnz.io.alignments import Form, Interval, write_alignment
 from lnz.io.atomic import atomic_write
 from lnz.io.audio import read_audio
+from lnz.io.shards import Kind
 from lnz.io.transcripts import Utterance
 from lnz.tasks.failures import Failed, attempted
 from lnz.tasks.transcribe.alphabet import BLANK, PAUSE, Unknown
@@ -95,6 +96,58 @@ def with_stars(log_probs: Tensor) -> Tensor:
     return torch.cat((log_probs, star, star), -1)
 
 
+class Aligner:
+    """Aligns recordings with their texts, one by one.
+
+    Args:
+        checkpoint: a loaded checkpoint.
+        source: the file it is from, for messages.
+        unknown: what becomes of labels that the network was not trained on.
+
+    Raises:
+        FormatError: a checkpoint of another task or version.
+    """
+
+    columns: ClassVar[Mapping[str, Kind]] = {
+        "text": "text",
+        "duration": "number",
+        "seconds_per_frame": "number",
+        "log_prob": "number",
+        "words": "intervals",
+        "characters": "intervals",
+    }
+
+    def __init__(self, checkpoint: Mapping[str, Any], source: str, unknown: Unknown = "error") -> None:
+        self.module = TranscribeModule.from_checkpoint(checkpoint, source)
+        self.unknown: Unknown = unknown
+
+    def __call__(self, utterance: Utterance) -> tuple[Aligned, Tensor]:
+        """The alignment of a recording, and its samples.
+
+        Raises:
+            LnzError: the recording cannot be read or is too short for its text, or the text has unknown labels.
+        """
+        waveform, _ = read_audio(utterance.audio, self.module.sample_rate)
+        return align(self.module, waveform, utterance.text, str(utterance.audio), self.unknown), waveform
+
+    def about(self, aligned: Aligned) -> dict[str, Any]:
+        """What is told beside the intervals."""
+        return {
+            "text": aligned.text,
+            "duration": aligned.duration,
+            "seconds_per_frame": self.module.seconds_per_frame,
+            "log_prob": aligned.log_prob,
+        }
+
+    def rows(self, items: Sequence[Utterance]) -> Iterator[dict[str, Any] | Failed]:
+        return attempted(items, self._row)
+
+    def _row(self, utterance: Utterance) -> dict[str, Any]:
+        aligned, _ = self(utterance)
+        tiers = {name: [interval._asdict() for interval in tier] for name, tier in aligned.tiers.items()}
+        return {**self.about(aligned), **tiers}
+
+
 def align_files(
     checkpoint: Mapping[str, Any],
     source: str,
@@ -123,22 +176,15 @@ def align_files(
         FormatError: a checkpoint of another task or version.
         OSError: the output cannot be written.
     """
-    module = TranscribeModule.from_checkpoint(checkpoint, source)
+    aligner = Aligner(checkpoint, source, unknown)
 
     def work(utterance: Utterance) -> Aligned:
-        waveform, _ = read_audio(utterance.audio, module.sample_rate)
-        aligned = align(module, waveform, utterance.text, str(utterance.audio), unknown)
-        about = {
-            "audio": utterance.audio.name,
-            "text": aligned.text,
-            "duration": aligned.duration,
-            "seconds_per_frame": module.seconds_per_frame,
-            "log_prob": aligned.log_prob,
-        }
+        aligned, waveform = aligner(utterance)
+        about = {"audio": utterance.audio.name, **aligner.about(aligned)}
         write_alignment(output, utterance.name, form, about, aligned.tiers)
         if picture:
             with atomic_write(output / f"{utterance.name}.png", "wb") as file:
-                file.write(plot.png(drawn(module, [(utterance.name, waveform, aligned.tiers)])))
+                file.write(plot.png(drawn(aligner.module, [(utterance.name, waveform, aligned.tiers)])))
         return aligned
 
     yield from attempted(utterances, work, strict)

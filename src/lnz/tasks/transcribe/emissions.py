@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from lnz.errors import FormatError, InfeasibleError
 from lnz.io.alignments import Form, Interval, write_alignment
 from lnz.io.audio import read_audio
 from lnz.io.emissions import BLANKS, SEPARATORS, read_emissions, read_tokens, read_words
+from lnz.io.shards import Kind
 from lnz.io.transcripts import Utterance
 from lnz.nn.word_alignment import Tokenizer, Word, align, tokens_of
 from lnz.tasks.failures import Failed, attempted
@@ -101,7 +102,9 @@ def align_emissions(
     lines = [f"{text}, line {line}" for _, line in words]
     classes = Classes.of(names, tokens, blank, separator)
     spoken = [word for word, _ in words]
-    return _write(emissions, log_probs, spoken, lines, classes, seconds_per_frame, costs, output, form)
+    aligned = _aligned(emissions, log_probs, spoken, lines, classes, seconds_per_frame, costs)
+    aligned.write(output, form)
+    return aligned.found
 
 
 def align_with_pretrained(
@@ -113,15 +116,12 @@ def align_with_pretrained(
         FormatError: the folder has no such model.
         ImportError: transformers is not installed.
     """
-    model, features, classes = _pretrained(pretrained)
-    rate, ratio = features.sampling_rate, model.config.inputs_to_logits_ratio
+    aligner = PretrainedAligner(pretrained, costs)
 
     def work(utterance: Utterance) -> list[Word]:
-        waveform, _ = read_audio(utterance.audio, rate)
-        words, name = utterance.text.split(), str(utterance.audio)
-        log_probs = emissions_of(waveform, rate, ratio, lambda x: _logits(model, features, x)).log_softmax(-1)
-        places = [name] * len(words)
-        return _write(utterance.audio, log_probs, words, places, classes, ratio / rate, costs, output, form)
+        aligned = aligner(utterance)
+        aligned.write(output, form)
+        return aligned.found
 
     yield from attempted(utterances, work, strict)
 
@@ -148,7 +148,95 @@ def emissions_of(waveform: Tensor, rate: int, ratio: int, network: Callable[[Ten
             return torch.cat(parts)
 
 
-def _write(
+@dataclass(frozen=True)
+class AlignedWords:
+    """The words of a text, aligned.
+
+    Attributes:
+        source: the file of sound or of emissions.
+        text: the words, with blanks between.
+        found: where each was found; those that are left out have no times.
+        frames: of the network.
+        seconds_per_frame: of these.
+    """
+
+    source: Path
+    text: str
+    found: list[Word]
+    frames: int
+    seconds_per_frame: float
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What is told beside the intervals."""
+        seconds = {"duration": self.frames * self.seconds_per_frame, "seconds_per_frame": self.seconds_per_frame}
+        return {"text": self.text, **seconds}
+
+    @property
+    def left_out(self) -> list[int]:
+        """The numbers of words that are left out."""
+        return [k for k, word in enumerate(self.found) if math.isnan(word.start)]
+
+    @property
+    def spoken(self) -> list[Interval]:
+        there = (word for word in self.found if not math.isnan(word.start))
+        return [Interval(w.start, w.end, w.text, w.confidence, w.acoustic) for w in there]
+
+    def write(self, output: Path, form: Form) -> None:
+        """Write files named as the source."""
+        words, found = self.text.split(" "), self.found
+        left_out = [{"label": words[k], "index": k, "confidence": found[k].confidence} for k in self.left_out]
+        about = {"source": self.source.name, **self.about, "left_out": left_out}
+        write_alignment(output, self.source.stem, form, about, {"words": self.spoken})
+
+
+class PretrainedAligner:
+    """Aligns recordings with their texts, one by one, by a CTC model that ``transformers`` saved in a folder.
+
+    Raises:
+        FormatError: the folder has no such model.
+        ImportError: transformers is not installed.
+    """
+
+    columns: ClassVar[Mapping[str, Kind]] = {
+        "text": "text",
+        "duration": "number",
+        "seconds_per_frame": "number",
+        "words": "intervals",
+        "left_out": "integers",
+    }
+
+    def __init__(self, folder: Path, costs: Costs, device: str = "cpu") -> None:
+        model, self.features, self.classes = _pretrained(folder)
+        self.model, self.costs = model.to(device), costs
+
+    def __call__(self, utterance: Utterance) -> AlignedWords:
+        """The alignment of a recording.
+
+        Raises:
+            LnzError: the recording cannot be read or is too short for its text, or the text has unknown characters.
+        """
+        rate, ratio = self.features.sampling_rate, self.model.config.inputs_to_logits_ratio
+        waveform, _ = read_audio(utterance.audio, rate)
+        words = utterance.text.split()
+        log_probs = emissions_of(waveform, rate, ratio, self._logits).log_softmax(-1)
+        places = [str(utterance.audio)] * len(words)
+        return _aligned(utterance.audio, log_probs, words, places, self.classes, ratio / rate, self.costs)
+
+    def rows(self, items: Sequence[Utterance]) -> Iterator[dict[str, Any] | Failed]:
+        return attempted(items, self._row)
+
+    def _row(self, utterance: Utterance) -> dict[str, Any]:
+        aligned = self(utterance)
+        return {**aligned.about, "words": [each._asdict() for each in aligned.spoken], "left_out": aligned.left_out}
+
+    @torch.no_grad()
+    def _logits(self, waveform: Tensor) -> Tensor:
+        inputs = self.features(waveform.numpy(), sampling_rate=self.features.sampling_rate, return_tensors="pt")
+        return self.model(**inputs.to(self.model.device)).logits[0].cpu()
+
+
+def _aligned(
     source: Path,
     log_probs: Tensor,
     words: list[str],
@@ -156,10 +244,8 @@ def _write(
     classes: Classes,
     seconds_per_frame: float,
     costs: Costs,
-    output: Path,
-    form: Form,
-) -> list[Word]:
-    """Align words, each of a place in a file, and write them."""
+) -> AlignedWords:
+    """Align words, each of a place in a file."""
     for word, place in zip(words, places, strict=True):
         if word != costs.star:
             try:
@@ -172,17 +258,7 @@ def _write(
         found = align(log_probs, words, classes.tokenizer, **options)
     except InfeasibleError as error:
         raise InfeasibleError(f"{source}: {str(error).removeprefix('log_probs: ')}") from error
-    left_out = [k for k, word in enumerate(found) if math.isnan(word.start)]
-    about = {
-        "source": source.name,
-        "text": " ".join(words),
-        "duration": len(log_probs) * seconds_per_frame,
-        "seconds_per_frame": seconds_per_frame,
-        "left_out": [{"label": words[k], "index": k, "confidence": found[k].confidence} for k in left_out],
-    }
-    spoken = [Interval(w.start, w.end, w.text, w.confidence, w.acoustic) for w in found if not math.isnan(w.start)]
-    write_alignment(output, source.stem, form, about, {"words": spoken})
-    return found
+    return AlignedWords(source, " ".join(words), found, len(log_probs), seconds_per_frame)
 
 
 def _pretrained(folder: Path) -> tuple[Any, Any, Classes]:
@@ -214,9 +290,3 @@ def _pretrained(folder: Path) -> tuple[Any, Any, Classes]:
         return tokens
 
     return model, features, Classes(spelling, tokenizer.pad_token_id, separator)
-
-
-@torch.no_grad()
-def _logits(model: Any, features: Any, waveform: Tensor) -> Tensor:
-    inputs = features(waveform.numpy(), sampling_rate=features.sampling_rate, return_tensors="pt")
-    return model(**inputs).logits[0]
