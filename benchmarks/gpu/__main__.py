@@ -19,6 +19,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("cases", nargs="*", default=["*"], metavar="CASE", help="what to run; * and ? match")
     parser.add_argument("--interpreter", action="store_true", help="on the CPU, at toy sizes")
     parser.add_argument("--compile", action="store_true", help="compile for cards that are not there")
+    parser.add_argument(
+        "--cards", nargs="+", metavar="CARD", help="for these: sm_80, sm_90, sm_100, gfx942 (default: all)"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float64"),
+        help="compile in this one: float32, bfloat16 or float64 (default: all)",
+    )
     parser.add_argument("--seconds", type=float, default=20.0, help="of measuring each case (default 20)")
     parser.add_argument("--out", type=Path, help="the CSV file, or with --compile the page")
     options = parser.parse_args(arguments)
@@ -27,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.compile:
         from benchmarks.gpu import page
 
-        return page.compile_all(options.out)
+        return page.compile_all(options.out, options.cards or tuple(page.TARGETS), options.dtype)
     return _measure(options)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,12 +51,13 @@ def plan() -> Iterator[tuple[str, torch.dtype, str]]:
             yield family, dtype, "sm_90"
 
 
-def compile_all(out: Path | None) -> int:
-    """Compile, write the page, and return 1 where a kernel does not fit."""
+def compile_all(out: Path | None, cards: Sequence[str] = tuple(TARGETS), dtype: str | None = None) -> int:
+    """Compile for some cards, in one dtype or all, write the page, and return 1 where a kernel does not fit."""
     found: list[Compiled] = []
-    for family, dtype, target in plan():
-        print(f"{family}, {dtype}, {target}", flush=True)
-        found += [Compiled(each, target, compiled(each.launch, target)) for each in configurations(family, dtype)]
+    wanted = [each for each in plan() if each[2] in cards and dtype in (None, str(each[1]).removeprefix("torch."))]
+    for family, kind, target in wanted:
+        print(f"{family}, {kind}, {target}", flush=True)
+        found += [Compiled(each, target, compiled(each.launch, target)) for each in configurations(family, kind)]
     page = render(found)
     if out is None:
         print(page)
