@@ -74,7 +74,7 @@ METHODS: dict[str, Kind] = {
     "milp": Kind(IntegerProgram, BEST, "integer programming, exact; for small models"),
     "icm": Kind(IteratedConditionalModes, BEST, "iterated conditional modes, a local search"),
     "annealing": Kind(SimulatedAnnealing, BEST, "simulated annealing"),
-    "tempering": Kind(ClusterTempering, BEST, "parallel tempering with cluster moves; the best on spin glasses"),
+    "tempering": Kind(ClusterTempering, BEST, "parallel tempering with cluster moves; no bound"),
 }
 
 
